@@ -1,0 +1,1 @@
+//! Flags as typed, configuration as meant. A leaf: uses nothing of the server.

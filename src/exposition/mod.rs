@@ -1,0 +1,3 @@
+//! Bytes ↔ metric families. Does no IO and keeps no state.
+
+pub mod model;

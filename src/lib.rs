@@ -1,0 +1,14 @@
+//! sluicegate: a drop-in replacement for the Prometheus Pushgateway.
+//!
+//! The map, in dependency order: a room uses those above it, never those below. `tests/rooms.rs` keeps the order.
+//!
+//! * [`exposition`] — PURE. bytes ↔ metric families: parser, numbers, names, rendering, stitched compression.
+//! * [`shard`] — PURE. The state of one core: groups, segments, the push rules, the consistency check.
+//! * [`api`] — routes, headers and status codes; the JSON API; the web page.
+//! * [`config`] — flags as typed, configuration as meant. A leaf.
+//! * [`telemetry`] — the gateway's own metrics and logs. A leaf.
+//! * [`runtime`] — the only place that knows monoio, threads, sockets, clocks and signals.
+
+pub mod config;
+pub mod exposition;
+pub mod telemetry;

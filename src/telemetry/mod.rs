@@ -1,0 +1,1 @@
+//! The gateway's own metrics and logs. A leaf: uses nothing of the server.
