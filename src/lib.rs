@@ -11,4 +11,5 @@
 
 pub mod config;
 pub mod exposition;
+pub mod shard;
 pub mod telemetry;

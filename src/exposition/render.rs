@@ -1,0 +1,360 @@
+//! Families → the lines by which every scrape will show them.
+//!
+//! A push is rendered once, on the core that accepted it, with the labels of its grouping key put on. What can be
+//! checked within one body is checked here; what other groups hold is the shard's business.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::labels::write_label;
+use super::model::{Families, Family, Label, Metric, MetricType, Point, Span, Value};
+use super::number::write_float;
+
+/// The label that every series has, empty where nobody gave it.
+const INSTANCE: &str = "instance";
+/// `a="",`: so many labels cannot be fewer bytes.
+const MIN_LABEL_BYTES: usize = 5;
+
+/// The lines of one body, all in one buffer.
+#[derive(Debug, Clone, Default)]
+pub struct Rendered {
+    buffer: Bytes,
+    families: Vec<RenderedFamily>,
+}
+
+/// One family of a [`Rendered`] body; its texts are ranges of the buffer.
+#[derive(Debug, Clone)]
+pub struct RenderedFamily {
+    name: Span,
+    help: Option<Span>,
+    text: Span,
+    /// The type, the same for all its lines.
+    pub kind: MetricType,
+}
+
+impl Rendered {
+    /// The families, names unique, in body order.
+    pub fn families(&self) -> &[RenderedFamily] {
+        &self.families
+    }
+
+    /// A family's name.
+    pub fn name(&self, family: &RenderedFamily) -> &str {
+        self.str(family.name)
+    }
+
+    /// A family's unescaped HELP text.
+    pub fn help(&self, family: &RenderedFamily) -> Option<&str> {
+        family.help.map(|span| self.str(span))
+    }
+
+    /// A family's lines, each ended by LF.
+    pub fn text(&self, family: &RenderedFamily) -> &[u8] {
+        &self.buffer[family.text.range()]
+    }
+
+    /// Keeps only the families for which `keep` says so.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        let buffer = &self.buffer;
+        self.families.retain(|family| keep(str_of(buffer, family.name)));
+    }
+
+    /// Bytes of all lines.
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether there is nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.families.is_empty()
+    }
+
+    fn str(&self, span: Span) -> &str {
+        str_of(&self.buffer, span)
+    }
+}
+
+fn str_of(buffer: &Bytes, span: Span) -> &str {
+    std::str::from_utf8(&buffer[span.range()]).expect("names and help texts were written from str")
+}
+
+/// Why a body contradicts itself or the rules of the exposition. The text is for the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inconsistency {
+    /// The push is refused, and the group gets a failure time.
+    Refused(String),
+    /// The lines would be longer than allowed: labels of the URL are repeated on each of them.
+    TooLarge,
+}
+
+impl fmt::Display for Inconsistency {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(reason) => out.write_str(reason),
+            Self::TooLarge => out.write_str("the pushed series with their grouping labels are too large"),
+        }
+    }
+}
+
+/// Renders the families of a body for one group.
+///
+/// `grouping` are the labels of the URL, sorted by name, names unique: they overwrite those of the body. `instance=""`
+/// is added where a series has no `instance`. `bytes_max` bounds the result (at most 4 GiB).
+///
+/// # Errors
+/// The first contradiction found: timestamps, reserved label names, `le` or `quantile` where the type makes its own,
+/// equal series, names that collide with the parts of a histogram or summary.
+pub fn render(
+    families: &Families<'_>,
+    grouping: &[(String, String)],
+    bytes_max: usize,
+) -> Result<Rendered, Inconsistency> {
+    check_suffixes(families)?;
+    let mut lines = Lines {
+        families,
+        grouping,
+        bytes_max: bytes_max.min(u32::MAX as usize),
+        out: Vec::with_capacity(estimate(families, grouping)),
+        sorted: Vec::new(),
+        metrics: Vec::new(),
+    };
+    let mut rendered = Vec::with_capacity(families.families.len());
+    for family in &families.families {
+        rendered.push(lines.family(family)?);
+    }
+    lines.out.shrink_to_fit();
+    Ok(Rendered { buffer: lines.out.into(), families: rendered })
+}
+
+/// A guess at the rendered size, so that typical bodies grow their buffer once at most.
+fn estimate(families: &Families<'_>, grouping: &[(String, String)]) -> usize {
+    let grouping: usize = grouping.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+    let lines = families.metrics.len() + families.points.len();
+    (lines * (grouping + 64)).min(1 << 20)
+}
+
+/// Refuses a body in which a name is also a part of one of its histograms or summaries.
+fn check_suffixes(families: &Families<'_>) -> Result<(), Inconsistency> {
+    use MetricType::{GaugeHistogram, Histogram, Summary};
+    if !families.families.iter().any(|f| matches!(f.kind, Histogram | GaugeHistogram | Summary)) {
+        return Ok(());
+    }
+    let kinds: std::collections::HashMap<&str, MetricType, foldhash::fast::RandomState> =
+        families.families.iter().map(|family| (&*family.name, family.kind)).collect();
+    for family in &families.families {
+        if let Some((base, kind)) = super::suffix::part_of(&family.name)
+            .and_then(|(base, part)| Some((base, *kinds.get(base)?)).filter(|(_, kind)| part.is_made_by(*kind)))
+        {
+            return Err(Inconsistency::Refused(suffix_collision(&family.name, base, kind)));
+        }
+    }
+    Ok(())
+}
+
+/// The words for a name that is also a part of a histogram or summary.
+pub fn suffix_collision(name: &str, base: &str, kind: MetricType) -> String {
+    format!("collected metric named {name:?} collides with previously collected {} named {base:?}", kind.text_name())
+}
+
+/// The state of one rendering. Scratch tables are kept between families.
+struct Lines<'f, 'a> {
+    families: &'f Families<'a>,
+    grouping: &'f [(String, String)],
+    bytes_max: usize,
+    out: Vec<u8>,
+    /// The merged labels of the metrics of one family, sorted by name within each metric.
+    sorted: Vec<(&'f str, &'f str)>,
+    /// The metrics of one family with their range in `sorted`.
+    metrics: Vec<(Span, &'f Metric)>,
+}
+
+impl<'f, 'a> Lines<'f, 'a> {
+    fn family(&mut self, family: &'f Family<'a>) -> Result<RenderedFamily, Inconsistency> {
+        self.sorted.clear();
+        self.metrics.clear();
+        for metric in self.families.metrics_of(family) {
+            self.collect(family, metric)?;
+        }
+        self.sort(family)?;
+        let name = self.write(family.name.as_bytes());
+        let help = family.help.as_ref().map(|help| self.write(help.as_bytes()));
+        let start = self.out.len();
+        for index in 0..self.metrics.len() {
+            let (labels, metric) = self.metrics[index];
+            self.metric(&family.name, labels, metric);
+            if self.out.len() > self.bytes_max {
+                return Err(Inconsistency::TooLarge);
+            }
+        }
+        Ok(RenderedFamily { name, help, text: span(start, self.out.len()), kind: family.kind })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Span {
+        let start = self.out.len();
+        self.out.extend_from_slice(bytes);
+        span(start, self.out.len())
+    }
+
+    /// Merges the labels of a metric with those of the group.
+    fn collect(&mut self, family: &Family<'_>, metric: &'f Metric) -> Result<(), Inconsistency> {
+        if metric.timestamp.is_some() {
+            return Err(Inconsistency::Refused("pushed metrics must not have timestamps".into()));
+        }
+        if self.sorted.len() > self.bytes_max / MIN_LABEL_BYTES {
+            return Err(Inconsistency::TooLarge);
+        }
+        let made = match family.kind {
+            MetricType::Histogram | MetricType::GaugeHistogram => "le",
+            MetricType::Summary => "quantile",
+            MetricType::Counter | MetricType::Gauge | MetricType::Untyped => "",
+        };
+        let start = self.sorted.len();
+        let own: &'f [Label<'a>] = self.families.labels_of(metric);
+        for Label { name, value } in own {
+            if name.starts_with("__") {
+                return Err(Inconsistency::Refused(format!(
+                    "metric {:?}: label name {name:?} is reserved for internal use",
+                    family.name
+                )));
+            }
+            if !self.grouping.iter().any(|(grouped, _)| grouped == name) {
+                self.sorted.push((name, value));
+            }
+        }
+        self.sorted.extend(self.grouping.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        if !self.sorted[start..].iter().any(|(name, _)| *name == INSTANCE) {
+            self.sorted.push((INSTANCE, ""));
+        }
+        let labels = &mut self.sorted[start..];
+        labels.sort_unstable();
+        if !made.is_empty() && labels.iter().any(|(name, _)| *name == made) {
+            return Err(Inconsistency::Refused(format!(
+                "collected metric {:?} must not have an explicit {made:?} label",
+                family.name
+            )));
+        }
+        if let Some(pair) = labels.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(Inconsistency::Refused(format!(
+                "collected metric {:?} has two or more labels with the same name: {}",
+                family.name, pair[0].0
+            )));
+        }
+        self.metrics.push((span(start, self.sorted.len()), metric));
+        Ok(())
+    }
+
+    /// Brings the metrics into the official order (number of labels, then values) and refuses equal ones.
+    fn sort(&mut self, family: &Family<'_>) -> Result<(), Inconsistency> {
+        if self.metrics.len() < 2 {
+            return Ok(());
+        }
+        let sorted = &self.sorted;
+        let key = |labels: Span| {
+            let labels = &sorted[labels.range()];
+            // Names come last: they only tell apart series of equal values.
+            (labels.len(), labels.iter().map(|l| l.1), labels.iter().map(|l| l.0))
+        };
+        let compare = |a: Span, b: Span| {
+            let ((a_len, a_values, a_names), (b_len, b_values, b_names)) = (key(a), key(b));
+            a_len.cmp(&b_len).then_with(|| a_values.cmp(b_values)).then_with(|| a_names.cmp(b_names))
+        };
+        self.metrics.sort_by(|a, b| compare(a.0, b.0));
+        match self.metrics.windows(2).find(|pair| compare(pair[0].0, pair[1].0).is_eq()) {
+            None => Ok(()),
+            Some(pair) => {
+                let mut series = Vec::new();
+                write_labels(&mut series, &sorted[pair[0].0.range()]);
+                Err(Inconsistency::Refused(format!(
+                    "collected metric {:?} {{ {} }} was collected before with the same name and label values",
+                    family.name,
+                    String::from_utf8_lossy(&series)
+                )))
+            }
+        }
+    }
+
+    /// Writes the lines of one metric.
+    fn metric(&mut self, name: &str, labels: Span, metric: &Metric) {
+        let out = &mut self.out;
+        let labels = &self.sorted[labels.range()];
+        match &metric.value {
+            Value::Single(value) => line(out, name, "", labels, None, *value),
+            Value::Summary { count, sum, quantiles } => {
+                for point in self.families.points_of(*quantiles) {
+                    line(out, name, "", labels, Some(("quantile", point.at)), point.value);
+                }
+                line(out, name, "_sum", labels, None, *sum);
+                line(out, name, "_count", labels, None, *count as f64);
+            }
+            Value::Histogram { count, sum, buckets } => {
+                let mut has_inf = false;
+                for &Point { at, value } in self.families.points_of(*buckets) {
+                    has_inf |= at == f64::INFINITY;
+                    line(out, name, "_bucket", labels, Some(("le", at)), value);
+                }
+                if !has_inf {
+                    line(out, name, "_bucket", labels, Some(("le", f64::INFINITY)), *count);
+                }
+                line(out, name, "_sum", labels, None, *sum);
+                line(out, name, "_count", labels, None, *count);
+            }
+        }
+    }
+}
+
+fn line(
+    out: &mut Vec<u8>,
+    name: &str,
+    suffix: &str,
+    labels: &[(&str, &str)],
+    made: Option<(&str, f64)>,
+    value: f64,
+) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(suffix.as_bytes());
+    out.push(b'{');
+    write_labels(out, labels);
+    if let Some((name, at)) = made {
+        out.push(b',');
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"=\"");
+        write_float(out, at);
+        out.push(b'"');
+    }
+    out.extend_from_slice(b"} ");
+    write_float(out, value);
+    out.push(b'\n');
+}
+
+/// Appends labels in the given order, separated by commas.
+fn write_labels(out: &mut Vec<u8>, labels: &[(&str, &str)]) {
+    for (index, (name, value)) in labels.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_label(out, name, value);
+    }
+}
+
+/// Appends the two lines that stand before a family's samples. HELP only where there is one.
+pub fn write_header(out: &mut Vec<u8>, name: &str, kind: MetricType, help: Option<&str>) {
+    if let Some(help) = help {
+        out.extend_from_slice(b"# HELP ");
+        out.extend_from_slice(name.as_bytes());
+        out.push(b' ');
+        super::labels::write_help(out, help);
+        out.push(b'\n');
+    }
+    out.extend_from_slice(b"# TYPE ");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(kind.text_name().as_bytes());
+    out.push(b'\n');
+}
+
+/// A span from positions that were checked against `bytes_max` or the size of a table.
+fn span(start: usize, end: usize) -> Span {
+    let narrow = |at| u32::try_from(at).expect("bounded by bytes_max and by the body's length");
+    Span { start: narrow(start), end: narrow(end) }
+}

@@ -1,0 +1,259 @@
+//! Applying what was planned: the tables at once, the text in slices.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::exposition::number::write_float;
+
+use super::key::GroupingKey;
+use super::plan::{Step, find_held};
+use super::push::{Mode, Outcome, Push};
+use super::registry::{SetId, SharedFamily};
+use super::segments::NewLines;
+use super::tables::{Group, Held, Number};
+use super::twins::Ghost;
+use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
+
+/// Text still to be changed by a command that is decided. Until [`Shard::step`] says that it ended, the shard must not be asked
+/// for anything else: its lines are half of the one and half of the other state.
+#[derive(Debug)]
+pub struct Work {
+    group: Number,
+    splices: VecDeque<Splice>,
+    push: Option<Arc<Push>>,
+    /// The group is gone when the text is.
+    removes_group: bool,
+    /// What to answer then.
+    pub outcome: Outcome,
+}
+
+#[derive(Debug)]
+struct Splice {
+    family: Number,
+    lines: Lines,
+}
+
+#[derive(Debug)]
+enum Lines {
+    /// Those of the push's family at this place.
+    Pushed(usize),
+    Time(f64),
+    None,
+}
+
+impl Work {
+    /// Nothing to do but to answer.
+    pub(super) fn ended(outcome: Outcome) -> Self {
+        Self { group: 0, splices: VecDeque::new(), push: None, removes_group: false, outcome }
+    }
+
+    /// Whether the command changes a group at all.
+    pub fn is_empty(&self) -> bool {
+        self.splices.is_empty()
+    }
+}
+
+impl Shard {
+    /// Changes text until about `bytes_max` bytes were written. True when the work is done.
+    pub fn step(&mut self, work: &mut Work, bytes_max: usize) -> bool {
+        /// What a splice costs beside its bytes, as bytes.
+        const SPLICE_BYTES: usize = 1024;
+        let mut bytes = 0;
+        while let Some(splice) = work.splices.pop_front() {
+            let push = work.push.as_deref();
+            bytes += SPLICE_BYTES + self.splice(work.group, &splice, push);
+            if bytes >= bytes_max && !work.splices.is_empty() {
+                return false;
+            }
+        }
+        if std::mem::take(&mut work.removes_group)
+            && let Some(group) = self.groups.remove(work.group)
+        {
+            self.groups_by_key.remove(&group.key);
+        }
+        true
+    }
+
+    fn splice(&mut self, group: Number, splice: &Splice, push: Option<&Push>) -> usize {
+        let mut time = Vec::new();
+        let lines = match (&splice.lines, push) {
+            (Lines::Pushed(index), Some(push)) => push.lines(&push.families()[*index]),
+            (Lines::Time(seconds), _) => {
+                let name = &self.families[splice.family].shared.name;
+                write_time(&mut time, name, &self.groups[group].key, *seconds);
+                NewLines::Run(&time)
+            }
+            (Lines::None | Lines::Pushed(_), _) => NewLines::Run(&[]),
+        };
+        let family = &mut self.families[splice.family];
+        let text = Arc::make_mut(&mut family.text);
+        let (old_bytes, old_lines) = measure(text.run(group));
+        let (new_bytes, new_lines) = match &lines {
+            NewLines::Run(new) => measure([*new]),
+            NewLines::Segments(segments) => measure(segments.iter().map(|segment| segment.text())),
+        };
+        let old_segments = text.segments().len();
+        text.replace(group, lines);
+        let counts = &mut self.counts;
+        counts.bytes = counts.bytes + new_bytes - old_bytes;
+        counts.series = counts.series + new_lines - old_lines;
+        counts.segments = counts.segments + text.segments().len() - old_segments;
+        if family.holders == 0 && splice.family > FAILURE_TIME_NUMBER {
+            self.remove_family(splice.family);
+        }
+        new_bytes
+    }
+
+    /// Takes a push into the tables. What it takes at the registry was taken before.
+    pub(super) fn take_in(
+        &mut self,
+        push: &Arc<Push>,
+        group: Option<Number>,
+        set: SetId,
+        taken: &Taken,
+        now_seconds: f64,
+    ) -> Work {
+        let now = self.next_seconds(now_seconds);
+        let mut splices = VecDeque::with_capacity(taken.steps.len() + taken.dropped.len() + 2);
+        let group = group.unwrap_or_else(|| {
+            splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(0.0) });
+            self.add_group(&push.key, set)
+        });
+        for held in &taken.dropped {
+            self.give_up(group, *held, set);
+            splices.push_back(Splice { family: held.family, lines: Lines::None });
+        }
+        let mut held = Vec::with_capacity(taken.steps.len());
+        for step in &taken.steps {
+            let pushed = &push.families()[step.pushed];
+            let family = step.local.unwrap_or_else(|| {
+                let shared = step.change.and_then(|change| taken.families[change].clone());
+                self.add_family(shared.expect("a family new to the core was taken at the registry"), pushed.kind)
+            });
+            if step.held.is_some() {
+                self.remember_ghost(group, family);
+            }
+            let help = push.help(pushed);
+            let local = &mut self.families[family];
+            local.kind = pushed.kind;
+            if step.held.is_none() {
+                local.take(set);
+            }
+            // The new text first: when both are the same, its place stays.
+            let help = local.take_help(help);
+            if let Some(old) = step.held {
+                local.drop_help(old.help);
+            }
+            held.push(Held { family, help, push_seconds: now });
+            splices.push_back(Splice { family, lines: Lines::Pushed(step.pushed) });
+        }
+        if push.mode == Mode::Merge {
+            held.sort_unstable_by_key(|held| held.family);
+            let named = held.clone();
+            held.extend(self.groups[group].held.iter().filter(|old| find_held(&named, old.family).is_none()));
+        }
+        held.sort_unstable_by_key(|held| held.family);
+        held.shrink_to_fit();
+        let entry = &mut self.groups[group];
+        entry.held = held;
+        entry.push_seconds = now;
+        splices.push_back(Splice { family: PUSH_TIME_NUMBER, lines: Lines::Time(now) });
+        Work { group, splices, push: Some(push.clone()), removes_group: false, outcome: Outcome::Done }
+    }
+
+    /// Gives a group its failure time; creates it if need be.
+    pub(super) fn refuse(&mut self, key: &GroupingKey, reason: String, now_seconds: f64) -> Work {
+        let now = self.next_seconds(now_seconds);
+        let mut splices = VecDeque::with_capacity(2);
+        let group = match self.groups_by_key.get(key.text()) {
+            Some(group) => *group,
+            None => {
+                let set = self.set_id(key);
+                splices.push_back(Splice { family: PUSH_TIME_NUMBER, lines: Lines::Time(0.0) });
+                self.add_group(key, set)
+            }
+        };
+        self.groups[group].failure_seconds = now;
+        splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(now) });
+        Work { group, splices, push: None, removes_group: false, outcome: Outcome::Refused(reason) }
+    }
+
+    /// Deletes a group, or nothing if there is none. Never refused.
+    pub fn delete(&mut self, key: &GroupingKey) -> Work {
+        let Some(group) = self.groups_by_key.get(key.text()).copied() else { return Work::ended(Outcome::Done) };
+        let set = self.groups[group].set;
+        let held = std::mem::take(&mut self.groups[group].held);
+        let changes: Vec<_> = held.iter().filter_map(|held| self.drop_of(*held, set)).collect();
+        if !changes.is_empty() {
+            let given_up = self.registry.change(self.core, &changes, &[]);
+            debug_assert!(given_up.is_ok(), "giving up contradicts nobody");
+        }
+        let mut splices = VecDeque::with_capacity(held.len() + 2);
+        for held in held {
+            self.give_up(group, held, set);
+            splices.push_back(Splice { family: held.family, lines: Lines::None });
+        }
+        for family in [PUSH_TIME_NUMBER, FAILURE_TIME_NUMBER] {
+            splices.push_back(Splice { family, lines: Lines::None });
+        }
+        Work { group, splices, push: None, removes_group: true, outcome: Outcome::Done }
+    }
+
+    fn give_up(&mut self, group: Number, held: Held, set: SetId) {
+        self.remember_ghost(group, held.family);
+        let family = &mut self.families[held.family];
+        family.give_up(set);
+        family.drop_help(held.help);
+    }
+
+    /// Keeps the lines that a group is about to give up, while a scrape may have them and another core could get a twin
+    /// of them into the same scrape.
+    fn remember_ghost(&mut self, group: Number, family: Number) {
+        let local = &self.families[family];
+        if !local.shared.has_several_sets() {
+            return;
+        }
+        let Some(at) = self.registry.retiring_moment() else { return };
+        let text = local.text.run(group).collect::<Vec<_>>().concat();
+        let (family, key) = (local.shared.name.clone(), self.groups[group].key.clone());
+        self.ghosts.push(Ghost { at, family, key, text });
+    }
+
+    fn add_group(&mut self, key: &GroupingKey, set: SetId) -> Number {
+        let (push_seconds, failure_seconds) = (0.0, 0.0);
+        let group = Group { key: key.text().clone(), set, push_seconds, failure_seconds, held: Vec::new() };
+        let number = self.groups.insert(group);
+        self.groups_by_key.insert(key.text().clone(), number);
+        number
+    }
+
+    fn next_seconds(&mut self, now_seconds: f64) -> f64 {
+        self.latest_seconds = self.latest_seconds.max(now_seconds);
+        self.latest_seconds
+    }
+}
+
+/// What a push was given to take in.
+pub(super) struct Taken {
+    pub steps: Vec<Step>,
+    pub dropped: Vec<Held>,
+    /// The families new to this core, by [`Step::change`].
+    pub families: Vec<Option<Arc<SharedFamily>>>,
+}
+
+/// Bytes and lines.
+fn measure<'t>(pieces: impl IntoIterator<Item = &'t [u8]>) -> (usize, usize) {
+    pieces.into_iter().fold((0, 0), |(bytes, lines), piece| {
+        (bytes + piece.len(), lines + memchr::memchr_iter(b'\n', piece).count())
+    })
+}
+
+/// Writes a group's line in a push-time family.
+fn write_time(out: &mut Vec<u8>, name: &str, key: &Arc<str>, seconds: f64) {
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'{');
+    out.extend_from_slice(GroupingKey::from_text(key.clone()).series_labels().as_bytes());
+    out.extend_from_slice(b"} ");
+    write_float(out, seconds);
+    out.push(b'\n');
+}

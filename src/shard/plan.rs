@@ -1,0 +1,245 @@
+//! What a push would change: decided without changing anything, so that it can be tried again.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::apply::{Taken, Work};
+use super::push::{Content, Mode, Outcome, Push, PushedFamily};
+use super::registry::{FamilyChange, Moment, NotNow, Presence, SetId, SharedFamily, type_conflict};
+use super::series::has_new_series;
+use super::tables::{Held, NO_HELP, Number};
+
+/// How far a try of a push came.
+#[derive(Debug)]
+pub enum Attempt {
+    /// Decided and taken in; the text is changed by [`Shard::step`].
+    Begun(Work),
+    /// A slot it needs is retired: try again when [`super::registry::Registry::is_past`] says so.
+    Wait(Moment),
+    /// Other groups may hold the same series: take a lease of each of these families (they are in name order), then look
+    /// for twins with [`Shard::lookups`], then say so in [`Tries::looked_up`] and try again, still holding the leases.
+    LookUp(Vec<Arc<str>>),
+}
+
+/// What earlier tries of one push have brought about.
+#[derive(Debug, Default)]
+pub struct Tries {
+    /// Families whose leases are held and in which no twin was found.
+    pub looked_up: Vec<Arc<str>>,
+    /// Sets of label names announced for this push.
+    pub(super) announced: Vec<(Arc<SharedFamily>, SetId)>,
+}
+
+/// What a push does to one family of its group.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// The pushed family's place in the push.
+    pub pushed: usize,
+    /// The family on this core, if it is known here.
+    pub local: Option<Number>,
+    /// The group's hold on it.
+    pub held: Option<Held>,
+    /// The change at the registry that makes room for it, by place.
+    pub change: Option<usize>,
+}
+
+/// Everything a push does.
+struct Plan<'p> {
+    steps: Vec<Step>,
+    /// What a PUT takes out of the group.
+    dropped: Vec<Held>,
+    changes: Vec<FamilyChange<'p>>,
+}
+
+impl Shard {
+    /// Tries to apply a push at a time given in Unix seconds.
+    ///
+    /// Reading what others hold and taking it in happen in one go, so nothing can come in between.
+    pub fn attempt(&mut self, push: &Arc<Push>, tries: &mut Tries, now_seconds: f64) -> Attempt {
+        let attempt = self.decide(push, tries, now_seconds);
+        if matches!(attempt, Attempt::Begun(_)) {
+            self.registry.withdraw(&std::mem::take(&mut tries.announced));
+        }
+        attempt
+    }
+
+    /// Gives a push up that was tried but not begun.
+    pub fn abandon(&self, tries: &mut Tries) {
+        self.registry.withdraw(&std::mem::take(&mut tries.announced));
+    }
+
+    fn decide(&mut self, push: &Arc<Push>, tries: &mut Tries, now_seconds: f64) -> Attempt {
+        if let Some(twin) = push.key.twin().filter(|twin| self.groups_by_key.contains_key(twin.text())) {
+            let reason = format!(
+                "the group {{{}}} exists; one that differs only by an empty instance would show the same push times",
+                twin.text()
+            );
+            return Attempt::Begun(Work::ended(Outcome::NotAdmitted(reason)));
+        }
+        if let Content::Refused(reason) = &push.content {
+            return Attempt::Begun(self.refuse(&push.key, reason.clone(), now_seconds));
+        }
+        let group = self.groups_by_key.get(push.key.text()).copied();
+        let set = match group {
+            Some(number) => self.groups[number].set,
+            None => self.set_id(&push.key),
+        };
+        let plan = match self.plan(push, group, set) {
+            Ok(plan) => plan,
+            Err(reason) => return Attempt::Begun(self.refuse(&push.key, reason, now_seconds)),
+        };
+        let unsure = self.unsure_families(push, &plan, group, tries);
+        if !unsure.is_empty() {
+            return Attempt::LookUp(unsure);
+        }
+        let mut taken = Vec::new();
+        if !plan.changes.is_empty() {
+            match self.registry.change(self.core, &plan.changes, &tries.announced) {
+                Ok(families) => taken = families,
+                Err(NotNow::Conflict(reason)) => {
+                    return Attempt::Begun(self.refuse(&push.key, reason, now_seconds));
+                }
+                Err(NotNow::Retired(moment)) => return Attempt::Wait(moment),
+                Err(NotNow::Announced(moment, sets)) => {
+                    tries.announced.extend(sets);
+                    return Attempt::Wait(moment);
+                }
+            }
+        }
+        let Plan { steps, dropped, .. } = plan;
+        Attempt::Begun(self.take_in(push, group, set, &Taken { steps, dropped, families: taken }, now_seconds))
+    }
+
+    /// Compares what is pushed with what the group and this core hold.
+    fn plan<'p>(&'p self, push: &'p Push, group: Option<Number>, set: SetId) -> Result<Plan<'p>, String> {
+        let held: &[Held] = group.map_or(&[], |number| &self.groups[number].held);
+        let steps = Vec::with_capacity(push.families().len());
+        let mut plan = Plan { steps, dropped: Vec::new(), changes: Vec::new() };
+        for (index, pushed) in push.families().iter().enumerate() {
+            let name = push.name(pushed);
+            let local = self.families_by_name.get(name).copied();
+            let held = local.and_then(|local| find_held(held, local));
+            let change = self.change_of(name, pushed, push.help(pushed), local, held, set)?;
+            let change = change.map(|change| {
+                plan.changes.push(change);
+                plan.changes.len() - 1
+            });
+            plan.steps.push(Step { pushed: index, local, held, change });
+        }
+        if push.mode == Mode::Replace {
+            let mut kept: Vec<Number> = plan.steps.iter().filter_map(|step| step.local).collect();
+            kept.sort_unstable();
+            plan.dropped.extend(held.iter().filter(|held| kept.binary_search(&held.family).is_err()));
+            plan.changes.extend(plan.dropped.iter().filter_map(|held| self.drop_of(*held, set)));
+        }
+        Ok(plan)
+    }
+
+    /// What the registry must hear about a family that is pushed. `None` in the common case: nothing.
+    fn change_of<'p>(
+        &self,
+        name: &'p str,
+        pushed: &PushedFamily,
+        help: Option<&str>,
+        local: Option<Number>,
+        held: Option<Held>,
+        set: SetId,
+    ) -> Result<Option<FamilyChange<'p>>, String> {
+        let Some(local) = local else {
+            return Ok(Some(FamilyChange {
+                name,
+                presence: Presence::Taken(pushed.kind),
+                set_added: Some(set),
+                help_added: help.map(Arc::from),
+                ..FamilyChange::default()
+            }));
+        };
+        let family = &self.families[local];
+        let presence = match held {
+            _ if family.kind == pushed.kind => Presence::Stays,
+            Some(_) if family.holders == 1 => Presence::Changed(pushed.kind),
+            _ => return Err(type_conflict(name, family.kind, pushed.kind)),
+        };
+        let old_help = held.and_then(|held| family.help(held.help));
+        let same_help = old_help.map(|help| &**help) == help;
+        let change = FamilyChange {
+            name,
+            presence,
+            set_added: (held.is_none() && family.groups_of_set(set) == 0).then_some(set),
+            set_dropped: None,
+            help_added: help.filter(|help| !same_help && family.find_help(help).is_none()).map(Arc::from),
+            help_dropped: held
+                .filter(|held| !same_help && held.help != NO_HELP && family.groups_of_help(held.help) == 1)
+                .and(old_help.cloned()),
+        };
+        let silent = change.presence == Presence::Stays
+            && change.set_added.is_none()
+            && change.help_added.is_none()
+            && change.help_dropped.is_none();
+        Ok((!silent).then_some(change))
+    }
+
+    /// What the registry must hear about a family that a group gives up.
+    pub(super) fn drop_of(&self, held: Held, set: SetId) -> Option<FamilyChange<'_>> {
+        let family = &self.families[held.family];
+        let last = family.holders == 1;
+        let set_dropped = (family.groups_of_set(set) == 1).then_some(set);
+        let help_dropped = family.help(held.help).filter(|_| family.groups_of_help(held.help) == 1).cloned();
+        (last || set_dropped.is_some() || help_dropped.is_some()).then(|| FamilyChange {
+            name: &family.shared.name,
+            presence: if last { Presence::GivenUp } else { Presence::Stays },
+            set_dropped,
+            help_dropped,
+            ..FamilyChange::default()
+        })
+    }
+
+    /// The pushed families in which another group may hold one of the new series, by name.
+    ///
+    /// With equal label names two groups differ in some value, and the values of the URL are on every series: only a family
+    /// with several sets of label names can have twins, and only by series which the group did not have before.
+    fn unsure_families(
+        &self,
+        push: &Push,
+        plan: &Plan<'_>,
+        group: Option<Number>,
+        tries: &Tries,
+    ) -> Vec<Arc<str>> {
+        let mut unsure = Vec::new();
+        let mut all_looked_up = true;
+        for step in &plan.steps {
+            let pushed = &push.families()[step.pushed];
+            let name = push.name(pushed);
+            let announced = || tries.announced.iter().find(|(family, _)| *family.name == *name);
+            let shared = match step.local {
+                Some(local) => &self.families[local].shared,
+                None => match announced() {
+                    Some((shared, _)) => shared,
+                    None => continue,
+                },
+            };
+            if !shared.has_several_sets() {
+                continue;
+            }
+            let old: Vec<u8> = match (group, step.local) {
+                (Some(group), Some(local)) => self.families[local].text.run(group).collect::<Vec<_>>().concat(),
+                _ => Vec::new(),
+            };
+            if has_new_series(name, pushed.kind, &old, push.text(pushed)) {
+                all_looked_up &= tries.looked_up.contains(&shared.name);
+                unsure.push(shared.name.clone());
+            }
+        }
+        if all_looked_up {
+            return Vec::new();
+        }
+        // All of them again: leases are taken in name order, or two pushes could wait for each other.
+        unsure.sort_unstable();
+        unsure
+    }
+}
+
+/// A group's hold on a family; `held` is sorted by family.
+pub(super) fn find_held(held: &[Held], family: Number) -> Option<Held> {
+    held.binary_search_by_key(&family, |held| held.family).ok().map(|at| held[at])
+}

@@ -1,0 +1,499 @@
+//! What all cores must agree on: which family names are taken, with which type, by groups of which label names.
+//!
+//! The registry counts cores, not groups: each core counts its own groups and comes here only when its first group takes
+//! a name or its last one gives it up. A push that changes neither names nor types never comes here.
+//!
+//! It also knows which scrapes are collecting. Cores hand over at slightly different moments, so what one core gave up may
+//! still be in a scrape that another core's claim would get into, too. Such a slot is *retired* and becomes free for other
+//! cores when every collection that began before has ended. The shard's own core needs no such care: it hands over in one go.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use smallvec::SmallVec;
+
+use crate::exposition::model::MetricType;
+use crate::exposition::render::suffix_collision;
+use crate::exposition::suffix::{Part, part_of};
+
+/// A core's number.
+pub type Core = u32;
+/// The number of a set of grouping-label names, see [`Registry::set_id`].
+pub type SetId = u32;
+/// A moment in the order of collections: see [`Registry::is_past`].
+pub type Moment = u64;
+
+/// What cores share about a family name. Lives as long as somebody holds it.
+#[derive(Debug)]
+pub struct SharedFamily {
+    /// The metric name.
+    pub name: Arc<str>,
+    /// How many sets of grouping-label names have series in it. Only with two or more can two groups hold equal series.
+    sets: AtomicU32,
+    help: Mutex<Option<Arc<str>>>,
+}
+
+impl SharedFamily {
+    /// Whether groups with different label names hold it, so that new series must be looked for in other groups.
+    pub fn has_several_sets(&self) -> bool {
+        self.sets.load(Ordering::Acquire) > 1
+    }
+
+    /// The HELP text that is shown, the same on all cores.
+    pub fn help(&self) -> Option<Arc<str>> {
+        lock(&self.help).clone()
+    }
+}
+
+/// What changes for one family on one core.
+#[derive(Debug, Clone, Default)]
+pub struct FamilyChange<'a> {
+    /// The metric name.
+    pub name: &'a str,
+    /// Whether the core takes it, gives it up, or neither.
+    pub presence: Presence,
+    /// A set of label names that is new to the family on this core.
+    pub set_added: Option<SetId>,
+    /// A set whose last group on this core gives the family up.
+    pub set_dropped: Option<SetId>,
+    /// A help text new to the family on this core.
+    pub help_added: Option<Arc<str>>,
+    /// A help text that the core's last group with it gives up.
+    pub help_dropped: Option<Arc<str>>,
+}
+
+/// What a push does to a core's hold on a name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Presence {
+    /// The core holds it before and after, with the same type.
+    #[default]
+    Stays,
+    /// The core's first group takes it.
+    Taken(MetricType),
+    /// The core's only group changes the type.
+    Changed(MetricType),
+    /// The core's last group gives it up.
+    GivenUp,
+}
+
+/// Why a change was not made. Nothing was changed but announcements.
+#[derive(Debug, Clone)]
+pub enum NotNow {
+    /// It contradicts what others hold; the text is for the client.
+    Conflict(String),
+    /// A slot is retired: try again when the moment is past.
+    Retired(Moment),
+    /// The sets of label names were announced: try again when the moment is past.
+    Announced(Moment, Vec<(Arc<SharedFamily>, SetId)>),
+}
+
+/// The process-wide registry.
+#[derive(Debug, Default)]
+pub struct Registry {
+    inner: Mutex<Inner>,
+    /// Notified whenever a collection ends.
+    pub collection_ended: event_listener::Event,
+}
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+#[derive(Debug, Default)]
+struct Inner {
+    families: Map<Arc<str>, Entry>,
+    set_ids: Map<Arc<str>, SetId>,
+    set_names: Vec<Arc<str>>,
+    /// The moment of the last begin of a collection.
+    now: Moment,
+    /// When the running collections began, ascending.
+    collecting: Vec<Moment>,
+    /// Names with something retired, to be looked at when a collection ends.
+    retired: Vec<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    shared: Arc<SharedFamily>,
+    kind: MetricType,
+    /// The gateway itself holds it.
+    own: bool,
+    cores: SmallVec<[Core; 4]>,
+    /// How many cores and announcements use each set.
+    sets: SmallVec<[(SetId, u32); 2]>,
+    /// Help texts with the number of cores that hold them; the first is shown.
+    helps: SmallVec<[(Arc<str>, u32); 1]>,
+    retired: SmallVec<[Retired; 1]>,
+}
+
+/// What a core gave up while scrapes were collecting.
+#[derive(Debug, Clone, Copy)]
+struct Retired {
+    core: Core,
+    at: Moment,
+    what: Slot,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Slot {
+    Name(MetricType),
+    Set(SetId),
+}
+
+/// A panic elsewhere while the lock was held cannot have left the tables half changed: nothing in between panics.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Registry {
+    /// A registry in which the gateway's own families are taken from the start.
+    pub fn new<'a>(own: impl IntoIterator<Item = (&'a str, MetricType, &'a str)>) -> Self {
+        let registry = Self::default();
+        {
+            let mut inner = lock(&registry.inner);
+            for (name, kind, help) in own {
+                let entry = inner.entry(name, kind);
+                entry.own = true;
+                *lock(&entry.shared.help) = Some(help.into());
+            }
+        }
+        registry
+    }
+
+    /// One of the gateway's own families; makes it a gauge if it was not named at the start.
+    pub(super) fn own_family(&self, name: &str) -> Arc<SharedFamily> {
+        let mut inner = lock(&self.inner);
+        let entry = inner.entry(name, MetricType::Gauge);
+        entry.own = true;
+        entry.shared.clone()
+    }
+
+    /// The number of a set of grouping-label names, given as sorted names separated by commas.
+    pub fn set_id(&self, names: &str) -> SetId {
+        let mut inner = lock(&self.inner);
+        if let Some(id) = inner.set_ids.get(names) {
+            return *id;
+        }
+        let (id, names): (SetId, Arc<str>) = (inner.set_names.len() as SetId, names.into());
+        inner.set_names.push(names.clone());
+        inner.set_ids.insert(names, id);
+        id
+    }
+
+    /// The label names of the other sets that have series in a family.
+    pub fn other_sets(&self, family: &str, own: SetId) -> Vec<Arc<str>> {
+        let inner = lock(&self.inner);
+        let Some(entry) = inner.families.get(family) else { return Vec::new() };
+        let others = entry.sets.iter().filter(|(set, _)| *set != own);
+        others.map(|(set, _)| inner.set_names[*set as usize].clone()).collect()
+    }
+
+    /// Begins a collection. Must be called before the first core is asked, and ended by [`Self::end_collection`].
+    pub fn begin_collection(&self) -> Moment {
+        let mut inner = lock(&self.inner);
+        inner.now += 1;
+        let moment = inner.now;
+        inner.collecting.push(moment);
+        moment
+    }
+
+    /// Ends a collection: every core has handed over, or was given up on.
+    pub fn end_collection(&self, began: Moment) {
+        let mut inner = lock(&self.inner);
+        inner.collecting.retain(|moment| *moment != began);
+        inner.free_retired();
+        drop(inner);
+        self.collection_ended.notify(usize::MAX);
+    }
+
+    /// Whether every collection that began at or before this moment has ended.
+    pub fn is_past(&self, moment: Moment) -> bool {
+        lock(&self.inner).is_past(moment)
+    }
+
+    /// The moment at which something that is given up now is retired, or `None` when no scrape collects.
+    pub fn retiring_moment(&self) -> Option<Moment> {
+        let inner = lock(&self.inner);
+        (!inner.collecting.is_empty()).then_some(inner.now)
+    }
+
+    /// Changes what a core holds: all of it, or nothing.
+    ///
+    /// `announced` are the sets which an earlier try of the same push announced. Returns the families taken, in the order of
+    /// `changes`.
+    ///
+    /// # Errors
+    /// See [`NotNow`].
+    pub fn change(
+        &self,
+        core: Core,
+        changes: &[FamilyChange<'_>],
+        announced: &[(Arc<SharedFamily>, SetId)],
+    ) -> Result<Vec<Option<Arc<SharedFamily>>>, NotNow> {
+        let mut inner = lock(&self.inner);
+        inner.check(core, changes)?;
+        inner.announce(changes, announced)?;
+        Ok(changes.iter().map(|change| inner.apply(core, change)).collect())
+    }
+
+    /// Takes announcements back, once the push was applied or refused.
+    pub fn withdraw(&self, announced: &[(Arc<SharedFamily>, SetId)]) {
+        if announced.is_empty() {
+            return;
+        }
+        let mut inner = lock(&self.inner);
+        for (family, set) in announced {
+            inner.drop_set(&family.name, *set);
+            inner.remove_if_unused(&family.name);
+        }
+    }
+
+    /// Number of names taken, the gateway's own included.
+    pub fn len(&self) -> usize {
+        lock(&self.inner).families.len()
+    }
+
+    /// Whether no name is taken.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Inner {
+    fn is_past(&self, moment: Moment) -> bool {
+        self.collecting.first().is_none_or(|oldest| *oldest > moment)
+    }
+
+    fn entry(&mut self, name: &str, kind: MetricType) -> &mut Entry {
+        // Not the entry API: it would want the name as Arc for a mere look-up.
+        if !self.families.contains_key(name) {
+            let name: Arc<str> = name.into();
+            let shared =
+                SharedFamily { name: name.clone(), sets: AtomicU32::new(0), help: Mutex::new(None) };
+            self.families.insert(
+                name,
+                Entry {
+                    shared: Arc::new(shared),
+                    kind,
+                    own: false,
+                    cores: SmallVec::new(),
+                    sets: SmallVec::new(),
+                    helps: SmallVec::new(),
+                    retired: SmallVec::new(),
+                },
+            );
+        }
+        self.families.get_mut(name).expect("was just inserted")
+    }
+
+    /// Checks every name that is taken against what stays, what comes with it, and what is retired.
+    fn check(&self, core: Core, changes: &[FamilyChange<'_>]) -> Result<(), NotNow> {
+        let given_up: Map<&str, ()> = changes
+            .iter()
+            .filter(|change| !matches!(change.presence, Presence::Stays))
+            .map(|change| (change.name, ()))
+            .collect();
+        let held = |name: &str| -> Option<MetricType> {
+            let entry = self.families.get(name)?;
+            let others = entry.cores.iter().any(|holder| *holder != core || !given_up.contains_key(name));
+            (entry.own || others).then_some(entry.kind)
+        };
+        let mut wait = None;
+        for change in changes {
+            let (Presence::Taken(kind) | Presence::Changed(kind)) = change.presence else { continue };
+            if let Some(other) = held(change.name).filter(|other| *other != kind) {
+                return Err(NotNow::Conflict(type_conflict(change.name, other, kind)));
+            }
+            self.retired_by_others(change.name, core, |other| other != kind, &mut wait);
+            for part in Part::ALL.into_iter().filter(|part| part.is_made_by(kind)) {
+                let made = format!("{}{}", change.name, part.suffix());
+                if held(&made).is_some() {
+                    return Err(NotNow::Conflict(suffix_collision(&made, change.name, kind)));
+                }
+                self.retired_by_others(&made, core, |_| true, &mut wait);
+            }
+            if let Some((base, part)) = part_of(change.name) {
+                if let Some(other) = held(base).filter(|other| part.is_made_by(*other)) {
+                    return Err(NotNow::Conflict(suffix_collision(change.name, base, other)));
+                }
+                self.retired_by_others(base, core, |other| part.is_made_by(other), &mut wait);
+            }
+        }
+        wait.map_or(Ok(()), |moment| Err(NotNow::Retired(moment)))
+    }
+
+    /// Finds the latest moment at which another core gave up this name with a type that matters.
+    fn retired_by_others(
+        &self,
+        name: &str,
+        core: Core,
+        matters: impl Fn(MetricType) -> bool,
+        wait: &mut Option<Moment>,
+    ) {
+        let Some(entry) = self.families.get(name) else { return };
+        for retired in &entry.retired {
+            if let Slot::Name(kind) = retired.what
+                && retired.core != core
+                && matters(kind)
+                && !self.is_past(retired.at)
+            {
+                *wait = (*wait).max(Some(retired.at));
+            }
+        }
+    }
+
+    /// Announces sets of label names that join others in a family, so that from now on nobody adds a series there without
+    /// looking for its twin.
+    fn announce(
+        &mut self,
+        changes: &[FamilyChange<'_>],
+        announced: &[(Arc<SharedFamily>, SetId)],
+    ) -> Result<(), NotNow> {
+        let mut new = Vec::new();
+        for change in changes {
+            let Some(set) = change.set_added else { continue };
+            let Some(entry) = self.families.get(change.name) else { continue };
+            let others = entry.sets.iter().any(|(other, _)| *other != set)
+                || entry.retired.iter().any(|retired| {
+                    matches!(retired.what, Slot::Set(other) if other != set) && !self.is_past(retired.at)
+                });
+            if others && !announced.iter().any(|(family, known)| *known == set && family.name == entry.shared.name)
+            {
+                new.push((entry.shared.clone(), set));
+            }
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        for (family, set) in &new {
+            let kind = self.families[&family.name].kind;
+            self.entry(&family.name, kind).add_set(*set);
+        }
+        Err(NotNow::Announced(self.now, new))
+    }
+
+    fn apply(&mut self, core: Core, change: &FamilyChange<'_>) -> Option<Arc<SharedFamily>> {
+        match change.presence {
+            Presence::Stays => {}
+            Presence::Taken(kind) => {
+                let entry = self.entry(change.name, kind);
+                entry.kind = kind;
+                entry.cores.push(core);
+            }
+            Presence::Changed(kind) => {
+                self.retire(change.name, core);
+                self.entry(change.name, kind).kind = kind;
+            }
+            Presence::GivenUp => {
+                self.retire(change.name, core);
+                if let Some(entry) = self.families.get_mut(change.name) {
+                    entry.cores.retain(|holder| *holder != core);
+                }
+            }
+        }
+        if let Some(set) = change.set_dropped {
+            self.retire_set(change.name, core, set);
+            self.drop_set(change.name, set);
+        }
+        let entry = self.families.get_mut(change.name);
+        let shared = entry.map(|entry| {
+            if let Some(set) = change.set_added {
+                entry.add_set(set);
+            }
+            entry.change_help(change.help_added.as_ref(), change.help_dropped.as_ref());
+            entry.shared.clone()
+        });
+        self.remove_if_unused(change.name);
+        shared.filter(|_| matches!(change.presence, Presence::Taken(_)))
+    }
+
+    fn retire(&mut self, name: &str, core: Core) {
+        let Some(kind) = self.families.get(name).map(|entry| entry.kind) else { return };
+        self.push_retired(name, core, Slot::Name(kind));
+    }
+
+    fn retire_set(&mut self, name: &str, core: Core, set: SetId) {
+        self.push_retired(name, core, Slot::Set(set));
+    }
+
+    fn push_retired(&mut self, name: &str, core: Core, what: Slot) {
+        if self.collecting.is_empty() {
+            return;
+        }
+        let at = self.now;
+        if let Some(entry) = self.families.get_mut(name) {
+            entry.retired.push(Retired { core, at, what });
+            self.retired.push(entry.shared.name.clone());
+        }
+    }
+
+    fn drop_set(&mut self, name: &str, set: SetId) {
+        let Some(entry) = self.families.get_mut(name) else { return };
+        if let Some(at) = entry.sets.iter().position(|(known, _)| *known == set) {
+            entry.sets[at].1 -= 1;
+            if entry.sets[at].1 == 0 {
+                entry.sets.remove(at);
+            }
+        }
+        entry.shared.sets.store(entry.sets.len() as u32, Ordering::Release);
+    }
+
+    fn remove_if_unused(&mut self, name: &str) {
+        if self.families.get(name).is_some_and(Entry::is_unused) {
+            self.families.remove(name);
+        }
+    }
+
+    fn free_retired(&mut self) {
+        let names = std::mem::take(&mut self.retired);
+        for name in names {
+            let oldest = self.collecting.first().copied();
+            let Some(entry) = self.families.get_mut(&name) else { continue };
+            entry.retired.retain(|retired| oldest.is_some_and(|oldest| oldest <= retired.at));
+            match entry.retired.is_empty() {
+                true => self.remove_if_unused(&name),
+                false => self.retired.push(name),
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn is_unused(&self) -> bool {
+        !self.own && self.cores.is_empty() && self.sets.is_empty() && self.retired.is_empty()
+    }
+
+    fn add_set(&mut self, set: SetId) {
+        match self.sets.iter_mut().find(|(known, _)| *known == set) {
+            Some((_, count)) => *count += 1,
+            None => self.sets.push((set, 1)),
+        }
+        self.shared.sets.store(self.sets.len() as u32, Ordering::Release);
+    }
+
+    /// The first help text stays as long as any group holds it, so that it does not flicker between scrapes.
+    fn change_help(&mut self, added: Option<&Arc<str>>, dropped: Option<&Arc<str>>) {
+        if added.is_none() && dropped.is_none() {
+            return;
+        }
+        if let Some(added) = added {
+            match self.helps.iter_mut().find(|(known, _)| known == added) {
+                Some((_, count)) => *count += 1,
+                None => self.helps.push((added.clone(), 1)),
+            }
+        }
+        if let Some(at) = dropped.and_then(|dropped| self.helps.iter().position(|(known, _)| known == dropped)) {
+            self.helps[at].1 -= 1;
+            if self.helps[at].1 == 0 {
+                self.helps.remove(at);
+            }
+        }
+        if !self.own {
+            *lock(&self.shared.help) = self.helps.first().map(|(help, _)| help.clone());
+        }
+    }
+}
+
+/// The words for a family whose type others do not share.
+pub fn type_conflict(name: &str, held: MetricType, pushed: MetricType) -> String {
+    format!("gathered metric family {name} has type {} but should be {}", pushed.text_name(), held.text_name())
+}

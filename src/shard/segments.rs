@@ -1,0 +1,422 @@
+//! The text of one family on one core: where every scrape sends it from, and where every push splices it in place.
+//!
+//! Lines lie in segments of about 16 KB in the order of the groups' numbers. Small enough that a splice moves little and
+//! that a changed segment is soon compressed again; large enough that a scrape is a short list of ranges.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::exposition::gzip::Deflated;
+
+/// Segments of several groups split above this.
+pub const SEGMENT_BYTES_MAX: usize = 16 * 1024;
+/// Segments below this are merged with a neighbour.
+const SEGMENT_BYTES_MIN: usize = SEGMENT_BYTES_MAX / 4;
+/// A group's lines above this get segments of their own.
+pub const RUN_BYTES_MAX: usize = 64 * 1024;
+
+/// The text of one family on one core. Cloning costs a pointer per segment.
+#[derive(Debug, Default, Clone)]
+pub struct FamilyText {
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    /// The smallest group number inside.
+    first: u32,
+    /// One group's alone; such segments may follow each other.
+    exclusive: bool,
+    segment: Arc<Segment>,
+}
+
+/// Some lines of one family, and their compressed form once somebody asked for it.
+#[derive(Debug, Default)]
+pub struct Segment {
+    text: Vec<u8>,
+    /// The groups inside, by number; empty in an exclusive segment.
+    runs: Vec<Run>,
+    deflated: OnceLock<Deflated>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    group: u32,
+    end: u32,
+}
+
+impl Clone for Segment {
+    /// A copy that is about to be changed: without the compressed form.
+    fn clone(&self) -> Self {
+        Self { text: self.text.clone(), runs: self.runs.clone(), deflated: OnceLock::new() }
+    }
+}
+
+impl AsRef<[u8]> for Segment {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
+}
+
+impl Segment {
+    /// The lines.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The compressed form, if it was made since the text changed last.
+    pub fn deflated(&self) -> Option<&Deflated> {
+        self.deflated.get()
+    }
+
+    /// Keeps the compressed form for the scrapes to come.
+    pub fn keep_deflated(&self, deflated: Deflated) {
+        // Two scrapes may race here; both made the same bytes.
+        let _ = self.deflated.set(deflated);
+    }
+
+    fn range_at(&self, index: usize) -> std::ops::Range<usize> {
+        let start = if index == 0 { 0 } else { self.runs[index - 1].end as usize };
+        start..self.runs[index].end as usize
+    }
+
+    fn find(&self, group: u32) -> Result<usize, usize> {
+        self.runs.binary_search_by_key(&group, |run| run.group)
+    }
+
+    /// Replaces the lines of the run at `index`.
+    fn splice(&mut self, index: usize, new: &[u8]) {
+        let range = self.range_at(index);
+        let old_len = range.len();
+        if old_len == new.len() {
+            self.text[range].copy_from_slice(new);
+        } else {
+            replace_range(&mut self.text, range, new);
+            for run in &mut self.runs[index..] {
+                run.end = run.end - old_len as u32 + new.len() as u32;
+            }
+        }
+        self.deflated = OnceLock::new();
+    }
+
+    fn insert(&mut self, index: usize, group: u32, new: &[u8]) {
+        let start = if index == 0 { 0 } else { self.runs[index - 1].end };
+        self.runs.insert(index, Run { group, end: start });
+        self.splice(index, new);
+    }
+
+    fn remove(&mut self, index: usize) {
+        self.splice(index, &[]);
+        self.runs.remove(index);
+    }
+
+    /// Cuts off the runs from `index` on.
+    fn split_off(&mut self, index: usize) -> Self {
+        let at = if index == 0 { 0 } else { self.runs[index - 1].end };
+        let mut runs = self.runs.split_off(index);
+        for run in &mut runs {
+            run.end -= at;
+        }
+        let text = self.text.split_off(at as usize);
+        self.deflated = OnceLock::new();
+        Self { text, runs, deflated: OnceLock::new() }
+    }
+
+    fn append(&mut self, other: &Self) {
+        let at = self.text.len() as u32;
+        reserve(&mut self.text, other.text.len());
+        self.text.extend_from_slice(&other.text);
+        self.runs.extend(other.runs.iter().map(|run| Run { group: run.group, end: run.end + at }));
+        self.deflated = OnceLock::new();
+    }
+}
+
+/// As `Vec::splice`, but one move of the tail and one copy.
+fn replace_range(text: &mut Vec<u8>, range: std::ops::Range<usize>, new: &[u8]) {
+    let (old_len, tail) = (range.len(), range.end..text.len());
+    if new.len() > old_len {
+        let more = new.len() - old_len;
+        reserve(text, more);
+        text.resize(text.len() + more, 0);
+    }
+    text.copy_within(tail.clone(), range.start + new.len());
+    text[range.start..range.start + new.len()].copy_from_slice(new);
+    if new.len() < old_len {
+        text.truncate(range.start + new.len() + tail.len());
+    }
+}
+
+/// Grows by 1 KB steps: doubling would leave a quarter of the memory empty.
+fn reserve(text: &mut Vec<u8>, more: usize) {
+    const STEP: usize = 1024;
+    if text.capacity() - text.len() < more {
+        let wanted = (text.len() + more).next_multiple_of(STEP);
+        text.reserve_exact(wanted - text.len());
+    }
+}
+
+/// The new lines of one group in one family.
+#[derive(Debug, Clone)]
+pub enum NewLines<'a> {
+    /// At most [`RUN_BYTES_MAX`]; empty takes the group out of the family.
+    Run(&'a [u8]),
+    /// More than that, cut into segments beforehand.
+    Segments(Vec<Arc<Segment>>),
+}
+
+/// Cuts a long run into segments of its own, at line ends.
+pub fn own_segments(text: &[u8]) -> Vec<Arc<Segment>> {
+    let mut segments = Vec::with_capacity(text.len() / SEGMENT_BYTES_MAX + 1);
+    let mut rest = text;
+    while !rest.is_empty() {
+        let wanted = rest.len().min(2 * SEGMENT_BYTES_MAX);
+        let end = memchr::memchr(b'\n', &rest[wanted - 1..]).map_or(rest.len(), |at| wanted + at);
+        let (piece, after) = rest.split_at(end);
+        segments.push(Arc::new(Segment { text: piece.to_vec(), ..Segment::default() }));
+        rest = after;
+    }
+    segments
+}
+
+impl FamilyText {
+    /// The segments in order.
+    pub fn segments(&self) -> impl ExactSizeIterator<Item = &Arc<Segment>> {
+        self.entries.iter().map(|entry| &entry.segment)
+    }
+
+    /// Bytes of all lines.
+    pub fn len(&self) -> usize {
+        self.entries.iter().map(|entry| entry.segment.text.len()).sum()
+    }
+
+    /// Whether no group has lines here.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The lines of a group, in one piece or several.
+    pub fn run(&self, group: u32) -> impl Iterator<Item = &[u8]> {
+        let range = self.exclusive_range(group);
+        let shared = match range.is_empty() {
+            true => self.find(group).map(|(entry, run)| {
+                let segment = &self.entries[entry].segment;
+                &segment.text[segment.range_at(run)]
+            }),
+            false => None,
+        };
+        self.entries[range].iter().map(|entry| entry.segment.text()).chain(shared)
+    }
+
+    /// Replaces the lines of a group, or takes the group out.
+    pub fn replace(&mut self, group: u32, new: NewLines<'_>) {
+        let own = self.exclusive_range(group);
+        if !own.is_empty() {
+            self.entries.drain(own);
+        }
+        match (self.find(group), new) {
+            (Some((entry, run)), NewLines::Run(new)) if !new.is_empty() => {
+                Arc::make_mut(&mut self.entries[entry].segment).splice(run, new);
+                self.split_if_large(entry);
+                self.merge_if_small(entry);
+            }
+            (found, new) => {
+                if let Some((entry, run)) = found {
+                    self.remove_run(entry, run);
+                }
+                match new {
+                    NewLines::Run([]) => {}
+                    NewLines::Run(new) => self.insert_run(group, new),
+                    NewLines::Segments(segments) => self.insert_segments(group, segments),
+                }
+            }
+        }
+    }
+
+    /// The entries that belong to this group alone.
+    fn exclusive_range(&self, group: u32) -> std::ops::Range<usize> {
+        let start = self.entries.partition_point(|entry| entry.first < group);
+        let own = |entry: &Entry| entry.first == group && entry.exclusive;
+        let len = self.entries[start..].iter().take_while(|entry| own(entry)).count();
+        start..start + len
+    }
+
+    /// The entry a group's run is or would be in, if it is a shared one.
+    fn shared_entry(&self, group: u32) -> Option<usize> {
+        let after = self.entries.partition_point(|entry| entry.first <= group);
+        let index = after.checked_sub(1)?;
+        (!self.entries[index].exclusive).then_some(index)
+    }
+
+    fn find(&self, group: u32) -> Option<(usize, usize)> {
+        let entry = self.shared_entry(group)?;
+        Some((entry, self.entries[entry].segment.find(group).ok()?))
+    }
+
+    fn remove_run(&mut self, entry: usize, run: usize) {
+        let segment = Arc::make_mut(&mut self.entries[entry].segment);
+        segment.remove(run);
+        match segment.runs.first() {
+            None => {
+                self.entries.remove(entry);
+            }
+            Some(first) => {
+                self.entries[entry].first = first.group;
+                self.merge_if_small(entry);
+            }
+        }
+    }
+
+    fn insert_run(&mut self, group: u32, new: &[u8]) {
+        // The run before it, else the one behind it, so that neighbours share a segment.
+        let after = self.entries.partition_point(|entry| entry.first <= group);
+        let shared = |index: &usize| self.entries.get(*index).is_some_and(|entry| !entry.exclusive);
+        let Some(index) = after.checked_sub(1).filter(shared).or(Some(after).filter(shared)) else {
+            let mut segment = Segment::default();
+            segment.insert(0, group, new);
+            self.entries.insert(after, Entry { first: group, exclusive: false, segment: Arc::new(segment) });
+            return;
+        };
+        let appended = self.entries[index].segment.runs.last().is_some_and(|last| last.group < group);
+        if appended && self.entries[index].segment.text.len() + new.len() > SEGMENT_BYTES_MAX {
+            // Groups come with rising numbers: leave the full segment full instead of halving it.
+            let mut segment = Segment::default();
+            segment.insert(0, group, new);
+            self.entries.insert(index + 1, Entry { first: group, exclusive: false, segment: Arc::new(segment) });
+            return;
+        }
+        let segment = Arc::make_mut(&mut self.entries[index].segment);
+        let at = segment.find(group).unwrap_or_else(|at| at);
+        segment.insert(at, group, new);
+        self.entries[index].first = self.entries[index].first.min(group);
+        self.split_if_large(index);
+    }
+
+    fn insert_segments(&mut self, group: u32, segments: Vec<Arc<Segment>>) {
+        let at = match self.shared_entry(group) {
+            None => self.entries.partition_point(|entry| entry.first <= group),
+            Some(index) => {
+                let run = self.entries[index].segment.find(group).unwrap_or_else(|at| at);
+                if run < self.entries[index].segment.runs.len() {
+                    let rest = Arc::make_mut(&mut self.entries[index].segment).split_off(run);
+                    self.insert_shared(index + 1, rest);
+                }
+                index + 1
+            }
+        };
+        let entry = |segment| Entry { first: group, exclusive: true, segment };
+        self.entries.splice(at..at, segments.into_iter().map(entry));
+    }
+
+    fn insert_shared(&mut self, at: usize, segment: Segment) {
+        let first = segment.runs[0].group;
+        self.entries.insert(at, Entry { first, exclusive: false, segment: Arc::new(segment) });
+    }
+
+    fn split_if_large(&mut self, index: usize) {
+        let segment = &self.entries[index].segment;
+        if segment.text.len() <= SEGMENT_BYTES_MAX || segment.runs.len() < 2 {
+            return;
+        }
+        let half = (segment.text.len() / 2) as u32;
+        let at = segment.runs.partition_point(|run| run.end <= half).clamp(1, segment.runs.len() - 1);
+        let rest = Arc::make_mut(&mut self.entries[index].segment).split_off(at);
+        self.insert_shared(index + 1, rest);
+    }
+
+    fn merge_if_small(&mut self, index: usize) {
+        if self.entries[index].segment.text.len() >= SEGMENT_BYTES_MIN {
+            return;
+        }
+        // Room is left, so that the next growth does not split it again.
+        let fits = |left: usize| {
+            self.entries.get(left).zip(self.entries.get(left + 1)).is_some_and(|(a, b)| {
+                !a.exclusive
+                    && !b.exclusive
+                    && a.segment.text.len() + b.segment.text.len() <= SEGMENT_BYTES_MAX * 3 / 4
+            })
+        };
+        let Some(left) = [index.checked_sub(1), Some(index)].into_iter().flatten().find(|left| fits(*left)) else {
+            return;
+        };
+        let right = self.entries.remove(left + 1).segment;
+        Arc::make_mut(&mut self.entries[left].segment).append(&right);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn lines(seed: u8, len: usize) -> Vec<u8> {
+        let mut text: Vec<u8> = (0..len).map(|at| if at % 100 == 99 { b'\n' } else { b'a' + seed % 26 }).collect();
+        text.push(b'\n');
+        text
+    }
+
+    fn check(text: &FamilyText, model: &BTreeMap<u32, Vec<u8>>) {
+        let all: Vec<u8> = text.segments().flat_map(|segment| segment.text().to_vec()).collect();
+        assert_eq!(all, model.values().flatten().copied().collect::<Vec<u8>>());
+        for (group, lines) in model {
+            assert_eq!(&text.run(*group).collect::<Vec<_>>().concat(), lines);
+        }
+        assert_eq!(text.len(), all.len());
+        for entry in &text.entries {
+            let segment = &entry.segment;
+            assert!(!segment.text.is_empty(), "an empty segment was kept");
+            assert_eq!(segment.runs.is_empty(), entry.exclusive);
+            if let Some(last) = segment.runs.last() {
+                assert_eq!(last.end as usize, segment.text.len());
+                assert_eq!(segment.runs[0].group, entry.first);
+                assert!(segment.runs.len() == 1 || segment.text.len() <= SEGMENT_BYTES_MAX);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// The model is a map from group to lines; the segments are its values in order.
+        #[test]
+        fn splicing_is_like_a_map(steps in prop::collection::vec((0u32..60, 0u8..26, 0usize..5), 1..200)) {
+            let sizes = [0, 300, 5_000, 30_000, 150_000];
+            let (mut text, mut model) = (FamilyText::default(), BTreeMap::new());
+            let mut held = Vec::new();
+            for (group, seed, size) in steps {
+                let new = if sizes[size] == 0 { Vec::new() } else { lines(seed, sizes[size]) };
+                let before: Vec<u8> = text.segments().flat_map(|s| s.text().to_vec()).collect();
+                held.push((text.clone(), before));
+                match new.len() > RUN_BYTES_MAX {
+                    true => text.replace(group, NewLines::Segments(own_segments(&new))),
+                    false => text.replace(group, NewLines::Run(&new)),
+                }
+                if new.is_empty() { model.remove(&group); } else { model.insert(group, new); }
+                check(&text, &model);
+            }
+            // What a scrape held never changed under it.
+            for (text, before) in held.iter().rev().take(5) {
+                prop_assert_eq!(&text.segments().flat_map(|s| s.text().to_vec()).collect::<Vec<u8>>(), before);
+            }
+        }
+    }
+
+    #[test]
+    fn groups_with_rising_numbers_fill_their_segments() {
+        let mut text = FamilyText::default();
+        for group in 0..1_000 {
+            text.replace(group, NewLines::Run(&lines(1, 79)));
+        }
+        assert!(text.segments().count() <= 1_000 * 80 / (SEGMENT_BYTES_MAX - 100) + 1);
+    }
+
+    #[test]
+    fn a_change_forgets_the_compressed_form_and_a_held_segment_keeps_it() {
+        let mut text = FamilyText::default();
+        text.replace(1, NewLines::Run(b"a 1\n"));
+        let held = text.clone();
+        held.segments().for_each(|segment| segment.keep_deflated(Deflated::default()));
+        assert!(text.segments().all(|segment| segment.deflated().is_some()), "the scrape's work is shared");
+        text.replace(1, NewLines::Run(b"a 2\n"));
+        assert!(text.segments().all(|segment| segment.deflated().is_none()));
+        assert!(held.segments().all(|segment| segment.deflated().is_some()));
+    }
+}

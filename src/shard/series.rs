@@ -1,0 +1,76 @@
+//! Series in rendered lines: which a text names, without parsing values.
+//!
+//! Rendered label sets are canonical, so `name{labels}` is the identity of a series. A histogram or summary is told by its
+//! `_count` line, which it always has.
+
+use crate::exposition::model::MetricType;
+use crate::exposition::suffix::Part;
+
+/// The `name{labels}` of each series in a family's lines, in their order.
+pub(super) fn series_of<'t>(
+    name: &'t str,
+    kind: MetricType,
+    text: &'t [u8],
+) -> impl Iterator<Item = &'t [u8]> {
+    let suffix = if Part::Count.is_made_by(kind) { Part::Count.suffix() } else { "" };
+    text.split_inclusive(|byte| *byte == b'\n').filter_map(move |line| {
+        let rest = line.strip_prefix(name.as_bytes())?.strip_prefix(suffix.as_bytes())?;
+        if rest.first() != Some(&b'{') {
+            return None;
+        }
+        // A value has no blank, so the last one ends the labels.
+        Some(&line[..memchr::memrchr(b' ', line)?])
+    })
+}
+
+/// Whether `new` names a series that `old` does not. Both are in the official order.
+pub(super) fn has_new_series(name: &str, kind: MetricType, old: &[u8], new: &[u8]) -> bool {
+    let mut old = series_of(name, kind, old);
+    // Same order on both sides: each series of `new` must come up in `old` before its end.
+    !series_of(name, kind, new).all(|series| old.any(|known| known == series))
+}
+
+/// Whether the lines name this series, given as [`series_of`] yields it.
+pub(super) fn names_series(text: &[u8], series: &[u8]) -> bool {
+    memchr::memmem::find_iter(text, series)
+        .any(|at| (at == 0 || text[at - 1] == b'\n') && text.get(at + series.len()) == Some(&b' '))
+}
+
+/// The text between the braces of `name{labels}`.
+pub(super) fn labels_of(series: &[u8]) -> &str {
+    let open = memchr::memchr(b'{', series).map_or(series.len(), |at| at + 1);
+    let inner = series.get(open..series.len().saturating_sub(1)).unwrap_or_default();
+    std::str::from_utf8(inner).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HISTOGRAM: &[u8] =
+        b"h_bucket{a=\"1\",le=\"+Inf\"} 1\nh_sum{a=\"1\"} 1\nh_count{a=\"1\"} 1\nh_bucket{a=\"2 }\",le=\"+Inf\"} 1\nh_sum{a=\"2 }\"} 1\nh_count{a=\"2 }\"} 1\n";
+
+    #[test]
+    fn a_histogram_is_one_series_per_label_set() {
+        let series: Vec<_> = series_of("h", MetricType::Histogram, HISTOGRAM).collect();
+        assert_eq!(series, [&b"h_count{a=\"1\"}"[..], b"h_count{a=\"2 }\"}"]);
+        assert_eq!(labels_of(series[1]), "a=\"2 }\"");
+    }
+
+    #[test]
+    fn only_a_series_that_was_not_there_is_new() {
+        let old = b"m{a=\"1\"} 1\nm{a=\"2\"} 1\n";
+        let kind = MetricType::Gauge;
+        assert!(!has_new_series("m", kind, old, b"m{a=\"2\"} 9\n"));
+        assert!(!has_new_series("m", kind, old, old));
+        assert!(has_new_series("m", kind, old, b"m{a=\"1\"} 1\nm{a=\"3\"} 1\n"));
+        assert!(has_new_series("m", kind, b"", b"m{a=\"1\"} 1\n"));
+    }
+
+    #[test]
+    fn a_series_is_found_whole_only() {
+        let text = b"m{a=\"1\"} 1\nxm{a=\"2\"} 1\n";
+        assert!(names_series(text, b"m{a=\"1\"}"));
+        assert!(!names_series(text, b"m{a=\"2\"}"));
+    }
+}
