@@ -1,0 +1,131 @@
+//! Where to listen: the address as meant. Resolving names and binding belong to the runtime.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+/// One `--web.listen-address`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// `:9091`, and, as in Go, `0.0.0.0:9091` and `[::]:9091`: all interfaces, IPv6 and IPv4 on one socket. Where the machine
+    /// has no IPv6, IPv4 alone.
+    AllInterfaces {
+        /// The port; 0 lets the system choose.
+        port: u16,
+    },
+    /// `127.0.0.1:9091`, `[::1]:9091`.
+    Socket(SocketAddr),
+    /// `localhost:9091`: a name, to be resolved at the start.
+    Host {
+        /// The name as typed.
+        name: String,
+        /// The port; 0 lets the system choose.
+        port: u16,
+    },
+}
+
+/// Why a text is no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressError {
+    /// No `:port` at the end.
+    PortMissing,
+    /// The port is no number up to 65535.
+    PortInvalid,
+    /// The part before the port is neither a name nor an address.
+    HostInvalid,
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PortMissing => "missing port, use :9091 or host:9091",
+            Self::PortInvalid => "the port is not a number from 0 to 65535",
+            Self::HostInvalid => "not a host name or an address; IPv6 goes in brackets, [::1]:9091",
+        })
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+impl FromStr for ListenAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (host, port) = text.rsplit_once(':').ok_or(AddressError::PortMissing)?;
+        if text.ends_with(']') {
+            return Err(AddressError::PortMissing);
+        }
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(AddressError::PortInvalid);
+        }
+        let port: u16 = port.parse().map_err(|_| AddressError::PortInvalid)?;
+        if host.is_empty() {
+            return Ok(Self::AllInterfaces { port });
+        }
+        let bracketed = host.starts_with('[');
+        let address: Option<IpAddr> = match bracketed {
+            // With a zone (`[fe80::1%1]`) only the standard parser for socket addresses can help.
+            true => text.parse::<SocketAddr>().ok().map(|socket| socket.ip()),
+            false => host.parse::<IpAddr>().ok().filter(IpAddr::is_ipv4),
+        };
+        match address {
+            Some(ip) if ip.is_unspecified() => Ok(Self::AllInterfaces { port }),
+            Some(_) => text.parse().map(Self::Socket).map_err(|_| AddressError::HostInvalid),
+            None if !bracketed && is_name(host) => Ok(Self::Host { name: host.to_owned(), port }),
+            None => Err(AddressError::HostInvalid),
+        }
+    }
+}
+
+/// Whether this could be a host name; whether it is one, the resolver says.
+fn is_name(host: &str) -> bool {
+    host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AllInterfaces { port } => write!(f, ":{port}"),
+            Self::Socket(socket) => write!(f, "{socket}"),
+            Self::Host { name, port } => write!(f, "{name}:{port}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_mean_what_they_mean_in_go() {
+        let all = |port| Ok(ListenAddress::AllInterfaces { port });
+        assert_eq!(":9091".parse(), all(9091));
+        assert_eq!(":0".parse(), all(0));
+        assert_eq!("0.0.0.0:9091".parse(), all(9091));
+        assert_eq!("[::]:9091".parse(), all(9091));
+        for text in ["127.0.0.1:9091", "[::1]:9091", "[fe80::1%3]:9091"] {
+            assert_eq!(text.parse(), Ok(ListenAddress::Socket(text.parse().expect("a socket address"))));
+        }
+        assert_eq!("localhost:1".parse(), Ok(ListenAddress::Host { name: "localhost".to_owned(), port: 1 }));
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        use AddressError::*;
+        for (text, expected) in [
+            ("", PortMissing),
+            ("foo", PortMissing),
+            ("[::1]", PortMissing),
+            ("foo:", PortInvalid),
+            ("foo:http", PortInvalid),
+            ("foo:+1", PortInvalid),
+            ("foo:65536", PortInvalid),
+            ("::1:9091", HostInvalid),
+            ("[127.0.0.1]:9091", HostInvalid),
+            ("a b:1", HostInvalid),
+            ("http://x:1", HostInvalid),
+        ] {
+            assert_eq!(text.parse::<ListenAddress>(), Err(expected), "{text}");
+        }
+    }
+}

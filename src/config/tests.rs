@@ -1,0 +1,240 @@
+//! Rules of the flags, seen through [`Config`].
+
+use super::*;
+use clap::Arg;
+
+fn config(arguments: &[&str]) -> Result<Config, Stop> {
+    Config::from_arguments(std::iter::once("sluicegate").chain(arguments.iter().copied()))
+}
+
+fn meant(arguments: &[&str]) -> Config {
+    config(arguments).expect("flags that can be meant so")
+}
+
+fn refusal(arguments: &[&str]) -> String {
+    match config(arguments) {
+        Err(Stop::Refused(text)) => text,
+        other => panic!("{arguments:?} gave {other:?}"),
+    }
+}
+
+fn answer(arguments: &[&str]) -> String {
+    match config(arguments) {
+        Err(Stop::Answered(text)) => text,
+        other => panic!("{arguments:?} gave {other:?}"),
+    }
+}
+
+#[test]
+fn defaults() {
+    let config = meant(&[]);
+    assert_eq!(config.listen, [ListenAddress::AllInterfaces { port: 9091 }]);
+    assert_eq!((config.route_prefix.as_str(), config.external_prefix.as_str()), ("", ""));
+    assert_eq!(config.telemetry_path, "/metrics");
+    assert!(!config.lifecycle && !config.admin_api && config.consistency_check);
+    assert_eq!(config.persistence_interval, Duration::from_secs(300));
+    assert_eq!((config.cores, config.driver), (None, Driver::Auto));
+    assert_eq!((config.log_level, config.log_format), (LogLevel::Info, LogFormat::Logfmt));
+    assert_eq!(
+        config.limits,
+        Limits {
+            push_body_bytes_max: Some(64 << 20),
+            push_queue_max: NonZeroUsize::new(4096),
+            web_head_bytes_max: Some(64 << 10),
+            web_connections_max: NonZeroUsize::new(16384),
+            web_head_timeout: Some(Duration::from_secs(10)),
+            web_request_timeout: Some(Duration::from_secs(60)),
+            web_response_timeout: Some(Duration::from_secs(120)),
+            web_scrapes_max: NonZeroUsize::new(32),
+        }
+    );
+}
+
+#[test]
+fn zero_switches_a_limit_off() {
+    let names = [
+        "push.body-bytes-max",
+        "push.queue-max",
+        "web.head-bytes-max",
+        "web.connections-max",
+        "web.head-timeout",
+        "web.request-timeout",
+        "web.response-timeout",
+        "web.scrapes-max",
+    ];
+    let typed = names.map(|name| format!("--{name}=0"));
+    let limits = meant(&typed.each_ref().map(String::as_str)).limits;
+    assert_eq!(
+        limits,
+        Limits {
+            push_body_bytes_max: None,
+            push_queue_max: None,
+            web_head_bytes_max: None,
+            web_connections_max: None,
+            web_head_timeout: None,
+            web_request_timeout: None,
+            web_response_timeout: None,
+            web_scrapes_max: None,
+        }
+    );
+    for name in names {
+        refusal(&[&format!("--{name}=-1")]);
+        refusal(&[&format!("--{name}=many")]);
+    }
+    refusal(&["--web.head-timeout=-5s"]);
+}
+
+#[test]
+fn values_come_after_an_equals_sign_or_a_blank() {
+    assert_eq!(meant(&["--log.level=warn"]).log_level, LogLevel::Warn);
+    assert_eq!(meant(&["--log.level", "warn"]).log_level, LogLevel::Warn);
+    assert_eq!(meant(&["--web.route-prefix", ""]).route_prefix, "");
+    assert_eq!(meant(&["--persistence.file="]).flags["persistence.file"], "");
+    assert_eq!(meant(&["--runtime.driver=io_uring"]).driver, Driver::IoUring);
+    assert_eq!(meant(&["--runtime.cores=3"]).cores, NonZeroUsize::new(3));
+    assert_eq!(meant(&["--log.format=json"]).log_format, LogFormat::Json);
+    meant(&["--"]);
+}
+
+#[test]
+fn switches_can_be_negated() {
+    assert!(meant(&["--web.enable-lifecycle"]).lifecycle);
+    assert!(!meant(&["--no-web.enable-lifecycle"]).lifecycle);
+    assert!(meant(&["--no-push.disable-consistency-check"]).consistency_check);
+    assert!(!meant(&["--push.disable-consistency-check"]).consistency_check);
+    assert!(meant(&["--web.enable-admin-api"]).admin_api);
+    meant(&["--no-web.systemd-socket", "--no-push.enable-utf8-names", "--no-web.enable-admin-api"]);
+}
+
+#[test]
+fn what_the_official_program_refuses_is_refused() {
+    for arguments in [
+        &["--bogus"][..],
+        &["-x"],
+        &["word"],
+        &["--web.enable-life"],
+        &["--web.enable-lifecycle=true"],
+        &["--web.enable-lifecycle", "--web.enable-lifecycle"],
+        &["--web.enable-lifecycle", "--no-web.enable-lifecycle"],
+        &["--no-log.level=info"],
+        &["--log.level=info", "--log.level=warn"],
+        &["--log.level="],
+        &["--log.level=DEBUG"],
+        &["--log.format=xml"],
+        &["--persistence.interval"],
+        &["--persistence.interval="],
+        &["--persistence.interval=5"],
+        &["--persistence.interval", "-5m"],
+        &["--web.listen-address=foo"],
+        &["--web.external-url=%zz"],
+        &["--web.telemetry-path="],
+        &["--web.telemetry-path=metrics"],
+        &["--web.telemetry-path=/status"],
+    ] {
+        assert!(!refusal(arguments).is_empty());
+    }
+}
+
+#[test]
+fn listen_addresses_add_up() {
+    let config = meant(&["--web.listen-address=127.0.0.1:1", "--web.listen-address", "[::1]:2"]);
+    assert_eq!(config.listen.len(), 2);
+    assert_eq!(config.flags["web.listen-address"], "127.0.0.1:1,[::1]:2");
+}
+
+#[test]
+fn the_prefix_comes_from_the_external_url_unless_given() {
+    for (arguments, route_prefix, external_prefix, telemetry_path) in [
+        (&["--web.external-url=http://x/a/"][..], "/a", "/a", "/a/metrics"),
+        (&["--web.external-url=http://x/"], "", "", "/metrics"),
+        (&["--web.external-url=http://x/a", "--web.route-prefix=/"], "", "/a", "/metrics"),
+        (&["--web.external-url=http://x/a%20b", "--web.route-prefix="], "/a b", "/a b", "/a b/metrics"),
+        (&["--web.route-prefix=c/", "--web.telemetry-path=m"], "/c", "", "/c/m"),
+        (&["--web.telemetry-path=/x//y/"], "", "", "/x/y"),
+        (&["--web.route-prefix=/status"], "/status", "", "/status/metrics"),
+    ] {
+        let config = meant(arguments);
+        assert_eq!(config.route_prefix, route_prefix, "{arguments:?}");
+        assert_eq!(config.external_prefix, external_prefix, "{arguments:?}");
+        assert_eq!(config.telemetry_path, telemetry_path, "{arguments:?}");
+        assert_eq!(config.flags["web.route-prefix"], route_prefix, "{arguments:?}");
+    }
+}
+
+#[test]
+fn flags_are_shown_as_the_official_program_shows_them() {
+    let flags = meant(&["--persistence.interval=90s", "--web.external-url=http://x/a%20b/?q#f"]).flags;
+    for (name, value) in [
+        ("log.format", "logfmt"),
+        ("log.level", "info"),
+        ("persistence.file", ""),
+        ("persistence.interval", "1m30s"),
+        ("push.disable-consistency-check", "false"),
+        ("push.enable-utf8-names", "false"),
+        ("web.config.file", ""),
+        ("web.enable-admin-api", "false"),
+        ("web.enable-lifecycle", "false"),
+        ("web.external-url", "http://x/a%20b/?q#f"),
+        ("web.listen-address", ":9091"),
+        ("web.route-prefix", "/a b"),
+        ("web.systemd-socket", "false"),
+        ("web.telemetry-path", "/metrics"),
+    ] {
+        assert_eq!(flags[name], value, "{name}");
+    }
+    assert_eq!(meant(&["--persistence.interval=-5m"]).flags["persistence.interval"], "-5m0s");
+    assert_eq!(meant(&["--persistence.interval=-5m"]).persistence_interval, Duration::ZERO);
+}
+
+/// A flag that is forgotten in the list of shown ones would be missing on the web page, and nobody would notice.
+#[test]
+fn every_flag_is_shown() {
+    let shown = meant(&[]).flags;
+    let typed: Vec<String> = flags::command()
+        .get_arguments()
+        .filter(|argument| !argument.is_hide_set())
+        .filter_map(Arg::get_long)
+        .filter(|name| !matches!(*name, "version" | "help"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(shown.len(), typed.len());
+    assert!(typed.iter().all(|name| shown.contains_key(name)));
+}
+
+#[test]
+fn what_is_not_available_stops_the_start_and_help_says_so() {
+    for (argument, name) in [
+        ("--persistence.file=x", "persistence.file"),
+        ("--web.config.file=x", "web.config.file"),
+        ("--web.systemd-socket", "web.systemd-socket"),
+        ("--push.enable-utf8-names", "push.enable-utf8-names"),
+    ] {
+        assert_eq!(
+            refusal(&[argument]),
+            format!("sluicegate: error: --{name} is not available yet, try --help\n")
+        );
+    }
+    let marked: Vec<String> = flags::command()
+        .get_arguments()
+        .filter(|argument| argument.get_help().is_some_and(|help| help.to_string().contains(flags::NOT_YET)))
+        .filter_map(|argument| argument.get_long().map(str::to_owned))
+        .collect();
+    assert_eq!(marked.len(), NOT_YET.len());
+    assert!(NOT_YET.iter().all(|(name, _)| marked.iter().any(|marked| marked == name)));
+}
+
+#[test]
+fn help_and_version_are_answers() {
+    for argument in ["-h", "--help"] {
+        let help = answer(&[argument]);
+        assert!(help.contains("--web.listen-address"), "{help}");
+        assert!(!help.contains("--no-web.enable-admin-api"), "{help}");
+    }
+    assert_eq!(answer(&["--version"]), BUILD.to_string());
+    assert_eq!(answer(&["--log.level=error", "--version"]), BUILD.to_string());
+}
+
+#[test]
+fn the_command_is_sound() {
+    flags::command().debug_assert();
+}
