@@ -1,0 +1,203 @@
+//! Quantiles over the last ten minutes.
+//!
+//! Ten minutes are five windows of two minutes each. A value goes into the window of its time; quantiles are taken over all
+//! windows that are still inside, so they cover the last eight to ten minutes, as those of the official program do. Sum and
+//! count are over all time.
+
+use hdrhistogram::Histogram;
+
+/// The quantiles that are shown.
+pub(super) const QUANTILES: [f64; 3] = [0.1, 0.5, 0.9];
+
+const WINDOWS: u64 = 5;
+const WINDOW_SECONDS: u64 = 120;
+/// Quantiles are off by one percent at most.
+const SIGNIFICANT_DIGITS: u8 = 2;
+/// Larger values count as this, which bounds the memory of a window to 20 KB: an hour in nanoseconds, 4 TiB in bytes.
+const STEPS_MAX: u64 = 1 << 42;
+
+/// One recorder of values. Merge several with [`Total`] to read them.
+#[derive(Debug)]
+pub(super) struct SlidingSummary {
+    /// The step in which values are kept: 1e-9 for seconds, 1 for bytes.
+    resolution: f64,
+    /// Rings: window `n` lives at `n % WINDOWS`. Empty until something was recorded, because most are never used.
+    windows: [Option<Window>; WINDOWS as usize],
+    sum: f64,
+    count: u64,
+}
+
+#[derive(Debug)]
+struct Window {
+    number: u64,
+    values: Histogram<u32>,
+}
+
+impl SlidingSummary {
+    pub(super) fn new(resolution: f64) -> Self {
+        Self { resolution, windows: Default::default(), sum: 0.0, count: 0 }
+    }
+
+    /// Takes a value at a time in seconds, counted from any fixed point.
+    pub(super) fn record(&mut self, value: f64, now_seconds: u64) {
+        self.sum += value;
+        self.count += 1;
+        let number = now_seconds / WINDOW_SECONDS;
+        let slot = &mut self.windows[(number % WINDOWS) as usize];
+        let window = slot.get_or_insert_with(|| Window { number, values: histogram() });
+        if window.number != number {
+            window.number = number;
+            window.values.reset();
+        }
+        // The cast is exact enough, and saturates: negative and NaN become 0.
+        let steps = ((value / self.resolution).round() as u64).min(STEPS_MAX);
+        window.values.record(steps).expect("the histogram grows as far as STEPS_MAX");
+    }
+}
+
+fn histogram() -> Histogram<u32> {
+    let mut values = Histogram::new(SIGNIFICANT_DIGITS).expect("a valid number of digits");
+    values.auto(true);
+    values
+}
+
+/// What several recorders of one series saw.
+pub(super) struct Total {
+    resolution: f64,
+    recent: Histogram<u32>,
+    sum: f64,
+    count: u64,
+}
+
+impl Total {
+    pub(super) fn new(resolution: f64) -> Self {
+        Self { resolution, recent: histogram(), sum: 0.0, count: 0 }
+    }
+
+    pub(super) fn add(&mut self, summary: &SlidingSummary, now_seconds: u64) {
+        self.sum += summary.sum;
+        self.count += summary.count;
+        let now = now_seconds / WINDOW_SECONDS;
+        for window in summary.windows.iter().flatten() {
+            // A window may be newer than `now`: the recorder read the clock later.
+            if window.number + WINDOWS > now {
+                self.recent.add(&window.values).expect("a histogram that resizes holds every value");
+            }
+        }
+    }
+
+    /// Each quantile with its value; NaN where nothing happened lately.
+    pub(super) fn quantiles(&self) -> Vec<(f64, f64)> {
+        QUANTILES.map(|quantile| (quantile, self.quantile(quantile))).to_vec()
+    }
+
+    fn quantile(&self, quantile: f64) -> f64 {
+        if self.recent.is_empty() {
+            return f64::NAN;
+        }
+        let steps = self.recent.value_at_quantile(quantile);
+        // A division by a whole number is exact where a product with 1e-9 is not: 0.003, never 0.0030000000000000001.
+        steps as f64 / (1.0 / self.resolution).round()
+    }
+
+    pub(super) fn sum(&self) -> f64 {
+        self.sum
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn total(summaries: &[SlidingSummary], now_seconds: u64) -> Total {
+        let mut total = Total::new(summaries[0].resolution);
+        summaries.iter().for_each(|summary| total.add(summary, now_seconds));
+        total
+    }
+
+    #[test]
+    fn quantiles_forget_and_sums_do_not() {
+        let mut summary = SlidingSummary::new(1.0);
+        summary.record(100.0, 0);
+        summary.record(200.0, 130);
+        let summaries = [summary];
+        let at = |now| {
+            let total = total(&summaries, now);
+            (
+                total.quantiles().iter().map(|(_, value)| *value).collect::<Vec<_>>(),
+                total.sum(),
+                total.count(),
+            )
+        };
+        assert_eq!(at(130), (vec![100.0, 100.0, 200.0], 300.0, 2));
+        assert_eq!(at(599), (vec![100.0, 100.0, 200.0], 300.0, 2));
+        assert_eq!(at(600), (vec![200.0, 200.0, 200.0], 300.0, 2));
+        let (quantiles, sum, count) = at(720);
+        assert!(quantiles.iter().all(|value| value.is_nan()));
+        assert_eq!((sum, count), (300.0, 2));
+    }
+
+    #[test]
+    fn small_values_come_out_as_they_went_in() {
+        let mut summary = SlidingSummary::new(1e-9);
+        summary.record(100e-9, 0);
+        assert_eq!(total(&[summary], 0).quantiles(), [(0.1, 100e-9), (0.5, 100e-9), (0.9, 100e-9)]);
+    }
+
+    #[test]
+    fn odd_values_do_no_harm() {
+        let mut summary = SlidingSummary::new(1e-9);
+        for value in [0.0, -1.0, f64::MAX, 1e300] {
+            summary.record(value, 0);
+        }
+        let total = total(&[summary], 0);
+        assert_eq!(total.count(), 4);
+        assert!(total.quantile(0.9) > 4000.0);
+    }
+
+    /// The slow twin: keeps every value with its time and sorts.
+    #[derive(Debug, Default)]
+    struct Twin(Vec<(u64, f64)>);
+
+    impl Twin {
+        fn quantile(&self, quantile: f64, now: u64) -> f64 {
+            let oldest = (now / WINDOW_SECONDS).saturating_sub(WINDOWS - 1) * WINDOW_SECONDS;
+            let mut recent: Vec<f64> =
+                self.0.iter().filter(|(time, _)| *time >= oldest).map(|(_, v)| *v).collect();
+            recent.sort_by(f64::total_cmp);
+            let rank = (quantile * recent.len() as f64).ceil().max(1.0) as usize;
+            recent.get(rank - 1).copied().unwrap_or(f64::NAN)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_its_slow_twin(
+            steps in proptest::collection::vec((0_u64..200, 0_u64..5_000_000, 0_usize..3), 1..200),
+            pause in 0_u64..900,
+        ) {
+            let mut summaries = [const { 1.0 }; 3].map(SlidingSummary::new);
+            let mut twin = Twin::default();
+            let mut now = 0;
+            for (step, value, recorder) in steps {
+                now += step;
+                summaries[recorder].record(value as f64, now);
+                twin.0.push((now, value as f64));
+            }
+            now += pause;
+            let total = total(&summaries, now);
+            prop_assert_eq!(total.count(), twin.0.len() as u64);
+            prop_assert_eq!(total.sum(), twin.0.iter().map(|(_, value)| value).sum::<f64>());
+            for (quantile, value) in total.quantiles() {
+                let expected = twin.quantile(quantile, now);
+                let near = (value - expected).abs() <= expected * 0.01;
+                prop_assert!(near || (value.is_nan() && expected.is_nan()), "{quantile}: {value}, not {expected}");
+            }
+        }
+    }
+}
