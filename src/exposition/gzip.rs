@@ -6,7 +6,7 @@
 //!
 //! The trailer needs the checksum of the whole text. It is combined from those of the pieces: a CRC-32 is a remainder
 //! of polynomials over GF(2), so `crc(a ‖ b) = crc(a) · x^(8·len b) + crc(b)`. Each piece carries its power of x, which
-//! leaves one multiplication a piece for a scrape (`benches/gzip.rs`: a tenth of computing the power anew).
+//! leaves one multiplication a piece for a scrape (`benches/gzip.rs`: a quarter of computing the power anew).
 //!
 //! Also the other way, for request bodies: [`gunzip`], strict about the end of the stream and bounded in its output.
 
