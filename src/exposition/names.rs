@@ -1,0 +1,164 @@
+//! Which names metrics and labels may have, and the suffixes that tie a part to its histogram or summary.
+//!
+//! The rules are those of the Prometheus data model. Names that start with two underscores are valid here; who may
+//! use them is for others to say.
+
+/// Which characters names may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NameRules {
+    /// ASCII letters, digits, underscores and, in metric names, colons; no digit in front.
+    #[default]
+    Legacy,
+    /// Any UTF-8 but the empty string.
+    Utf8,
+}
+
+impl NameRules {
+    /// Whether a metric may have this name.
+    pub fn allow_metric_name(self, name: &str) -> bool {
+        match self {
+            Self::Legacy => is_whole(name.as_bytes(), METRIC),
+            Self::Utf8 => !name.is_empty(),
+        }
+    }
+
+    /// Whether a label may have this name.
+    pub fn allow_label_name(self, name: &str) -> bool {
+        match self {
+            Self::Legacy => is_whole(name.as_bytes(), LABEL),
+            Self::Utf8 => !name.is_empty(),
+        }
+    }
+}
+
+/// A series that belongs to a histogram or summary without bearing its bare name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// `_bucket`, of histograms only.
+    Bucket,
+    /// `_sum`.
+    Sum,
+    /// `_count`.
+    Count,
+}
+
+impl Part {
+    /// All parts.
+    pub const ALL: [Self; 3] = [Self::Bucket, Self::Sum, Self::Count];
+
+    /// What follows the name of the histogram or summary.
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Bucket => "_bucket",
+            Self::Sum => "_sum",
+            Self::Count => "_count",
+        }
+    }
+}
+
+/// Splits a name into the name it may be a part of and the part; `None` where no suffix is, or nothing before it.
+pub fn split_part(name: &str) -> Option<(&str, Part)> {
+    let part = match name.as_bytes().last()? {
+        b't' if name.ends_with("_count") => Part::Count,
+        b't' if name.ends_with("_bucket") => Part::Bucket,
+        b'm' if name.ends_with("_sum") => Part::Sum,
+        _ => return None,
+    };
+    let base = &name[..name.len() - part.suffix().len()];
+    (!base.is_empty()).then_some((base, part))
+}
+
+/// The characters of one kind of name, as bits of [`CLASSES`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Alphabet {
+    first: u8,
+    later: u8,
+}
+
+/// What metric names consist of.
+pub(super) const METRIC: Alphabet = Alphabet { first: 1, later: 2 };
+/// What label names consist of.
+pub(super) const LABEL: Alphabet = Alphabet { first: 4, later: 8 };
+
+/// For every byte the places where it may stand in a name.
+static CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => METRIC.first | METRIC.later | LABEL.first | LABEL.later,
+            b'0'..=b'9' => METRIC.later | LABEL.later,
+            b':' => METRIC.first | METRIC.later,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    classes
+}
+
+/// Whether the byte may continue a name.
+#[inline]
+pub(super) fn continues(byte: u8, alphabet: Alphabet) -> bool {
+    CLASSES[usize::from(byte)] & alphabet.later != 0
+}
+
+/// Length of the unquoted name at the front of the text; 0 if there is none.
+#[inline]
+pub(super) fn prefix_len(text: &[u8], alphabet: Alphabet) -> usize {
+    match text.first() {
+        Some(&byte) if CLASSES[usize::from(byte)] & alphabet.first != 0 => {}
+        _ => return 0,
+    }
+    text.iter().position(|&byte| !continues(byte, alphabet)).unwrap_or(text.len())
+}
+
+fn is_whole(name: &[u8], alphabet: Alphabet) -> bool {
+    !name.is_empty() && prefix_len(name, alphabet) == name.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn legacy_names_are_ascii_and_only_metrics_have_colons() {
+        for (name, metric, label) in [
+            ("", false, false),
+            ("a", true, true),
+            ("_", true, true),
+            ("__a", true, true),
+            ("a1", true, true),
+            ("1a", false, false),
+            (":x", true, false),
+            ("a:b", true, false),
+            ("a-b", false, false),
+            ("a.b", false, false),
+            ("a b", false, false),
+            ("\u{e4}", false, false),
+            ("a\0", false, false),
+        ] {
+            assert_eq!(NameRules::Legacy.allow_metric_name(name), metric, "{name:?}");
+            assert_eq!(NameRules::Legacy.allow_label_name(name), label, "{name:?}");
+            assert_eq!(NameRules::Utf8.allow_metric_name(name), !name.is_empty());
+            assert_eq!(NameRules::Utf8.allow_label_name(name), !name.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_part_has_a_name_before_its_suffix() {
+        for (name, split) in [
+            ("h_bucket", Some(("h", Part::Bucket))),
+            ("h_sum", Some(("h", Part::Sum))),
+            ("h_count", Some(("h", Part::Count))),
+            ("h_count_sum", Some(("h_count", Part::Sum))),
+            ("_count", None),
+            ("count", None),
+            ("h_counts", None),
+            ("", None),
+        ] {
+            assert_eq!(split_part(name), split, "{name:?}");
+        }
+    }
+}

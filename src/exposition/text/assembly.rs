@@ -1,0 +1,458 @@
+//! Puts samples into families, and the series of a histogram or summary into one metric.
+
+use std::borrow::Cow;
+use std::hash::BuildHasher;
+use std::ops::Range;
+
+use super::table::{IndexTable, Runs};
+use crate::exposition::model::{Families, Family, Label, Metric, MetricType, Point, Span, Value};
+use crate::exposition::names::{self, METRIC, NameRules, Part};
+
+/// What a name means: a family, and which of its series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Role {
+    pub(super) family: u32,
+    series: Series,
+}
+
+/// Which series of a family a sample belongs to. Buckets and quantiles are told by their label alone, since official
+/// takes a histogram's bare name for that of its buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Series {
+    Bare,
+    Sum,
+    Count,
+}
+
+/// The tables as they grow, and what is needed to find things in them.
+pub(super) struct Assembly<'a> {
+    families: Vec<Family<'a>>,
+    states: Vec<State>,
+    metrics: Vec<Metric>,
+    labels: Vec<Label<'a>>,
+    points: Vec<Point>,
+    /// Families by name.
+    by_name: IndexTable,
+    /// Histograms and summaries of families that have more than one, with their family.
+    indexed: Vec<(u32, u32)>,
+    /// Places in `indexed` by family and labels.
+    by_labels: Option<Box<IndexTable>>,
+    /// The current sample's labels by name, once there are many.
+    sample_labels: Option<Box<IndexTable>>,
+    metric_runs: Runs,
+    point_runs: Runs,
+    /// The family that was named last.
+    current: Option<u32>,
+    /// Whether any family is named like a part of another.
+    has_part_names: bool,
+    hasher: foldhash::fast::RandomState,
+}
+
+/// What the assembly knows of a family besides what it shows.
+#[derive(Clone, Copy)]
+struct State {
+    has_type: bool,
+    /// The name can be told from what follows it without quotes.
+    is_plain: bool,
+    /// A part's name is also that of a family, which then is meant.
+    has_shadowed_part: bool,
+    /// The histogram or summary that got the last sample.
+    last_metric: Option<u32>,
+    /// Whether `by_labels` holds this family's metrics.
+    is_indexed: bool,
+}
+
+/// Bodies are seldom longer; longer ones let the tables grow.
+const PRESIZED_BODY_BYTES: usize = 64 << 10;
+/// Up to here comparing label names one by one is cheaper than hashing them.
+const FEW_LABELS: usize = 16;
+
+impl<'a> Assembly<'a> {
+    pub(super) fn for_body(bytes: usize) -> Self {
+        let bytes = bytes.min(PRESIZED_BODY_BYTES);
+        Self {
+            families: Vec::with_capacity(bytes / 96 + 1),
+            states: Vec::with_capacity(bytes / 96 + 1),
+            metrics: Vec::with_capacity(bytes / 64 + 1),
+            labels: Vec::with_capacity(bytes / 64 + 1),
+            points: Vec::new(),
+            by_name: IndexTable::new(),
+            indexed: Vec::new(),
+            by_labels: None,
+            sample_labels: None,
+            metric_runs: Runs::default(),
+            point_runs: Runs::default(),
+            current: None,
+            has_part_names: false,
+            hasher: foldhash::fast::RandomState::default(),
+        }
+    }
+
+    // --- families
+
+    /// The role and length of the name in front of the text, if it is that of the current family or of a part of it.
+    #[inline]
+    pub(super) fn current_in_front_of(&self, text: &[u8]) -> Option<(Role, usize)> {
+        let family = self.current?;
+        let state = &self.states[family as usize];
+        let name = self.families[family as usize].name.as_bytes();
+        if !state.is_plain || !text.starts_with(name) {
+            return None;
+        }
+        let ends_at =
+            |at: usize| text.get(at).is_some_and(|&byte| byte != b'"' && !names::continues(byte, METRIC));
+        if ends_at(name.len()) {
+            return Some((Role { family, series: Series::Bare }, name.len()));
+        }
+        let parts = parts_of(self.families[family as usize].kind);
+        if parts.is_empty() || state.has_shadowed_part {
+            return None;
+        }
+        let part = *parts.iter().find(|part| text[name.len()..].starts_with(part.suffix().as_bytes()))?;
+        let length = name.len() + part.suffix().len();
+        ends_at(length).then_some((Role { family, series: Series::of(part) }, length))
+    }
+
+    /// Finds what a name means; creates the family if it means none.
+    pub(super) fn resolve(&mut self, name: Cow<'a, str>) -> Role {
+        let hash = self.hash_name(&name);
+        let role = match self.find_family(hash, &name) {
+            Some(family) => Role { family, series: Series::Bare },
+            None => self.find_whole(&name).unwrap_or_else(|| self.create(hash, name)),
+        };
+        self.current = Some(role.family);
+        role
+    }
+
+    fn hash_name(&self, name: &str) -> u32 {
+        (self.hasher.hash_one(name) >> 32) as u32
+    }
+
+    fn find_family(&self, hash: u32, name: &str) -> Option<u32> {
+        self.by_name.find(hash, |family| self.families[family as usize].name == name)
+    }
+
+    /// The histogram or summary of which the name is a part.
+    fn find_whole(&self, name: &str) -> Option<Role> {
+        let (base, part) = names::split_part(name)?;
+        let family = self.find_family(self.hash_name(base), base)?;
+        let is_part = parts_of(self.families[family as usize].kind).contains(&part);
+        is_part.then_some(Role { family, series: Series::of(part) })
+    }
+
+    fn create(&mut self, hash: u32, name: Cow<'a, str>) -> Role {
+        let family = self.families.len() as u32;
+        self.by_name.insert(hash, family);
+        self.has_part_names |= names::split_part(&name).is_some();
+        self.states.push(State {
+            has_type: false,
+            is_plain: NameRules::Legacy.allow_metric_name(&name),
+            has_shadowed_part: false,
+            last_metric: None,
+            is_indexed: false,
+        });
+        self.families.push(Family { name, help: None, kind: MetricType::Untyped, metrics: Span::default() });
+        Role { family, series: Series::Bare }
+    }
+
+    pub(super) fn name(&self, family: u32) -> &str {
+        &self.families[family as usize].name
+    }
+
+    pub(super) fn has_help(&self, family: u32) -> bool {
+        self.families[family as usize].help.is_some()
+    }
+
+    pub(super) fn set_help(&mut self, family: u32, help: Cow<'a, str>) {
+        self.families[family as usize].help = Some(help);
+    }
+
+    /// Whether a TYPE line or a sample has settled the type.
+    pub(super) fn has_type(&self, family: u32) -> bool {
+        self.states[family as usize].has_type
+    }
+
+    pub(super) fn set_type(&mut self, family: u32, kind: MetricType) {
+        self.families[family as usize].kind = kind;
+        self.states[family as usize].has_type = true;
+        // Later on the names of parts lead here, so no family of such a name can appear any more.
+        if self.has_part_names {
+            let name = &self.families[family as usize].name;
+            let shadowed = parts_of(kind).iter().any(|part| {
+                let name = format!("{name}{}", part.suffix());
+                self.find_family(self.hash_name(&name), &name).is_some()
+            });
+            self.states[family as usize].has_shadowed_part = shadowed;
+        }
+    }
+
+    /// A sample without a TYPE line before it settles the type as untyped.
+    #[inline]
+    pub(super) fn fix_type(&mut self, family: u32) {
+        self.states[family as usize].has_type = true;
+    }
+
+    /// The label that tells buckets or quantiles apart and is no label of the metric.
+    #[inline]
+    pub(super) fn special_label(&self, family: u32) -> Option<&'static str> {
+        match self.families[family as usize].kind {
+            MetricType::Summary => Some("quantile"),
+            MetricType::Histogram | MetricType::GaugeHistogram => Some("le"),
+            MetricType::Counter | MetricType::Gauge | MetricType::Untyped => None,
+        }
+    }
+
+    // --- labels of the current sample; they are the last in the table
+
+    /// Where the labels of the next sample begin.
+    #[inline]
+    pub(super) fn begin_sample(&mut self) -> usize {
+        if self.sample_labels.is_some() {
+            self.sample_labels = None;
+        }
+        self.labels.len()
+    }
+
+    /// Whether the sample has a label of this name already.
+    #[inline]
+    pub(super) fn has_label(&mut self, start: usize, name: &str) -> bool {
+        if self.labels.len() - start < FEW_LABELS {
+            return self.labels[start..].iter().any(|label| label.name == name);
+        }
+        self.has_label_of_many(start, name)
+    }
+
+    fn has_label_of_many(&mut self, start: usize, name: &str) -> bool {
+        if self.sample_labels.is_none() {
+            let mut table = Box::new(IndexTable::new());
+            for index in start..self.labels.len() {
+                table.insert(self.hash_name(&self.labels[index].name), index as u32);
+            }
+            self.sample_labels = Some(table);
+        }
+        let hash = self.hash_name(name);
+        self.sample_labels
+            .as_ref()
+            .is_some_and(|table| table.find(hash, |index| self.labels[index as usize].name == name).is_some())
+    }
+
+    #[inline]
+    pub(super) fn push_label(&mut self, label: Label<'a>) {
+        let hash = self.sample_labels.as_ref().map(|_| self.hash_name(&label.name));
+        if let (Some(table), Some(hash)) = (&mut self.sample_labels, hash) {
+            table.insert(hash, self.labels.len() as u32);
+        }
+        self.labels.push(label);
+    }
+
+    /// Takes a label out again and gives its value.
+    pub(super) fn take_label(&mut self, start: usize, name: &str) -> Option<Cow<'a, str>> {
+        let place = self.labels[start..].iter().position(|label| label.name == name)?;
+        self.sample_labels = None;
+        Some(self.labels.remove(start + place).value)
+    }
+
+    // --- samples
+
+    /// Adds a sample whose labels begin at `labels_start`; `rank` is its `le` or `quantile`, or NaN. Gives the metric's
+    /// place, or says what is negative though it must not be.
+    #[inline]
+    pub(super) fn add(
+        &mut self,
+        role: Role,
+        labels_start: usize,
+        rank: f64,
+        value: f64,
+    ) -> Result<u32, &'static str> {
+        let kind = self.families[role.family as usize].kind;
+        match kind {
+            MetricType::Counter | MetricType::Gauge | MetricType::Untyped => {
+                Ok(self.push_metric(role.family, labels_start, Value::Single(value)))
+            }
+            MetricType::Summary | MetricType::Histogram | MetricType::GaugeHistogram => {
+                let metric = self.find_or_create(role.family, labels_start);
+                self.add_to_metric(metric, role.series, rank, value)?;
+                Ok(metric)
+            }
+        }
+    }
+
+    pub(super) fn set_timestamp(&mut self, metric: u32, timestamp: i64) {
+        self.metrics[metric as usize].timestamp = Some(timestamp);
+    }
+
+    #[inline]
+    fn push_metric(&mut self, family: u32, labels_start: usize, value: Value) -> u32 {
+        let index = self.metrics.len();
+        let labels = Span { start: labels_start as u32, end: self.labels.len() as u32 };
+        self.metric_runs.note(family, index, &mut self.families[family as usize].metrics);
+        self.metrics.push(Metric { labels, value, timestamp: None });
+        index as u32
+    }
+
+    fn add_to_metric(
+        &mut self,
+        metric: u32,
+        series: Series,
+        rank: f64,
+        new: f64,
+    ) -> Result<(), &'static str> {
+        let span = match (&mut self.metrics[metric as usize].value, series) {
+            (Value::Summary { count, .. }, Series::Count) => {
+                *count = new as u64;
+                return Ok(());
+            }
+            (Value::Histogram { count, .. }, Series::Count) => {
+                *count = not_negative(new).ok_or("count")?;
+                return Ok(());
+            }
+            (Value::Summary { sum, .. } | Value::Histogram { sum, .. }, Series::Sum) => {
+                *sum = new;
+                return Ok(());
+            }
+            // A bare sample says only that the histogram or summary exists.
+            (_, Series::Bare) if rank.is_nan() => return Ok(()),
+            (Value::Summary { quantiles, .. }, Series::Bare) => quantiles,
+            (Value::Histogram { buckets, .. }, Series::Bare) => {
+                let value = not_negative(new).ok_or("bucket population")?;
+                self.point_runs.note(metric, self.points.len(), buckets);
+                self.points.push(Point { at: rank, value });
+                return Ok(());
+            }
+            (Value::Single(_), _) => unreachable!("a family of histograms or summaries holds nothing else"),
+        };
+        self.point_runs.note(metric, self.points.len(), span);
+        self.points.push(Point { at: rank, value: new });
+        Ok(())
+    }
+
+    /// The metric of the family with the labels of the sample, which then are no longer needed; or a new one.
+    fn find_or_create(&mut self, family: u32, labels_start: usize) -> u32 {
+        let State { last_metric, is_indexed, .. } = self.states[family as usize];
+        let Some(last) = last_metric else {
+            return self.create_assembled(family, labels_start);
+        };
+        if self.has_labels(last, labels_start) {
+            self.labels.truncate(labels_start);
+            return last;
+        }
+        if !is_indexed {
+            self.index_metric(family, last);
+        }
+        let hash = self.hash_labels(family, labels_start..self.labels.len());
+        let metric = self.by_labels.as_ref().and_then(|table| {
+            table.find(hash, |place| {
+                let (owner, metric) = self.indexed[place as usize];
+                owner == family && self.has_same_labels(metric, labels_start)
+            })
+        });
+        match metric {
+            Some(place) => {
+                let (_, metric) = self.indexed[place as usize];
+                self.labels.truncate(labels_start);
+                self.states[family as usize].last_metric = Some(metric);
+                metric
+            }
+            None => {
+                let metric = self.create_assembled(family, labels_start);
+                self.index_metric(family, metric);
+                metric
+            }
+        }
+    }
+
+    fn create_assembled(&mut self, family: u32, labels_start: usize) -> u32 {
+        let none = Span::default();
+        let value = match self.families[family as usize].kind {
+            MetricType::Summary => Value::Summary { count: 0, sum: 0.0, quantiles: none },
+            _ => Value::Histogram { count: 0.0, sum: 0.0, buckets: none },
+        };
+        let metric = self.push_metric(family, labels_start, value);
+        self.states[family as usize].last_metric = Some(metric);
+        metric
+    }
+
+    /// Makes a metric findable by its labels. A family's only metric need not be.
+    fn index_metric(&mut self, family: u32, metric: u32) {
+        let hash = self.hash_labels(family, self.metrics[metric as usize].labels.range());
+        let place = self.indexed.len() as u32;
+        self.indexed.push((family, metric));
+        self.by_labels.get_or_insert_with(|| Box::new(IndexTable::new())).insert(hash, place);
+        self.states[family as usize].is_indexed = true;
+    }
+
+    /// Equal for equal labels in whatever order.
+    fn hash_labels(&self, family: u32, labels: Range<usize>) -> u32 {
+        let sum = self.labels[labels]
+            .iter()
+            .map(|label| self.hasher.hash_one((&*label.name, &*label.value)))
+            .fold(0_u64, u64::wrapping_add);
+        (self.hasher.hash_one((family, sum)) >> 32) as u32
+    }
+
+    /// Whether the metric's labels are those of the sample, in the same order.
+    #[inline]
+    fn has_labels(&self, metric: u32, labels_start: usize) -> bool {
+        self.labels[self.metrics[metric as usize].labels.range()] == self.labels[labels_start..]
+    }
+
+    /// Whether the metric's labels are those of the sample, in any order.
+    fn has_same_labels(&self, metric: u32, labels_start: usize) -> bool {
+        let left = &self.labels[self.metrics[metric as usize].labels.range()];
+        let right = &self.labels[labels_start..];
+        if left.len() != right.len() {
+            return false;
+        }
+        if left.len() <= FEW_LABELS {
+            // Names are unique on both sides, so that all of one being in the other is enough.
+            return left.iter().all(|label| right.contains(label));
+        }
+        sorted_by_name(left).eq(sorted_by_name(right))
+    }
+}
+
+impl<'a> Assembly<'a> {
+    /// The tables, with what belongs together standing together.
+    pub(super) fn finish(self) -> Families<'a> {
+        let Self { mut families, mut metrics, labels, mut points, .. } = self;
+        self.point_runs.gather(&mut points, |metric, span| match &mut metrics[metric as usize].value {
+            Value::Summary { quantiles: points, .. } | Value::Histogram { buckets: points, .. } => {
+                *points = span
+            }
+            Value::Single(_) => {}
+        });
+        self.metric_runs.gather(&mut metrics, |family, span| families[family as usize].metrics = span);
+        families.retain(|family| !family.metrics.is_empty());
+        Families { families, metrics, labels, points }
+    }
+}
+
+impl Series {
+    fn of(part: Part) -> Self {
+        match part {
+            Part::Bucket => Self::Bare,
+            Part::Sum => Self::Sum,
+            Part::Count => Self::Count,
+        }
+    }
+}
+
+fn sorted_by_name<'l, 'a>(labels: &'l [Label<'a>]) -> impl Iterator<Item = &'l Label<'a>> {
+    let mut sorted: Vec<_> = labels.iter().collect();
+    sorted.sort_unstable_by(|left, right| left.name.cmp(&right.name));
+    sorted.into_iter()
+}
+
+/// The suffixes that lead to families of this type.
+fn parts_of(kind: MetricType) -> &'static [Part] {
+    match kind {
+        MetricType::Histogram | MetricType::GaugeHistogram => &Part::ALL,
+        MetricType::Summary => &[Part::Sum, Part::Count],
+        MetricType::Counter | MetricType::Gauge | MetricType::Untyped => &[],
+    }
+}
+
+/// A histogram's count; NaN passes, as it does in official, and zero loses its sign.
+fn not_negative(count: f64) -> Option<f64> {
+    if count < 0.0 { None } else { Some(count + 0.0) }
+}

@@ -1,0 +1,262 @@
+//! Reads tokens of a body from left to right.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use memchr::{memchr, memchr_iter};
+
+use super::error::{ParseError, quote};
+use crate::exposition::names::{self, Alphabet};
+
+/// A place in a body. Tokens borrow from the body wherever no escape had to be resolved.
+pub(super) struct Cursor<'a> {
+    body: &'a [u8],
+    /// The body, if all of it is UTF-8: then no token needs to be looked at again.
+    text: Option<&'a str>,
+    line_start: usize,
+    /// The next byte to read.
+    pub(super) pos: usize,
+}
+
+/// A token before anyone has asked whether it is UTF-8.
+pub(super) enum Token {
+    /// As it stands in the body.
+    Plain(Range<usize>),
+    /// With its escapes resolved.
+    Resolved(Vec<u8>),
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(body: &'a [u8]) -> Self {
+        Self { body, text: str::from_utf8(body).ok(), line_start: 0, pos: 0 }
+    }
+
+    /// Remembers where the current line begins; lines are only counted when an error asks for it.
+    #[inline]
+    pub(super) fn begin_line(&mut self) {
+        self.line_start = self.pos;
+    }
+
+    #[inline]
+    pub(super) fn at_end(&self) -> bool {
+        self.pos >= self.body.len()
+    }
+
+    /// The next byte; NUL at the end, which no rule expects, so that it is refused by [`Self::unexpected`].
+    #[inline]
+    pub(super) fn peek(&self) -> u8 {
+        self.body.get(self.pos).copied().unwrap_or(0)
+    }
+
+    #[inline]
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.body[self.pos.min(self.body.len())..]
+    }
+
+    #[inline]
+    pub(super) fn skip_blanks(&mut self) {
+        while matches!(self.peek(), b' ' | b'\t') {
+            self.pos += 1;
+        }
+    }
+
+    /// Steps over the byte if it comes next.
+    #[inline]
+    pub(super) fn eat(&mut self, byte: u8) -> bool {
+        let found = self.peek() == byte && !self.at_end();
+        self.pos += usize::from(found);
+        found
+    }
+
+    /// An error in the current line.
+    #[cold]
+    pub(super) fn error(&self, reason: String) -> ParseError {
+        let line = memchr_iter(b'\n', &self.body[..self.line_start]).count() + 1;
+        ParseError::new(line as u32, reason)
+    }
+
+    /// An error about the next byte. If there is none, then that is the error.
+    #[cold]
+    pub(super) fn unexpected(&self, reason: String) -> ParseError {
+        if self.at_end() { self.cut_off() } else { self.error(reason) }
+    }
+
+    /// The error of a body that ends within a line.
+    #[cold]
+    pub(super) fn cut_off(&self) -> ParseError {
+        self.error("unexpected end of input stream".to_owned())
+    }
+
+    /// The bytes up to the next blank or LF, which must be there.
+    pub(super) fn word(&mut self) -> Result<&'a [u8], ParseError> {
+        let rest = self.rest();
+        let length = rest
+            .iter()
+            .position(|byte| matches!(byte, b' ' | b'\t' | b'\n'))
+            .ok_or_else(|| self.cut_off())?;
+        self.pos += length;
+        Ok(&rest[..length])
+    }
+
+    /// The bytes up to the next LF, which must be there and is stepped over.
+    pub(super) fn rest_of_line(&mut self) -> Result<Range<usize>, ParseError> {
+        let start = self.pos;
+        let length = memchr(b'\n', self.rest()).ok_or_else(|| self.cut_off())?;
+        self.pos += length + 1;
+        Ok(start..start + length)
+    }
+
+    /// A name: characters of the alphabet, or in quotes any, or the one and then the other. Empty if none is there.
+    pub(super) fn name(&mut self, alphabet: Alphabet, what: &str) -> Result<Token, ParseError> {
+        let start = self.pos;
+        self.pos += names::prefix_len(self.rest(), alphabet);
+        let plain = start..self.pos;
+        if self.peek() != b'"' {
+            return Ok(Token::Plain(plain));
+        }
+        self.pos += 1;
+        let quoted = self.quoted(what)?;
+        if plain.is_empty() {
+            return Ok(quoted);
+        }
+        // Half a name in quotes is an accident, but one that official accepts.
+        let mut both = self.body[plain].to_vec();
+        both.extend_from_slice(self.bytes(&quoted));
+        Ok(Token::Resolved(both))
+    }
+
+    /// What stands up to the closing quote; the opening one was read. `what` is for the error.
+    #[inline]
+    pub(super) fn quoted(&mut self, what: &str) -> Result<Token, ParseError> {
+        let start = self.pos;
+        let stop = start + quoted_len(self.rest());
+        if self.body.get(stop) == Some(&b'"') {
+            self.pos = stop + 1;
+            return Ok(Token::Plain(start..stop));
+        }
+        self.quoted_with_escapes(what)
+    }
+
+    #[cold]
+    fn quoted_with_escapes(&mut self, what: &str) -> Result<Token, ParseError> {
+        let mut out = Vec::new();
+        loop {
+            let run = quoted_len(self.rest());
+            out.extend_from_slice(&self.rest()[..run]);
+            self.pos += run;
+            match self.peek() {
+                b'"' => {
+                    self.pos += 1;
+                    return Ok(Token::Resolved(out));
+                }
+                b'\\' => {
+                    self.pos += 1;
+                    out.push(resolve_escape(self.peek()).ok_or_else(|| self.bad_escape(self.peek()))?);
+                    self.pos += 1;
+                }
+                _ => {
+                    return Err(self.unexpected(format!("{what} {} contains unescaped new-line", quote(&out))));
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn bad_escape(&self, byte: u8) -> ParseError {
+        self.unexpected(format!("invalid escape sequence '\\{}'", char::from(byte)))
+    }
+
+    /// HELP up to the end of the line. Bytes that are not UTF-8 become U+FFFD.
+    pub(super) fn help(&mut self) -> Result<Cow<'a, str>, ParseError> {
+        let end = memchr(b'\n', self.rest()).map_or(self.body.len(), |length| self.pos + length);
+        let raw = self.pos..end;
+        if memchr(b'\\', &self.body[raw.clone()]).is_some() {
+            return self.help_with_escapes(end);
+        }
+        self.pos = end;
+        if !self.eat(b'\n') {
+            return Err(self.cut_off());
+        }
+        Ok(match self.text.and_then(|text| text.get(raw.clone())) {
+            Some(help) => Cow::Borrowed(help),
+            None => String::from_utf8_lossy(&self.body[raw]),
+        })
+    }
+
+    fn help_with_escapes(&mut self, end: usize) -> Result<Cow<'a, str>, ParseError> {
+        let mut out = Vec::with_capacity(end - self.pos);
+        while let Some(run) = memchr(b'\\', &self.body[self.pos.min(end)..end]) {
+            out.extend_from_slice(&self.body[self.pos..self.pos + run]);
+            self.pos += run + 1;
+            out.push(resolve_escape(self.peek()).ok_or_else(|| self.bad_escape(self.peek()))?);
+            self.pos += 1;
+        }
+        out.extend_from_slice(&self.body[self.pos..end]);
+        self.pos = end;
+        if !self.eat(b'\n') {
+            return Err(self.cut_off());
+        }
+        Ok(Cow::Owned(String::from_utf8_lossy(&out).into_owned()))
+    }
+
+    /// The bytes of a token.
+    pub(super) fn bytes<'t>(&'t self, token: &'t Token) -> &'t [u8] {
+        match token {
+            Token::Plain(range) => &self.body[range.clone()],
+            Token::Resolved(bytes) => bytes,
+        }
+    }
+
+    /// The token as text; its bytes if it is not UTF-8.
+    #[inline]
+    pub(super) fn text(&self, token: Token) -> Result<Cow<'a, str>, Cow<'a, [u8]>> {
+        match token {
+            // Tokens begin and end beside ASCII characters, hence never within a character.
+            Token::Plain(range) => match self.text.and_then(|text| text.get(range.clone())) {
+                Some(text) => Ok(Cow::Borrowed(text)),
+                None => text_of_bytes(&self.body[range]),
+            },
+            Token::Resolved(bytes) => {
+                String::from_utf8(bytes).map(Cow::Owned).map_err(|error| Cow::Owned(error.into_bytes()))
+            }
+        }
+    }
+}
+
+#[cold]
+fn text_of_bytes(bytes: &[u8]) -> Result<Cow<'_, str>, Cow<'_, [u8]>> {
+    str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| Cow::Borrowed(bytes))
+}
+
+/// What an escape stands for.
+fn resolve_escape(byte: u8) -> Option<u8> {
+    match byte {
+        b'\\' | b'"' => Some(byte),
+        b'n' => Some(b'\n'),
+        _ => None,
+    }
+}
+
+/// Most values are short: they are found before a call to the vectorised search would have begun.
+const INLINE_WORDS: usize = 4;
+
+/// Number of bytes before the next quote, backslash or LF, or before the end.
+#[inline]
+fn quoted_len(text: &[u8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGHS: u64 = ONES << 7;
+    // Marks the first zero byte; bytes behind it may be marked in error.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let mut done = 0;
+    for chunk in text.chunks_exact(8).take(INLINE_WORDS) {
+        let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
+        let found = zeros(word ^ (ONES * b'"' as u64))
+            | zeros(word ^ (ONES * b'\\' as u64))
+            | zeros(word ^ (ONES * b'\n' as u64));
+        if found != 0 {
+            return done + found.trailing_zeros() as usize / 8;
+        }
+        done += 8;
+    }
+    done + memchr::memchr3(b'"', b'\\', b'\n', &text[done..]).unwrap_or(text.len() - done)
+}
