@@ -9,9 +9,6 @@ use super::duration::GoDuration;
 use super::listen::ListenAddress;
 use super::size::ByteSize;
 
-/// The words by which `--help` tells of a flag that is read but has nothing behind it yet.
-pub(super) const NOT_YET: &str = "[not available yet]";
-
 /// Everything that can be typed. The official flags come first, with the official names and defaults.
 #[derive(Debug, Parser)]
 #[command(

@@ -192,14 +192,14 @@ fn shown(flags: &Flags, route_prefix: &str) -> BTreeMap<String, String> {
         ("web.response-timeout", limits.web_response_timeout.to_string()),
         ("web.scrapes-max", limits.web_scrapes_max.to_string()),
         ("runtime.cores", runtime.cores.to_string()),
-        ("runtime.driver", word(runtime.driver)),
-        ("log.level", word(log.level)),
-        ("log.format", word(log.format)),
+        ("runtime.driver", word(&runtime.driver)),
+        ("log.level", word(&log.level)),
+        ("log.format", word(&log.format)),
     ];
     entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The word by which a choice is typed.
-fn word(choice: impl ValueEnum) -> String {
+fn word(choice: &impl ValueEnum) -> String {
     choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

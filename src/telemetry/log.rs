@@ -164,10 +164,9 @@ impl Visit for Fields {
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no word for NaN and infinities.
-        if value.is_finite() {
-            self.bare(field.name(), value)
-        } else {
-            self.text(field.name(), &value.to_string())
+        match value.is_finite() {
+            true => self.bare(field.name(), value),
+            false => self.text(field.name(), &value.to_string()),
         }
     }
 
