@@ -9,7 +9,9 @@
 //! * [`telemetry`] — the gateway's own metrics and logs. A leaf.
 //! * [`runtime`] — the only place that knows monoio, threads, sockets, clocks and signals.
 
+pub mod api;
 pub mod config;
 pub mod exposition;
+pub mod runtime;
 pub mod shard;
 pub mod telemetry;

@@ -1,0 +1,240 @@
+//! Listeners: one per core and address, on a port that only one gateway at a time can have.
+//!
+//! The cores share a port by SO_REUSEPORT, which would also let a second gateway of the same user join and take half of the
+//! traffic. So the first listener of an address is bound and set to listen *without* that flag: the kernel lets exactly one
+//! such socket through, even if two gateways start at the same moment, and it refuses while others listen in a shared way.
+//! Only then this very socket gets the flag, and the other cores' listeners join it. There is no moment in which the port is
+//! free or in which nobody listens, so no lock is needed and no connection is lost. What remains possible: a *different*
+//! program of the same user that asks for SO_REUSEPORT itself can join later.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+
+/// Connections that the kernel keeps for us per listener until we accept them (it caps it by net.core.somaxconn).
+const BACKLOG: i32 = 4096;
+/// When the kernel asks whether a silent peer is still alive; finds clients that vanished without a word.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Why an address cannot be listened on.
+#[derive(Debug)]
+pub struct ListenError {
+    address: String,
+    source: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}: ", self.address)?;
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => write!(f, "another program already listens there"),
+            _ => write!(f, "{}", self.source),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// The listeners of all cores, bound and listening.
+#[derive(Debug)]
+pub struct Listeners {
+    /// By core, then by address.
+    cores: Vec<Vec<TcpListener>>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Listeners {
+    /// Binds every address for every core. `:9091` means all addresses, IPv6 and IPv4; port 0 means a free port, which is
+    /// the same on all cores.
+    ///
+    /// # Errors
+    /// If an address cannot be understood, or somebody else listens on it.
+    pub fn bind<A: AsRef<str>>(addresses: &[A], cores: usize) -> Result<Listeners, ListenError> {
+        let mut listeners =
+            Listeners { cores: (0..cores).map(|_| Vec::new()).collect(), addresses: Vec::new() };
+        for address in addresses.iter().map(AsRef::as_ref) {
+            listeners
+                .bind_address(address)
+                .map_err(|source| ListenError { address: address.to_owned(), source })?;
+        }
+        Ok(listeners)
+    }
+
+    /// Takes over listeners that somebody else has bound (socket activation). All cores accept from the same queues.
+    ///
+    /// # Errors
+    /// If a descriptor cannot be duplicated or does not listen.
+    pub fn adopt(inherited: Vec<TcpListener>, cores: usize) -> io::Result<Listeners> {
+        let addresses = inherited.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+        let mut listeners = Listeners { cores: Vec::with_capacity(cores), addresses };
+        for _ in 0..cores {
+            let clones = inherited.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+            listeners.cores.push(clones);
+        }
+        Ok(listeners)
+    }
+
+    /// The addresses as bound, so with the real port.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The listeners core by core, each with one listener per address.
+    pub fn into_cores(self) -> Vec<Vec<TcpListener>> {
+        self.cores
+    }
+
+    fn bind_address(&mut self, address: &str) -> io::Result<()> {
+        let first = first_listener(address)?;
+        let bound = first.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP address"))?;
+        // From here on, sockets of the same user which set the flag too may share the port.
+        first.set_reuse_port(true)?;
+        let mut first = Some(first);
+        for core in &mut self.cores {
+            let socket = match first.take() {
+                Some(socket) => socket,
+                None => {
+                    let socket = new_socket(bound)?;
+                    socket.set_reuse_port(true)?;
+                    socket.bind(&SockAddr::from(bound))?;
+                    socket.listen(BACKLOG)?;
+                    socket
+                }
+            };
+            core.push(socket.into());
+        }
+        self.addresses.push(bound);
+        Ok(())
+    }
+}
+
+/// The exclusive first listener of an address as typed.
+fn first_listener(address: &str) -> io::Result<Socket> {
+    let Some(port) = address.strip_prefix(':') else {
+        return exclusive(resolve(address)?);
+    };
+    let port = port.parse::<u16>().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "not a port"))?;
+    match exclusive((Ipv6Addr::UNSPECIFIED, port).into()) {
+        // No IPv6 in this kernel, or switched off.
+        Err(err) if matches!(err.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
+            exclusive((Ipv4Addr::UNSPECIFIED, port).into())
+        }
+        result => result,
+    }
+}
+
+/// The first IPv4 address of a host name, else its first address; as the official program does.
+fn resolve(address: &str) -> io::Result<SocketAddr> {
+    let all: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+    let chosen = all.iter().find(|address| address.is_ipv4()).or(all.first());
+    chosen.copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+}
+
+fn exclusive(address: SocketAddr) -> io::Result<Socket> {
+    let socket = new_socket(address)?;
+    socket.bind(&SockAddr::from(address))?;
+    // The kernel looks for rivals here once more: two sockets may be bound at the same time (SO_REUSEADDR), only one listens.
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// A socket with the options that accepted connections inherit, which saves a system call for each of them.
+fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // Connections of an earlier run that still wait for late packets do not keep the port.
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpStream};
+    use std::sync::{Arc, Barrier};
+
+    use super::Listeners;
+
+    #[test]
+    fn all_cores_share_one_free_port() {
+        let listeners = Listeners::bind(&["127.0.0.1:0"], 3).expect("a free port");
+        let address = listeners.addresses()[0];
+        assert_ne!(address.port(), 0);
+        for core in listeners.into_cores() {
+            assert_eq!(core[0].local_addr().expect("bound"), address);
+        }
+    }
+
+    #[test]
+    fn a_second_start_is_refused_whatever_it_asks_for() {
+        let listeners = Listeners::bind(&["127.0.0.1:0"], 2).expect("a free port");
+        let port = listeners.addresses()[0].port();
+        for rival in [format!("127.0.0.1:{port}"), format!(":{port}"), format!("0.0.0.0:{port}")] {
+            let err = Listeners::bind(&[rival.as_str()], 2).expect_err("the port is taken");
+            assert_eq!(
+                err.to_string(),
+                format!("cannot listen on {rival}: another program already listens there")
+            );
+        }
+    }
+
+    #[test]
+    fn of_many_simultaneous_starts_at_most_one_gets_the_port() {
+        for _ in 0..50 {
+            let port = Listeners::bind(&["127.0.0.1:0"], 1).expect("a free port").addresses()[0].port();
+            let barrier = Arc::new(Barrier::new(4));
+            let starts: Vec<_> = (0..4)
+                .map(|_| {
+                    let barrier = barrier.clone();
+                    std::thread::spawn(move || {
+                        barrier.wait();
+                        let result = Listeners::bind(&[format!("127.0.0.1:{port}")], 2).ok();
+                        barrier.wait();
+                        result.is_some()
+                    })
+                })
+                .collect();
+            let winners = starts.into_iter().filter_map(|start| start.join().ok()).filter(|&won| won).count();
+            assert!(winners <= 1, "{winners} gateways share port {port}");
+        }
+    }
+
+    #[test]
+    fn connections_made_before_anybody_accepts_are_in_some_queue() {
+        let listeners = Listeners::bind(&["127.0.0.1:0"], 4).expect("a free port");
+        let address = listeners.addresses()[0];
+        let clients: Vec<_> = (0..32).map(|_| TcpStream::connect(address).expect("queued")).collect();
+        let mut accepted = 0;
+        for core in listeners.into_cores() {
+            core[0].set_nonblocking(true).expect("an option");
+            while core[0].accept().is_ok() {
+                accepted += 1;
+            }
+        }
+        assert_eq!(accepted, clients.len());
+    }
+
+    #[test]
+    fn the_short_form_reaches_both_families_where_there_are_two() {
+        let listeners = Listeners::bind(&[":0"], 1).expect("a free port");
+        let port = listeners.addresses()[0].port();
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
+        if let Ok(address) = format!("[::1]:{port}").parse::<SocketAddr>()
+            && listeners.addresses()[0].is_ipv6()
+        {
+            assert!(TcpStream::connect(address).is_ok());
+        }
+        assert!(Listeners::bind(&["nonsense"], 1).is_err());
+        assert!(Listeners::bind(&[":x"], 1).is_err());
+    }
+}
