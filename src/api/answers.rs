@@ -14,7 +14,7 @@ const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// An answer without a body.
 pub fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Body::Empty);
+    let mut answer = Response::new(Body::empty());
     *answer.status_mut() = status;
     answer
 }

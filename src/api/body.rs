@@ -1,5 +1,6 @@
 //! What an answer sends.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,8 +12,14 @@ use http_body::{Frame, SizeHint};
 
 /// An answer's body.
 #[derive(Default)]
-pub enum Body {
-    /// Nothing.
+pub struct Body {
+    content: Content,
+    /// Lives as long as the body: a place among the scrapes, say.
+    guard: Option<Box<dyn Any>>,
+}
+
+#[derive(Default)]
+enum Content {
     #[default]
     Empty,
     /// Known pieces, sent as they are; the number is what is left of their bytes.
@@ -23,26 +30,55 @@ pub enum Body {
 
 impl std::fmt::Debug for Body {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Empty => out.write_str("Empty"),
-            Self::Pieces(pieces, left) => write!(out, "Pieces({} pieces, {left} bytes)", pieces.len()),
-            Self::Stream(_) => out.write_str("Stream"),
+        match &self.content {
+            Content::Empty => out.write_str("empty"),
+            Content::Pieces(pieces, left) => write!(out, "{} pieces, {left} bytes", pieces.len()),
+            Content::Stream(_) => out.write_str("stream"),
         }
     }
 }
 
 impl Body {
+    /// No bytes.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
     /// Ready pieces, in order; empty ones are left out.
     pub fn pieces(pieces: impl IntoIterator<Item = Bytes>) -> Self {
         let pieces: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self::Pieces(pieces, len)
+        Self { content: Content::Pieces(pieces, len), guard: None }
+    }
+
+    /// Pieces that are made while they are sent.
+    pub fn stream(stream: impl Stream<Item = Bytes> + 'static) -> Self {
+        Self { content: Content::Stream(Box::pin(stream)), guard: None }
+    }
+
+    /// Keeps something until the body is sent or given up.
+    pub fn guard(&mut self, guard: impl Any) {
+        self.guard = Some(Box::new(guard));
+    }
+
+    /// Bytes to be sent, where known.
+    pub fn len(&self) -> Option<u64> {
+        match &self.content {
+            Content::Empty => Some(0),
+            Content::Pieces(_, left) => Some(*left),
+            Content::Stream(_) => None,
+        }
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.len() == Some(0)
     }
 }
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        if bytes.is_empty() { Self::Empty } else { Self::pieces([bytes]) }
+        if bytes.is_empty() { Self::empty() } else { Self::pieces([bytes]) }
     }
 }
 
@@ -66,29 +102,21 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut *self {
-            Self::Empty => Poll::Ready(None),
-            Self::Pieces(pieces, left) => Poll::Ready(pieces.pop_front().map(|piece| {
+        match &mut self.content {
+            Content::Empty => Poll::Ready(None),
+            Content::Pieces(pieces, left) => Poll::Ready(pieces.pop_front().map(|piece| {
                 *left -= piece.len() as u64;
                 Ok(Frame::data(piece))
             })),
-            Self::Stream(stream) => stream.as_mut().poll_next(context).map(|piece| Some(Ok(Frame::data(piece?)))),
+            Content::Stream(stream) => stream.as_mut().poll_next(context).map(|piece| Some(Ok(Frame::data(piece?)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Pieces(pieces, _) => pieces.is_empty(),
-            Self::Stream(_) => false,
-        }
+        self.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Pieces(_, left) => SizeHint::with_exact(*left),
-            Self::Stream(_) => SizeHint::default(),
-        }
+        self.len().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use crate::exposition::names::NameRules;
 use crate::shard::key::GroupingKey;
 
 /// What marks a value as base64, at the end of its label name.
@@ -58,7 +59,7 @@ fn read_pairs(labels: &str) -> Result<Vec<(String, String)>, String> {
                 (name, value)
             }
         };
-        if !crate::exposition::names::is_label_name(name) || name.starts_with("__") {
+        if !NameRules::Legacy.allow_label_name(name) || name.starts_with("__") {
             return Err(format!("improper label name {name:?}"));
         }
         pairs.push((name.to_owned(), value));

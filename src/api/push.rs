@@ -49,7 +49,7 @@ pub fn decode(headers: &HeaderMap, body: Bytes, rules: PushRules) -> Result<Byte
     }
     match gunzip(&body, rules.decoded_bytes_max()) {
         Ok(decoded) => Ok(decoded.into()),
-        Err(GunzipError::TooLarge) => Err(Box::new(too_large())),
+        Err(GunzipError::TooLarge { .. }) => Err(Box::new(too_large())),
         Err(problem) => Err(Box::new(error(StatusCode::BAD_REQUEST, &problem.to_string()))),
     }
 }

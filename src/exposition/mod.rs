@@ -6,5 +6,4 @@ pub mod model;
 pub mod names;
 pub mod number;
 pub mod render;
-pub mod suffix;
 pub mod text;

@@ -3,6 +3,8 @@
 //! The rules are those of the Prometheus data model. Names that start with two underscores are valid here; who may
 //! use them is for others to say.
 
+use super::model::MetricType;
+
 /// Which characters names may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NameRules {
@@ -52,6 +54,15 @@ impl Part {
             Self::Bucket => "_bucket",
             Self::Sum => "_sum",
             Self::Count => "_count",
+        }
+    }
+
+    /// Whether families of this type have the part.
+    pub const fn is_made_by(self, kind: MetricType) -> bool {
+        match kind {
+            MetricType::Histogram | MetricType::GaugeHistogram => true,
+            MetricType::Summary => !matches!(self, Self::Bucket),
+            MetricType::Counter | MetricType::Gauge | MetricType::Untyped => false,
         }
     }
 }

@@ -143,7 +143,7 @@ fn check_suffixes(families: &Families<'_>) -> Result<(), Inconsistency> {
     let kinds: std::collections::HashMap<&str, MetricType, foldhash::fast::RandomState> =
         families.families.iter().map(|family| (&*family.name, family.kind)).collect();
     for family in &families.families {
-        if let Some((base, kind)) = super::suffix::part_of(&family.name)
+        if let Some((base, kind)) = super::names::split_part(&family.name)
             .and_then(|(base, part)| Some((base, *kinds.get(base)?)).filter(|(_, kind)| part.is_made_by(*kind)))
         {
             return Err(Inconsistency::Refused(suffix_collision(&family.name, base, kind)));

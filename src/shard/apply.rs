@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::exposition::number::write_float;
 
 use super::key::GroupingKey;
-use super::plan::{Step, find_held};
+use super::plan::{Step, Tries, find_held};
 use super::push::{Mode, Outcome, Push};
 use super::registry::{SetId, SharedFamily};
 use super::segments::NewLines;
@@ -117,7 +117,7 @@ impl Shard {
         let mut splices = VecDeque::with_capacity(taken.steps.len() + taken.dropped.len() + 2);
         let group = group.unwrap_or_else(|| {
             splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(0.0) });
-            self.add_group(&push.key, set)
+            self.add_group(&push.key, set, now)
         });
         for held in &taken.dropped {
             self.give_up(group, *held, set);
@@ -170,12 +170,18 @@ impl Shard {
             None => {
                 let set = self.set_id(key);
                 splices.push_back(Splice { family: PUSH_TIME_NUMBER, lines: Lines::Time(0.0) });
-                self.add_group(key, set)
+                self.add_group(key, set, now)
             }
         };
         self.groups[group].failure_seconds = now;
         splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(now) });
         Work { group, splices, push: None, removes_group: false, outcome: Outcome::Refused(reason) }
+    }
+
+    /// Refuses a push for a reason that only its caller could find: a twin on another core.
+    pub fn reject(&mut self, push: &Push, tries: &mut Tries, reason: String, now_seconds: f64) -> Work {
+        self.abandon(tries);
+        self.refuse(&push.key, reason, now_seconds)
     }
 
     /// Deletes a group, or nothing if there is none. Never refused.
@@ -219,9 +225,15 @@ impl Shard {
         self.ghosts.push(Ghost { at, family, key, text });
     }
 
-    fn add_group(&mut self, key: &GroupingKey, set: SetId) -> Number {
-        let (push_seconds, failure_seconds) = (0.0, 0.0);
-        let group = Group { key: key.text().clone(), set, push_seconds, failure_seconds, held: Vec::new() };
+    fn add_group(&mut self, key: &GroupingKey, set: SetId, created_seconds: f64) -> Number {
+        let group = Group {
+            key: key.text().clone(),
+            set,
+            push_seconds: 0.0,
+            failure_seconds: 0.0,
+            created_seconds,
+            held: Vec::new(),
+        };
         let number = self.groups.insert(group);
         self.groups_by_key.insert(key.text().clone(), number);
         number

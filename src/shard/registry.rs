@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use crate::exposition::model::MetricType;
+use crate::exposition::names::{Part, split_part};
 use crate::exposition::render::suffix_collision;
-use crate::exposition::suffix::{Part, part_of};
 
 /// A core's number.
 pub type Core = u32;
@@ -311,7 +311,7 @@ impl Inner {
                 }
                 self.retired_by_others(&made, core, |_| true, &mut wait);
             }
-            if let Some((base, part)) = part_of(change.name) {
+            if let Some((base, part)) = split_part(change.name) {
                 if let Some(other) = held(base).filter(|other| part.is_made_by(*other)) {
                     return Err(NotNow::Conflict(suffix_collision(change.name, base, other)));
                 }

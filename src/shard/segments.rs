@@ -68,10 +68,9 @@ impl Segment {
         self.deflated.get()
     }
 
-    /// Keeps the compressed form for the scrapes to come.
-    pub fn keep_deflated(&self, deflated: Deflated) {
-        // Two scrapes may race here; both made the same bytes.
-        let _ = self.deflated.set(deflated);
+    /// The compressed form, made now if need be and kept for the scrapes to come. Who comes second waits for the first.
+    pub fn deflate_with(&self, deflate: impl FnOnce(&[u8]) -> Deflated) -> &Deflated {
+        self.deflated.get_or_init(|| deflate(&self.text))
     }
 
     fn range_at(&self, index: usize) -> std::ops::Range<usize> {
@@ -413,7 +412,7 @@ mod tests {
         let mut text = FamilyText::default();
         text.replace(1, NewLines::Run(b"a 1\n"));
         let held = text.clone();
-        held.segments().for_each(|segment| segment.keep_deflated(Deflated::default()));
+        held.segments().for_each(|segment| drop(segment.deflate_with(|_| Deflated::default())));
         assert!(text.segments().all(|segment| segment.deflated().is_some()), "the scrape's work is shared");
         text.replace(1, NewLines::Run(b"a 2\n"));
         assert!(text.segments().all(|segment| segment.deflated().is_none()));

@@ -4,7 +4,7 @@
 //! `_count` line, which it always has.
 
 use crate::exposition::model::MetricType;
-use crate::exposition::suffix::Part;
+use crate::exposition::names::Part;
 
 /// The `name{labels}` of each series in a family's lines, in their order.
 pub(super) fn series_of<'t>(

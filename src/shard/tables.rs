@@ -86,6 +86,8 @@ pub(super) struct Group {
     pub push_seconds: f64,
     /// Unix seconds of the last refused push; 0 when there was none.
     pub failure_seconds: f64,
+    /// Unix seconds of its first push, successful or not.
+    pub created_seconds: f64,
     /// The families it holds, by number, ascending.
     pub held: Vec<Held>,
 }

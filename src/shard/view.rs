@@ -6,7 +6,7 @@ use crate::exposition::model::MetricType;
 
 use super::registry::SharedFamily;
 use super::segments::FamilyText;
-use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
+use super::Shard;
 
 /// One family as a core hands it over to a scrape: nothing is copied, and what is held never changes.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct GroupView {
     pub push_seconds: f64,
     /// Unix seconds of the last refused push, 0 when there was none.
     pub failure_seconds: f64,
+    /// Unix seconds of its first push, successful or not.
+    pub created_seconds: f64,
     /// The families it holds, without both push times.
     pub families: Vec<FamilyView>,
 }
@@ -80,8 +82,13 @@ impl Shard {
                 })
                 .collect();
             bytes += group.key.len() + families.iter().map(|family| family.text.len() + 64).sum::<usize>();
-            let (push_seconds, failure_seconds) = (group.push_seconds, group.failure_seconds);
-            views.push(GroupView { key: group.key.clone(), push_seconds, failure_seconds, families });
+            views.push(GroupView {
+                key: group.key.clone(),
+                push_seconds: group.push_seconds,
+                failure_seconds: group.failure_seconds,
+                created_seconds: group.created_seconds,
+                families,
+            });
         }
         (views, None)
     }
@@ -89,10 +96,5 @@ impl Shard {
     /// The keys of some groups, for a wipe.
     pub fn some_keys(&self, count_max: usize) -> Vec<Arc<str>> {
         self.groups.from(0).take(count_max).map(|(_, group)| group.key.clone()).collect()
-    }
-
-    /// Bytes of both push-time families: what groups cost that hold nothing.
-    pub fn time_bytes(&self) -> usize {
-        [PUSH_TIME_NUMBER, FAILURE_TIME_NUMBER].iter().map(|number| self.families[*number].text.len()).sum()
     }
 }

@@ -1,0 +1,19 @@
+//! Requests → what is asked of the shards; what became of it → answers. Does no IO and knows no runtime.
+//!
+//! * [`route`] — paths and methods.
+//! * [`group`] — push paths → grouping keys.
+//! * [`push`] — bodies → pushes, outcomes → answers.
+//! * [`scrape`] — merging what cores hand over, content negotiation.
+//! * [`groups`] — the JSON API.
+//! * [`page`] — the web page.
+//! * [`answers`], [`body`] — headers, status codes, and what is sent.
+
+pub mod answers;
+pub mod body;
+pub mod group;
+pub mod groups;
+pub mod page;
+pub mod push;
+pub mod route;
+pub mod scrape;
+mod time;
