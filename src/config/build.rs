@@ -48,6 +48,19 @@ impl BuildInfo {
             ("version", self.version),
         ]
     }
+
+    /// The labels of `pushgateway_build_info`: the official ones, `goversion` among them because dashboards group by it.
+    pub fn labels(&self) -> [(&'static str, &'static str); 7] {
+        [
+            ("branch", self.branch),
+            ("goarch", self.arch),
+            ("goos", self.os),
+            ("goversion", self.compiler),
+            ("revision", self.revision),
+            ("tags", "unknown"),
+            ("version", self.version),
+        ]
+    }
 }
 
 /// What `--version` prints: the layout of the official program, because scripts cut the version out of its first line.

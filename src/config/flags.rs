@@ -18,6 +18,7 @@ use super::size::ByteSize;
     after_help = "Durations are written as 300ms, 30s, 5m or 1h30m, sizes as 65536, 64KiB or 64MiB. \
                   A switch can be negated: --no-web.enable-lifecycle.",
     override_usage = "sluicegate [<flags>]",
+    disable_help_flag = true,
     disable_version_flag = true,
     next_line_help = true
 )]
@@ -34,9 +35,8 @@ pub(super) struct Flags {
     pub runtime: RuntimeFlags,
     #[command(flatten)]
     pub log: LogFlags,
-    /// Show the version and leave.
-    #[arg(long, action = ArgAction::Version)]
-    version: Option<bool>,
+    #[command(flatten)]
+    help: HelpFlags,
 }
 
 #[derive(Debug, Args)]
@@ -49,16 +49,16 @@ pub(super) struct WebFlags {
     #[arg(long = "web.systemd-socket")]
     pub systemd_socket: bool,
     /// File that configures TLS and authentication. [not available yet]
-    #[arg(long = "web.config.file", value_name = "FILE", default_value = "")]
+    #[arg(long = "web.config.file", value_name = "FILE", default_value = "", hide_default_value = true)]
     pub config_file: String,
     /// Path under which metrics are exposed. Pushing stays at /metrics.
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics")]
     pub telemetry_path: String,
     /// URL under which the gateway is reached from outside.
-    #[arg(long = "web.external-url", value_name = "URL", default_value = "")]
+    #[arg(long = "web.external-url", value_name = "URL", default_value = "", hide_default_value = true)]
     pub external_url: String,
     /// Prefix of all paths. Without one, the path of the external URL.
-    #[arg(long = "web.route-prefix", value_name = "PREFIX", default_value = "")]
+    #[arg(long = "web.route-prefix", value_name = "PREFIX", default_value = "", hide_default_value = true)]
     pub route_prefix: String,
     /// Let PUT and POST to /-/quit end the program.
     #[arg(long = "web.enable-lifecycle")]
@@ -83,7 +83,7 @@ pub(super) struct PushFlags {
 #[command(next_help_heading = "Persistence")]
 pub(super) struct PersistenceFlags {
     /// File in which metrics outlive the program. Without one they live in memory alone. [not available yet]
-    #[arg(long = "persistence.file", value_name = "FILE", default_value = "")]
+    #[arg(long = "persistence.file", value_name = "FILE", default_value = "", hide_default_value = true)]
     pub file: String,
     /// The least time between two writes of the file.
     #[arg(long = "persistence.interval", value_name = "DURATION", default_value = "5m")]
@@ -105,13 +105,13 @@ pub(super) struct LimitFlags {
     /// How many connections may be open. Beyond it: 503.
     #[arg(long = "web.connections-max", value_name = "COUNT", default_value_t = 16384)]
     pub web_connections_max: usize,
-    /// How long a request's headers may take to arrive, and how long a connection may idle.
+    /// How long the head of a request may take to arrive. Beyond it: 408, or the connection is closed.
     #[arg(long = "web.head-timeout", value_name = "DURATION", default_value = "10s", value_parser = timeout)]
     pub web_head_timeout: GoDuration,
     /// How long a whole request may take to arrive. Beyond it: 408.
     #[arg(long = "web.request-timeout", value_name = "DURATION", default_value = "60s", value_parser = timeout)]
     pub web_request_timeout: GoDuration,
-    /// How long a client may take to read an answer.
+    /// How long a client may take to read an answer. Beyond it the connection is closed.
     #[arg(long = "web.response-timeout", value_name = "DURATION", default_value = "120s", value_parser = timeout)]
     pub web_response_timeout: GoDuration,
     /// How many scrapes may be answered at one time. Beyond it: 503.
@@ -139,6 +139,18 @@ pub(super) struct LogFlags {
     /// How log messages are written.
     #[arg(long = "log.format", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Logfmt)]
     pub format: LogFormat,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Help")]
+struct HelpFlags {
+    /// Show this help and leave.
+    // The short form for both: the long one repeats each value of a choice on a line of its own.
+    #[arg(short, long, action = ArgAction::HelpShort)]
+    help: Option<bool>,
+    /// Show the version and leave.
+    #[arg(long, action = ArgAction::Version)]
+    version: Option<bool>,
 }
 
 /// The least severity that is logged.

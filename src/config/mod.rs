@@ -31,7 +31,7 @@ use flags::Flags;
 pub struct Config {
     /// Where to listen; never empty.
     pub listen: Vec<ListenAddress>,
-    /// Prefix of all routes: empty, or with a slash in front and none behind.
+    /// Prefix of all routes, to be compared with decoded paths: empty, or with a slash in front and none behind.
     pub route_prefix: String,
     /// Prefix of the links on the web page, of the same form. It differs from `route_prefix` behind a proxy that rewrites paths.
     pub external_prefix: String,

@@ -1,7 +1,6 @@
 //! Rules of the flags, seen through [`Config`].
 
 use super::*;
-use clap::Arg;
 
 fn config(arguments: &[&str]) -> Result<Config, Stop> {
     Config::from_arguments(std::iter::once("sluicegate").chain(arguments.iter().copied()))
@@ -190,15 +189,33 @@ fn flags_are_shown_as_the_official_program_shows_them() {
 #[test]
 fn every_flag_is_shown() {
     let shown = meant(&[]).flags;
-    let typed: Vec<String> = flags::command()
-        .get_arguments()
-        .filter(|argument| !argument.is_hide_set())
-        .filter_map(Arg::get_long)
-        .filter(|name| !matches!(*name, "version" | "help"))
-        .map(str::to_owned)
-        .collect();
+    let mut typed = typed_flags();
+    typed.retain(|name| !matches!(name.as_str(), "version" | "help"));
     assert_eq!(shown.len(), typed.len());
     assert!(typed.iter().all(|name| shown.contains_key(name)));
+}
+
+/// The flags that are typed, by their long names.
+fn typed_flags() -> Vec<String> {
+    flags::command()
+        .get_arguments()
+        .filter(|argument| !argument.is_hide_set())
+        .filter_map(|argument| argument.get_long().map(str::to_owned))
+        .collect()
+}
+
+/// The table in the operator's guide is written by hand.
+#[test]
+fn every_flag_is_documented() {
+    let guide = include_str!("../../docs/operations.md");
+    let documented: Vec<&str> = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `--"))
+        .filter_map(|line| line.split(['`', ' ']).next())
+        .collect();
+    let typed = typed_flags();
+    assert!(typed.iter().all(|name| documented.contains(&name.as_str())), "{typed:?} {documented:?}");
+    assert!(documented.iter().all(|name| typed.iter().any(|typed| typed == name)), "{documented:?}");
 }
 
 #[test]

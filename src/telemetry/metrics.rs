@@ -86,8 +86,9 @@ impl Registry {
     }
 
     /// A series that is always 1 and whose labels say something.
-    pub fn set_info(&self, name: &'static str, labels: impl IntoIterator<Item = (&'static str, String)>) {
-        let labels: Vec<Label> = labels.into_iter().map(|(name, value)| Label::new(name, value)).collect();
+    pub fn set_info(&self, name: &'static str, labels: &[(&'static str, &str)]) {
+        let labels: Vec<Label> =
+            labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
         self.gauge(&Key::from_parts(name, labels)).set(1.0);
     }
 
@@ -379,7 +380,7 @@ mod tests {
     #[test]
     fn infos_are_one() {
         let registry = Registry::default();
-        registry.set_info(names::RUNTIME_INFO, [("driver", "epoll".to_owned()), ("cores", "2".to_owned())]);
+        registry.set_info(names::RUNTIME_INFO, &[("driver", "epoll"), ("cores", "2")]);
         let families = registry.gather();
         assert_eq!(families[0].samples, [single(vec![label("cores", "2"), label("driver", "epoll")], 1.0)]);
     }
