@@ -36,6 +36,30 @@ pub fn error(status: StatusCode, reason: &str) -> Answer {
     answer
 }
 
+/// Why a request is not answered as wished, on its way to [`Problem::into_answer`]: may cross threads, which bodies may not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The status code.
+    pub status: StatusCode,
+    /// The text, without its line feed.
+    pub reason: String,
+}
+
+impl Problem {
+    /// A problem of the client's request.
+    pub fn new(status: StatusCode, reason: impl std::fmt::Display) -> Self {
+        Self { status, reason: reason.to_string() }
+    }
+
+    /// The answer; with `Retry-After` where trying again may help.
+    pub fn into_answer(self) -> Answer {
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => busy(&self.reason),
+            status => error(status, &self.reason),
+        }
+    }
+}
+
 /// 503: what is asked for is at its limit.
 pub fn busy(reason: &str) -> Answer {
     let mut answer = error(StatusCode::SERVICE_UNAVAILABLE, reason);

@@ -1,7 +1,7 @@
 //! Pushes: a request's body → a [`Push`] for its home core; what became of it → an answer.
 
 use http::header::{CONTENT_ENCODING, HeaderMap};
-use http::{Response, StatusCode};
+use http::StatusCode;
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ use crate::shard::key::GroupingKey;
 use crate::shard::push::{Content, Mode, Outcome, Push};
 use crate::shard::{FAILURE_TIME, PUSH_TIME};
 
-use super::answers::{Answer, busy, empty, error};
+use super::answers::{Answer, Problem, empty, error};
 
 /// How much longer than a body its lines may be: the labels of the URL are repeated on each of them.
 const RENDERED_FACTOR: usize = 4;
@@ -43,14 +43,14 @@ pub fn is_encoded(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// 400 for a broken stream, 413 for one that gets too long.
-pub fn decode(headers: &HeaderMap, body: Bytes, rules: PushRules) -> Result<Bytes, Box<Answer>> {
+pub fn decode(headers: &HeaderMap, body: Bytes, rules: PushRules) -> Result<Bytes, Problem> {
     if !is_encoded(headers) {
         return Ok(body);
     }
     match gunzip(&body, rules.decoded_bytes_max()) {
         Ok(decoded) => Ok(decoded.into()),
-        Err(GunzipError::TooLarge { .. }) => Err(Box::new(too_large())),
-        Err(problem) => Err(Box::new(error(StatusCode::BAD_REQUEST, &problem.to_string()))),
+        Err(GunzipError::TooLarge { .. }) => Err(too_large()),
+        Err(problem) => Err(Problem::new(StatusCode::BAD_REQUEST, problem)),
     }
 }
 
@@ -58,9 +58,9 @@ pub fn decode(headers: &HeaderMap, body: Bytes, rules: PushRules) -> Result<Byte
 ///
 /// # Errors
 /// 400 with the line for what cannot be read; nothing is touched then.
-pub fn prepare(key: GroupingKey, mode: Mode, body: &[u8], rules: PushRules) -> Result<Push, Box<Answer>> {
-    let families = parse(body, NameRules::Legacy)
-        .map_err(|problem| Box::new(error(StatusCode::BAD_REQUEST, &problem.to_string())))?;
+pub fn prepare(key: GroupingKey, mode: Mode, body: &[u8], rules: PushRules) -> Result<Push, Problem> {
+    let families =
+        parse(body, NameRules::Legacy).map_err(|problem| Problem::new(StatusCode::BAD_REQUEST, problem))?;
     let bytes_max = rules.decoded_bytes_max().saturating_mul(RENDERED_FACTOR);
     let content = match render(&families, &key.labels(), bytes_max) {
         Ok(mut rendered) => {
@@ -69,7 +69,7 @@ pub fn prepare(key: GroupingKey, mode: Mode, body: &[u8], rules: PushRules) -> R
             Content::new(rendered)
         }
         Err(Inconsistency::Refused(reason)) => Content::Refused(reason),
-        Err(Inconsistency::TooLarge) => return Err(Box::new(too_large())),
+        Err(Inconsistency::TooLarge) => return Err(too_large()),
     };
     Ok(Push { key, mode, content })
 }
@@ -92,25 +92,12 @@ pub fn deleted() -> Answer {
     empty(StatusCode::ACCEPTED)
 }
 
-/// 413.
-pub fn too_large() -> Answer {
-    error(StatusCode::PAYLOAD_TOO_LARGE, "the pushed body is too large")
+/// The body is longer than allowed, as sent, as decoded or as rendered.
+pub fn too_large() -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the pushed body is too large")
 }
 
-/// 503: the queue of the group's home core is full.
-pub fn queue_full() -> Answer {
-    busy("too many pushes are waiting, try again")
-}
-
-/// 400, 408 or 413 for a body that did not come.
-pub fn no_body(status: StatusCode, reason: &str) -> Answer {
-    match status {
-        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-        _ => error(status, reason),
-    }
-}
-
-/// Whether an answer says that a push was refused; what is counted then.
-pub fn is_refusal(answer: &Response<super::body::Body>) -> bool {
-    answer.status().is_client_error()
+/// The queue of the group's home core is full.
+pub fn queue_full() -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many pushes are waiting, try again")
 }

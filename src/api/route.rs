@@ -80,7 +80,7 @@ const PUT: &[&str] = &["PUT"];
 const OPTIONS: &[&str] = &["OPTIONS"];
 
 impl Router {
-    /// `prefix` is empty or starts with a slash and does not end with one.
+    /// `prefix` is empty or starts with a slash and does not end with one. `telemetry_path` has it in front.
     pub fn new(prefix: &str, telemetry_path: &str, with_wipe: bool) -> Self {
         let pattern = |path: &str, tail, methods, target| Pattern {
             prefix: format!("{prefix}{path}"),
@@ -88,12 +88,11 @@ impl Router {
             methods,
             target,
         };
-        let telemetry_path = format!("/{}", telemetry_path.trim_start_matches('/'));
         let mut patterns = vec![
             pattern("/-/healthy", Tail::Nothing, GET, Target::Healthy),
             pattern("/-/ready", Tail::Nothing, GET, Target::Ready),
             pattern("/-/quit", Tail::Nothing, QUIT, Target::Quit),
-            pattern(&telemetry_path, Tail::Nothing, GET, Target::Metrics),
+            Pattern { prefix: telemetry_path.to_owned(), tail: Tail::Nothing, methods: GET, target: Target::Metrics },
             pattern("/metrics/job/", Tail::Value, PUSH, Target::Group(false)),
             pattern("/metrics/job@base64/", Tail::Value, PUSH, Target::Group(true)),
             pattern("/status", Tail::Nothing, GET, Target::Page),
@@ -310,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_prefix_moves_everything() {
-        let router = Router::new("/gw", "/scrape", false);
+        let router = Router::new("/gw", "/gw/scrape", false);
         let found = |target, rest: &str| Some(Routed::Found(target, rest.to_owned()));
         assert_eq!(router.route(&Method::GET, "/gw/scrape"), found(Target::Metrics, ""));
         assert_eq!(router.route(&Method::PUT, "/gw/metrics/job/a"), found(Target::Group(false), "a"));

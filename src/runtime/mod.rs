@@ -1,3 +1,193 @@
 //! The only place that knows monoio, threads, sockets, clocks and signals.
+//!
+//! * [`net`] — cores, sockets and HTTP/1.1.
+//! * [`mailbox`] — orders from core to core.
+//! * [`leases`] — who may add series to a family in which twins are possible.
+//! * [`home`] — one core's shard and what is asked of it.
+//! * [`workers`] — threads for long work.
+//! * [`collect`] — scrapes.
+//! * [`front`] — from a request to its answer.
 
+pub mod collect;
+pub mod front;
+pub mod home;
+pub mod leases;
+pub mod mailbox;
 pub mod net;
+pub mod workers;
+
+use std::fmt;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use event_listener::Event;
+
+use crate::api::push::PushRules;
+use crate::api::route::Router;
+use crate::api::scrape::kind_of;
+use crate::config::{Config, Driver};
+use crate::shard::registry::Registry;
+use crate::telemetry::http::HttpMetrics;
+use crate::telemetry::{self, names};
+
+use collect::CopiedUnits;
+use front::{Front, Shared};
+use home::{Home, now_seconds};
+use leases::Leases;
+use mailbox::Mailboxes;
+use net::cores::{Cores, DriverChoice, DriverInUse, available, raise_descriptor_limit};
+use net::limits::{Connections, Limits};
+use net::listen::Listeners;
+use net::serve::{Common, serve};
+use net::shutdown::Shutdown;
+use workers::Workers;
+
+/// Why the gateway cannot run, in words for the operator.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl StartError {
+    fn because(what: &str, why: impl fmt::Display) -> Self {
+        Self(format!("{what}: {why}"))
+    }
+}
+
+/// Runs the gateway until SIGTERM, SIGINT or `/-/quit`, then drains.
+///
+/// # Errors
+/// If an address is taken, a driver was demanded that cannot be had, or threads cannot be started.
+pub fn run(config: Config) -> Result<(), StartError> {
+    let started_seconds = now_seconds();
+    let build = config.build;
+    tracing::info!(version = build.version, revision = build.revision, "starting sluicegate");
+    let own_metrics = telemetry::metrics::install().map_err(|why| StartError::because("own metrics", why))?;
+    raise_descriptor_limit();
+
+    let count = config.cores.map_or_else(available, NonZero::get);
+    let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+    // Before the threads: whoever finds the port taken shall leave at once.
+    let listeners = Listeners::bind(&addresses, count).map_err(|why| StartError(why.to_string()))?;
+    let cores = Cores::start(count, choice(config.driver)).map_err(|why| StartError::because("cores", why))?;
+    let workers = Workers::start(count).map_err(|why| StartError::because("workers", why))?;
+    let shutdown = Shutdown::new();
+    shutdown.request_on_signals().map_err(|why| StartError::because("signals", why))?;
+
+    own_metrics.set_info(names::BUILD_INFO, &build.labels());
+    let driver = driver_name(cores.driver());
+    own_metrics.set_info(names::RUNTIME_INFO, &[("cores", &count.to_string()), ("driver", driver)]);
+    if let Some(reason) = cores.fallback() {
+        tracing::warn!(reason, "io_uring cannot be had, epoll does the network IO");
+    }
+    for address in listeners.addresses() {
+        tracing::info!(%address, cores = count, driver, store = "memory", "listening");
+    }
+
+    let own = names::own_families().iter().map(|family| (family.name, kind_of(family.kind), family.help));
+    let registry = Arc::new(Registry::new(own));
+    let (mailboxes, inboxes) = Mailboxes::new(count, config.limits.push_queue_max.map(NonZero::get));
+    let connections = Arc::new(Connections::default());
+    let common = Common {
+        limits: Arc::new(limits(&config)),
+        connections: connections.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let shared = Arc::new(Shared {
+        started_seconds,
+        router: Router::new(&config.route_prefix, &config.telemetry_path, config.admin_api),
+        rules: PushRules {
+            body_bytes_max: config.limits.push_body_bytes_max,
+            refusals_are_told: config.consistency_check,
+        },
+        config,
+        registry: registry.clone(),
+        mailboxes: mailboxes.clone(),
+        workers,
+        copied: Arc::new(CopiedUnits::default()),
+        scrapes: Arc::new(AtomicUsize::new(0)),
+        own_metrics,
+        http_metrics: HttpMetrics::new(),
+        connections,
+        shutdown,
+    });
+    let leases = Arc::new(Leases::default());
+    // Each core takes its own listeners and inbox out once.
+    let rooms: Vec<_> = listeners.into_cores().into_iter().zip(inboxes).map(Some).collect();
+    let rooms = Arc::new(Mutex::new(rooms));
+    let drained = Arc::new(Drained { serving: AtomicUsize::new(count), event: Event::new() });
+    cores.run(move |index| {
+        let core = index.0;
+        let room = rooms.lock().unwrap_or_else(PoisonError::into_inner)[core].take();
+        let home = Home::new(core, registry.clone(), leases.clone(), mailboxes.clone());
+        let front = Front::new(shared.clone(), home.clone(), core);
+        let (common, drained) = (common.clone(), drained.clone());
+        async move {
+            let Some((listeners, inbox)) = room else { return };
+            monoio::spawn(home.serve(inbox));
+            if let Err(why) = serve(listeners, front, common).await {
+                tracing::error!(core, error = %why, "cannot serve");
+                std::process::exit(1);
+            }
+            drained.all().await;
+        }
+    });
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Lets a core end only when all have drained: until then others may need the groups that live on it.
+struct Drained {
+    serving: AtomicUsize,
+    event: Event,
+}
+
+impl Drained {
+    async fn all(&self) {
+        let is_last = self.serving.fetch_sub(1, Ordering::SeqCst) == 1;
+        if is_last {
+            self.event.notify(usize::MAX);
+        }
+        loop {
+            let drained = self.event.listen();
+            if self.serving.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            drained.await;
+        }
+    }
+}
+
+fn choice(driver: Driver) -> DriverChoice {
+    match driver {
+        Driver::Auto => DriverChoice::Auto,
+        Driver::IoUring => DriverChoice::IoUring,
+        Driver::Epoll => DriverChoice::Epoll,
+    }
+}
+
+fn driver_name(driver: DriverInUse) -> &'static str {
+    match driver {
+        DriverInUse::IoUring => "io_uring",
+        DriverInUse::Epoll => "epoll",
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let limits = &config.limits;
+    Limits {
+        head_bytes_max: limits.web_head_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
+        connections_max: limits.web_connections_max.map(NonZero::get),
+        head_timeout: limits.web_head_timeout,
+        request_timeout: limits.web_request_timeout,
+        response_timeout: limits.web_response_timeout,
+        ..Limits::default()
+    }
+}

@@ -1,0 +1,424 @@
+//! From a request to its answer: asks `api` what is meant, the home cores to do it, and `api` for the answer.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_channel::oneshot;
+use futures_util::{Stream, StreamExt, stream};
+use http::header::HeaderMap;
+use http::{Method, Request, Response, StatusCode};
+
+use crate::api::answers::{self, Answer, Problem};
+use crate::api::body::Body;
+use crate::api::push::PushRules;
+use crate::api::route::{Routed, Router, Target};
+use crate::api::{group, groups, page, push, scrape};
+use crate::config::Config;
+use crate::shard::key::GroupingKey;
+use crate::shard::push::{Mode, Outcome, Push};
+use crate::shard::registry::Registry;
+use crate::shard::{Counts, GroupView};
+use crate::telemetry::http::{Handler, HttpMetrics};
+use crate::telemetry::{metrics::Registry as OwnMetrics, names};
+
+use super::collect::{CopiedUnits, ScrapePlace, collect, compress};
+use super::home::{Home, Order};
+use super::mailbox::Mailboxes;
+use super::net::body::{BodyError, RequestBody};
+use super::net::http::Service;
+use super::net::limits::Connections;
+use super::net::shutdown::Shutdown;
+use super::workers::Workers;
+
+/// Bodies above this are read on a worker, so that the core goes on serving.
+const CORE_BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// What all cores have in common.
+pub struct Shared {
+    /// What the operator asked for.
+    pub config: Config,
+    /// When the program started, in Unix seconds.
+    pub started_seconds: f64,
+    /// Paths.
+    pub router: Router,
+    /// How pushes are read.
+    pub rules: PushRules,
+    /// Names taken.
+    pub registry: Arc<Registry>,
+    /// Orders to cores.
+    pub mailboxes: Mailboxes,
+    /// Threads for long work.
+    pub workers: Workers,
+    /// Compressed small ranges.
+    pub copied: Arc<CopiedUnits>,
+    /// Scrapes being answered.
+    pub scrapes: Arc<AtomicUsize>,
+    /// The gateway's own metrics.
+    pub own_metrics: OwnMetrics,
+    /// Counts of requests.
+    pub http_metrics: HttpMetrics,
+    /// Counts of connections.
+    pub connections: Arc<Connections>,
+    /// The way to end the program.
+    pub shutdown: Shutdown,
+}
+
+/// Answers the requests of one core's connections.
+pub struct Front {
+    shared: Arc<Shared>,
+    home: Rc<Home>,
+    core: usize,
+}
+
+impl Service for Front {
+    type Body = Body;
+
+    async fn call(&self, request: Request<RequestBody>, _peer: SocketAddr) -> Response<Body> {
+        let begun = Instant::now();
+        let (parts, body) = request.into_parts();
+        let raw_path = parts.uri.path();
+        let routed = self.shared.router.route(&parts.method, raw_path);
+        let head_bytes = head_bytes(&parts.method, raw_path, &parts.headers);
+        let is_api = self.shared.router.is_api(raw_path);
+
+        // Encoded bodies are decoded before anything else, on every path but the API's, whether or not the path wants one.
+        let mut body = Some(body);
+        let mut decoded = Ok(Bytes::new());
+        if !is_api && push::is_encoded(&parts.headers) {
+            decoded = self.read(&parts.headers, body.take()).await;
+        }
+        let target = match &routed {
+            Some(Routed::Found(target, _)) => Some(*target),
+            _ => None,
+        };
+        if target.is_some_and(|target| matches!(target, Target::Group(_))) && body.is_some() {
+            decoded = self.read(&parts.headers, body.take()).await;
+        }
+        let (answer, pushed_bytes) = match decoded {
+            Err(problem) => (problem.into_answer(), None),
+            Ok(bytes) => {
+                let length = bytes.len() as u64;
+                (self.answer(&parts.method, raw_path, &parts.headers, routed, bytes).await, Some(length))
+            }
+        };
+        self.count(target, &parts.method, &answer, begun, head_bytes + pushed_bytes.unwrap_or(0));
+        answer
+    }
+}
+
+impl Front {
+    /// The front of one core.
+    pub fn new(shared: Arc<Shared>, home: Rc<Home>, core: usize) -> Rc<Self> {
+        Rc::new(Self { shared, home, core })
+    }
+
+    async fn answer(
+        &self,
+        method: &Method,
+        raw_path: &str,
+        headers: &HeaderMap,
+        routed: Option<Routed>,
+        body: Bytes,
+    ) -> Answer {
+        let (target, rest) = match routed {
+            None => return answers::error(StatusCode::BAD_REQUEST, "the path is not valid percent-encoding"),
+            Some(Routed::Found(target, rest)) => (target, rest),
+            Some(Routed::Redirect(to)) => return answers::redirect(method, &to),
+            Some(Routed::NotAllowed(methods)) => return answers::not_allowed(&methods),
+            Some(Routed::Options(methods)) => return answers::options(&methods),
+            Some(Routed::NotFound) => return answers::not_found(),
+        };
+        match target {
+            Target::Healthy | Target::Ready => answers::text(StatusCode::OK, "OK"),
+            Target::Quit => self.quit(method),
+            Target::Metrics => self.scrape(headers).await,
+            Target::Group(is_base64) => self.group(method, raw_path, &rest, is_base64, body).await,
+            Target::Page => self.page(),
+            Target::Static => answers::not_found(),
+            Target::ApiStatus => groups::status(&self.shared.config, self.shared.started_seconds),
+            Target::ApiMetrics => self.groups(),
+            Target::Wipe => self.wipe().await,
+            Target::ApiOptions => groups::options(),
+        }
+    }
+
+    /// Reads and decodes a whole body.
+    async fn read(&self, headers: &HeaderMap, body: Option<RequestBody>) -> Result<Bytes, Problem> {
+        let Some(body) = body else { return Ok(Bytes::new()) };
+        let rules = self.shared.rules;
+        let encoded = body.collect(rules.body_bytes_max).await.map_err(|problem| {
+            match problem {
+                BodyError::TooLarge => push::too_large(),
+                BodyError::TimedOut => Problem::new(StatusCode::REQUEST_TIMEOUT, problem),
+                BodyError::Broken(_) => Problem::new(StatusCode::BAD_REQUEST, problem),
+            }
+        })?;
+        if !push::is_encoded(headers) {
+            return Ok(encoded);
+        }
+        if encoded.len() <= CORE_BODY_BYTES_MAX / 8 {
+            return push::decode(headers, encoded, rules);
+        }
+        let headers = headers.clone();
+        let decoded = self.shared.workers.run(move |_| push::decode(&headers, encoded, rules));
+        decoded.await.unwrap_or_else(|| Err(failed()))
+    }
+
+    /// PUT, POST and DELETE of a group.
+    async fn group(&self, method: &Method, raw_path: &str, rest: &str, is_base64: bool, body: Bytes) -> Answer {
+        let key = match group::grouping_key(rest, is_base64, raw_path) {
+            Ok(key) => key,
+            Err(reason) => return answers::error(StatusCode::BAD_REQUEST, &reason),
+        };
+        if method == Method::DELETE {
+            return match self.command(key.clone(), |place, answer| Order::Delete(key, place, answer)).await {
+                Ok(_) => push::deleted(),
+                Err(problem) => problem.into_answer(),
+            };
+        }
+        let mode = if method == Method::PUT { Mode::Replace } else { Mode::Merge };
+        let prepared = match self.prepare(key, mode, body).await {
+            Ok(prepared) => prepared,
+            Err(problem) => return problem.into_answer(),
+        };
+        let key = prepared.key.clone();
+        let prepared = Arc::new(prepared);
+        match self.command(key, |place, answer| Order::Push(prepared, place, answer)).await {
+            Ok(outcome) => {
+                self.count_refusal(&outcome);
+                push::answer(&outcome, self.shared.rules)
+            }
+            Err(problem) => problem.into_answer(),
+        }
+    }
+
+    /// Parses and renders a body; a long one on a worker.
+    async fn prepare(&self, key: GroupingKey, mode: Mode, body: Bytes) -> Result<Push, Problem> {
+        let rules = self.shared.rules;
+        if body.len() <= CORE_BODY_BYTES_MAX {
+            return push::prepare(key, mode, &body, rules);
+        }
+        let prepared = self.shared.workers.run(move |_| push::prepare(key, mode, &body, rules));
+        prepared.await.unwrap_or_else(|| Err(failed()))
+    }
+
+    /// Sends a command to the home core of a group and waits for its outcome.
+    async fn command<O>(&self, key: GroupingKey, order: O) -> Result<Outcome, Problem>
+    where
+        O: FnOnce(super::mailbox::Place, oneshot::Sender<Outcome>) -> Order,
+    {
+        let mailboxes = &self.shared.mailboxes;
+        let core = key.home(mailboxes.cores());
+        let Some(place) = mailboxes.place(core) else {
+            metrics::counter!(names::PUSH_REFUSALS, "reason" => "queue_full").increment(1);
+            return Err(push::queue_full());
+        };
+        let (answer, told) = oneshot::channel();
+        let order = order(place, answer);
+        match core == self.core {
+            true => self.home.obey(order),
+            false => mailboxes.order(core, order),
+        }
+        told.await.map_err(|_| ending())
+    }
+
+    async fn scrape(&self, headers: &HeaderMap) -> Answer {
+        let shared = &self.shared;
+        let begun = Instant::now();
+        let places_max = shared.config.limits.web_scrapes_max.map(std::num::NonZero::get);
+        let Some(place) = ScrapePlace::take(&shared.scrapes, places_max) else {
+            metrics::counter!(names::SCRAPES_REFUSED).increment(1);
+            return scrape::too_many();
+        };
+        let Some(cores) = collect(&shared.registry, &shared.mailboxes).await else {
+            return ending().into_answer();
+        };
+        let (handed, counts): (Vec<_>, Vec<_>) = cores.into_iter().unzip();
+        self.set_gauges(&counts);
+        let own = crate::telemetry::gather(&shared.own_metrics);
+        let units = scrape::merge(&handed, &own);
+        drop(handed);
+        let is_gzip = scrape::accepts_gzip(headers);
+        let mut answer = match is_gzip {
+            false => scrape::answer(units.into_iter().map(scrape::Unit::into_bytes), false),
+            true => match compress(units, &shared.workers, &shared.copied).await {
+                Some(pieces) => scrape::answer(pieces, true),
+                None => return failed().into_answer(),
+            },
+        };
+        let encoding = if is_gzip { "gzip" } else { "identity" };
+        let bytes = answer.body().len().unwrap_or_default();
+        metrics::histogram!(names::SCRAPE_SIZE, "encoding" => encoding).record(bytes as f64);
+        answer.body_mut().guard(ScrapeEnd { _place: place, begun, encoding });
+        answer
+    }
+
+    /// Brings the gauges that are counted elsewhere up to date.
+    fn set_gauges(&self, counts: &[Counts]) {
+        let shared = &self.shared;
+        for (core, counts) in counts.iter().enumerate() {
+            let label = core.to_string();
+            metrics::gauge!(names::GROUPS, "core" => label.clone()).set(counts.groups as f64);
+            metrics::gauge!(names::SERIES, "core" => label.clone()).set(counts.series as f64);
+            metrics::gauge!(names::SEGMENTS, "core" => label.clone()).set(counts.segments as f64);
+            metrics::gauge!(names::SEGMENT_BYTES, "core" => label.clone()).set(counts.bytes as f64);
+            metrics::gauge!(names::MAILBOX_PUSHES, "core" => label).set(shared.mailboxes.waiting(core) as f64);
+        }
+        let connections = &shared.connections;
+        metrics::gauge!(names::CONNECTIONS).set(connections.current() as f64);
+        metrics::counter!(names::CONNECTIONS_REFUSED).absolute(connections.refused());
+        metrics::gauge!(names::SCRAPES).set(shared.scrapes.load(std::sync::atomic::Ordering::Relaxed) as f64);
+    }
+
+    /// Asks one core after the other for its groups, some at a time, while the client takes them.
+    fn all_groups(&self) -> impl Stream<Item = Vec<GroupView>> + 'static {
+        let mailboxes = self.shared.mailboxes.clone();
+        stream::unfold((0, Some(0)), move |(core, from)| {
+            let mailboxes = mailboxes.clone();
+            async move {
+                let (core, from) = match from {
+                    Some(from) => (core, from),
+                    None => (core + 1, 0),
+                };
+                if core >= mailboxes.cores() {
+                    return None;
+                }
+                let (answer, told) = oneshot::channel();
+                mailboxes.order(core, Order::Groups(from, answer));
+                let (views, next) = told.await.ok()?;
+                Some((views, (core, next)))
+            }
+        })
+    }
+
+    fn groups(&self) -> Answer {
+        let mut is_first = true;
+        let groups = self.all_groups().map(move |views| {
+            let mut chunk = Vec::new();
+            for view in &views {
+                if !std::mem::replace(&mut is_first, false) {
+                    chunk.push(b',');
+                }
+                chunk.extend_from_slice(&groups::group(view));
+            }
+            Bytes::from(chunk)
+        });
+        groups::json(Body::stream(framed(
+            Bytes::from_static(groups::GROUPS_START),
+            groups,
+            Bytes::from_static(groups::GROUPS_END),
+        )))
+    }
+
+    fn page(&self) -> Answer {
+        let config = &self.shared.config;
+        let rows = self.all_groups().map(|views| {
+            let rows: Vec<Bytes> = views.iter().map(page::group).collect();
+            Bytes::from(rows.concat())
+        });
+        page::answer(Body::stream(framed(page::start(config), rows, page::end(config))))
+    }
+
+    async fn wipe(&self) -> Answer {
+        let mailboxes = &self.shared.mailboxes;
+        let told: Vec<_> = (0..mailboxes.cores())
+            .map(|core| {
+                let (answer, told) = oneshot::channel();
+                mailboxes.order(core, Order::Wipe(answer));
+                told
+            })
+            .collect();
+        for told in told {
+            if told.await.is_err() {
+                return ending().into_answer();
+            }
+        }
+        push::deleted()
+    }
+
+    fn quit(&self, method: &Method) -> Answer {
+        if method == Method::GET {
+            return answers::text(StatusCode::METHOD_NOT_ALLOWED, "Only POST or PUT requests allowed.");
+        }
+        if !self.shared.config.lifecycle {
+            return answers::text(StatusCode::FORBIDDEN, "Lifecycle API is not enabled.");
+        }
+        tracing::info!("termination was asked for by request");
+        self.shared.shutdown.request();
+        answers::text(StatusCode::OK, "Requesting termination... Goodbye!")
+    }
+
+    fn count(&self, target: Option<Target>, method: &Method, answer: &Answer, begun: Instant, bytes: u64) {
+        let handler = match target {
+            Some(Target::Group(_)) if method == Method::DELETE => Handler::Delete,
+            Some(Target::Group(_)) => Handler::Push,
+            Some(Target::Healthy) => Handler::Healthy,
+            Some(Target::Ready) => Handler::Ready,
+            Some(Target::Page) => Handler::Status,
+            Some(Target::Static) => Handler::Static,
+            Some(Target::Wipe) => Handler::Wipe,
+            Some(Target::ApiStatus) => Handler::ApiStatus,
+            Some(Target::ApiMetrics) => Handler::ApiMetrics,
+            Some(Target::ApiOptions) => Handler::ApiOptions,
+            // As in the official program.
+            Some(Target::Metrics | Target::Quit) | None => return,
+        };
+        let metrics = &self.shared.http_metrics;
+        metrics.observe(handler, method.as_str(), answer.status().as_u16());
+        if handler == Handler::Push {
+            metrics.observe_push(method.as_str(), begun.elapsed().as_secs_f64(), bytes);
+        }
+    }
+
+    fn count_refusal(&self, outcome: &Outcome) {
+        let reason = match outcome {
+            Outcome::Done => return,
+            Outcome::Refused(_) => "inconsistent",
+            Outcome::NotAdmitted(_) => "not_admitted",
+        };
+        metrics::counter!(names::PUSH_REFUSALS, "reason" => reason).increment(1);
+    }
+}
+
+/// Ends with the body of a scrape's answer: sent, or given up.
+struct ScrapeEnd {
+    _place: ScrapePlace,
+    begun: Instant,
+    encoding: &'static str,
+}
+
+impl Drop for ScrapeEnd {
+    fn drop(&mut self) {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        metrics::histogram!(names::SCRAPE_DURATION, "encoding" => self.encoding).record(seconds);
+    }
+}
+
+fn framed(
+    start: Bytes,
+    middle: impl Stream<Item = Bytes> + 'static,
+    end: Bytes,
+) -> impl Stream<Item = Bytes> + 'static {
+    stream::iter([start]).chain(middle).chain(stream::iter([end])).filter(|chunk| {
+        let keep = !chunk.is_empty();
+        async move { keep }
+    })
+}
+
+/// The size of a request's head, about as the official program counts it.
+fn head_bytes(method: &Method, path: &str, headers: &HeaderMap) -> u64 {
+    let headers: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    (method.as_str().len() + path.len() + "HTTP/1.1".len() + headers) as u64
+}
+
+fn failed() -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error, see the log")
+}
+
+fn ending() -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is shutting down")
+}

@@ -1,0 +1,255 @@
+//! One core's shard and everything that is asked of it, by its own connections and by other cores.
+//!
+//! The shard stands behind an asynchronous lock that is held while a command's text is changed in slices: the core goes on
+//! serving its connections between two slices, but nobody sees half a push. What cannot be done at once goes on in a
+//! task of its own, so that a client who leaves does not leave a command half done.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use async_lock::{Mutex, MutexGuardArc};
+use futures_channel::oneshot;
+use futures_util::StreamExt;
+
+use crate::shard::key::GroupingKey;
+use crate::shard::push::{Outcome, Push};
+use crate::shard::registry::{Moment, Registry};
+use crate::shard::{Attempt, Counts, GroupView, Handed, Lookup, Shard, Tries, TwinAnswer, Work};
+
+use super::leases::{Lease, Leases};
+use super::mailbox::{Inbox, Mailboxes, Place};
+
+/// Text changed at one go; about a quarter of a millisecond.
+const SLICE_BYTES: usize = 1 << 20;
+/// Text of groups that is copied out at one go, for the API.
+const PAGE_BYTES: usize = 64 * 1024;
+/// Groups deleted at one go by a wipe.
+const WIPE_KEYS: usize = 256;
+
+/// What is asked of a core.
+#[derive(Debug)]
+pub enum Order {
+    /// Applies a push.
+    Push(Arc<Push>, Place, oneshot::Sender<Outcome>),
+    /// Deletes a group.
+    Delete(GroupingKey, Place, oneshot::Sender<Outcome>),
+    /// Deletes all groups.
+    Wipe(oneshot::Sender<()>),
+    /// Hands over what there is to scrape.
+    Collect(oneshot::Sender<(Vec<Handed>, Counts)>),
+    /// Copies some groups out, from a place on.
+    Groups(u32, oneshot::Sender<(Vec<GroupView>, Option<u32>)>),
+    /// Looks whether groups here hold these series.
+    LookUp(Vec<Lookup>, oneshot::Sender<TwinAnswer>),
+}
+
+/// Who waits for a command: its place in the mailbox, given back with the answer.
+pub struct Reply {
+    place: Place,
+    answer: oneshot::Sender<Outcome>,
+}
+
+impl Reply {
+    fn send(self, outcome: Outcome) {
+        drop(self.place);
+        // A client that left does not wait any more.
+        let _ = self.answer.send(outcome);
+    }
+}
+
+/// A core's shard with what it needs of the others.
+pub struct Home {
+    core: usize,
+    shard: Arc<Mutex<Shard>>,
+    registry: Arc<Registry>,
+    leases: Arc<Leases>,
+    mailboxes: Mailboxes,
+}
+
+type ShardGuard = MutexGuardArc<Shard>;
+
+impl Home {
+    /// An empty shard on this core.
+    pub fn new(core: usize, registry: Arc<Registry>, leases: Arc<Leases>, mailboxes: Mailboxes) -> Rc<Self> {
+        let shard = Arc::new(Mutex::new(Shard::new(core as u32, registry.clone())));
+        Rc::new(Self { core, shard, registry, leases, mailboxes })
+    }
+
+    /// Does what other cores order, until nobody can order any more.
+    pub async fn serve(self: Rc<Self>, mut inbox: Inbox) {
+        while let Some(order) = inbox.next().await {
+            self.obey(order);
+        }
+    }
+
+    /// Does an order at once where that is possible, else in a task.
+    pub fn obey(self: &Rc<Self>, order: Order) {
+        match order {
+            Order::Push(push, place, answer) => self.push(push, Reply { place, answer }),
+            Order::Delete(key, place, answer) => {
+                let reply = Reply { place, answer };
+                self.with_shard(move |mut shard| {
+                    let work = shard.delete(&key);
+                    carry_out(shard, work, reply);
+                });
+            }
+            Order::Wipe(answer) => self.with_shard(move |shard| {
+                monoio::spawn(async move {
+                    wipe(shard).await;
+                    let _ = answer.send(());
+                });
+            }),
+            Order::Collect(answer) => self.with_shard(move |shard| {
+                let _ = answer.send((shard.hand_over(), shard.counts()));
+            }),
+            Order::Groups(from, answer) => self.with_shard(move |shard| {
+                let _ = answer.send(shard.groups(from, PAGE_BYTES));
+            }),
+            Order::LookUp(lookups, answer) => self.with_shard(move |mut shard| {
+                let _ = answer.send(shard.answer(&lookups));
+            }),
+        }
+    }
+
+    /// Does something with the shard as soon as it is whole: now, if no command is half done.
+    fn with_shard(&self, with: impl FnOnce(ShardGuard) + 'static) {
+        match self.shard.try_lock_arc() {
+            Some(shard) => with(shard),
+            None => {
+                let shard = self.shard.clone();
+                monoio::spawn(async move { with(shard.lock_arc().await) });
+            }
+        }
+    }
+
+    fn push(self: &Rc<Self>, push: Arc<Push>, reply: Reply) {
+        let mut tries = Tries::default();
+        let first = match self.shard.try_lock_arc() {
+            Some(mut shard) => match shard.attempt(&push, &mut tries, now_seconds()) {
+                Attempt::Begun(work) => return carry_out(shard, work, reply),
+                hindered => Some(hindered),
+            },
+            None => None,
+        };
+        monoio::spawn(self.clone().keep_trying(push, tries, first, reply));
+    }
+
+    /// Tries a push until it is applied or refused. What hinders it ends soon: collections end, leases are given back.
+    async fn keep_trying(
+        self: Rc<Self>,
+        push: Arc<Push>,
+        mut tries: Tries,
+        mut hindered: Option<Attempt>,
+        reply: Reply,
+    ) {
+        let mut leases: Vec<Lease> = Vec::new();
+        loop {
+            match hindered.take() {
+                None => {}
+                Some(Attempt::Wait(moment)) => self.past(moment).await,
+                Some(Attempt::LookUp(families)) => {
+                    tries.looked_up.clear();
+                    // All given back first: leases are only ever taken in name order.
+                    leases.clear();
+                    leases = self.leases.take(&families).await;
+                    if let Err(reason) = self.look_up(&push, &families).await {
+                        let mut shard = self.shard.lock_arc().await;
+                        let work = shard.reject(&push, &mut tries, reason, now_seconds());
+                        return carry_out(shard, work, reply);
+                    }
+                    tries.looked_up = families;
+                }
+                Some(Attempt::Begun(_)) => unreachable!("what is begun is carried out below"),
+            }
+            let mut shard = self.shard.lock_arc().await;
+            match shard.attempt(&push, &mut tries, now_seconds()) {
+                // The text is whole before the leases are given back: carry_out holds the lock until then, and who gets a
+                // lease next looks by way of that lock.
+                Attempt::Begun(work) => return carry_out(shard, work, reply),
+                again => hindered = Some(again),
+            }
+        }
+    }
+
+    /// Looks for twins of a push's series in other groups, wherever they live.
+    async fn look_up(&self, push: &Push, families: &[Arc<str>]) -> Result<(), String> {
+        let lookups = self.shard.lock_arc().await.lookups(push, families);
+        let mut by_core: Vec<Vec<Lookup>> = vec![Vec::new(); self.mailboxes.cores()];
+        for lookup in lookups {
+            by_core[lookup.key.home(self.mailboxes.cores())].push(lookup);
+        }
+        for (core, lookups) in by_core.into_iter().enumerate().filter(|(_, lookups)| !lookups.is_empty()) {
+            loop {
+                let answer = match core == self.core {
+                    true => self.shard.lock_arc().await.answer(&lookups),
+                    false => {
+                        let (answer, told) = oneshot::channel();
+                        self.mailboxes.order(core, Order::LookUp(lookups.clone(), answer));
+                        told.await.map_err(|_| "the gateway is shutting down".to_owned())?
+                    }
+                };
+                match answer {
+                    TwinAnswer::Free => break,
+                    TwinAnswer::Taken(reason) => return Err(reason),
+                    TwinAnswer::Retired(moment) => self.past(moment).await,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every collection that began at or before a moment has ended.
+    async fn past(&self, moment: Moment) {
+        loop {
+            let ended = self.registry.collection_ended.listen();
+            if self.registry.is_past(moment) {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+/// Changes the text of a command that is begun, then answers. The lock is kept until the text is whole.
+fn carry_out(mut shard: ShardGuard, mut work: Work, reply: Reply) {
+    if shard.step(&mut work, SLICE_BYTES) {
+        drop(shard);
+        return reply.send(work.outcome);
+    }
+    monoio::spawn(async move {
+        finish(&mut shard, &mut work).await;
+        drop(shard);
+        reply.send(work.outcome);
+    });
+}
+
+async fn finish(shard: &mut Shard, work: &mut Work) {
+    while !shard.step(work, SLICE_BYTES) {
+        breathe().await;
+    }
+}
+
+async fn wipe(mut shard: ShardGuard) {
+    loop {
+        let keys = shard.some_keys(WIPE_KEYS);
+        if keys.is_empty() {
+            return;
+        }
+        for key in keys {
+            let mut work = shard.delete(&GroupingKey::from_text(key));
+            finish(&mut shard, &mut work).await;
+        }
+        breathe().await;
+    }
+}
+
+/// Lets the core serve its connections.
+async fn breathe() {
+    monoio::spawn(async {}).await;
+}
+
+/// The time of day in Unix seconds.
+pub fn now_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
