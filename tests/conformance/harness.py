@@ -16,7 +16,7 @@ from model import Exited, Restart, Run
 from wire import ExpositionError, parse_delimited, parse_text
 
 # Families of the gateway itself: their content belongs to each implementation.
-OWN_PREFIXES = ("go_", "process_", "pushgateway_", "promhttp_")
+OWN_PREFIXES = ("go_", "process_", "pushgateway_", "promhttp_", "sluicegate_")
 TIMES = ("push_time_seconds", "push_failure_time_seconds")
 PAUSE_AFTER_WRITE = 0.0025  # keeps the times of two writes apart, see Clock
 PAUSE_AFTER_ASYNC = 0.02    # "202 Accepted" means that the change comes a little later
