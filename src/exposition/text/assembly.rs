@@ -417,7 +417,7 @@ impl<'a> Assembly<'a> {
         let Self { mut families, mut metrics, labels, mut points, .. } = self;
         self.point_runs.gather(&mut points, |metric, span| match &mut metrics[metric as usize].value {
             Value::Summary { quantiles: points, .. } | Value::Histogram { buckets: points, .. } => {
-                *points = span
+                *points = span;
             }
             Value::Single(_) => {}
         });

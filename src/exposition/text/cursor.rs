@@ -115,14 +115,11 @@ impl<'a> Cursor<'a> {
             return Ok(Token::Plain(plain));
         }
         self.pos += 1;
-        let quoted = self.quoted(what)?;
         if plain.is_empty() {
-            return Ok(quoted);
+            return self.quoted(what);
         }
         // Half a name in quotes is an accident, but one that official accepts.
-        let mut both = self.body[plain].to_vec();
-        both.extend_from_slice(self.bytes(&quoted));
-        Ok(Token::Resolved(both))
+        self.quoted_behind(self.body[plain].to_vec(), what)
     }
 
     /// What stands up to the closing quote; the opening one was read. `what` is for the error.
@@ -134,12 +131,12 @@ impl<'a> Cursor<'a> {
             self.pos = stop + 1;
             return Ok(Token::Plain(start..stop));
         }
-        self.quoted_with_escapes(what)
+        self.quoted_behind(Vec::new(), what)
     }
 
+    /// What stands up to the closing quote, with its escapes resolved, behind what was read before.
     #[cold]
-    fn quoted_with_escapes(&mut self, what: &str) -> Result<Token, ParseError> {
-        let mut out = Vec::new();
+    fn quoted_behind(&mut self, mut out: Vec<u8>, what: &str) -> Result<Token, ParseError> {
         loop {
             let run = quoted_len(self.rest());
             out.extend_from_slice(&self.rest()[..run]);
@@ -155,7 +152,9 @@ impl<'a> Cursor<'a> {
                     self.pos += 1;
                 }
                 _ => {
-                    return Err(self.unexpected(format!("{what} {} contains unescaped new-line", quote(&out))));
+                    return Err(
+                        self.unexpected(format!("{what} {} contains unescaped new-line", quote(&out)))
+                    );
                 }
             }
         }
