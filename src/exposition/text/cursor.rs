@@ -99,11 +99,23 @@ impl<'a> Cursor<'a> {
     }
 
     /// The bytes up to the next LF, which must be there and is stepped over.
-    pub(super) fn rest_of_line(&mut self) -> Result<Range<usize>, ParseError> {
-        let start = self.pos;
-        let length = memchr(b'\n', self.rest()).ok_or_else(|| self.cut_off())?;
+    pub(super) fn rest_of_line(&mut self) -> Result<&'a [u8], ParseError> {
+        let rest = self.rest();
+        let length = memchr(b'\n', rest).ok_or_else(|| self.cut_off())?;
         self.pos += length + 1;
-        Ok(start..start + length)
+        Ok(&rest[..length])
+    }
+
+    /// Steps over a name without quotes, the usual kind. `None`, and no step, if there is no such name.
+    #[inline]
+    pub(super) fn plain_name(&mut self, alphabet: Alphabet) -> Option<&'a str> {
+        let end = self.pos + names::prefix_len(self.rest(), alphabet);
+        if end == self.pos || self.body.get(end) == Some(&b'"') {
+            return None;
+        }
+        let name = self.slice(self.pos..end)?;
+        self.pos = end;
+        Some(name)
     }
 
     /// A name: characters of the alphabet, or in quotes any, or the one and then the other. Empty if none is there.
@@ -206,25 +218,29 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// A part of the body as text, if it is UTF-8. Tokens begin and end beside ASCII characters, hence never within a
+    /// character.
+    #[inline]
+    fn slice(&self, range: Range<usize>) -> Option<&'a str> {
+        match self.text {
+            Some(text) => text.get(range),
+            None => str::from_utf8(&self.body[range]).ok(),
+        }
+    }
+
     /// The token as text; its bytes if it is not UTF-8.
     #[inline]
     pub(super) fn text(&self, token: Token) -> Result<Cow<'a, str>, Cow<'a, [u8]>> {
         match token {
-            // Tokens begin and end beside ASCII characters, hence never within a character.
-            Token::Plain(range) => match self.text.and_then(|text| text.get(range.clone())) {
+            Token::Plain(range) => match self.slice(range.clone()) {
                 Some(text) => Ok(Cow::Borrowed(text)),
-                None => text_of_bytes(&self.body[range]),
+                None => Err(Cow::Borrowed(&self.body[range])),
             },
             Token::Resolved(bytes) => {
                 String::from_utf8(bytes).map(Cow::Owned).map_err(|error| Cow::Owned(error.into_bytes()))
             }
         }
     }
-}
-
-#[cold]
-fn text_of_bytes(bytes: &[u8]) -> Result<Cow<'_, str>, Cow<'_, [u8]>> {
-    str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| Cow::Borrowed(bytes))
 }
 
 /// What an escape stands for.

@@ -6,7 +6,7 @@ use super::assembly::{Assembly, Role};
 use super::cursor::{Cursor, Token};
 use super::error::{ParseError, quote, quote_byte};
 use crate::exposition::model::{Families, Label, MetricType};
-use crate::exposition::names::{LABEL, METRIC, NameRules};
+use crate::exposition::names::{Alphabet, LABEL, METRIC, NameRules};
 use crate::exposition::number;
 
 /// Reads a body line by line into an [`Assembly`].
@@ -15,6 +15,20 @@ pub(super) struct Parser<'a> {
     assembly: Assembly<'a>,
     rules: NameRules,
 }
+
+/// A name as it was read. Without quotes it keeps to the alphabet by the way it was read.
+enum Name<'a> {
+    Plain(&'a str),
+    Quoted(Token),
+}
+
+enum Keyword {
+    Help,
+    Type,
+}
+
+/// The label under which Prometheus keeps a metric's name.
+const RESERVED_LABEL: &str = "__name__";
 
 impl<'a> Parser<'a> {
     pub(super) fn new(body: &'a [u8], rules: NameRules) -> Self {
@@ -38,17 +52,14 @@ impl<'a> Parser<'a> {
     }
 
     fn comment(&mut self) -> Result<(), ParseError> {
-        self.cursor.skip_blanks();
-        let keyword = self.cursor.word()?;
-        if keyword != b"HELP" && keyword != b"TYPE" {
-            self.cursor.rest_of_line()?;
+        let Some(keyword) = self.keyword()? else {
             return Ok(());
-        }
+        };
         self.cursor.skip_blanks();
         let known = self.known_family();
         let name = match known {
             Some(_) => None,
-            None => Some(self.cursor.name(METRIC, "metric name")?),
+            None => Some(self.name(METRIC, "metric name")?),
         };
         // A line that ends early says nothing; right behind the name it does not even name a family.
         if self.cursor.eat(b'\n') {
@@ -63,14 +74,38 @@ impl<'a> Parser<'a> {
             (None, None) => unreachable!("a name is read where none is known"),
         };
         self.cursor.skip_blanks();
-        match (self.cursor.peek(), keyword) {
-            (b'\n', _) => {
-                self.cursor.pos += 1;
-                Ok(())
+        if self.cursor.eat(b'\n') {
+            return Ok(());
+        }
+        if self.cursor.at_end() {
+            return Err(self.cursor.cut_off());
+        }
+        match keyword {
+            Keyword::Help => self.help(family),
+            Keyword::Type => self.metric_type(family),
+        }
+    }
+
+    /// The first word of a comment. If it is none of the two, the whole line is stepped over.
+    #[inline]
+    fn keyword(&mut self) -> Result<Option<Keyword>, ParseError> {
+        let usual = match self.cursor.rest() {
+            [b' ', b'T', b'Y', b'P', b'E', b' ', ..] => Some(Keyword::Type),
+            [b' ', b'H', b'E', b'L', b'P', b' ', ..] => Some(Keyword::Help),
+            _ => None,
+        };
+        if usual.is_some() {
+            self.cursor.pos += 5;
+            return Ok(usual);
+        }
+        self.cursor.skip_blanks();
+        match self.cursor.word()? {
+            b"HELP" => Ok(Some(Keyword::Help)),
+            b"TYPE" => Ok(Some(Keyword::Type)),
+            _ => {
+                self.cursor.rest_of_line()?;
+                Ok(None)
             }
-            _ if self.cursor.at_end() => Err(self.cursor.cut_off()),
-            (_, b"HELP") => self.help(family),
-            _ => self.metric_type(family),
         }
     }
 
@@ -91,11 +126,11 @@ impl<'a> Parser<'a> {
                 .cursor
                 .error(format!("second TYPE line for metric name {name}, or TYPE reported after samples")));
         }
-        let word = Token::Plain(self.cursor.rest_of_line()?);
-        let word = without_backslashes(self.cursor.bytes(&word));
-        let Some(kind) = type_of_word(&word) else {
-            return Err(self.cursor.error(format!("unknown metric type {}", quote(&word))));
-        };
+        let word = self.cursor.rest_of_line()?;
+        let kind =
+            type_of_word(word).or_else(|| type_of_word(&without_backslashes(word))).ok_or_else(|| {
+                self.cursor.error(format!("unknown metric type {}", quote(&without_backslashes(word))))
+            })?;
         self.assembly.set_type(family, kind);
         Ok(())
     }
@@ -137,8 +172,8 @@ impl<'a> Parser<'a> {
             self.assembly.fix_type(role.family);
             return Ok(role);
         }
-        let name = self.cursor.name(METRIC, "metric name")?;
-        if self.cursor.bytes(&name).is_empty() {
+        let name = self.name(METRIC, "metric name")?;
+        if self.is_empty(&name) {
             return Err(self.cursor.unexpected("invalid metric name".to_owned()));
         }
         if self.cursor.at_end() {
@@ -157,7 +192,32 @@ impl<'a> Parser<'a> {
         Some(role)
     }
 
-    fn resolve(&mut self, name: Token) -> Result<Role, ParseError> {
+    #[inline]
+    fn name(&mut self, alphabet: Alphabet, what: &str) -> Result<Name<'a>, ParseError> {
+        match self.cursor.plain_name(alphabet) {
+            Some(name) => Ok(Name::Plain(name)),
+            None => self.cursor.name(alphabet, what).map(Name::Quoted),
+        }
+    }
+
+    #[inline]
+    fn is_empty(&self, name: &Name<'_>) -> bool {
+        match name {
+            Name::Plain(_) => false,
+            Name::Quoted(token) => self.cursor.bytes(token).is_empty(),
+        }
+    }
+
+    #[inline]
+    fn resolve(&mut self, name: Name<'a>) -> Result<Role, ParseError> {
+        match name {
+            Name::Plain(name) => Ok(self.assembly.resolve(Cow::Borrowed(name))),
+            Name::Quoted(token) => self.resolve_quoted(token),
+        }
+    }
+
+    #[cold]
+    fn resolve_quoted(&mut self, name: Token) -> Result<Role, ParseError> {
         let refused = match self.cursor.text(name) {
             Ok(name) if self.rules.allow_metric_name(&name) => return Ok(self.assembly.resolve(name)),
             Ok(name) => quote(name.as_bytes()),
@@ -174,8 +234,8 @@ impl<'a> Parser<'a> {
             if self.cursor.eat(b'}') {
                 break;
             }
-            let name = self.cursor.name(LABEL, "label name")?;
-            if self.cursor.bytes(&name).is_empty() {
+            let name = self.name(LABEL, "label name")?;
+            if self.is_empty(&name) {
                 let metric = self.shown(role);
                 return Err(self.cursor.unexpected(format!("invalid label name for metric {metric}")));
             }
@@ -201,7 +261,7 @@ impl<'a> Parser<'a> {
     /// A metric's name within the braces.
     fn inner_name(
         &mut self,
-        name: Token,
+        name: Name<'a>,
         role: Option<Role>,
         start: usize,
         rank: &mut f64,
@@ -229,7 +289,7 @@ impl<'a> Parser<'a> {
     #[inline]
     fn label(
         &mut self,
-        name: Token,
+        name: Name<'a>,
         role: Option<Role>,
         start: usize,
         rank: &mut f64,
@@ -268,16 +328,28 @@ impl<'a> Parser<'a> {
     }
 
     #[inline]
-    fn label_name(&mut self, name: Token) -> Result<Cow<'a, str>, ParseError> {
+    fn label_name(&mut self, name: Name<'a>) -> Result<Cow<'a, str>, ParseError> {
+        match name {
+            Name::Plain(name) if name != RESERVED_LABEL => Ok(Cow::Borrowed(name)),
+            Name::Plain(_) => Err(self.reserved_label()),
+            Name::Quoted(token) => self.quoted_label_name(token),
+        }
+    }
+
+    #[cold]
+    fn quoted_label_name(&mut self, name: Token) -> Result<Cow<'a, str>, ParseError> {
         let refused = match self.cursor.text(name) {
-            Ok(name) if name == "__name__" => {
-                return Err(self.cursor.error("label name \"__name__\" is reserved".to_owned()));
-            }
+            Ok(name) if name == RESERVED_LABEL => return Err(self.reserved_label()),
             Ok(name) if self.rules.allow_label_name(&name) => return Ok(name),
             Ok(name) => quote(name.as_bytes()),
             Err(bytes) => quote(&bytes),
         };
         Err(self.cursor.error(format!("invalid label name {refused}")))
+    }
+
+    #[cold]
+    fn reserved_label(&self) -> ParseError {
+        self.cursor.error(format!("label name {} is reserved", quote(RESERVED_LABEL.as_bytes())))
     }
 
     /// Reads `le` or `quantile`.
@@ -309,8 +381,7 @@ impl<'a> Parser<'a> {
         let timestamp = str::from_utf8(word).ok().and_then(|word| word.parse().ok()).ok_or_else(|| {
             self.cursor.error(format!("expected integer as timestamp, got {}", quote(word)))
         })?;
-        let spurious = Token::Plain(self.cursor.rest_of_line()?);
-        let spurious = without_backslashes(self.cursor.bytes(&spurious));
+        let spurious = without_backslashes(self.cursor.rest_of_line()?);
         if spurious.is_empty() {
             return Ok(timestamp);
         }

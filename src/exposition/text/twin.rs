@@ -374,7 +374,10 @@ impl Twin {
                 break;
             }
         }
-        if family.is_none() { self.fail("invalid metric name") } else { Ok(family.expect("checked")) }
+        match family {
+            Some(family) => Ok(family),
+            None => self.fail("invalid metric name"),
+        }
     }
 
     fn special(&self, family: usize) -> Option<&'static str> {
