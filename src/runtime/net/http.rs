@@ -25,7 +25,8 @@ use monoio::net::TcpStream;
 
 use super::body::{Reply, RequestBody};
 use super::bridge::Bridge;
-use super::limits::{Connections, Limits};
+use super::limits::{Common, Limits};
+use super::shutdown::Shutdown;
 use super::watch::{Phase, Stage, Watch, Watchlist};
 
 /// What a client may still send behind an answer to a request whose body was not read; then we give up on it.
@@ -102,14 +103,15 @@ pub(super) async fn serve_connection<S: Service>(
     service: Rc<S>,
     builder: Rc<Builder>,
     list: Rc<Watchlist>,
-    connections: &Connections,
+    common: &Common,
 ) {
+    let connections = &common.connections;
     let watched = list.enter();
     let watch = watched.watch();
     let bridge = Bridge::new(stream, watch.clone());
     let answering = service_fn(|request: Request<Incoming>| {
         watch.head_done(!request.body().is_end_stream());
-        answer(request, peer, service.clone(), watch.clone(), list.clone())
+        answer(request, peer, service.clone(), watch.clone(), common.shutdown.clone())
     });
     let mut connection = builder.serve_connection(bridge, answering);
     let mut told_to_end = false;
@@ -203,10 +205,13 @@ async fn answer<S: Service>(
     peer: SocketAddr,
     service: Rc<S>,
     watch: Rc<Watch>,
-    list: Rc<Watchlist>,
+    shutdown: Shutdown,
 ) -> Result<Response<Reply<S::Body>>, Infallible> {
+    // The request's framing is in doubt after a refusal, so nothing behind it may be taken for a request.
+    let mut last = false;
     let mut response = match refusal(&request) {
         Some((status, text)) => {
+            last = true;
             // The body goes with the request, and tells the watch that nobody has read it.
             drop(request.map(|incoming| RequestBody::new(incoming, watch.clone())));
             error_with(status, text, |text| Reply::ours(text, watch.clone()))
@@ -217,7 +222,7 @@ async fn answer<S: Service>(
             response.map(|body| Reply::service(body, watch.clone()))
         }
     };
-    if list.stage() != Stage::Serving {
+    if last || shutdown.is_requested() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     watch.responding();

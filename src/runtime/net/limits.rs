@@ -1,7 +1,21 @@
 //! What a client may take of the server. `None` switches a limit off.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+
+use super::shutdown::Shutdown;
+
+/// What all cores have in common.
+#[derive(Clone)]
+pub struct Common {
+    /// What clients may take.
+    pub limits: Arc<Limits>,
+    /// Counts, over all cores.
+    pub connections: Arc<Connections>,
+    /// When to end.
+    pub shutdown: Shutdown,
+}
 
 /// The limits of connections and requests. Times are enforced by a sweep per core, so they may be exceeded by a sixteenth.
 #[derive(Clone, Debug)]

@@ -3,7 +3,6 @@
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, join_all, select};
@@ -13,7 +12,7 @@ use monoio::net::{TcpListener, TcpStream};
 
 use super::bridge::Bridge;
 use super::http::{Service, builder, linger, serve_connection};
-use super::limits::{Connections, Limits};
+use super::limits::Common;
 use super::shutdown::Shutdown;
 use super::watch::{Stage, Watchlist};
 
@@ -31,17 +30,6 @@ const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\n\
     retry-after: 1\r\nconnection: close\r\ncontent-length: 21\r\n\r\n\
     too many connections\n";
-
-/// What all cores have in common.
-#[derive(Clone)]
-pub struct Common {
-    /// What clients may take.
-    pub limits: Arc<Limits>,
-    /// Counts, over all cores.
-    pub connections: Arc<Connections>,
-    /// When to end.
-    pub shutdown: Shutdown,
-}
 
 /// What the accepting tasks of a core share.
 struct Acceptor<S> {
@@ -153,10 +141,9 @@ impl<S: Service> Acceptor<S> {
     fn take(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         if self.common.connections.enter(self.common.limits.connections_max) {
             monoio::spawn(async move {
-                let connections = &self.common.connections;
                 let (service, builder) = (self.service.clone(), self.builder.clone());
-                serve_connection(stream, peer, service, builder, self.list.clone(), connections).await;
-                connections.leave();
+                serve_connection(stream, peer, service, builder, self.list.clone(), &self.common).await;
+                self.common.connections.leave();
             });
         } else {
             monoio::spawn(self.refuse(stream));
