@@ -32,6 +32,8 @@ pub struct Limits {
     pub response_timeout: Option<Duration>,
     /// How long a connection may stay open between two requests; then it is closed.
     pub idle_timeout: Option<Duration>,
+    /// How long we read on, and throw away, behind an answer to a request whose body was not read.
+    pub linger_timeout: Duration,
     /// How long connections that are served may take to end once a shutdown was asked for; then they are dropped.
     pub drain_timeout: Duration,
 }
@@ -47,6 +49,7 @@ impl Default for Limits {
             // Longer than the idle time of common clients (Prometheus: five minutes), so that it is the client which
             // closes: a push sent into a connection that the server closes at the same moment would be lost.
             idle_timeout: Some(Duration::from_secs(330)),
+            linger_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
         }
     }

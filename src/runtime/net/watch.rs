@@ -14,8 +14,6 @@ use super::limits::Limits;
 
 const TICK_MIN: Duration = Duration::from_millis(5);
 const TICK_MAX: Duration = Duration::from_millis(250);
-/// How long we read on, and throw away, after an answer to a request whose body was not read.
-const LINGER: Duration = Duration::from_secs(5);
 /// How long a connection may wait for its first byte once the drain has begun.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 const NEVER: u64 = u64::MAX;
@@ -57,6 +55,7 @@ pub(super) struct Watchlist {
     request: u64,
     response: u64,
     idle: u64,
+    linger: u64,
     watches: RefCell<Vec<Rc<Watch>>>,
     stage: Cell<Stage>,
     emptied: Cell<Option<Waker>>,
@@ -95,6 +94,7 @@ impl Watchlist {
             request: ticks(limits.request_timeout),
             response: ticks(limits.response_timeout),
             idle: ticks(limits.idle_timeout),
+            linger: ticks(Some(limits.linger_timeout)),
             watches: RefCell::default(),
             stage: Cell::new(Stage::Serving),
             emptied: Cell::new(None),
@@ -270,7 +270,7 @@ impl Watch {
 
     pub(super) fn lingering(&self) {
         self.phase.set(Phase::Lingering);
-        self.allow(in_ticks(LINGER, self.list.tick_length));
+        self.allow(self.list.linger);
     }
 
     pub(super) fn is_allowed_to_linger(&self) -> bool {
