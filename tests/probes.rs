@@ -5,7 +5,7 @@
 //! `/metrics/job/probe` reads the body and is 200, `/-/healthy` is 200. The other paths are for probes alone (see `Probe`).
 //! `Server::start` is the only place that knows how a server comes to life.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown as Side, SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -433,6 +433,29 @@ fn slow_heads_are_answered_and_silent_connections_closed() {
 }
 
 #[test]
+fn a_connection_in_use_outlives_every_timeout() {
+    let timeout = Some(Duration::from_millis(800));
+    let limits = Limits {
+        head_timeout: timeout,
+        request_timeout: timeout,
+        response_timeout: timeout,
+        idle_timeout: timeout,
+        ..Limits::default()
+    };
+    on_both_drivers(|driver| {
+        let server = Server::start(driver, limits.clone());
+        let mut client = server.client();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(1_800) {
+            client.send(push("Content-Length: 4\r\n", "a 1\n"));
+            assert_eq!(client.answer().expect("an answer").status, 200);
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        assert_eq!((server.connections.accepted(), server.connections.timed_out()), (1, 0));
+    });
+}
+
+#[test]
 fn slow_bodies_are_answered() {
     on_both_drivers(|driver| {
         let server = Server::start(driver, hasty());
@@ -781,4 +804,53 @@ fn a_second_start_on_the_same_port_fails() {
     assert_eq!(err.to_string(), format!("cannot listen on {address}: another program already listens there"));
     drop(server);
     Listeners::bind(&[address.as_str()], 2).expect("the port is free again");
+}
+
+#[test]
+fn a_signal_drains_and_a_second_one_ends_at_once() {
+    for (signals, code) in [(1, 0), (2, 1)] {
+        for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+            let program = std::env::current_exe().expect("a path");
+            let mut process = std::process::Command::new(program)
+                .args(["--exact", "a_server_that_signals_end", "--ignored", "--nocapture"])
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .expect("a process");
+            let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+            let address: SocketAddr = lines
+                .find_map(|line| line.ok()?.strip_prefix("listening on ")?.parse().ok())
+                .expect("an address");
+            // Keeps the drain waiting.
+            let mut working = TcpStream::connect(address).expect("the server listens");
+            working.set_read_timeout(Some(PATIENCE)).expect("an option");
+            working.write_all(push("Content-Length: 4\r\n", "a").as_bytes()).expect("taken");
+            let mut first = TcpStream::connect(address).expect("the server listens");
+            first.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n").expect("taken");
+            assert_eq!(first.read(&mut [0; 12]).expect("an answer"), 12);
+
+            let pid = rustix::process::Pid::from_child(&process);
+            for _ in 0..signals {
+                rustix::process::kill_process(pid, signal).expect("it lives");
+                // Idle connections end with the first signal, so the drain has begun.
+                while first.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
+            }
+            if code == 0 {
+                working.write_all(b" 1\n").expect("taken");
+                let mut answer = String::new();
+                working.read_to_string(&mut answer).expect("an answer");
+                assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+            }
+            let _ = lines.by_ref().count();
+            assert_eq!(process.wait().expect("an end").code(), Some(code));
+        }
+    }
+}
+
+#[test]
+#[ignore = "started by a_signal_drains_and_a_second_one_ends_at_once"]
+fn a_server_that_signals_end() {
+    let mut server = Server::start(DriverInUse::Epoll, Limits::default());
+    server.shutdown.request_on_signals().expect("handlers");
+    println!("\nlistening on {}", server.address);
+    server.thread.take().expect("running").join().expect("the server ends well");
 }

@@ -31,6 +31,8 @@ use super::watch::{Phase, Stage, Watch, Watchlist};
 
 /// What a client may still send behind an answer to a request whose body was not read; then we give up on it.
 const LINGER_BYTES_MAX: usize = 64 << 20;
+/// What is thrown away at a time, so that a fast sender does not hold the core.
+const LINGER_TURN_BYTES: usize = 1 << 20;
 /// Longest write buffer and head buffer of hyper where the head limit asks for no more.
 const BUFFER_BYTES: usize = 400 << 10;
 
@@ -188,7 +190,12 @@ pub(super) async fn linger(bridge: &mut Bridge, watch: &Watch, bytes_max: usize)
     let mut bytes = 0;
     std::future::poll_fn(|context: &mut Context<'_>| {
         watch.register(context.waker());
+        let turn_ends = bytes + LINGER_TURN_BYTES;
         while bytes < bytes_max && !watch.take_expired() && watch.is_allowed_to_linger() {
+            if bytes > turn_ends {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             match bridge.poll_discard(context) {
                 Poll::Ready(Ok(0) | Err(_)) => break,
                 Poll::Ready(Ok(count)) => bytes += count,

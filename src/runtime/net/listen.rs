@@ -71,7 +71,7 @@ impl Listeners {
     ///
     /// # Errors
     /// If a descriptor cannot be duplicated or does not listen.
-    pub fn adopt(inherited: Vec<TcpListener>, cores: usize) -> io::Result<Listeners> {
+    pub fn adopt(inherited: &[TcpListener], cores: usize) -> io::Result<Listeners> {
         let addresses = inherited.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let mut listeners = Listeners { cores: Vec::with_capacity(cores), addresses };
         for _ in 0..cores {
