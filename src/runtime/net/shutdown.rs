@@ -74,19 +74,34 @@ impl Shutdown {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::Shutdown;
+    use crate::runtime::net::cores::{CoreIndex, DriverChoice, run_on_cores};
 
     #[test]
     fn a_request_reaches_those_who_wait_and_those_who_come_later() {
-        let shutdown = Shutdown::new();
-        assert!(!shutdown.is_requested());
-        let waiting = {
-            let shutdown = shutdown.clone();
-            std::thread::spawn(move || futures_util::future::FutureExt::now_or_never(shutdown.requested()))
-        };
-        let _ = waiting.join();
-        shutdown.request();
-        assert!(shutdown.is_requested());
-        assert!(futures_util::future::FutureExt::now_or_never(shutdown.requested()).is_some());
+        for choice in [DriverChoice::Auto, DriverChoice::Epoll] {
+            let shutdown = Shutdown::new();
+            let waiting = shutdown.clone();
+            let requester = std::thread::spawn({
+                let shutdown = shutdown.clone();
+                move || {
+                    std::thread::sleep(Duration::from_millis(50));
+                    shutdown.request();
+                }
+            });
+            run_on_cores(3, choice, move |CoreIndex(index)| {
+                let waiting = waiting.clone();
+                async move {
+                    // The last core asks only after the others were woken.
+                    monoio::time::sleep(Duration::from_millis(if index == 2 { 100 } else { 0 })).await;
+                    waiting.requested().await;
+                }
+            })
+            .expect("some driver works everywhere");
+            assert!(shutdown.is_requested());
+            requester.join().expect("no panic");
+        }
     }
 }
