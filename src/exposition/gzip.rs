@@ -37,6 +37,13 @@ pub struct Deflated {
     shift: u32,
 }
 
+/// The piece of no text.
+impl Default for Deflated {
+    fn default() -> Self {
+        Self { bytes: Bytes::new(), crc: 0, len: 0, shift: crc::ONE }
+    }
+}
+
 impl Deflated {
     /// The length of the text in bytes.
     pub fn text_len(&self) -> u64 {
@@ -51,7 +58,7 @@ impl Deflated {
     /// One piece that stands for several in their order. Copies the compressed bytes.
     pub fn join<'a>(pieces: impl IntoIterator<Item = &'a Self> + Clone) -> Self {
         let mut bytes = Vec::with_capacity(pieces.clone().into_iter().map(Self::wire_len).sum());
-        let mut whole = Self { bytes: Bytes::new(), crc: 0, len: 0, shift: crc::ONE };
+        let mut whole = Self::default();
         for piece in pieces {
             bytes.extend_from_slice(&piece.bytes);
             whole.crc = crc::multiply(whole.crc, piece.shift) ^ piece.crc;
