@@ -4,8 +4,9 @@ use jiff::Timestamp;
 
 /// `2024-11-01T10:00:00.123456789Z`, without zeros at the end of the fraction, as Go prints times in JSON.
 pub fn rfc3339(seconds: f64) -> String {
-    // What a double cannot hold of a nanosecond does not matter.
-    let nanoseconds = (seconds * 1e9) as i128;
+    // Apart, because the product would be rounded to 256 ns.
+    let whole = seconds.floor();
+    let nanoseconds = whole as i128 * 1_000_000_000 + ((seconds - whole) * 1e9).round() as i128;
     Timestamp::from_nanosecond(nanoseconds).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
 }
 
