@@ -108,7 +108,9 @@ impl http_body::Body for Body {
                 *left -= piece.len() as u64;
                 Ok(Frame::data(piece))
             })),
-            Content::Stream(stream) => stream.as_mut().poll_next(context).map(|piece| Some(Ok(Frame::data(piece?)))),
+            Content::Stream(stream) => {
+                stream.as_mut().poll_next(context).map(|piece| Some(Ok(Frame::data(piece?))))
+            }
         }
     }
 

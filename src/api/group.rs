@@ -28,7 +28,8 @@ pub fn grouping_key(rest: &str, job_is_base64: bool, raw_path: &str) -> Result<G
     }
     let (job, labels) = rest.split_once('/').unwrap_or((rest, ""));
     let job = match job_is_base64 {
-        true => decode_base64(job).map_err(|reason| format!("invalid base64 encoding in job name {job:?}: {reason}"))?,
+        true => decode_base64(job)
+            .map_err(|reason| format!("invalid base64 encoding in job name {job:?}: {reason}"))?,
         false => job.to_owned(),
     };
     if job.is_empty() {
@@ -54,8 +55,9 @@ fn read_pairs(labels: &str) -> Result<Vec<(String, String)>, String> {
         let (name, value) = match name.strip_suffix(BASE64_SUFFIX) {
             None => (name, value.to_owned()),
             Some(name) => {
-                let value = decode_base64(value)
-                    .map_err(|reason| format!("invalid base64 encoding for label {name}={value:?}: {reason}"))?;
+                let value = decode_base64(value).map_err(|reason| {
+                    format!("invalid base64 encoding for label {name}={value:?}: {reason}")
+                })?;
                 (name, value)
             }
         };
@@ -110,7 +112,9 @@ mod tests {
 
     #[test]
     fn base64_is_read_as_go_reads_it() {
-        for (text, value) in [("YQ", "a"), ("YQ==", "a"), ("YQ=====", "a"), ("Y\r\nQ", "a"), ("YR", "a"), ("=", "")] {
+        for (text, value) in
+            [("YQ", "a"), ("YQ==", "a"), ("YQ=====", "a"), ("Y\r\nQ", "a"), ("YR", "a"), ("=", "")]
+        {
             assert_eq!(decode_base64(text).as_deref(), Ok(value), "{text}");
         }
         for text in ["Z", "YW+i", "Y Q", "Y=Q", "!!!!", "_w"] {

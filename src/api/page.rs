@@ -63,7 +63,12 @@ pub fn group(view: &GroupView) -> Bytes {
 pub fn end(config: &Config) -> Bytes {
     let mut html = String::from("</table>\n<h2>Flags</h2>\n<table>\n");
     for (name, value) in &config.flags {
-        let _ = writeln!(html, "<tr><td><code>{}</code></td><td><code>{}</code></td></tr>", escape(name), escape(value));
+        let _ = writeln!(
+            html,
+            "<tr><td><code>{}</code></td><td><code>{}</code></td></tr>",
+            escape(name),
+            escape(value)
+        );
     }
     html.push_str("</table>\n</body></html>\n");
     html.into()

@@ -1,7 +1,7 @@
 //! Pushes: a request's body → a [`Push`] for its home core; what became of it → an answer.
 
-use http::header::{CONTENT_ENCODING, HeaderMap};
 use http::StatusCode;
+use http::header::{CONTENT_ENCODING, HeaderMap};
 
 use bytes::Bytes;
 

@@ -92,7 +92,12 @@ impl Router {
             pattern("/-/healthy", Tail::Nothing, GET, Target::Healthy),
             pattern("/-/ready", Tail::Nothing, GET, Target::Ready),
             pattern("/-/quit", Tail::Nothing, QUIT, Target::Quit),
-            Pattern { prefix: telemetry_path.to_owned(), tail: Tail::Nothing, methods: GET, target: Target::Metrics },
+            Pattern {
+                prefix: telemetry_path.to_owned(),
+                tail: Tail::Nothing,
+                methods: GET,
+                target: Target::Metrics,
+            },
             pattern("/metrics/job/", Tail::Value, PUSH, Target::Group(false)),
             pattern("/metrics/job@base64/", Tail::Value, PUSH, Target::Group(true)),
             pattern("/status", Tail::Nothing, GET, Target::Page),
@@ -293,7 +298,10 @@ mod tests {
         assert_eq!(router().route(&Method::GET, "/metrics/job/a"), not_allowed("DELETE, OPTIONS, POST, PUT"));
         assert_eq!(router().route(&Method::HEAD, "/metrics"), not_allowed("GET, OPTIONS"));
         assert_eq!(router().route(&Method::POST, "/api/v1/admin/wipe"), not_allowed("OPTIONS, PUT"));
-        assert_eq!(router().route(&Method::OPTIONS, "/metrics"), Some(Routed::Options("GET, OPTIONS".to_owned())));
+        assert_eq!(
+            router().route(&Method::OPTIONS, "/metrics"),
+            Some(Routed::Options("GET, OPTIONS".to_owned()))
+        );
     }
 
     #[test]

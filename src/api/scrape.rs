@@ -73,8 +73,10 @@ pub fn merge(cores: &[Vec<Handed>], own: &[OwnFamily]) -> Vec<Unit> {
     let mut next = vec![0; cores.len()];
     let mut own = own.iter().peekable();
     loop {
-        let pushed = cores.iter().zip(&next).filter_map(|(core, at)| Some(&*core.get(*at)?.shared.name)).min();
-        let Some(name) = pushed.into_iter().chain(own.peek().map(|family| family.name)).min().map(str::to_owned)
+        let pushed =
+            cores.iter().zip(&next).filter_map(|(core, at)| Some(&*core.get(*at)?.shared.name)).min();
+        let Some(name) =
+            pushed.into_iter().chain(own.peek().map(|family| family.name)).min().map(str::to_owned)
         else {
             break;
         };
@@ -177,7 +179,8 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     for value in headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()) {
         for part in value.split(',') {
             let (coding, parameters) = part.split_once(';').unwrap_or((part, ""));
-            let quality = parameters.trim().strip_prefix("q=").map_or(1.0, |q| q.trim().parse().unwrap_or(0.0));
+            let quality =
+                parameters.trim().strip_prefix("q=").map_or(1.0, |q| q.trim().parse().unwrap_or(0.0));
             let coding = coding.trim();
             if coding.eq_ignore_ascii_case("gzip") {
                 gzip = gzip.max(quality);

@@ -143,9 +143,9 @@ fn check_suffixes(families: &Families<'_>) -> Result<(), Inconsistency> {
     let kinds: std::collections::HashMap<&str, MetricType, foldhash::fast::RandomState> =
         families.families.iter().map(|family| (&*family.name, family.kind)).collect();
     for family in &families.families {
-        if let Some((base, kind)) = super::names::split_part(&family.name)
-            .and_then(|(base, part)| Some((base, *kinds.get(base)?)).filter(|(_, kind)| part.is_made_by(*kind)))
-        {
+        if let Some((base, kind)) = super::names::split_part(&family.name).and_then(|(base, part)| {
+            Some((base, *kinds.get(base)?)).filter(|(_, kind)| part.is_made_by(*kind))
+        }) {
             return Err(Inconsistency::Refused(suffix_collision(&family.name, base, kind)));
         }
     }
@@ -154,7 +154,10 @@ fn check_suffixes(families: &Families<'_>) -> Result<(), Inconsistency> {
 
 /// The words for a name that is also a part of a histogram or summary.
 pub fn suffix_collision(name: &str, base: &str, kind: MetricType) -> String {
-    format!("collected metric named {name:?} collides with previously collected {} named {base:?}", kind.text_name())
+    format!(
+        "collected metric named {name:?} collides with previously collected {} named {base:?}",
+        kind.text_name()
+    )
 }
 
 /// The state of one rendering. Scratch tables are kept between families.

@@ -150,12 +150,10 @@ impl Front {
     async fn read(&self, headers: &HeaderMap, body: Option<RequestBody>) -> Result<Bytes, Problem> {
         let Some(body) = body else { return Ok(Bytes::new()) };
         let rules = self.shared.rules;
-        let encoded = body.collect(rules.body_bytes_max).await.map_err(|problem| {
-            match problem {
-                BodyError::TooLarge => push::too_large(),
-                BodyError::TimedOut => Problem::new(StatusCode::REQUEST_TIMEOUT, problem),
-                BodyError::Broken(_) => Problem::new(StatusCode::BAD_REQUEST, problem),
-            }
+        let encoded = body.collect(rules.body_bytes_max).await.map_err(|problem| match problem {
+            BodyError::TooLarge => push::too_large(),
+            BodyError::TimedOut => Problem::new(StatusCode::REQUEST_TIMEOUT, problem),
+            BodyError::Broken(_) => Problem::new(StatusCode::BAD_REQUEST, problem),
         })?;
         if !push::is_encoded(headers) {
             return Ok(encoded);
@@ -169,7 +167,14 @@ impl Front {
     }
 
     /// PUT, POST and DELETE of a group.
-    async fn group(&self, method: &Method, raw_path: &str, rest: &str, is_base64: bool, body: Bytes) -> Answer {
+    async fn group(
+        &self,
+        method: &Method,
+        raw_path: &str,
+        rest: &str,
+        is_base64: bool,
+        body: Bytes,
+    ) -> Answer {
         let key = match group::grouping_key(rest, is_base64, raw_path) {
             Ok(key) => key,
             Err(reason) => return answers::error(StatusCode::BAD_REQUEST, &reason),
@@ -266,7 +271,8 @@ impl Front {
             metrics::gauge!(names::SERIES, "core" => label.clone()).set(counts.series as f64);
             metrics::gauge!(names::SEGMENTS, "core" => label.clone()).set(counts.segments as f64);
             metrics::gauge!(names::SEGMENT_BYTES, "core" => label.clone()).set(counts.bytes as f64);
-            metrics::gauge!(names::MAILBOX_PUSHES, "core" => label).set(shared.mailboxes.waiting(core) as f64);
+            metrics::gauge!(names::MAILBOX_PUSHES, "core" => label)
+                .set(shared.mailboxes.waiting(core) as f64);
         }
         let connections = &shared.connections;
         metrics::gauge!(names::CONNECTIONS).set(connections.current() as f64);

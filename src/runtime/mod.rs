@@ -37,9 +37,9 @@ use home::{Home, now_seconds};
 use leases::Leases;
 use mailbox::Mailboxes;
 use net::cores::{Cores, DriverChoice, DriverInUse, available, raise_descriptor_limit};
-use net::limits::{Connections, Limits};
+use net::limits::{Common, Connections, Limits};
 use net::listen::Listeners;
-use net::serve::{Common, serve};
+use net::serve::serve;
 use net::shutdown::Shutdown;
 use workers::Workers;
 
@@ -76,7 +76,8 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
     // Before the threads: whoever finds the port taken shall leave at once.
     let listeners = Listeners::bind(&addresses, count).map_err(|why| StartError(why.to_string()))?;
-    let cores = Cores::start(count, choice(config.driver)).map_err(|why| StartError::because("cores", why))?;
+    let cores =
+        Cores::start(count, choice(config.driver)).map_err(|why| StartError::because("cores", why))?;
     let workers = Workers::start(count).map_err(|why| StartError::because("workers", why))?;
     let shutdown = Shutdown::new();
     shutdown.request_on_signals().map_err(|why| StartError::because("signals", why))?;

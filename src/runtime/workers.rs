@@ -35,7 +35,10 @@ impl Workers {
     }
 
     /// Does something on one of the threads. `None` if it panicked; the thread goes on.
-    pub async fn run<T: Send + 'static>(&self, job: impl FnOnce(&mut Deflater) -> T + Send + 'static) -> Option<T> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Deflater) -> T + Send + 'static,
+    ) -> Option<T> {
         let (answer, told) = oneshot::channel();
         let job: Job = Box::new(move |deflater| {
             let _ = answer.send(job(deflater));

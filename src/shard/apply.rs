@@ -128,7 +128,10 @@ impl Shard {
             let pushed = &push.families()[step.pushed];
             let family = step.local.unwrap_or_else(|| {
                 let shared = step.change.and_then(|change| taken.families[change].clone());
-                self.add_family(shared.expect("a family new to the core was taken at the registry"), pushed.kind)
+                self.add_family(
+                    shared.expect("a family new to the core was taken at the registry"),
+                    pushed.kind,
+                )
             });
             if step.held.is_some() {
                 self.remember_ghost(group, family);
@@ -186,7 +189,9 @@ impl Shard {
 
     /// Deletes a group, or nothing if there is none. Never refused.
     pub fn delete(&mut self, key: &GroupingKey) -> Work {
-        let Some(group) = self.groups_by_key.get(key.text()).copied() else { return Work::ended(Outcome::Done) };
+        let Some(group) = self.groups_by_key.get(key.text()).copied() else {
+            return Work::ended(Outcome::Done);
+        };
         let set = self.groups[group].set;
         let held = std::mem::take(&mut self.groups[group].held);
         let changes: Vec<_> = held.iter().filter_map(|held| self.drop_of(*held, set)).collect();

@@ -44,7 +44,10 @@ impl GroupingKey {
 
     /// The labels, sorted by name.
     pub fn labels(&self) -> Vec<(String, String)> {
-        read_labels(&self.text).into_iter().map(|(name, value)| (name.to_owned(), value.into_owned())).collect()
+        read_labels(&self.text)
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.into_owned()))
+            .collect()
     }
 
     /// The names of the labels, sorted, separated by commas: two groups can hold the same series only if these differ.
@@ -73,8 +76,11 @@ impl GroupingKey {
 
     /// The text without, or with, an empty instance.
     fn variant(&self, labels: &[(&str, std::borrow::Cow<'_, str>)], with: bool) -> Arc<str> {
-        let mut pairs: Vec<(&str, &str)> =
-            labels.iter().map(|(name, value)| (*name, &**value)).filter(|(name, _)| *name != INSTANCE).collect();
+        let mut pairs: Vec<(&str, &str)> = labels
+            .iter()
+            .map(|(name, value)| (*name, &**value))
+            .filter(|(name, _)| *name != INSTANCE)
+            .collect();
         if with {
             let at = pairs.partition_point(|(name, _)| *name < INSTANCE);
             pairs.insert(at, (INSTANCE, ""));
@@ -116,7 +122,8 @@ mod tests {
 
     #[test]
     fn a_key_and_the_same_with_an_empty_instance_are_twins_on_one_core() {
-        let (plain, empty) = (key(&[("job", "a"), ("z", "")]), key(&[("job", "a"), ("instance", ""), ("z", "")]));
+        let (plain, empty) =
+            (key(&[("job", "a"), ("z", "")]), key(&[("job", "a"), ("instance", ""), ("z", "")]));
         assert_eq!(plain.twin(), Some(empty.clone()));
         assert_eq!(empty.twin(), Some(plain.clone()));
         assert_eq!(plain.hash(), empty.hash());

@@ -107,7 +107,13 @@ impl Shard {
             }
         }
         let Plan { steps, dropped, .. } = plan;
-        Attempt::Begun(self.take_in(push, group, set, &Taken { steps, dropped, families: taken }, now_seconds))
+        Attempt::Begun(self.take_in(
+            push,
+            group,
+            set,
+            &Taken { steps, dropped, families: taken },
+            now_seconds,
+        ))
     }
 
     /// Compares what is pushed with what the group and this core hold.
@@ -222,7 +228,9 @@ impl Shard {
                 continue;
             }
             let old: Vec<u8> = match (group, step.local) {
-                (Some(group), Some(local)) => self.families[local].text.run(group).collect::<Vec<_>>().concat(),
+                (Some(group), Some(local)) => {
+                    self.families[local].text.run(group).collect::<Vec<_>>().concat()
+                }
                 _ => Vec::new(),
             };
             if has_new_series(name, pushed.kind, &old, push.text(pushed)) {

@@ -267,8 +267,7 @@ impl Inner {
         // Not the entry API: it would want the name as Arc for a mere look-up.
         if !self.families.contains_key(name) {
             let name: Arc<str> = name.into();
-            let shared =
-                SharedFamily { name: name.clone(), sets: AtomicU32::new(0), help: Mutex::new(None) };
+            let shared = SharedFamily { name: name.clone(), sets: AtomicU32::new(0), help: Mutex::new(None) };
             self.families.insert(
                 name,
                 Entry {
@@ -356,7 +355,8 @@ impl Inner {
                 || entry.retired.iter().any(|retired| {
                     matches!(retired.what, Slot::Set(other) if other != set) && !self.is_past(retired.at)
                 });
-            if others && !announced.iter().any(|(family, known)| *known == set && family.name == entry.shared.name)
+            if others
+                && !announced.iter().any(|(family, known)| *known == set && family.name == entry.shared.name)
             {
                 new.push((entry.shared.clone(), set));
             }
@@ -481,7 +481,9 @@ impl Entry {
                 None => self.helps.push((added.clone(), 1)),
             }
         }
-        if let Some(at) = dropped.and_then(|dropped| self.helps.iter().position(|(known, _)| known == dropped)) {
+        if let Some(at) =
+            dropped.and_then(|dropped| self.helps.iter().position(|(known, _)| known == dropped))
+        {
             self.helps[at].1 -= 1;
             if self.helps[at].1 == 0 {
                 self.helps.remove(at);
@@ -495,5 +497,9 @@ impl Entry {
 
 /// The words for a family whose type others do not share.
 pub fn type_conflict(name: &str, held: MetricType, pushed: MetricType) -> String {
-    format!("gathered metric family {name} has type {} but should be {}", pushed.text_name(), held.text_name())
+    format!(
+        "gathered metric family {name} has type {} but should be {}",
+        pushed.text_name(),
+        held.text_name()
+    )
 }

@@ -279,7 +279,8 @@ impl FamilyText {
             // Groups come with rising numbers: leave the full segment full instead of halving it.
             let mut segment = Segment::default();
             segment.insert(0, group, new);
-            self.entries.insert(index + 1, Entry { first: group, exclusive: false, segment: Arc::new(segment) });
+            self.entries
+                .insert(index + 1, Entry { first: group, exclusive: false, segment: Arc::new(segment) });
             return;
         }
         let segment = Arc::make_mut(&mut self.entries[index].segment);
@@ -336,7 +337,8 @@ impl FamilyText {
                     && a.segment.text.len() + b.segment.text.len() <= SEGMENT_BYTES_MAX * 3 / 4
             })
         };
-        let Some(left) = [index.checked_sub(1), Some(index)].into_iter().flatten().find(|left| fits(*left)) else {
+        let Some(left) = [index.checked_sub(1), Some(index)].into_iter().flatten().find(|left| fits(*left))
+        else {
             return;
         };
         let right = self.entries.remove(left + 1).segment;
@@ -351,7 +353,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn lines(seed: u8, len: usize) -> Vec<u8> {
-        let mut text: Vec<u8> = (0..len).map(|at| if at % 100 == 99 { b'\n' } else { b'a' + seed % 26 }).collect();
+        let mut text: Vec<u8> =
+            (0..len).map(|at| if at % 100 == 99 { b'\n' } else { b'a' + seed % 26 }).collect();
         text.push(b'\n');
         text
     }
@@ -422,7 +425,9 @@ mod tests {
         let mut text = FamilyText::default();
         text.replace(1, NewLines::Run(b"a 1\n"));
         let held = text.clone();
-        held.segments().for_each(|segment| drop(segment.deflate_with(|_| Deflated::default())));
+        for segment in held.segments() {
+            segment.deflate_with(|_| Deflated::default());
+        }
         assert!(text.segments().all(|segment| segment.deflated().is_some()), "the scrape's work is shared");
         text.replace(1, NewLines::Run(b"a 2\n"));
         assert!(text.segments().all(|segment| segment.deflated().is_none()));

@@ -57,7 +57,11 @@ impl Shard {
             let sets = self.registry.other_sets(name, own);
             for series in series_of(name, pushed.kind, push.text(pushed)) {
                 let keys = sets.iter().filter_map(|set| project(series, set));
-                lookups.extend(keys.map(|key| Lookup { key, family: family.clone(), series: series.to_vec() }));
+                lookups.extend(keys.map(|key| Lookup {
+                    key,
+                    family: family.clone(),
+                    series: series.to_vec(),
+                }));
             }
         }
         lookups

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::exposition::model::MetricType;
 
+use super::Shard;
 use super::registry::SharedFamily;
 use super::segments::FamilyText;
-use super::Shard;
 
 /// One family as a core hands it over to a scrape: nothing is copied, and what is held never changes.
 #[derive(Debug, Clone)]
@@ -55,7 +55,11 @@ impl Shard {
         let families = self.order.iter().map(|number| &self.families[*number]);
         families
             .filter(|family| !family.text.is_empty())
-            .map(|family| Handed { shared: family.shared.clone(), kind: family.kind, text: family.text.clone() })
+            .map(|family| Handed {
+                shared: family.shared.clone(),
+                kind: family.kind,
+                text: family.text.clone(),
+            })
             .collect()
     }
 
