@@ -1,1 +1,298 @@
+//! Shards against a slow, obvious model: a list of groups, checked whole after every push.
+//!
+//! Several shards share a registry as cores do, and are driven as `runtime::home` drives them, but by one thread and with
+//! collections that begin, collect core by core, and end between the pushes.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::key::GroupingKey;
+use super::push::{Content, Mode, Outcome, Push};
+use super::registry::{Moment, Registry};
+use super::{Attempt, FAILURE_TIME, Handed, PUSH_TIME, Shard, Tries, TwinAnswer};
+use crate::exposition::model::MetricType;
+use crate::exposition::names::{NameRules, Part};
+use crate::exposition::render::render;
+use crate::exposition::text::parse;
+
+const CORES: usize = 2;
+
+/// A family of the model: its type and its series with their values.
+type ModelFamily = (MetricType, BTreeMap<String, String>);
+type ModelGroup = BTreeMap<String, ModelFamily>;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Push(Mode, usize, Vec<(usize, usize, BTreeSet<usize>)>),
+    Delete(usize),
+    /// Begins a collection, or lets the running one ask its next core, or ends it.
+    Collect,
+}
+
+const KEYS: [&[(&str, &str)]; 7] = [
+    &[("job", "a")],
+    &[("job", "b")],
+    &[("job", "a"), ("zone", "x")],
+    &[("job", "b"), ("zone", "y")],
+    &[("job", "a"), ("rack", "1")],
+    &[("job", "a"), ("instance", "")],
+    &[("job", "a"), ("rack", "1"), ("zone", "x")],
+];
+const NAMES: [&str; 4] = ["m", "m_count", "m_sum", "n"];
+const TYPES: [&str; 4] = ["gauge", "counter", "histogram", "summary"];
+const LABELS: [&str; 5] = ["", "zone=\"x\"", "rack=\"1\"", "rack=\"1\",zone=\"x\"", "zone=\"y\""];
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let family = (0..NAMES.len(), 0..TYPES.len(), prop::collection::btree_set(0..LABELS.len(), 1..3));
+    let mode = prop_oneof![Just(Mode::Replace), Just(Mode::Merge)];
+    let push = (mode, 0..KEYS.len(), prop::collection::vec(family, 0..3))
+        .prop_map(|(mode, key, families)| Step::Push(mode, key, families));
+    let step = prop_oneof![6 => push, 2 => (0..KEYS.len()).prop_map(Step::Delete), 3 => Just(Step::Collect)];
+    prop::collection::vec(step, 1..60)
+}
+
+fn key(number: usize) -> GroupingKey {
+    GroupingKey::new(KEYS[number].iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+}
+
+/// A body as a job would write it; families of one name are merged by taking the first.
+fn body(families: &[(usize, usize, BTreeSet<usize>)], value: usize) -> String {
+    let mut body = String::new();
+    let mut named = BTreeSet::new();
+    for (name, kind, labels) in families {
+        if !named.insert(*name) {
+            continue;
+        }
+        let (name, kind) = (NAMES[*name], TYPES[*kind]);
+        body.push_str(&format!("# TYPE {name} {kind}\n"));
+        let suffix = if matches!(kind, "histogram" | "summary") { "_count" } else { "" };
+        for labels in labels {
+            body.push_str(&format!("{name}{suffix}{{{}}} {value}\n", LABELS[*labels]));
+        }
+    }
+    body
+}
+
+/// `None` for a body that cannot be read: one that names the parts of its own histogram.
+fn push_of(mode: Mode, key: &GroupingKey, body: &str) -> Option<Push> {
+    let families = parse(body.as_bytes(), NameRules::Legacy).ok()?;
+    let content = match render(&families, &key.labels(), usize::MAX) {
+        Ok(rendered) => Content::new(rendered),
+        Err(problem) => Content::Refused(problem.to_string()),
+    };
+    Some(Push { key: key.clone(), mode, content })
+}
+
+/// Series of rendered lines: the part before the value, of all lines.
+fn series(text: &[u8]) -> BTreeMap<String, String> {
+    let text = std::str::from_utf8(text).expect("lines are UTF-8");
+    text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(s, v)| (s.to_owned(), v.to_owned())).collect()
+}
+
+/// The rules, told the long way: all groups, after the push.
+fn is_consistent(groups: &BTreeMap<GroupKey, ModelGroup>) -> bool {
+    let mut kinds: BTreeMap<&str, MetricType> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for (name, (kind, lines)) in groups.values().flatten() {
+        if *kinds.entry(name).or_insert(*kind) != *kind || !lines.keys().all(|line| seen.insert(line)) {
+            return false;
+        }
+    }
+    kinds.iter().all(|(name, kind)| {
+        let parts = Part::ALL.into_iter().filter(|part| part.is_made_by(*kind));
+        parts.into_iter().all(|part| !kinds.contains_key(&*format!("{name}{}", part.suffix())))
+    })
+}
+
+type GroupKey = String;
+
+struct Gateway {
+    registry: Arc<Registry>,
+    shards: Vec<Shard>,
+    /// A running collection and what it has so far.
+    collection: Option<(Moment, Vec<Vec<Handed>>)>,
+    now: f64,
+}
+
+impl Gateway {
+    fn new() -> Self {
+        let registry = Arc::new(Registry::new([
+            (PUSH_TIME, MetricType::Gauge, "pushed"),
+            (FAILURE_TIME, MetricType::Gauge, "failed"),
+        ]));
+        let shards = (0..CORES).map(|core| Shard::new(core as u32, registry.clone())).collect();
+        Self { registry, shards, collection: None, now: 1.0 }
+    }
+
+    fn shard(&mut self, key: &GroupingKey) -> &mut Shard {
+        &mut self.shards[key.home(CORES)]
+    }
+
+    fn push(&mut self, push: Push) -> Outcome {
+        let (push, mut tries) = (Arc::new(push), Tries::default());
+        self.now += 1.0;
+        let now = self.now;
+        for _ in 0..20 {
+            match self.shard(&push.key).attempt(&push, &mut tries, now) {
+                Attempt::Begun(mut work) => {
+                    while !self.shard(&push.key).step(&mut work, 1) {}
+                    return work.outcome;
+                }
+                Attempt::Wait(moment) => self.wait(moment),
+                Attempt::LookUp(families) => {
+                    if let Some(outcome) = self.look_up(&push, &families, &mut tries) {
+                        return outcome;
+                    }
+                    tries.looked_up = families;
+                }
+            }
+        }
+        panic!("a push never came to its end");
+    }
+
+    fn look_up(&mut self, push: &Arc<Push>, families: &[Arc<str>], tries: &mut Tries) -> Option<Outcome> {
+        let now = self.now;
+        for lookup in self.shard(&push.key).lookups(push, families) {
+            let lookup = [lookup];
+            loop {
+                match self.shard(&lookup[0].key).answer(&lookup) {
+                    TwinAnswer::Free => break,
+                    TwinAnswer::Retired(moment) => self.wait(moment),
+                    TwinAnswer::Taken(reason) => {
+                        let mut work = self.shard(&push.key).reject(push, tries, reason, now);
+                        while !self.shard(&push.key).step(&mut work, 1) {}
+                        return Some(work.outcome);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn delete(&mut self, key: &GroupingKey) {
+        let mut work = self.shard(key).delete(key);
+        while !self.shard(key).step(&mut work, 1) {}
+    }
+
+    /// What a push waits for is that the collection ends; nothing else may make it wait.
+    fn wait(&mut self, moment: Moment) {
+        while self.collection.is_some() {
+            self.collect();
+        }
+        assert!(self.registry.is_past(moment));
+    }
+
+    fn collect(&mut self) {
+        match self.collection.take() {
+            None => self.collection = Some((self.registry.begin_collection(), Vec::new())),
+            Some((moment, mut handed)) if handed.len() < CORES => {
+                handed.push(self.shards[handed.len()].hand_over());
+                self.collection = Some((moment, handed));
+            }
+            Some((moment, handed)) => {
+                self.registry.end_collection(moment);
+                check_cut(&handed);
+            }
+        }
+    }
+
+    /// Everything a scrape would show now.
+    fn shown(&self) -> BTreeMap<String, (MetricType, BTreeMap<String, String>)> {
+        let mut shown: BTreeMap<String, ModelFamily> = BTreeMap::new();
+        for handed in self.shards.iter().flat_map(Shard::hand_over) {
+            let entry = shown.entry(handed.shared.name.to_string());
+            let family = entry.or_insert_with(|| (handed.kind, BTreeMap::new()));
+            for segment in handed.text.segments() {
+                family.1.extend(series(segment.text()));
+            }
+        }
+        shown
+    }
+}
+
+/// A scrape that was collected while pushes went on shows one type a name, no name that is a part of another, and no series
+/// twice.
+fn check_cut(cores: &[Vec<Handed>]) {
+    let mut groups: BTreeMap<GroupKey, ModelGroup> = BTreeMap::new();
+    for (core, handed) in cores.iter().enumerate() {
+        for family in handed {
+            let text: Vec<u8> = family.text.segments().flat_map(|segment| segment.text().to_vec()).collect();
+            let group = groups.entry(core.to_string()).or_default();
+            group.insert(family.shared.name.to_string(), (family.kind, series(&text)));
+        }
+    }
+    assert!(is_consistent(&groups), "a scrape shows what never was: {groups:#?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #[test]
+    fn shards_do_as_the_model(steps in steps()) {
+        let mut gateway = Gateway::new();
+        let mut model: BTreeMap<GroupKey, ModelGroup> = BTreeMap::new();
+        for (value, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Collect => gateway.collect(),
+                Step::Delete(number) => {
+                    gateway.delete(&key(number));
+                    model.remove(&**key(number).text());
+                }
+                Step::Push(mode, number, families) => {
+                    let key = key(number);
+                    let Some(push) = push_of(mode, &key, &body(&families, value)) else { continue };
+                    let is_admitted = key.twin().is_none_or(|twin| !model.contains_key(&**twin.text()));
+                    let mut after = model.clone();
+                    let group = after.entry(key.text().to_string()).or_default();
+                    if mode == Mode::Replace {
+                        group.clear();
+                    }
+                    let is_sound = if let Content::Families(_, rendered) = &push.content {
+                        for family in rendered.families() {
+                            let lines = series(rendered.text(family));
+                            group.insert(rendered.name(family).to_owned(), (family.kind, lines));
+                        }
+                        true
+                    } else {
+                        false
+                    };
+                    let accepted = is_sound && is_consistent(&after);
+                    match (gateway.push(push), is_admitted, accepted) {
+                        (Outcome::NotAdmitted(_), false, _) => {}
+                        (Outcome::Done, true, true) => model = after,
+                        (Outcome::Refused(_), true, false) => {
+                            model.entry(key.text().to_string()).or_default();
+                        }
+                        (outcome, ..) => prop_assert!(
+                            false, "{outcome:?}, but admitted: {is_admitted}, accepted: {accepted}; {:#?}", after
+                        ),
+                    }
+                }
+            }
+            let mut shown = gateway.shown();
+            let times = shown.remove(PUSH_TIME).map_or(0, |(_, lines)| lines.len());
+            prop_assert_eq!(times, model.len());
+            shown.remove(FAILURE_TIME);
+            let mut wanted: BTreeMap<String, ModelFamily> = BTreeMap::new();
+            for (name, (kind, lines)) in model.values().flatten() {
+                wanted.entry(name.clone()).or_insert_with(|| (*kind, BTreeMap::new())).1.extend(lines.clone());
+            }
+            prop_assert_eq!(shown, wanted);
+            let counts = gateway.shards.iter().map(Shard::counts);
+            prop_assert_eq!(counts.map(|counts| counts.groups).sum::<usize>(), model.len());
+        }
+        while gateway.collection.is_some() {
+            gateway.collect();
+        }
+        // Nothing is left behind when all groups are gone.
+        for number in 0..KEYS.len() {
+            gateway.delete(&key(number));
+        }
+        for shard in &gateway.shards {
+            let counts = shard.counts();
+            prop_assert_eq!((counts.groups, counts.series, counts.segments, counts.bytes), (0, 0, 0, 0));
+        }
+        prop_assert_eq!(gateway.registry.len(), 2);
+    }
+}
