@@ -296,3 +296,31 @@ proptest! {
         prop_assert_eq!(gateway.registry.len(), 2);
     }
 }
+
+/// A series given up on a core that was already collected must not come back as another group's on a core that was not.
+#[test]
+fn a_ghost_keeps_its_twin_out_of_the_same_scrape() {
+    let pairs = |job: &str, zone: Option<&str>| {
+        let zone = zone.map(|zone| ("zone".to_owned(), zone.to_owned()));
+        GroupingKey::new([("job".to_owned(), job.to_owned())].into_iter().chain(zone))
+    };
+    let job = (0..).map(|number| format!("job{number}")).find(|job| {
+        (pairs(job, None).home(CORES), pairs(job, Some("x")).home(CORES)) == (0, 1)
+    });
+    let job = job.expect("some job has its groups on both cores");
+    let put = |key: GroupingKey, body: &str| push_of(Mode::Replace, &key, body).expect("is readable");
+    let mut gateway = Gateway::new();
+    // Both sets of label names stay in the family, whatever happens to the twins.
+    for key in [pairs("other", None), pairs("other", Some("y"))] {
+        assert_eq!(gateway.push(put(key, "m{a=\"1\"} 1\n")), Outcome::Done);
+    }
+    assert_eq!(gateway.push(put(pairs(&job, None), "m{zone=\"x\"} 1\n")), Outcome::Done);
+    let twin = || put(pairs(&job, Some("x")), "m 1\n");
+    assert!(matches!(gateway.push(twin()), Outcome::Refused(_)), "the twin is there");
+    gateway.collect();
+    gateway.collect();
+    gateway.delete(&pairs(&job, None));
+    assert!(gateway.collection.is_some());
+    assert_eq!(gateway.push(twin()), Outcome::Done);
+    assert!(gateway.collection.is_none(), "the push waited for the scrape that shows the ghost");
+}
