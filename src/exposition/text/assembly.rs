@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::hash::BuildHasher;
+use std::mem::take;
 use std::ops::Range;
 
 use super::table::{IndexTable, Runs};
@@ -43,7 +44,7 @@ pub(super) struct Assembly<'a> {
     point_runs: Runs,
     /// The family that was named last.
     current: Option<u32>,
-    /// Whether any family is named like a part of another.
+    /// Whether any family may be named like a part of another.
     has_part_names: bool,
     hasher: foldhash::fast::RandomState,
 }
@@ -113,12 +114,19 @@ impl<'a> Assembly<'a> {
         ends_at(length).then_some((Role { family, series: Series::of(part) }, length))
     }
 
-    /// Finds what a name means; creates the family if it means none.
-    pub(super) fn resolve(&mut self, name: Cow<'a, str>) -> Role {
+    /// Finds what a name means; creates the family if it means none. `is_plain` says that the name stood without quotes.
+    pub(super) fn resolve(&mut self, name: Cow<'a, str>, is_plain: bool) -> Role {
         let hash = self.hash_name(&name);
         let role = match self.find_family(hash, &name) {
             Some(family) => Role { family, series: Series::Bare },
-            None => self.find_whole(&name).unwrap_or_else(|| self.create(hash, name)),
+            None => {
+                let part = names::split_part(&name);
+                self.has_part_names |= part.is_some();
+                part.and_then(|(base, part)| self.find_whole(base, part)).unwrap_or_else(|| {
+                    let is_plain = is_plain || NameRules::Legacy.allow_metric_name(&name);
+                    self.create(hash, name, is_plain)
+                })
+            }
         };
         self.current = Some(role.family);
         role
@@ -132,21 +140,19 @@ impl<'a> Assembly<'a> {
         self.by_name.find(hash, |family| self.families[family as usize].name == name)
     }
 
-    /// The histogram or summary of which the name is a part.
-    fn find_whole(&self, name: &str) -> Option<Role> {
-        let (base, part) = names::split_part(name)?;
+    /// The histogram or summary of this name, if it has such parts.
+    fn find_whole(&self, base: &str, part: Part) -> Option<Role> {
         let family = self.find_family(self.hash_name(base), base)?;
         let is_part = parts_of(self.families[family as usize].kind).contains(&part);
         is_part.then_some(Role { family, series: Series::of(part) })
     }
 
-    fn create(&mut self, hash: u32, name: Cow<'a, str>) -> Role {
+    fn create(&mut self, hash: u32, name: Cow<'a, str>, is_plain: bool) -> Role {
         let family = self.families.len() as u32;
         self.by_name.insert(hash, family);
-        self.has_part_names |= names::split_part(&name).is_some();
         self.states.push(State {
             has_type: false,
-            is_plain: NameRules::Legacy.allow_metric_name(&name),
+            is_plain,
             has_shadowed_part: false,
             last_metric: None,
             is_indexed: false,
@@ -412,9 +418,11 @@ impl<'a> Assembly<'a> {
 }
 
 impl<'a> Assembly<'a> {
-    /// The tables, with what belongs together standing together.
-    pub(super) fn finish(self) -> Families<'a> {
-        let Self { mut families, mut metrics, labels, mut points, .. } = self;
+    /// The tables, with what belongs together standing together. Leaves the assembly empty.
+    pub(super) fn finish(&mut self) -> Families<'a> {
+        let mut families = take(&mut self.families);
+        let mut metrics = take(&mut self.metrics);
+        let mut points = take(&mut self.points);
         self.point_runs.gather(&mut points, |metric, span| match &mut metrics[metric as usize].value {
             Value::Summary { quantiles: points, .. } | Value::Histogram { buckets: points, .. } => {
                 *points = span;
@@ -423,7 +431,7 @@ impl<'a> Assembly<'a> {
         });
         self.metric_runs.gather(&mut metrics, |family, span| families[family as usize].metrics = span);
         families.retain(|family| !family.metrics.is_empty());
-        Families { families, metrics, labels, points }
+        Families { families, metrics, labels: take(&mut self.labels), points }
     }
 }
 

@@ -143,11 +143,10 @@ impl<'a> Cursor<'a> {
             self.pos = stop + 1;
             return Ok(Token::Plain(start..stop));
         }
-        self.quoted_behind(Vec::new(), what)
+        self.quoted_behind(Vec::with_capacity(stop - start + RESOLVED_BYTES_MORE), what)
     }
 
     /// What stands up to the closing quote, with its escapes resolved, behind what was read before.
-    #[cold]
     fn quoted_behind(&mut self, mut out: Vec<u8>, what: &str) -> Result<Token, ParseError> {
         loop {
             let run = quoted_len(self.rest());
@@ -251,6 +250,9 @@ fn resolve_escape(byte: u8) -> Option<u8> {
         _ => None,
     }
 }
+
+/// Room for what follows the first escape, in the usual case.
+const RESOLVED_BYTES_MORE: usize = 32;
 
 /// Most values are short: they are found before a call to the vectorised search would have begun.
 const INLINE_WORDS: usize = 4;

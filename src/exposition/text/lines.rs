@@ -35,7 +35,7 @@ impl<'a> Parser<'a> {
         Self { cursor: Cursor::new(body), assembly: Assembly::for_body(body.len()), rules }
     }
 
-    pub(super) fn run(mut self) -> Result<Families<'a>, ParseError> {
+    pub(super) fn run(&mut self) -> Result<Families<'a>, ParseError> {
         loop {
             self.cursor.begin_line();
             self.cursor.skip_blanks();
@@ -211,7 +211,7 @@ impl<'a> Parser<'a> {
     #[inline]
     fn resolve(&mut self, name: Name<'a>) -> Result<Role, ParseError> {
         match name {
-            Name::Plain(name) => Ok(self.assembly.resolve(Cow::Borrowed(name))),
+            Name::Plain(name) => Ok(self.assembly.resolve(Cow::Borrowed(name), true)),
             Name::Quoted(token) => self.resolve_quoted(token),
         }
     }
@@ -219,7 +219,7 @@ impl<'a> Parser<'a> {
     #[cold]
     fn resolve_quoted(&mut self, name: Token) -> Result<Role, ParseError> {
         let refused = match self.cursor.text(name) {
-            Ok(name) if self.rules.allow_metric_name(&name) => return Ok(self.assembly.resolve(name)),
+            Ok(name) if self.rules.allow_metric_name(&name) => return Ok(self.assembly.resolve(name, false)),
             Ok(name) => quote(name.as_bytes()),
             Err(bytes) => quote(&bytes),
         };

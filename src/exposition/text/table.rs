@@ -23,10 +23,11 @@ impl IndexTable {
     /// The place with this hash for which `is` holds.
     #[inline]
     pub(super) fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mask = self.slots.len() - 1;
+        let slots = self.slots.as_slice();
+        let mask = slots.len() - 1;
         let mut at = hash as usize & mask;
         loop {
-            let slot = self.slots[at];
+            let slot = slots[at];
             if slot == 0 {
                 return None;
             }
@@ -48,12 +49,13 @@ impl IndexTable {
     }
 
     fn place(&mut self, slot: u64) {
-        let mask = self.slots.len() - 1;
+        let slots = self.slots.as_mut_slice();
+        let mask = slots.len() - 1;
         let mut at = (slot >> 32) as usize & mask;
-        while self.slots[at] != 0 {
+        while slots[at] != 0 {
             at = (at + 1) & mask;
         }
-        self.slots[at] = slot;
+        slots[at] = slot;
     }
 
     #[cold]
@@ -99,7 +101,7 @@ impl Runs {
 
     /// Puts entries of one owner together if they are not, owners in the order of their numbers, and calls `settle`
     /// with each owner's span then.
-    pub(super) fn gather<T: Clone>(mut self, entries: &mut Vec<T>, mut settle: impl FnMut(u32, Span)) {
+    pub(super) fn gather<T: Clone>(&mut self, entries: &mut Vec<T>, mut settle: impl FnMut(u32, Span)) {
         if !self.scattered {
             return;
         }
