@@ -46,7 +46,7 @@ fn read_pairs(labels: &str) -> Result<Vec<(String, String)>, String> {
         return Ok(Vec::new());
     }
     let components: Vec<&str> = labels.split('/').collect();
-    if components.len() % 2 != 0 {
+    if !components.len().is_multiple_of(2) {
         return Err(format!("odd number of components in label string {labels:?}"));
     }
     let mut pairs = Vec::with_capacity(components.len() / 2 + 1);
