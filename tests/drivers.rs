@@ -12,19 +12,19 @@ use support::{Gateway, free_port};
 /// What does the network IO, by the gateway's own word.
 fn driver(gateway: &Gateway) -> String {
     let seen = gateway.scrape();
-    let mut info = seen.samples("pushgateway_runtime_info");
+    let mut info = seen.samples("sluicegate_runtime_info");
     info.next().expect("the gateway says what it runs on").label("driver").to_owned()
 }
 
 fn works(gateway: &Gateway) {
     // More than a socket buffer takes at once, in both directions.
-    let body: String = (0..30_000).map(|n| format!("m{{n=\"{n}\"}} {n}\n")).collect();
+    let body: String = (0..60_000).map(|n| format!("m{{n=\"{n}\"}} {n}\n")).collect();
     let mut connection = gateway.connect();
-    for _ in 0..2 {
+    for _ in 0..3 {
         let answer = connection.request("PUT", "/metrics/job/a", &[], body.as_bytes()).expect("an answer");
         assert_eq!(answer.status, 200);
-        assert_eq!(scrape(&mut connection, Encoding::Plain).samples("m").count(), 30_000);
-        assert_eq!(scrape(&mut connection, Encoding::Gzip).samples("m").count(), 30_000);
+        assert_eq!(scrape(&mut connection, Encoding::Plain).samples("m").count(), 60_000);
+        assert_eq!(scrape(&mut connection, Encoding::Gzip).samples("m").count(), 60_000);
     }
     for job in 0..50 {
         assert_eq!(gateway.put(&format!("/metrics/job/j{job}"), "n 1\n").status, 200);

@@ -388,6 +388,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "not described")]
     fn an_unknown_name_is_a_slip() {
-        let _ = Registry::default().counter(&Key::from_name("pushgateway_nothing_total"));
+        let _ = Registry::default().counter(&Key::from_name("sluicegate_nothing_total"));
     }
 }

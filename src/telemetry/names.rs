@@ -1,8 +1,8 @@
 //! Every metric of the gateway's own, described once.
 //!
-//! Where the official program has a metric, name and help are its: dashboards and alerts know them, and where a push adds
-//! series to such a family, its help stays. Ours begin with `pushgateway_` as well: that is what tools leave out which look for
-//! pushed metrics only. A name that is missing here is not recorded.
+//! Names and help of `pushgateway_*`, `process_*` and the push times are those of the official program: dashboards and alerts
+//! know them, and where a push adds series to such a family, its help stays. `sluicegate_*` are ours. A name that is missing here
+//! is not recorded.
 
 /// The kind of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,35 +48,35 @@ pub const HTTP_PUSH_DURATION: &str = "pushgateway_http_push_duration_seconds";
 pub const HTTP_PUSH_SIZE: &str = "pushgateway_http_push_size_bytes";
 
 /// Labels: `driver`, `cores`.
-pub const RUNTIME_INFO: &str = "pushgateway_runtime_info";
+pub const RUNTIME_INFO: &str = "sluicegate_runtime_info";
 /// Label: `core`.
-pub const GROUPS: &str = "pushgateway_groups";
+pub const GROUPS: &str = "sluicegate_groups";
 /// Label: `core`.
-pub const SERIES: &str = "pushgateway_series";
+pub const SERIES: &str = "sluicegate_series";
 /// Label: `core`.
-pub const SEGMENTS: &str = "pushgateway_segments";
+pub const SEGMENTS: &str = "sluicegate_segments";
 /// Label: `core`.
-pub const SEGMENT_BYTES: &str = "pushgateway_segment_bytes";
+pub const SEGMENT_BYTES: &str = "sluicegate_segment_bytes";
 /// Label: `core`.
-pub const MAILBOX_PUSHES: &str = "pushgateway_mailbox_pushes";
+pub const MAILBOX_PUSHES: &str = "sluicegate_mailbox_pushes";
 /// Label: `reason`.
-pub const PUSH_REFUSALS: &str = "pushgateway_push_refusals_total";
+pub const PUSH_REFUSALS: &str = "sluicegate_push_refusals_total";
 /// No labels.
-pub const CONNECTIONS: &str = "pushgateway_connections";
+pub const CONNECTIONS: &str = "sluicegate_connections";
 /// Label: `core`.
-pub const CONNECTIONS_ACCEPTED: &str = "pushgateway_connections_accepted_total";
+pub const CONNECTIONS_ACCEPTED: &str = "sluicegate_connections_accepted_total";
 /// No labels.
-pub const CONNECTIONS_REFUSED: &str = "pushgateway_connections_refused_total";
+pub const CONNECTIONS_REFUSED: &str = "sluicegate_connections_refused_total";
 /// Label: `phase`.
-pub const TIMEOUTS: &str = "pushgateway_timeouts_total";
+pub const TIMEOUTS: &str = "sluicegate_timeouts_total";
 /// No labels.
-pub const SCRAPES: &str = "pushgateway_scrapes";
+pub const SCRAPES: &str = "sluicegate_scrapes";
 /// No labels.
-pub const SCRAPES_REFUSED: &str = "pushgateway_scrapes_refused_total";
+pub const SCRAPES_REFUSED: &str = "sluicegate_scrapes_refused_total";
 /// Label: `encoding`.
-pub const SCRAPE_DURATION: &str = "pushgateway_scrape_duration_seconds";
+pub const SCRAPE_DURATION: &str = "sluicegate_scrape_duration_seconds";
 /// Label: `encoding`.
-pub const SCRAPE_SIZE: &str = "pushgateway_scrape_size_bytes";
+pub const SCRAPE_SIZE: &str = "sluicegate_scrape_size_bytes";
 
 pub(super) const PROCESS_CPU: &str = "process_cpu_seconds_total";
 pub(super) const PROCESS_MAX_FDS: &str = "process_max_fds";
@@ -126,13 +126,13 @@ static FAMILIES: [Description; 30] = [
     gauge(PUSH_FAILURE_TIME, "Last Unix time when changing this group in the Pushgateway failed."),
     gauge(PUSH_TIME, "Last Unix time when changing this group in the Pushgateway succeeded."),
     gauge(BUILD_INFO, BUILD_INFO_HELP),
+    summary(HTTP_PUSH_DURATION, "HTTP request duration for pushes to the Pushgateway."),
+    summary(HTTP_PUSH_SIZE, "HTTP request size for pushes to the Pushgateway."),
+    counter(HTTP_REQUESTS, "Total HTTP requests processed by the Pushgateway, excluding scrapes."),
     gauge(CONNECTIONS, "Open connections."),
     counter(CONNECTIONS_ACCEPTED, "Connections accepted, by core."),
     counter(CONNECTIONS_REFUSED, "Connections refused because too many were open."),
     gauge(GROUPS, "Groups held, by core."),
-    summary(HTTP_PUSH_DURATION, "HTTP request duration for pushes to the Pushgateway."),
-    summary(HTTP_PUSH_SIZE, "HTTP request size for pushes to the Pushgateway."),
-    counter(HTTP_REQUESTS, "Total HTTP requests processed by the Pushgateway, excluding scrapes."),
     gauge(MAILBOX_PUSHES, "Pushes that wait for a core."),
     counter(PUSH_REFUSALS, "Pushes refused, by reason."),
     gauge(RUNTIME_INFO, "Always 1; the labels tell what does the network IO, on how many cores."),
@@ -154,7 +154,7 @@ mod tests {
     fn families_are_sorted_for_the_search() {
         assert!(own_families().is_sorted_by(|a, b| a.name < b.name), "{:#?}", own_families());
         assert_eq!(describe(HTTP_REQUESTS).map(|family| family.kind), Some(OwnKind::Counter));
-        assert_eq!(describe("pushgateway_nothing"), None);
+        assert_eq!(describe("sluicegate_nothing"), None);
     }
 
     /// A counter whose name does not say so, or a help that would need escapes on the wire, is a slip.

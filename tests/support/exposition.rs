@@ -85,8 +85,10 @@ impl Exposition {
     /// The families without those of the gateway itself, which change by themselves.
     pub fn pushed(&self) -> Self {
         const OWN: [&str; 4] = ["go_", "process_", "promhttp_", "pushgateway_"];
-        let families =
-            self.families.iter().filter(|family| !OWN.iter().any(|prefix| family.name.starts_with(prefix)));
+        let families = self.families.iter().filter(|family| {
+            !OWN.iter().any(|prefix| family.name.starts_with(prefix))
+                && !family.name.starts_with("sluicegate_")
+        });
         Self { families: families.cloned().collect() }
     }
 }
