@@ -85,6 +85,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
     own_metrics.set_info(names::BUILD_INFO, &build.labels());
     let driver = driver_name(cores.driver());
     own_metrics.set_info(names::RUNTIME_INFO, &[("cores", &count.to_string()), ("driver", driver)]);
+    declare_series();
     if let Some(reason) = cores.fallback() {
         tracing::warn!(reason, "io_uring cannot be had, epoll does the network IO");
     }
@@ -164,6 +165,19 @@ impl Drained {
             drained.await;
         }
     }
+}
+
+/// Makes the series whose labels are known beforehand, so that the first event does not change the shape of a scrape and a
+/// rate over it can be had.
+fn declare_series() {
+    for encoding in ["gzip", "identity"] {
+        let _ = metrics::histogram!(names::SCRAPE_DURATION, "encoding" => encoding);
+        let _ = metrics::histogram!(names::SCRAPE_SIZE, "encoding" => encoding);
+    }
+    for reason in ["inconsistent", "not_admitted", "queue_full"] {
+        let _ = metrics::counter!(names::PUSH_REFUSALS, "reason" => reason);
+    }
+    let _ = metrics::counter!(names::SCRAPES_REFUSED);
 }
 
 fn choice(driver: Driver) -> DriverChoice {
