@@ -5,5 +5,6 @@ pub mod labels;
 pub mod model;
 pub mod names;
 pub mod number;
+pub mod protobuf;
 pub mod render;
 pub mod text;

@@ -46,15 +46,21 @@ pub struct Families<'a> {
     pub labels: Vec<Label<'a>>,
     /// The buckets and quantiles of all metrics.
     pub points: Vec<Point>,
+    /// Protobuf of all values that text cannot show, see [`Families::beyond_text`].
+    pub beyond_text: Vec<u8>,
+    /// Why a push of this is to be refused, where the body can be read but not be kept. The families do not count then.
+    pub refusal: Option<Box<str>>,
 }
 
-/// One metric family with at least one metric (protobuf may have none).
+/// One metric family; of text with at least one metric, of protobuf perhaps with none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Family<'a> {
     /// The metric name, valid by the rules the parser was given.
     pub name: Cow<'a, str>,
-    /// The unescaped HELP text; `None` where there was none or it was empty.
+    /// The unescaped HELP text. In text an empty one is none, in protobuf it is not.
     pub help: Option<Cow<'a, str>>,
+    /// The unit, which only protobuf has.
+    pub unit: Option<Cow<'a, str>>,
     /// The type; untyped where none was given.
     pub kind: MetricType,
     /// Where its metrics stand in [`Families::metrics`].
@@ -70,6 +76,8 @@ pub struct Metric {
     pub value: Value,
     /// Milliseconds; a push with one is refused, so it is kept only to say so.
     pub timestamp: Option<i64>,
+    /// Where its value stands in [`Families::beyond_text`]; empty if `value` says it all.
+    pub beyond_text: Span,
 }
 
 /// A metric's value. Its kind fits the family's type.
@@ -150,6 +158,12 @@ impl<'a> Families<'a> {
     /// The labels of a metric.
     pub fn labels_of(&self, metric: &Metric) -> &[Label<'a>] {
         &self.labels[metric.labels.range()]
+    }
+
+    /// The value as protobuf, if there is more to it than text can show: native buckets, exemplars, times of creation,
+    /// counts that are no float or that were sent as one. It is the field of a metric message which goes with the type.
+    pub fn beyond_text(&self, metric: &Metric) -> Option<&[u8]> {
+        (!metric.beyond_text.is_empty()).then(|| &self.beyond_text[metric.beyond_text.range()])
     }
 
     /// Buckets or quantiles.

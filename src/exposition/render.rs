@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::labels::write_label;
 use super::model::{Families, Family, Label, Metric, MetricType, Point, Span, Value};
 use super::number::write_float;
+use super::protobuf::{Head, write_head, write_metric};
 
 /// The label that every series has, empty where nobody gave it.
 const INSTANCE: &str = "instance";
@@ -29,6 +30,7 @@ pub struct RenderedFamily {
     name: Span,
     help: Option<Span>,
     text: Span,
+    exact: Option<Span>,
     /// The type, the same for all its lines.
     pub kind: MetricType,
 }
@@ -52,6 +54,13 @@ impl Rendered {
     /// A family's lines, each ended by LF.
     pub fn text(&self, family: &RenderedFamily) -> &[u8] {
         &self.buffer[family.text.range()]
+    }
+
+    /// The family as a protobuf message (not delimited), where its lines would not give back the same data: parts that
+    /// text cannot show, a negative zero, a histogram whose `+Inf` bucket was made. Read it with
+    /// [`super::protobuf::decode_family`]; with type and HELP known, the lines suffice for all others.
+    pub fn exact(&self, family: &RenderedFamily) -> Option<&[u8]> {
+        family.exact.map(|span| &self.buffer[span.range()])
     }
 
     /// Keeps only the families for which `keep` says so.
@@ -103,13 +112,16 @@ impl fmt::Display for Inconsistency {
 /// is added where a series has no `instance`. `bytes_max` bounds the result (at most 4 GiB).
 ///
 /// # Errors
-/// The first contradiction found: timestamps, reserved label names, `le` or `quantile` where the type makes its own,
+/// The first contradiction found: what the parser found to be refused, timestamps, reserved label names, `le` or `quantile` where the type makes its own,
 /// equal series, names that collide with the parts of a histogram or summary.
 pub fn render(
     families: &Families<'_>,
     grouping: &[(String, String)],
     bytes_max: usize,
 ) -> Result<Rendered, Inconsistency> {
+    if let Some(reason) = &families.refusal {
+        return Err(Inconsistency::Refused(reason.to_string()));
+    }
     check_suffixes(families)?;
     let mut lines = Lines {
         families,
@@ -118,6 +130,7 @@ pub fn render(
         out: Vec::with_capacity(estimate(families, grouping)),
         sorted: Vec::new(),
         metrics: Vec::new(),
+        scratch: Vec::new(),
     };
     let mut rendered = Vec::with_capacity(families.families.len());
     for family in &families.families {
@@ -170,6 +183,7 @@ struct Lines<'f, 'a> {
     sorted: Vec<(&'f str, &'f str)>,
     /// The metrics of one family with their range in `sorted`.
     metrics: Vec<(Span, &'f Metric)>,
+    scratch: Vec<u8>,
 }
 
 impl<'f, 'a> Lines<'f, 'a> {
@@ -183,14 +197,33 @@ impl<'f, 'a> Lines<'f, 'a> {
         let name = self.write(family.name.as_bytes());
         let help = family.help.as_ref().map(|help| self.write(help.as_bytes()));
         let start = self.out.len();
+        let mut text_says_all = family.unit.is_none();
         for index in 0..self.metrics.len() {
             let (labels, metric) = self.metrics[index];
-            self.metric(&family.name, labels, metric);
-            if self.out.len() > self.bytes_max {
-                return Err(Inconsistency::TooLarge);
-            }
+            text_says_all &= self.metric(&family.name, labels, metric);
+            self.check_size()?;
         }
-        Ok(RenderedFamily { name, help, text: span(start, self.out.len()), kind: family.kind })
+        let text = span(start, self.out.len());
+        let exact = if text_says_all { None } else { Some(self.exact(family)?) };
+        Ok(RenderedFamily { name, help, text, exact, kind: family.kind })
+    }
+
+    /// Writes the family that was collected last as protobuf, in the order of its lines.
+    fn exact(&mut self, family: &Family<'_>) -> Result<Span, Inconsistency> {
+        let start = self.out.len();
+        let (name, help, unit) = (&family.name, family.help.as_deref(), family.unit.as_deref());
+        write_head(&mut self.out, Head { name, help, kind: family.kind, unit });
+        for index in 0..self.metrics.len() {
+            let (labels, metric) = self.metrics[index];
+            let labels = self.sorted[labels.range()].iter().copied();
+            write_metric(&mut self.out, &mut self.scratch, family.kind, labels, self.families, metric);
+            self.check_size()?;
+        }
+        Ok(span(start, self.out.len()))
+    }
+
+    fn check_size(&self) -> Result<(), Inconsistency> {
+        if self.out.len() > self.bytes_max { Err(Inconsistency::TooLarge) } else { Ok(()) }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Span {
@@ -277,33 +310,55 @@ impl<'f, 'a> Lines<'f, 'a> {
         }
     }
 
-    /// Writes the lines of one metric.
-    fn metric(&mut self, name: &str, labels: Span, metric: &Metric) {
+    /// Writes the lines of one metric. Gives whether they say all there is to it.
+    fn metric(&mut self, name: &str, labels: Span, metric: &Metric) -> bool {
         let out = &mut self.out;
         let labels = &self.sorted[labels.range()];
+        let mut says_all = metric.beyond_text.is_empty();
         match &metric.value {
-            Value::Single(value) => line(out, name, "", labels, None, *value),
+            Value::Single(value) => {
+                line(out, name, "", labels, None, *value);
+                says_all &= !is_negative_zero(*value);
+            }
             Value::Summary { count, sum, quantiles } => {
                 for point in self.families.points_of(*quantiles) {
                     line(out, name, "", labels, Some(("quantile", point.at)), point.value);
+                    says_all &= is_kept_by_text(*point);
                 }
                 line(out, name, "_sum", labels, None, *sum);
                 line(out, name, "_count", labels, None, *count as f64);
+                says_all &= !is_negative_zero(*sum) && *count <= WHOLE_FLOAT_MAX;
             }
             Value::Histogram { count, sum, buckets } => {
                 let mut has_inf = false;
-                for &Point { at, value } in self.families.points_of(*buckets) {
-                    has_inf |= at == f64::INFINITY;
-                    line(out, name, "_bucket", labels, Some(("le", at)), value);
+                for point in self.families.points_of(*buckets) {
+                    has_inf |= point.at == f64::INFINITY;
+                    line(out, name, "_bucket", labels, Some(("le", point.at)), point.value);
+                    says_all &= is_kept_by_text(*point);
                 }
                 if !has_inf {
                     line(out, name, "_bucket", labels, Some(("le", f64::INFINITY)), *count);
                 }
                 line(out, name, "_sum", labels, None, *sum);
                 line(out, name, "_count", labels, None, *count);
+                says_all &= has_inf && !is_negative_zero(*sum);
             }
         }
+        says_all
     }
+}
+
+/// Up to here every whole number is a float.
+const WHOLE_FLOAT_MAX: u64 = 1 << 53;
+
+/// Text shows it as zero.
+fn is_negative_zero(value: f64) -> bool {
+    value.to_bits() == (-0.0_f64).to_bits()
+}
+
+/// Whether text gives back the bucket or quantile. One at `NaN` is shown, but not read.
+fn is_kept_by_text(point: Point) -> bool {
+    !point.at.is_nan() && !is_negative_zero(point.at) && !is_negative_zero(point.value)
 }
 
 fn line(

@@ -157,7 +157,13 @@ impl<'a> Assembly<'a> {
             last_metric: None,
             is_indexed: false,
         });
-        self.families.push(Family { name, help: None, kind: MetricType::Untyped, metrics: Span::default() });
+        self.families.push(Family {
+            name,
+            help: None,
+            unit: None,
+            kind: MetricType::Untyped,
+            metrics: Span::default(),
+        });
         Role { family, series: Series::Bare }
     }
 
@@ -292,7 +298,7 @@ impl<'a> Assembly<'a> {
         let index = self.metrics.len();
         let labels = Span { start: labels_start as u32, end: self.labels.len() as u32 };
         self.metric_runs.note(family, index, &mut self.families[family as usize].metrics);
-        self.metrics.push(Metric { labels, value, timestamp: None });
+        self.metrics.push(Metric { labels, value, timestamp: None, beyond_text: Span::default() });
         index as u32
     }
 
@@ -431,7 +437,7 @@ impl<'a> Assembly<'a> {
         });
         self.metric_runs.gather(&mut metrics, |family, span| families[family as usize].metrics = span);
         families.retain(|family| !family.metrics.is_empty());
-        Families { families, metrics, labels: take(&mut self.labels), points }
+        Families { families, metrics, labels: take(&mut self.labels), points, ..Families::default() }
     }
 }
 

@@ -1,0 +1,194 @@
+//! Families → protobuf, in pieces that can be put together without being read again.
+
+use prost::encoding::{encode_varint, encoded_len_varint};
+
+use crate::exposition::model::{Families, MetricType, Point, Value};
+
+/// `key` of a field: number and wire type in one byte.
+const fn key(number: u8, wire_type: u8) -> u8 {
+    number << 3 | wire_type
+}
+
+const VARINT: u8 = 0;
+const DOUBLE: u8 = 1;
+const BYTES: u8 = 2;
+/// The field in which a family has its metrics.
+const METRIC: u8 = key(4, BYTES);
+/// A double with its key.
+const DOUBLE_BYTES: usize = 9;
+
+/// What stands in front of a family's metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// The metric name.
+    pub name: &'a str,
+    /// The HELP text, unescaped.
+    pub help: Option<&'a str>,
+    /// The type.
+    pub kind: MetricType,
+    /// The unit.
+    pub unit: Option<&'a str>,
+}
+
+/// Number of a type in the protobuf format.
+pub(super) const fn number_of(kind: MetricType) -> u8 {
+    match kind {
+        MetricType::Counter => 0,
+        MetricType::Gauge => 1,
+        MetricType::Summary => 2,
+        MetricType::Untyped => 3,
+        MetricType::Histogram => 4,
+        MetricType::GaugeHistogram => 5,
+    }
+}
+
+/// The field in which a metric of this type has its value.
+pub(super) const fn value_field(kind: MetricType) -> u8 {
+    match kind {
+        MetricType::Gauge => 2,
+        MetricType::Counter => 3,
+        MetricType::Summary => 4,
+        MetricType::Untyped => 5,
+        MetricType::Histogram | MetricType::GaugeHistogram => 7,
+    }
+}
+
+/// Appends the head of a family whose metrics follow in fields of their own.
+pub(crate) fn write_head(out: &mut Vec<u8>, head: Head<'_>) {
+    write_bytes(out, 1, head.name.as_bytes());
+    if let Some(help) = head.help {
+        write_bytes(out, 2, help.as_bytes());
+    }
+    out.extend_from_slice(&[key(3, VARINT), number_of(head.kind)]);
+    if let Some(unit) = head.unit {
+        write_bytes(out, 5, unit.as_bytes());
+    }
+}
+
+fn head_len(head: Head<'_>) -> usize {
+    let texts = [Some(head.name), head.help, head.unit];
+    2 + texts.into_iter().flatten().map(|text| field_len(text.len())).sum::<usize>()
+}
+
+/// Appends the beginning of a delimited family: the length of it all, and its head. Metrics of `metrics_bytes` bytes have
+/// to follow, in any number of pieces.
+pub fn write_family_head(out: &mut Vec<u8>, head: Head<'_>, metrics_bytes: usize) {
+    encode_varint((head_len(head) + metrics_bytes) as u64, out);
+    write_head(out, head);
+}
+
+/// Appends a metric as a field of its family. `scratch` is overwritten; `labels` are in the order to be shown.
+pub(crate) fn write_metric<'l>(
+    out: &mut Vec<u8>,
+    scratch: &mut Vec<u8>,
+    kind: MetricType,
+    labels: impl Iterator<Item = (&'l str, &'l str)> + Clone,
+    families: &Families<'_>,
+    metric: &crate::exposition::model::Metric,
+) {
+    let value = match families.beyond_text(metric) {
+        Some(value) => value,
+        None => {
+            scratch.clear();
+            write_value(scratch, kind, families, &metric.value);
+            scratch
+        }
+    };
+    let labels_bytes: usize = labels.clone().map(|label| field_len(label_len(label))).sum();
+    out.push(METRIC);
+    encode_varint((labels_bytes + value.len()) as u64, out);
+    for label in labels {
+        out.push(key(1, BYTES));
+        encode_varint(label_len(label) as u64, out);
+        write_bytes(out, 1, label.0.as_bytes());
+        write_bytes(out, 2, label.1.as_bytes());
+    }
+    out.extend_from_slice(value);
+}
+
+fn label_len((name, value): (&str, &str)) -> usize {
+    field_len(name.len()) + field_len(value.len())
+}
+
+/// Appends a metric's value as the field which goes with the type.
+fn write_value(out: &mut Vec<u8>, kind: MetricType, families: &Families<'_>, value: &Value) {
+    out.push(key(value_field(kind), BYTES));
+    match value {
+        Value::Single(value) => {
+            out.push(DOUBLE_BYTES as u8);
+            write_double(out, 1, *value);
+        }
+        Value::Summary { count, sum, quantiles } => {
+            let quantiles = families.points_of(*quantiles);
+            let count_bytes = 1 + encoded_len_varint(*count);
+            let bytes = count_bytes + DOUBLE_BYTES + quantiles.len() * field_len(2 * DOUBLE_BYTES);
+            encode_varint(bytes as u64, out);
+            write_varint(out, 1, *count);
+            write_double(out, 2, *sum);
+            for quantile in quantiles {
+                out.extend_from_slice(&[key(3, BYTES), 2 * DOUBLE_BYTES as u8]);
+                write_double(out, 1, quantile.at);
+                write_double(out, 2, quantile.value);
+            }
+        }
+        Value::Histogram { count, sum, buckets } => {
+            let buckets = families.points_of(*buckets);
+            let bytes = count_len(*count)
+                + DOUBLE_BYTES
+                + buckets.iter().map(|bucket| field_len(bucket_len(*bucket))).sum::<usize>();
+            encode_varint(bytes as u64, out);
+            write_count(out, *count);
+            write_double(out, 2, *sum);
+            for bucket in buckets {
+                out.extend_from_slice(&[key(3, BYTES), bucket_len(*bucket) as u8]);
+                write_count(out, bucket.value);
+                write_double(out, 2, bucket.at);
+            }
+        }
+    }
+}
+
+/// At most 20, so that its length is one byte.
+fn bucket_len(bucket: Point) -> usize {
+    count_len(bucket.value) + DOUBLE_BYTES
+}
+
+/// A count of a histogram or of its bucket: field 1 if it is a whole number, else field 4.
+fn write_count(out: &mut Vec<u8>, count: f64) {
+    match whole(count) {
+        Some(count) => write_varint(out, 1, count),
+        None => write_double(out, 4, count),
+    }
+}
+
+fn count_len(count: f64) -> usize {
+    whole(count).map_or(DOUBLE_BYTES, |count| 1 + encoded_len_varint(count))
+}
+
+/// The number as an integer, if it is one.
+pub(super) fn whole(count: f64) -> Option<u64> {
+    /// 2^64, the first float that is none.
+    const END: f64 = 18_446_744_073_709_551_616.0;
+    (count >= 0.0 && count < END && count.trunc() == count).then_some(count as u64)
+}
+
+fn write_varint(out: &mut Vec<u8>, number: u8, value: u64) {
+    out.push(key(number, VARINT));
+    encode_varint(value, out);
+}
+
+fn write_double(out: &mut Vec<u8>, number: u8, value: f64) {
+    out.push(key(number, DOUBLE));
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn write_bytes(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
+    out.push(key(number, BYTES));
+    encode_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+/// Bytes of a field of so many bytes, with key and length.
+fn field_len(bytes: usize) -> usize {
+    1 + encoded_len_varint(bytes as u64) + bytes
+}

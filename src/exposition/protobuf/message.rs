@@ -1,0 +1,230 @@
+//! The messages of the protobuf exposition format, `io.prometheus.client` in release 1 of its description.
+//!
+//! All fields are optional, as in the format itself: absent and zero are two things. Texts are bytes, because the format
+//! lets clients send what is not UTF-8, and saying so is better than refusing to read.
+//!
+//! Not for whole bodies: a body of tiny messages would take up many times its size in these structs. See
+//! [`super::parse`], which makes them only for what text cannot show.
+
+use prost::Message;
+
+/// All series of one name.
+#[derive(Clone, PartialEq, Message)]
+pub struct MetricFamily {
+    /// The metric name.
+    #[prost(bytes = "vec", optional, tag = "1")]
+    pub name: Option<Vec<u8>>,
+    /// The HELP text.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub help: Option<Vec<u8>>,
+    /// Number of the type, 0 to 5; see [`super::kind_of`].
+    #[prost(int32, optional, tag = "3")]
+    pub kind: Option<i32>,
+    /// The metrics.
+    #[prost(message, repeated, tag = "4")]
+    pub metric: Vec<Metric>,
+    /// The unit, which text 0.0.4 cannot show.
+    #[prost(bytes = "vec", optional, tag = "5")]
+    pub unit: Option<Vec<u8>>,
+}
+
+/// One metric. Which of the values is set goes with the family's type.
+#[derive(Clone, PartialEq, Message)]
+pub struct Metric {
+    /// The labels.
+    #[prost(message, repeated, tag = "1")]
+    pub label: Vec<LabelPair>,
+    /// Of a gauge.
+    #[prost(message, optional, tag = "2")]
+    pub gauge: Option<Gauge>,
+    /// Of a counter.
+    #[prost(message, optional, tag = "3")]
+    pub counter: Option<Counter>,
+    /// Of a summary.
+    #[prost(message, optional, tag = "4")]
+    pub summary: Option<Summary>,
+    /// Of a metric without a type.
+    #[prost(message, optional, tag = "5")]
+    pub untyped: Option<Untyped>,
+    /// Of a histogram or gauge histogram.
+    #[prost(message, optional, tag = "7")]
+    pub histogram: Option<Histogram>,
+    /// Milliseconds since 1970.
+    #[prost(int64, optional, tag = "6")]
+    pub timestamp_ms: Option<i64>,
+}
+
+/// A label.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct LabelPair {
+    /// The name.
+    #[prost(bytes = "vec", optional, tag = "1")]
+    pub name: Option<Vec<u8>>,
+    /// The value.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub value: Option<Vec<u8>>,
+}
+
+/// A gauge's value.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Gauge {
+    /// The value.
+    #[prost(double, optional, tag = "1")]
+    pub value: Option<f64>,
+}
+
+/// A counter's value.
+#[derive(Clone, PartialEq, Message)]
+pub struct Counter {
+    /// The value.
+    #[prost(double, optional, tag = "1")]
+    pub value: Option<f64>,
+    /// An example of what was counted.
+    #[prost(message, optional, tag = "2")]
+    pub exemplar: Option<Exemplar>,
+    /// When it was 0.
+    #[prost(message, optional, tag = "3")]
+    pub created_timestamp: Option<Timestamp>,
+}
+
+/// The value of a metric without a type.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Untyped {
+    /// The value.
+    #[prost(double, optional, tag = "1")]
+    pub value: Option<f64>,
+}
+
+/// A summary's value.
+#[derive(Clone, PartialEq, Message)]
+pub struct Summary {
+    /// Number of observations.
+    #[prost(uint64, optional, tag = "1")]
+    pub sample_count: Option<u64>,
+    /// Sum of observations.
+    #[prost(double, optional, tag = "2")]
+    pub sample_sum: Option<f64>,
+    /// Quantiles.
+    #[prost(message, repeated, tag = "3")]
+    pub quantile: Vec<Quantile>,
+    /// When it was empty.
+    #[prost(message, optional, tag = "4")]
+    pub created_timestamp: Option<Timestamp>,
+}
+
+/// A quantile of a summary.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Quantile {
+    /// Its rank, 0 to 1.
+    #[prost(double, optional, tag = "1")]
+    pub quantile: Option<f64>,
+    /// Its value.
+    #[prost(double, optional, tag = "2")]
+    pub value: Option<f64>,
+}
+
+/// A histogram's value: classic buckets, native ones, or both. A count as a float overrides the whole one if above 0.
+#[derive(Clone, PartialEq, Message)]
+pub struct Histogram {
+    /// Number of observations.
+    #[prost(uint64, optional, tag = "1")]
+    pub sample_count: Option<u64>,
+    /// The same as a float.
+    #[prost(double, optional, tag = "4")]
+    pub sample_count_float: Option<f64>,
+    /// Sum of observations.
+    #[prost(double, optional, tag = "2")]
+    pub sample_sum: Option<f64>,
+    /// The classic buckets.
+    #[prost(message, repeated, tag = "3")]
+    pub bucket: Vec<Bucket>,
+    /// When it was empty.
+    #[prost(message, optional, tag = "15")]
+    pub created_timestamp: Option<Timestamp>,
+    /// Native: each power of two has `2^schema` buckets.
+    #[prost(sint32, optional, tag = "5")]
+    pub schema: Option<i32>,
+    /// Native: half the width of the zero bucket.
+    #[prost(double, optional, tag = "6")]
+    pub zero_threshold: Option<f64>,
+    /// Native: observations in the zero bucket.
+    #[prost(uint64, optional, tag = "7")]
+    pub zero_count: Option<u64>,
+    /// The same as a float.
+    #[prost(double, optional, tag = "8")]
+    pub zero_count_float: Option<f64>,
+    /// Native: where the buckets of negative observations stand.
+    #[prost(message, repeated, tag = "9")]
+    pub negative_span: Vec<BucketSpan>,
+    /// Native: their counts, each as the difference to the one before.
+    #[prost(sint64, repeated, packed = "false", tag = "10")]
+    pub negative_delta: Vec<i64>,
+    /// Native: their counts as floats.
+    #[prost(double, repeated, packed = "false", tag = "11")]
+    pub negative_count: Vec<f64>,
+    /// Native: where the buckets of positive observations stand.
+    #[prost(message, repeated, tag = "12")]
+    pub positive_span: Vec<BucketSpan>,
+    /// Native: their counts, each as the difference to the one before.
+    #[prost(sint64, repeated, packed = "false", tag = "13")]
+    pub positive_delta: Vec<i64>,
+    /// Native: their counts as floats.
+    #[prost(double, repeated, packed = "false", tag = "14")]
+    pub positive_count: Vec<f64>,
+    /// Examples of what the native histogram observed.
+    #[prost(message, repeated, tag = "16")]
+    pub exemplars: Vec<Exemplar>,
+}
+
+/// A classic bucket.
+#[derive(Clone, PartialEq, Message)]
+pub struct Bucket {
+    /// Number of observations up to the bound.
+    #[prost(uint64, optional, tag = "1")]
+    pub cumulative_count: Option<u64>,
+    /// The same as a float.
+    #[prost(double, optional, tag = "4")]
+    pub cumulative_count_float: Option<f64>,
+    /// The bound, which belongs to the bucket.
+    #[prost(double, optional, tag = "2")]
+    pub upper_bound: Option<f64>,
+    /// An example of what was observed.
+    #[prost(message, optional, tag = "3")]
+    pub exemplar: Option<Exemplar>,
+}
+
+/// Native buckets that stand side by side.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct BucketSpan {
+    /// Index of the first bucket; from the second span on the gap to the span before.
+    #[prost(sint32, optional, tag = "1")]
+    pub offset: Option<i32>,
+    /// Number of buckets.
+    #[prost(uint32, optional, tag = "2")]
+    pub length: Option<u32>,
+}
+
+/// An example of what a metric counted: usually the labels name a trace.
+#[derive(Clone, PartialEq, Message)]
+pub struct Exemplar {
+    /// Labels of its own.
+    #[prost(message, repeated, tag = "1")]
+    pub label: Vec<LabelPair>,
+    /// What was observed.
+    #[prost(double, optional, tag = "2")]
+    pub value: Option<f64>,
+    /// When.
+    #[prost(message, optional, tag = "3")]
+    pub timestamp: Option<Timestamp>,
+}
+
+/// A time.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Timestamp {
+    /// Seconds since 1970.
+    #[prost(int64, tag = "1")]
+    pub seconds: i64,
+    /// Of a second.
+    #[prost(int32, tag = "2")]
+    pub nanos: i32,
+}

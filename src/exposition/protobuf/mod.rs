@@ -1,0 +1,28 @@
+//! The protobuf exposition format: delimited messages of metric families.
+//!
+//! Read and written by hand where a body is many things of one kind, because then memory stays within a small factor of
+//! the body, whatever lengths and counts it announces, and texts are borrowed. The derived structs of [`message`] serve
+//! what text cannot show: native histograms, exemplars, times of creation, counts as floats. These are kept as protobuf,
+//! beside what text shows of them.
+//!
+//! What can be read but must not be kept (values of another kind than the family's type, texts that are not UTF-8, native
+//! histograms that contradict themselves) makes [`Families::refusal`]. That differs from an error: the group gets to know.
+//!
+//! * [`wire`] reads fields; it knows no messages.
+//! * [`decode`] makes families of a body, [`native`] checks native histograms.
+//! * [`encode`] writes families, in pieces that can be put together.
+//!
+//! Not for the text forms of protobuf, which no client sends.
+
+mod decode;
+mod encode;
+pub mod message;
+mod native;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use decode::{ProtobufError, decode_family, parse};
+pub use encode::{Head, write_family_head};
+pub(super) use encode::{write_head, write_metric};
