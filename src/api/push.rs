@@ -1,14 +1,14 @@
 //! Pushes: a request's body → a [`Push`] for its home core; what became of it → an answer.
 
 use http::StatusCode;
-use http::header::{CONTENT_ENCODING, HeaderMap};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
 use bytes::Bytes;
 
-use crate::exposition::gzip::{GunzipError, gunzip};
+use crate::exposition::compression::{self, DecodeError, Encoding};
 use crate::exposition::names::NameRules;
 use crate::exposition::render::{Inconsistency, render};
-use crate::exposition::text::parse;
+use crate::exposition::{protobuf, text};
 use crate::shard::key::GroupingKey;
 use crate::shard::push::{Content, Mode, Outcome, Push};
 use crate::shard::{FAILURE_TIME, PUSH_TIME};
@@ -34,33 +34,101 @@ impl PushRules {
     }
 }
 
-/// Whether a body must be decoded before anything else is looked at.
-pub fn is_encoded(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_ENCODING).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"gzip"))
+/// How a push's body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Text 0.0.4: whatever is not protobuf, also if its header says otherwise.
+    Text,
+    /// Delimited protobuf.
+    Protobuf,
 }
 
-/// Takes off the content encoding. Encodings that are not known are ignored, as the official program does.
+impl Format {
+    /// The format which the header names.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        match content_type.is_some_and(is_delimited_protobuf) {
+            true => Self::Protobuf,
+            false => Self::Text,
+        }
+    }
+}
+
+/// Whether a content type is that of delimited protobuf. Names are compared in any case, values as they are.
+fn is_delimited_protobuf(content_type: &str) -> bool {
+    let (media_type, mut rest) = content_type.split_once(';').unwrap_or((content_type, ""));
+    if !media_type.trim().eq_ignore_ascii_case("application/vnd.google.protobuf") {
+        return false;
+    }
+    let (mut has_message, mut has_encoding) = (false, false);
+    while !rest.trim_start().is_empty() {
+        let Some((name, value, after)) = split_parameter(rest) else { return false };
+        if name.eq_ignore_ascii_case("proto") {
+            has_message = value == "io.prometheus.client.MetricFamily";
+        } else if name.eq_ignore_ascii_case("encoding") {
+            has_encoding = value == "delimited";
+        }
+        rest = after;
+    }
+    has_message && has_encoding
+}
+
+/// The parameter in front, and what follows its semicolon. Values may be quoted (RFC 9110, 5.6.6); those that are
+/// looked for have nothing to escape.
+fn split_parameter(text: &str) -> Option<(&str, &str, &str)> {
+    let (name, text) = text.split_once('=')?;
+    let (value, after) = match text.strip_prefix('"') {
+        Some(quoted) => quoted.split_once('"')?,
+        None => text.split_at(text.find(';').unwrap_or(text.len())),
+    };
+    let after = after.trim_start();
+    let after = if after.is_empty() { after } else { after.strip_prefix(';')? };
+    Some((name.trim(), value.trim(), after))
+}
+
+/// How the body is compressed. Encodings that are not known are ignored, as the official program does.
+fn encoding(headers: &HeaderMap) -> Option<Encoding> {
+    headers.get(CONTENT_ENCODING).and_then(|value| Encoding::named(value.as_bytes()))
+}
+
+/// Whether a body must be decoded before anything else is looked at.
+pub fn is_encoded(headers: &HeaderMap) -> bool {
+    encoding(headers).is_some()
+}
+
+/// Takes off the content encoding.
 ///
 /// # Errors
 /// 400 for a broken stream, 413 for one that gets too long.
 pub fn decode(headers: &HeaderMap, body: Bytes, rules: PushRules) -> Result<Bytes, Problem> {
-    if !is_encoded(headers) {
-        return Ok(body);
-    }
-    match gunzip(&body, rules.decoded_bytes_max()) {
+    let Some(encoding) = encoding(headers) else { return Ok(body) };
+    match compression::decode(encoding, &body, rules.decoded_bytes_max()) {
         Ok(decoded) => Ok(decoded.into()),
-        Err(GunzipError::TooLarge { .. }) => Err(too_large()),
-        Err(problem) => Err(Problem::new(StatusCode::BAD_REQUEST, problem)),
+        Err(DecodeError::TooLarge { .. }) => Err(too_large()),
+        Err(problem) => {
+            Err(Problem::new(StatusCode::BAD_REQUEST, format_args!("{}: {problem}", encoding.name())))
+        }
     }
 }
 
 /// Parses and renders a decoded body for its group.
 ///
 /// # Errors
-/// 400 with the line for what cannot be read; nothing is touched then.
-pub fn prepare(key: GroupingKey, mode: Mode, body: &[u8], rules: PushRules) -> Result<Push, Problem> {
-    let families =
-        parse(body, NameRules::Legacy).map_err(|problem| Problem::new(StatusCode::BAD_REQUEST, problem))?;
+/// 400 with the place for what cannot be read; nothing is touched then.
+pub fn prepare(
+    key: GroupingKey,
+    mode: Mode,
+    format: Format,
+    body: &[u8],
+    rules: PushRules,
+) -> Result<Push, Problem> {
+    let bad_request = |problem: &dyn std::fmt::Display| Problem::new(StatusCode::BAD_REQUEST, problem);
+    let families = match format {
+        Format::Text => text::parse(body, NameRules::Legacy).map_err(|problem| bad_request(&problem))?,
+        Format::Protobuf => {
+            protobuf::parse(body, NameRules::Legacy).map_err(|problem| bad_request(&problem))?
+        }
+    };
     let bytes_max = rules.decoded_bytes_max().saturating_mul(RENDERED_FACTOR);
     let content = match render(&families, &key.labels(), bytes_max) {
         Ok(mut rendered) => {
@@ -100,4 +168,48 @@ pub fn too_large() -> Problem {
 /// The queue of the group's home core is full.
 pub fn queue_full() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many pushes are waiting, try again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protobuf_is_what_says_so_in_full() {
+        for (content_type, is) in [
+            (
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
+                true,
+            ),
+            (
+                "APPLICATION/vnd.google.Protobuf;Encoding=delimited;PROTO=io.prometheus.client.MetricFamily",
+                true,
+            ),
+            (
+                r#"application/vnd.google.protobuf; proto="io.prometheus.client.MetricFamily" ; encoding="delimited""#,
+                true,
+            ),
+            (
+                "application/vnd.google.protobuf;a=\";encoding=x\";proto=io.prometheus.client.MetricFamily;encoding=delimited;",
+                true,
+            ),
+            ("application/vnd.google.protobuf", false),
+            ("application/vnd.google.protobuf; encoding=delimited", false),
+            ("application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily", false),
+            (
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=text",
+                false,
+            ),
+            (
+                "application/vnd.google.protobuf; proto=io.prometheus.client.metricfamily; encoding=delimited",
+                false,
+            ),
+            ("application/vnd.google.protobuf; proto; encoding=delimited", false),
+            ("text/plain; proto=io.prometheus.client.MetricFamily; encoding=delimited", false),
+            (";;", false),
+            ("", false),
+        ] {
+            assert_eq!(is_delimited_protobuf(content_type), is, "{content_type}");
+        }
+    }
 }

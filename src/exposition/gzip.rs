@@ -8,13 +8,9 @@
 //! of polynomials over GF(2), so `crc(a ‖ b) = crc(a) · x^(8·len b) + crc(b)`. Each piece carries its power of x, which
 //! leaves one multiplication a piece for a scrape (`benches/gzip.rs`: a quarter of computing the power anew).
 //!
-//! Also the other way, for request bodies: [`gunzip`], strict about the end of the stream and bounded in its output.
-
-use std::fmt;
-use std::io::{self, Read};
+//! Not for request bodies: these are taken apart in [`super::compression`].
 
 use bytes::Bytes;
-use flate2::bufread::MultiGzDecoder;
 use flate2::{Compress, Compression, FlushCompress, Status};
 
 /// No name, no time, no extra fields; "unknown" operating system (RFC 1952).
@@ -192,52 +188,6 @@ pub fn stitch<'a>(pieces: impl IntoIterator<Item = &'a Deflated>) -> Stitched {
     member.finish()
 }
 
-/// Why a body could not be decompressed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GunzipError {
-    /// The stream ends before its trailer does, or there is none at all.
-    Cut,
-    /// What the decoder has to say: no gzip, damaged blocks, a checksum or length that does not fit.
-    Corrupt(String),
-    /// The output passes this many bytes. How far was not looked at.
-    TooLarge {
-        /// The limit that was given.
-        output_bytes_max: usize,
-    },
-}
-
-impl fmt::Display for GunzipError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cut => f.write_str("gzip: unexpected end of the stream"),
-            Self::Corrupt(problem) => write!(f, "gzip: {problem}"),
-            Self::TooLarge { output_bytes_max } => {
-                write!(f, "gzip: more than {output_bytes_max} bytes of output")
-            }
-        }
-    }
-}
-
-impl std::error::Error for GunzipError {}
-
-/// Decompresses a body of one or more members (RFC 1952, 2.2). Anything else behind a member is an error, zeros too, as
-/// it is for the official program.
-pub fn gunzip(body: &[u8], output_bytes_max: usize) -> Result<Vec<u8>, GunzipError> {
-    // One byte more than allowed: seeing it is the proof that there was too much.
-    let bound = (output_bytes_max as u64).saturating_add(1);
-    let mut text = Vec::new();
-    if let Err(error) = MultiGzDecoder::new(body).take(bound).read_to_end(&mut text) {
-        return Err(match error.kind() {
-            io::ErrorKind::UnexpectedEof => GunzipError::Cut,
-            _ => GunzipError::Corrupt(error.to_string()),
-        });
-    }
-    if text.len() > output_bytes_max {
-        return Err(GunzipError::TooLarge { output_bytes_max });
-    }
-    Ok(text)
-}
-
 /// Multiplication of remainders modulo the polynomial of CRC-32. As in the checksum itself, the highest bit of a word is
 /// the coefficient of x^0.
 mod crc {
@@ -288,18 +238,10 @@ mod crc {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use std::io::Write;
-
-    use flate2::write::GzEncoder;
     use proptest::prelude::*;
 
     use super::*;
-
-    fn gzip(text: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
-        encoder.write_all(text).unwrap();
-        encoder.finish().unwrap()
-    }
+    use crate::exposition::compression::{Encoding, decode};
 
     /// Reads one member as the format's description says, with a decoder that has no code in common with ours, and
     /// computes the checksum bit by bit.
@@ -346,7 +288,7 @@ mod tests {
             let member = stitched.buffers.concat();
             prop_assert_eq!(member.len(), stitched.wire_len);
             prop_assert_eq!(slow_gunzip(&member), texts.concat());
-            prop_assert_eq!(gunzip(&member, usize::MAX).unwrap(), texts.concat());
+            prop_assert_eq!(decode(Encoding::Gzip, &member, usize::MAX).unwrap(), texts.concat());
         }
 
         #[test]
@@ -360,22 +302,6 @@ mod tests {
             let mut whole = crc32fast::Hasher::new_with_initial_len(first, 1);
             whole.combine(&crc32fast::Hasher::new_with_initial_len(second, len));
             prop_assert_eq!(crc::multiply(first, crc::shift(len)) ^ second, whole.finalize());
-        }
-
-        #[test]
-        fn gunzip_reads_members_in_a_row(texts in texts()) {
-            prop_assume!(!texts.is_empty());
-            let body = texts.iter().map(|text| gzip(text)).collect::<Vec<_>>().concat();
-            prop_assert_eq!(gunzip(&body, usize::MAX).unwrap(), texts.concat());
-        }
-
-        #[test]
-        fn gunzip_never_panics(body in prop::collection::vec(any::<u8>(), 0..300), at in 0usize..60, flip: u8) {
-            let _ = gunzip(&body, 1000);
-            let mut damaged = gzip(b"m{zone=\"eu\"} 1\nm{zone=\"us\"} 2\n");
-            let at = at % damaged.len();
-            damaged[at] ^= flip;
-            let _ = gunzip(&damaged, 1000);
         }
     }
 
@@ -392,53 +318,5 @@ mod tests {
     fn a_member_of_nothing_is_valid() {
         assert_eq!(slow_gunzip(&stitch([]).buffers.concat()), b"");
         assert_eq!(Deflater::new().deflate([]).wire_len(), 0);
-    }
-
-    #[test]
-    fn a_stream_cut_anywhere_is_an_error() {
-        let body = gzip(b"m 1\nn 2\n");
-        for end in 0..body.len() {
-            assert_eq!(gunzip(&body[..end], 100), Err(GunzipError::Cut), "cut after {end} bytes");
-        }
-        // Behind a whole member a second one is cut.
-        let two = [body.clone(), body.clone()].concat();
-        for end in body.len() + 1..two.len() {
-            assert_eq!(gunzip(&two[..end], 100), Err(GunzipError::Cut), "cut after {end} bytes");
-        }
-    }
-
-    #[test]
-    fn a_wrong_checksum_or_length_is_an_error() {
-        let body = gzip(b"m 1\nn 2\n");
-        for at in body.len() - 8..body.len() {
-            let mut damaged = body.clone();
-            damaged[at] ^= 1;
-            assert!(matches!(gunzip(&damaged, 100), Err(GunzipError::Corrupt(_))), "byte {at}");
-        }
-    }
-
-    #[test]
-    fn garbage_behind_a_member_is_an_error() {
-        let body = gzip(b"m 1\n");
-        for garbage in [b"\0".as_slice(), b"\0\0\0\0\0\0\0\0\0\0\0\0", b"x", b"some more text"] {
-            assert!(gunzip(&[body.as_slice(), garbage].concat(), 100).is_err(), "{garbage:?}");
-        }
-        assert!(gunzip(b"m 1\nm is no gzip\n", 100).is_err());
-    }
-
-    #[test]
-    fn a_bomb_is_not_inflated() {
-        let bomb = gzip(&vec![b'\n'; 64 << 20]);
-        assert!(bomb.len() < 100_000);
-        // Its end is missing: who reads on to it reports another error.
-        let cut = &bomb[..bomb.len() / 2];
-        assert_eq!(gunzip(cut, 1 << 20), Err(GunzipError::TooLarge { output_bytes_max: 1 << 20 }));
-    }
-
-    #[test]
-    fn the_limit_itself_is_allowed() {
-        let body = gzip(b"12345678");
-        assert_eq!(gunzip(&body, 8).unwrap(), b"12345678");
-        assert_eq!(gunzip(&body, 7), Err(GunzipError::TooLarge { output_bytes_max: 7 }));
     }
 }

@@ -1,5 +1,6 @@
 //! Bytes ↔ metric families. Does no IO and keeps no state.
 
+pub mod compression;
 pub mod gzip;
 pub mod labels;
 pub mod model;

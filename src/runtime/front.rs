@@ -14,7 +14,7 @@ use http::{Method, Request, Response, StatusCode};
 
 use crate::api::answers::{self, Answer, Problem};
 use crate::api::body::Body;
-use crate::api::push::PushRules;
+use crate::api::push::{Format, PushRules};
 use crate::api::route::{Routed, Router, Target};
 use crate::api::{group, groups, page, push, scrape};
 use crate::config::Config;
@@ -136,7 +136,7 @@ impl Front {
             Target::Healthy | Target::Ready => answers::text(StatusCode::OK, "OK"),
             Target::Quit => self.quit(method),
             Target::Metrics => self.scrape(headers).await,
-            Target::Group(is_base64) => self.group(method, raw_path, &rest, is_base64, body).await,
+            Target::Group(is_base64) => self.group(method, raw_path, headers, &rest, is_base64, body).await,
             Target::Page => self.page(),
             Target::Static => answers::not_found(),
             Target::ApiStatus => groups::status(&self.shared.config, self.shared.started_seconds),
@@ -171,6 +171,7 @@ impl Front {
         &self,
         method: &Method,
         raw_path: &str,
+        headers: &HeaderMap,
         rest: &str,
         is_base64: bool,
         body: Bytes,
@@ -186,7 +187,7 @@ impl Front {
             };
         }
         let mode = if method == Method::PUT { Mode::Replace } else { Mode::Merge };
-        let prepared = match self.prepare(key, mode, body).await {
+        let prepared = match self.prepare(key, mode, Format::of(headers), body).await {
             Ok(prepared) => prepared,
             Err(problem) => return problem.into_answer(),
         };
@@ -202,12 +203,18 @@ impl Front {
     }
 
     /// Parses and renders a body; a long one on a worker.
-    async fn prepare(&self, key: GroupingKey, mode: Mode, body: Bytes) -> Result<Push, Problem> {
+    async fn prepare(
+        &self,
+        key: GroupingKey,
+        mode: Mode,
+        format: Format,
+        body: Bytes,
+    ) -> Result<Push, Problem> {
         let rules = self.shared.rules;
         if body.len() <= CORE_BODY_BYTES_MAX {
-            return push::prepare(key, mode, &body, rules);
+            return push::prepare(key, mode, format, &body, rules);
         }
-        let prepared = self.shared.workers.run(move |_| push::prepare(key, mode, &body, rules));
+        let prepared = self.shared.workers.run(move |_| push::prepare(key, mode, format, &body, rules));
         prepared.await.unwrap_or_else(|| Err(failed()))
     }
 

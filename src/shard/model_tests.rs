@@ -304,9 +304,9 @@ fn a_ghost_keeps_its_twin_out_of_the_same_scrape() {
         let zone = zone.map(|zone| ("zone".to_owned(), zone.to_owned()));
         GroupingKey::new([("job".to_owned(), job.to_owned())].into_iter().chain(zone))
     };
-    let job = (0..).map(|number| format!("job{number}")).find(|job| {
-        (pairs(job, None).home(CORES), pairs(job, Some("x")).home(CORES)) == (0, 1)
-    });
+    let job = (0..)
+        .map(|number| format!("job{number}"))
+        .find(|job| (pairs(job, None).home(CORES), pairs(job, Some("x")).home(CORES)) == (0, 1));
     let job = job.expect("some job has its groups on both cores");
     let put = |key: GroupingKey, body: &str| push_of(Mode::Replace, &key, body).expect("is readable");
     let mut gateway = Gateway::new();

@@ -169,7 +169,7 @@ fn count_len(count: f64) -> usize {
 pub(super) fn whole(count: f64) -> Option<u64> {
     /// 2^64, the first float that is none.
     const END: f64 = 18_446_744_073_709_551_616.0;
-    (count >= 0.0 && count < END && count.trunc() == count).then_some(count as u64)
+    ((0.0..END).contains(&count) && count.trunc() == count).then_some(count as u64)
 }
 
 fn write_varint(out: &mut Vec<u8>, number: u8, value: u64) {
