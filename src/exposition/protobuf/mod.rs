@@ -11,11 +11,13 @@
 //! * [`wire`] reads fields; it knows no messages.
 //! * [`decode`] makes families of a body, [`native`] checks native histograms.
 //! * [`encode`] writes families, in pieces that can be put together.
+//! * [`lines`] makes such pieces of the lines that a scrape shows.
 //!
 //! Not for the text forms of protobuf, which no client sends.
 
 mod decode;
 mod encode;
+mod lines;
 pub mod message;
 mod native;
 mod wire;
@@ -26,3 +28,4 @@ mod tests;
 pub use decode::{ProtobufError, decode_family, parse};
 pub use encode::{Head, write_family_head};
 pub(super) use encode::{write_head, write_metric};
+pub use lines::{metrics_of_exact, metrics_of_lines};

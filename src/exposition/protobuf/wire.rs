@@ -94,6 +94,11 @@ impl<'a> Fields<'a> {
         self.0.is_empty()
     }
 
+    /// What was not read yet.
+    pub(super) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let (bytes, rest) = self.0.split_first_chunk::<N>().ok_or(CUT)?;
         self.0 = rest;

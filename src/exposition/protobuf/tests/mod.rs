@@ -2,6 +2,9 @@
 
 mod bodies;
 mod exact;
+mod hostile;
+mod refusals;
+mod scrapes;
 
 use super::message::{self, MetricFamily};
 use crate::exposition::model::{Families, Family, MetricType, Value};

@@ -1,0 +1,251 @@
+//! What can be read but not be kept is refused, and by which words; what cannot be read is an error.
+
+use super::message::{
+    Bucket, BucketSpan, Counter, Exemplar, Histogram, LabelPair, Metric, MetricFamily, Summary,
+};
+use super::{delimited, gauge};
+use crate::exposition::model::MetricType;
+use crate::exposition::names::NameRules;
+use crate::exposition::protobuf::{decode_family, parse};
+use crate::exposition::render::{Inconsistency, render};
+
+fn label(name: &[u8], value: &[u8]) -> LabelPair {
+    LabelPair { name: Some(name.into()), value: Some(value.into()) }
+}
+
+fn labelled(labels: &[(&[u8], &[u8])]) -> MetricFamily {
+    let mut family = gauge("m", 1.0);
+    family.metric[0].label = labels.iter().map(|(name, value)| label(name, value)).collect();
+    family
+}
+
+fn histogram(histogram: Histogram) -> MetricFamily {
+    let metric = Metric { histogram: Some(histogram), ..Default::default() };
+    MetricFamily { name: Some("h".into()), kind: Some(4), metric: vec![metric], ..Default::default() }
+}
+
+/// Two positive buckets, two negative ones and the zero bucket, seven observations.
+fn native() -> Histogram {
+    let spans = vec![
+        BucketSpan { offset: Some(-3), length: Some(1) },
+        BucketSpan { offset: Some(2), length: Some(1) },
+    ];
+    Histogram {
+        sample_count: Some(7),
+        sample_sum: Some(1.0),
+        zero_threshold: Some(0.001),
+        zero_count: Some(1),
+        positive_span: spans.clone(),
+        positive_delta: vec![1, 1],
+        negative_span: spans,
+        negative_delta: vec![2, -1],
+        ..Default::default()
+    }
+}
+
+/// The words of the refusal; `None` if the families are taken.
+fn refusal(families: &[MetricFamily]) -> Option<String> {
+    let body = delimited(families);
+    let families = parse(&body, NameRules::Legacy).expect("can be read");
+    match render(&families, &[("job".to_owned(), "a".to_owned())], 1 << 20) {
+        Ok(_) => None,
+        Err(Inconsistency::Refused(reason)) => Some(reason),
+        Err(Inconsistency::TooLarge) => panic!("too large"),
+    }
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused() {
+    let mut other_kind = gauge("m", 1.0);
+    other_kind.kind = Some(0);
+    let mut no_value = gauge("m", 1.0);
+    no_value.metric[0].gauge = None;
+    let mut with_time = gauge("m", 1.0);
+    with_time.metric[0].timestamp_ms = Some(0);
+    let many: Vec<_> = (0..40).map(|index| (format!("l{}", index % 39), "")).collect();
+    let many: Vec<_> = many.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+    let bad_exemplar = Exemplar { label: vec![label(b"id", b"\xff")], ..Default::default() };
+    let mut counter = gauge("c", 0.0);
+    counter.kind = Some(0);
+    counter.metric[0] = Metric {
+        counter: Some(Counter { exemplar: Some(bad_exemplar.clone()), ..Default::default() }),
+        ..Default::default()
+    };
+    let bucket = Bucket { exemplar: Some(bad_exemplar), ..Default::default() };
+    for (family, words) in [
+        (other_kind, "is not a counter"),
+        (no_value, "is not a gauge"),
+        (with_time, "timestamps"),
+        (labelled(&[(b"a", b"\xff")]), "not utf8"),
+        (labelled(&[(b"a", b"1"), (b"a", b"1")]), "same name: a"),
+        // Also where the URL overwrites both.
+        (labelled(&[(b"job", b"1"), (b"job", b"2")]), "same name: job"),
+        (labelled(&many), "same name: l0"),
+        (labelled(&[(b"__name__", b"n")]), "reserved"),
+        (counter, "exemplar"),
+        (histogram(Histogram { bucket: vec![bucket], ..Default::default() }), "exemplar"),
+    ] {
+        let reason = refusal(std::slice::from_ref(&family)).unwrap_or_else(|| panic!("taken: {family:?}"));
+        assert!(reason.contains(words), "{reason}");
+        // Of two families of one name the last counts, whatever the first was.
+        let mut good = gauge("x", 1.0);
+        good.name = family.name.clone();
+        assert_eq!(refusal(&[family.clone(), good.clone()]), None);
+        assert!(refusal(&[good, family]).is_some());
+    }
+}
+
+#[test]
+fn native_histograms_that_fit_are_taken() {
+    let floats = Histogram {
+        sample_count_float: Some(6.5),
+        positive_span: vec![BucketSpan { offset: Some(0), length: Some(2) }],
+        positive_count: vec![1.5, 5.0],
+        ..Default::default()
+    };
+    for good in [
+        native(),
+        floats,
+        // Observations that are no number fall into no bucket.
+        Histogram { sample_count: Some(9), sample_sum: Some(f64::NAN), ..native() },
+        Histogram { schema: Some(8), ..native() },
+        Histogram { schema: Some(-4), ..native() },
+        Histogram { zero_threshold: Some(0.001), ..Default::default() },
+    ] {
+        assert_eq!(refusal(&[histogram(good.clone())]), None, "{good:?}");
+    }
+}
+
+#[test]
+fn native_histograms_that_do_not_fit_are_refused() {
+    let span = |offset, length| vec![BucketSpan { offset: Some(offset), length: Some(length) }];
+    for (bad, words) in [
+        (Histogram { sample_count: Some(6), ..native() }, "count"),
+        (Histogram { sample_count: Some(6), sample_sum: Some(f64::NAN), ..native() }, "count"),
+        (Histogram { positive_delta: vec![1, 1, 1], ..native() }, "differ in number"),
+        (Histogram { positive_span: span(0, u32::MAX), ..native() }, "out of range"),
+        (Histogram { positive_delta: vec![1, -2], ..native() }, "negative"),
+        (Histogram { positive_delta: vec![i64::MAX, i64::MAX], ..native() }, "out of range"),
+        (Histogram { positive_span: [span(0, 1), span(-1, 1)].concat(), ..native() }, "overlap"),
+        (
+            Histogram { positive_span: [span(i32::MAX, 1), span(i32::MAX, 1)].concat(), ..native() },
+            "out of range",
+        ),
+        (Histogram { schema: Some(9), ..native() }, "schema"),
+        (Histogram { schema: Some(-5), ..native() }, "schema"),
+        (Histogram { zero_threshold: Some(f64::NAN), ..native() }, "zero threshold"),
+        // A float count makes all counts floats, and then the buckets have none.
+        (Histogram { sample_count_float: Some(1.0), ..native() }, "differ in number"),
+        (
+            Histogram {
+                sample_count_float: Some(1.0),
+                positive_span: span(0, 1),
+                positive_count: vec![-1.0],
+                ..Default::default()
+            },
+            "negative",
+        ),
+    ] {
+        let reason = refusal(&[histogram(bad.clone())]).unwrap_or_else(|| panic!("taken: {bad:?}"));
+        assert!(reason.contains(words), "{reason}");
+    }
+}
+
+#[test]
+fn names_follow_the_rules_of_text() {
+    for (name, label_name, legacy, utf8) in [
+        (&b"m"[..], &b"a"[..], true, true),
+        (b"m:n", b"a", true, true),
+        (b"", b"a", false, false),
+        (b"m", b"", false, false),
+        (b"\xff", b"a", false, false),
+        (b"m", b"\xff", false, false),
+        (b"m.n", b"a", false, true),
+        (b"m", b"a.b", false, true),
+        (b"m", b"a:b", false, true),
+    ] {
+        let mut family = labelled(&[(label_name, b"1")]);
+        family.name = Some(name.into());
+        let body = delimited(&[family]);
+        assert_eq!(parse(&body, NameRules::Legacy).is_ok(), legacy, "{name:?} {label_name:?}");
+        assert_eq!(parse(&body, NameRules::Utf8).is_ok(), utf8, "{name:?} {label_name:?}");
+    }
+}
+
+#[test]
+fn the_last_of_two_families_wins_also_when_it_is_empty() {
+    let empty = MetricFamily { metric: Vec::new(), ..gauge("m", 1.0) };
+    let body = delimited(&[gauge("m", 1.0), gauge("n", 1.0), empty]);
+    let families = parse(&body, NameRules::Legacy).expect("valid");
+    let names: Vec<_> = families.families.iter().map(|family| &*family.name).collect();
+    assert_eq!(names, ["m", "n"]);
+    assert!(families.families[0].metrics.is_empty());
+    assert_eq!(families.metrics_of(&families.families[1]).len(), 1);
+}
+
+#[test]
+fn no_type_and_an_unknown_type_are_counters() {
+    let counter =
+        Metric { counter: Some(Counter { value: Some(1.0), ..Default::default() }), ..Default::default() };
+    for kind in [None, Some(0), Some(6), Some(-1)] {
+        let family = MetricFamily { kind, metric: vec![counter.clone()], ..gauge("m", 1.0) };
+        let body = delimited(&[family]);
+        let families = parse(&body, NameRules::Legacy).expect("valid");
+        assert_eq!(families.families[0].kind, MetricType::Counter);
+        assert_eq!(families.refusal, None);
+    }
+}
+
+#[test]
+fn a_help_text_that_is_not_utf8_is_repaired() {
+    let family = MetricFamily { help: Some(b"a\xffb".to_vec()), ..gauge("m", 1.0) };
+    let body = delimited(&[family]);
+    let families = parse(&body, NameRules::Legacy).expect("valid");
+    assert_eq!(families.families[0].help.as_deref(), Some("a\u{fffd}b"));
+}
+
+#[test]
+fn a_type_may_come_after_its_metrics() {
+    let message = prost::Message::encode_to_vec(&gauge("m", 1.5));
+    // The type is two bytes behind a name of one.
+    let late = [&message[..3], &message[5..], &message[3..5]].concat();
+    assert_ne!(late, message);
+    assert_eq!(decode_family(&late).expect("valid"), decode_family(&message).expect("valid"));
+}
+
+#[test]
+fn errors_name_the_message() {
+    let good = delimited(&[gauge("m", 1.0)]);
+    for (bad, words) in [
+        (&b"m 1\n"[..], "message 2: unexpected end"),
+        (b"\x80", "message 2: unexpected end"),
+        (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "message 2: a number is too long"),
+        (b"\x02\x22\x05", "message 2: unexpected end"),
+        (b"\x00", "message 2: invalid metric name \"\""),
+        (b"\x02\x00\x00", "message 2: a field's number is out of range"),
+        (b"\x02\x08\x00", "message 2: a field has the wrong wire type"),
+        (b"\x01\x0b", "message 2: a field has an unknown wire type"),
+    ] {
+        let body = [good.as_slice(), bad].concat();
+        let error = parse(&body, NameRules::Legacy).expect_err("cannot be read").to_string();
+        assert_eq!(error, format!("protobuf parsing error in {words}"));
+    }
+    for end in 1..good.len() {
+        assert!(parse(&good[..end], NameRules::Legacy).is_err(), "cut after {end} bytes");
+    }
+}
+
+#[test]
+fn a_summary_keeps_counts_that_no_float_has() {
+    let summary = Summary { sample_count: Some(u64::MAX), ..Default::default() };
+    let metric = Metric { summary: Some(summary), ..Default::default() };
+    let family = MetricFamily { kind: Some(2), metric: vec![metric], ..gauge("s", 1.0) };
+    let body = delimited(&[family]);
+    let families = parse(&body, NameRules::Legacy).expect("valid");
+    let rendered = render(&families, &[], 1 << 20).expect("consistent");
+    let exact = rendered.exact(&rendered.families()[0]).expect("text has a float");
+    assert_eq!(
+        decode_family(exact).expect("written by ourselves").metrics[0].value,
+        families.metrics[0].value
+    );
+}
