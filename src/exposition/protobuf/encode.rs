@@ -1,7 +1,9 @@
 //! Families → protobuf, in pieces that can be put together without being read again.
 
+use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
+use super::message::Timestamp;
 use crate::exposition::model::{Families, MetricType, Point, Value};
 
 /// `key` of a field: number and wire type in one byte.
@@ -90,7 +92,7 @@ pub(crate) fn write_metric<'l>(
         Some(value) => value,
         None => {
             scratch.clear();
-            write_value(scratch, kind, families, &metric.value);
+            write_value(scratch, kind, families, &metric.value, None);
             scratch
         }
     };
@@ -110,19 +112,37 @@ fn label_len((name, value): (&str, &str)) -> usize {
     field_len(name.len()) + field_len(value.len())
 }
 
+/// The field in which a value of this type has its time of creation, where it has one.
+const fn created_field(kind: MetricType) -> Option<u8> {
+    match kind {
+        MetricType::Counter => Some(3),
+        MetricType::Summary => Some(4),
+        MetricType::Histogram | MetricType::GaugeHistogram => Some(15),
+        MetricType::Gauge | MetricType::Untyped => None,
+    }
+}
+
 /// Appends a metric's value as the field which goes with the type.
-fn write_value(out: &mut Vec<u8>, kind: MetricType, families: &Families<'_>, value: &Value) {
+pub(super) fn write_value(
+    out: &mut Vec<u8>,
+    kind: MetricType,
+    families: &Families<'_>,
+    value: &Value,
+    created: Option<Timestamp>,
+) {
+    let created = created_field(kind).zip(created);
+    let created_bytes = created.map_or(0, |(_, created)| field_len(created.encoded_len()));
     out.push(key(value_field(kind), BYTES));
     match value {
         Value::Single(value) => {
-            out.push(DOUBLE_BYTES as u8);
+            encode_varint((DOUBLE_BYTES + created_bytes) as u64, out);
             write_double(out, 1, *value);
         }
         Value::Summary { count, sum, quantiles } => {
             let quantiles = families.points_of(*quantiles);
             let count_bytes = 1 + encoded_len_varint(*count);
             let bytes = count_bytes + DOUBLE_BYTES + quantiles.len() * field_len(2 * DOUBLE_BYTES);
-            encode_varint(bytes as u64, out);
+            encode_varint((bytes + created_bytes) as u64, out);
             write_varint(out, 1, *count);
             write_double(out, 2, *sum);
             for quantile in quantiles {
@@ -136,7 +156,7 @@ fn write_value(out: &mut Vec<u8>, kind: MetricType, families: &Families<'_>, val
             let bytes = count_len(*count)
                 + DOUBLE_BYTES
                 + buckets.iter().map(|bucket| field_len(bucket_len(*bucket))).sum::<usize>();
-            encode_varint(bytes as u64, out);
+            encode_varint((bytes + created_bytes) as u64, out);
             write_count(out, *count);
             write_double(out, 2, *sum);
             for bucket in buckets {
@@ -145,6 +165,10 @@ fn write_value(out: &mut Vec<u8>, kind: MetricType, families: &Families<'_>, val
                 write_double(out, 2, bucket.at);
             }
         }
+    }
+    if let Some((number, created)) = created {
+        out.push(key(number, BYTES));
+        created.encode_length_delimited(out).expect("a vector grows as needed");
     }
 }
 

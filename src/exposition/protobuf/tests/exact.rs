@@ -1,6 +1,7 @@
 //! Lines give back what was pushed, or there is an exact form beside them that does.
 
 use proptest::prelude::*;
+use prost::Message;
 
 use super::bodies::families;
 use super::{Said, delimited, gauge, said};
@@ -29,6 +30,22 @@ fn given_back(rendered: &Rendered, family: &RenderedFamily) -> Option<Said> {
     Some(said)
 }
 
+/// What no line shows, in words.
+fn beyond_text(metric: &message::Metric) -> String {
+    let counter = metric.counter.as_ref().map(|counter| (&counter.exemplar, counter.created_timestamp));
+    let summary = metric.summary.as_ref().map(|summary| summary.created_timestamp);
+    let histogram = metric.histogram.clone().map(|histogram| message::Histogram {
+        // These may be spelled in two ways.
+        sample_count: None,
+        sample_sum: None,
+        bucket: Vec::new(),
+        ..histogram
+    });
+    let buckets = metric.histogram.iter().flat_map(|histogram| &histogram.bucket);
+    let buckets: Vec<_> = buckets.map(|bucket| (bucket.cumulative_count_float, &bucket.exemplar)).collect();
+    format!("{counter:?} {summary:?} {histogram:?} {buckets:?}")
+}
+
 proptest! {
     #[test]
     fn what_is_pushed_as_protobuf_is_given_back(messages in families()) {
@@ -42,6 +59,24 @@ proptest! {
                 continue;
             };
             prop_assert_eq!(said(&families, pushed), back);
+        }
+    }
+
+    /// Read by a stranger's decoder, what text has no place for is what was pushed.
+    #[test]
+    fn the_exact_form_is_the_message_that_was_pushed(messages in families()) {
+        let body = delimited(&messages);
+        let families = parse(&body, NameRules::Legacy).expect("valid");
+        let rendered = render(&families, &[], ROOM).expect("consistent");
+        for (pushed, family) in messages.iter().zip(rendered.families()) {
+            let Some(exact) = rendered.exact(family) else { continue };
+            let exact = message::MetricFamily::decode(exact).expect("written by ourselves");
+            prop_assert_eq!(exact.metric.len(), pushed.metric.len());
+            for metric in &pushed.metric {
+                let number = metric.label.last().expect("every metric has a number");
+                let twin = exact.metric.iter().find(|twin| twin.label.contains(number)).expect("all are there");
+                prop_assert_eq!(beyond_text(metric), beyond_text(twin));
+            }
         }
     }
 
