@@ -154,7 +154,7 @@ impl Serialize for FamilyDocument<'_> {
             .map(|metric| MetricDocument { families: &families, metric })
             .collect();
         let mut map = serializer.serialize_map(None)?;
-        if let Some(help) = &view.help {
+        if let Some(help) = view.help.as_ref().filter(|help| !help.is_empty()) {
             map.serialize_entry("help", &**help)?;
         }
         map.serialize_entry("metrics", &metrics)?;

@@ -236,7 +236,7 @@ impl<'a> Decoder<'a> {
                 }
                 (MetricType::Gauge | MetricType::Untyped, _) => {}
                 (MetricType::Counter, 3) | (MetricType::Summary, 4) => {
-                    reading.created(field.value.bytes()?)?
+                    reading.created(field.value.bytes()?)?;
                 }
                 (MetricType::Counter, number) => reading.needs_message |= number == 2,
                 (_, 1) => reading.count = field.value.varint()?,

@@ -1,11 +1,93 @@
-//! What a native histogram must be so that no server chokes on it: the rules by which Prometheus takes samples in.
+//! Native histograms: what one must be so that no server chokes on it, and the buckets it stands for.
 //!
-//! The official Pushgateway passes on what it was given, and a scrape with one bad histogram in it can fail as a whole.
+//! The rules are those by which Prometheus takes samples in. The official Pushgateway passes on what it was given, and a
+//! scrape with one bad histogram in it can fail as a whole.
 
-use super::message::{BucketSpan, Histogram};
+use prost::Message;
+
+use super::message::{self, BucketSpan, Histogram};
+use crate::exposition::model::{Families, Metric};
 
 /// Schemas that every Prometheus with native histograms knows.
 const SCHEMAS: std::ops::RangeInclusive<i32> = -4..=8;
+
+/// A bucket of a native histogram.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NativeBucket {
+    /// Which bounds belong to it.
+    pub bounds: Bounds,
+    /// The lower bound.
+    pub lower: f64,
+    /// The upper bound. May differ from what other programs say in its last digit.
+    pub upper: f64,
+    /// Number of observations in this bucket alone.
+    pub count: f64,
+}
+
+/// Which bounds of a bucket belong to it; as numbers, what the HTTP APIs of Prometheus say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bounds {
+    /// The upper one: positive observations.
+    Upper = 0,
+    /// The lower one: negative observations.
+    Lower = 1,
+    /// Both: observations about zero.
+    Both = 3,
+}
+
+/// The buckets of a native histogram that hold anything, from the lowest to the highest. `None` for all other metrics.
+pub fn native_buckets(families: &Families<'_>, metric: &Metric) -> Option<Vec<NativeBucket>> {
+    let histogram =
+        message::Metric::decode(families.beyond_text(metric)?).ok()?.histogram.filter(is_native)?;
+    let schema = histogram.schema();
+    let side = |spans, deltas, counts: &[f64]| -> Vec<(i64, f64)> {
+        let counts = if is_float(&histogram) { counts.to_vec() } else { counts_of(deltas) };
+        indices(spans).zip(counts).filter(|(_, count)| *count != 0.0).collect()
+    };
+    let negative = side(&histogram.negative_span, &histogram.negative_delta, &histogram.negative_count);
+    let positive = side(&histogram.positive_span, &histogram.positive_delta, &histogram.positive_count);
+    let mut buckets = Vec::with_capacity(negative.len() + 1 + positive.len());
+    buckets.extend(negative.into_iter().rev().map(|(index, count)| {
+        let (lower, upper) = (-bound(index, schema), -bound(index - 1, schema));
+        NativeBucket { bounds: Bounds::Lower, lower, upper, count }
+    }));
+    let zero_count =
+        if is_float(&histogram) { histogram.zero_count_float() } else { histogram.zero_count() as f64 };
+    if zero_count > 0.0 {
+        let threshold = histogram.zero_threshold();
+        let (lower, upper) = (-threshold, threshold);
+        buckets.push(NativeBucket { bounds: Bounds::Both, lower, upper, count: zero_count });
+    }
+    buckets.extend(positive.into_iter().map(|(index, count)| {
+        let (lower, upper) = (bound(index - 1, schema), bound(index, schema));
+        NativeBucket { bounds: Bounds::Upper, lower, upper, count }
+    }));
+    Some(buckets)
+}
+
+/// The indices of the buckets in these spans.
+fn indices(spans: &[BucketSpan]) -> impl Iterator<Item = i64> {
+    let mut next = 0;
+    spans.iter().flat_map(move |span| {
+        let start = next + i64::from(span.offset());
+        next = start + i64::from(span.length());
+        start..next
+    })
+}
+
+fn counts_of(deltas: &[i64]) -> Vec<f64> {
+    let counts = deltas.iter().scan(0_i64, |count, delta| {
+        *count = count.wrapping_add(*delta);
+        Some(*count as f64)
+    });
+    counts.collect()
+}
+
+/// The upper bound of the positive bucket with that index: `2^(index / 2^schema)`, the last one being the largest float.
+fn bound(index: i64, schema: i32) -> f64 {
+    let exponent = index as f64 * f64::from(-schema).exp2();
+    if exponent == 1024.0 { f64::MAX } else { exponent.exp2() }
+}
 
 /// Whether it has anything but classic buckets.
 pub(super) fn is_native(histogram: &Histogram) -> bool {
@@ -31,12 +113,12 @@ pub(super) fn check(histogram: &Histogram) -> Result<(), &'static str> {
     if histogram.zero_threshold().is_nan() || histogram.zero_threshold() < 0.0 {
         return Err("a native histogram's zero threshold must not be negative");
     }
-    // As Prometheus tells the two apart.
-    if histogram.sample_count_float() > 0.0 || histogram.zero_count_float() > 0.0 {
-        check_floats(histogram)
-    } else {
-        check_whole(histogram)
-    }
+    if is_float(histogram) { check_floats(histogram) } else { check_whole(histogram) }
+}
+
+/// Whether its counts are floats, as Prometheus tells the two apart.
+fn is_float(histogram: &Histogram) -> bool {
+    histogram.sample_count_float() > 0.0 || histogram.zero_count_float() > 0.0
 }
 
 fn check_floats(histogram: &Histogram) -> Result<(), &'static str> {
@@ -91,4 +173,85 @@ fn total(deltas: &[i64]) -> Result<u128, &'static str> {
         total += u128::try_from(count).map_err(|_| "a native histogram's counts must not be negative")?;
     }
     Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exposition::names::NameRules;
+    use crate::exposition::protobuf::message::MetricFamily;
+    use crate::exposition::protobuf::parse;
+
+    fn buckets(histogram: Histogram) -> Option<Vec<NativeBucket>> {
+        let metric = message::Metric { histogram: Some(histogram), ..Default::default() };
+        let family = MetricFamily {
+            name: Some("h".into()),
+            kind: Some(4),
+            metric: vec![metric],
+            ..Default::default()
+        };
+        let body = family.encode_length_delimited_to_vec();
+        let families = parse(&body, NameRules::Legacy).expect("valid");
+        assert_eq!(families.refusal, None);
+        native_buckets(&families, &families.metrics[0])
+    }
+
+    fn span(offset: i32, length: u32) -> BucketSpan {
+        BucketSpan { offset: Some(offset), length: Some(length) }
+    }
+
+    #[test]
+    fn buckets_stand_from_the_lowest_to_the_highest() {
+        let histogram = Histogram {
+            sample_count: Some(12),
+            zero_threshold: Some(0.25),
+            zero_count: Some(1),
+            negative_span: vec![span(0, 1), span(2, 1)],
+            negative_delta: vec![1, 2],
+            // Index 1 is empty, 2 is a gap.
+            positive_span: vec![span(0, 2), span(1, 1)],
+            positive_delta: vec![2, -2, 5],
+            ..Default::default()
+        };
+        let bucket = |bounds, lower, upper, count| NativeBucket { bounds, lower, upper, count };
+        let expected = vec![
+            bucket(Bounds::Lower, -8.0, -4.0, 3.0),
+            bucket(Bounds::Lower, -1.0, -0.5, 1.0),
+            bucket(Bounds::Both, -0.25, 0.25, 1.0),
+            bucket(Bounds::Upper, 0.5, 1.0, 2.0),
+            bucket(Bounds::Upper, 4.0, 8.0, 5.0),
+        ];
+        assert_eq!(buckets(histogram), Some(expected));
+    }
+
+    #[test]
+    fn counts_may_be_floats() {
+        let histogram = Histogram {
+            sample_count_float: Some(2.5),
+            schema: Some(-1),
+            positive_span: vec![span(1, 2)],
+            positive_count: vec![0.5, 2.0],
+            ..Default::default()
+        };
+        let buckets = buckets(histogram).expect("native");
+        let shown: Vec<_> = buckets.iter().map(|bucket| (bucket.lower, bucket.upper, bucket.count)).collect();
+        assert_eq!(shown, [(1.0, 4.0, 0.5), (4.0, 16.0, 2.0)]);
+    }
+
+    #[test]
+    fn bounds_end_at_the_largest_float() {
+        assert_eq!(bound(1024, 0), f64::MAX);
+        assert_eq!(bound(1025, 0), f64::INFINITY);
+        assert_eq!(bound(512, -1), f64::MAX);
+        assert_eq!(bound(1024 << 8, 8), f64::MAX);
+        assert_eq!(bound(256, 8), 2.0);
+    }
+
+    #[test]
+    fn a_classic_histogram_has_no_native_buckets() {
+        assert_eq!(buckets(Histogram { sample_count_float: Some(1.0), ..Default::default() }), None);
+        assert_eq!(buckets(Histogram::default()), None);
+        // A threshold alone says that it is native, and empty.
+        assert_eq!(buckets(Histogram { zero_threshold: Some(0.1), ..Default::default() }), Some(Vec::new()));
+    }
 }

@@ -7,7 +7,7 @@ use super::bodies::families;
 use super::{delimited, said};
 use crate::exposition::model::MetricType;
 use crate::exposition::names::NameRules;
-use crate::exposition::protobuf::message::MetricFamily;
+use crate::exposition::protobuf::message::{LabelPair, MetricFamily};
 use crate::exposition::protobuf::{
     Head, decode_family, metrics_of_exact, metrics_of_lines, parse, write_family_head,
 };
@@ -54,11 +54,10 @@ proptest! {
             prop_assert_eq!(&scraped.unit, &message.unit);
             prop_assert_eq!(scraped.kind, message.kind);
             prop_assert_eq!(scraped.metric.len(), 2 * message.metric.len());
-            let jobs = scraped.metric.iter().flat_map(|metric| &metric.label).filter(|label| label.name() == b"job");
-            prop_assert!(jobs.map(|label| label.value()).eq(
-                [&b"a"[..]; 8].into_iter().take(message.metric.len())
-                    .chain([&b"b"[..]; 8].into_iter().take(message.metric.len()))
-            ));
+            let labels = scraped.metric.iter().flat_map(|metric| &metric.label);
+            let jobs: Vec<_> = labels.filter(|label| label.name() == b"job").map(LabelPair::value).collect();
+            let count = message.metric.len();
+            prop_assert_eq!(jobs, [vec![&b"a"[..]; count], vec![b"b"; count]].concat());
         }
     }
 
