@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::bodies::families;
-use super::{Said, delimited, gauge, said};
+use super::{Said, delimited, gauge, said, words};
 use crate::exposition::model::MetricType;
 use crate::exposition::names::NameRules;
 use crate::exposition::protobuf::{decode_family, message, parse};
@@ -28,22 +28,6 @@ fn given_back(rendered: &Rendered, family: &RenderedFamily) -> Option<Said> {
     said.help = rendered.help(family).map(ToOwned::to_owned);
     said.kind = family.kind;
     Some(said)
-}
-
-/// What no line shows, in words.
-fn beyond_text(metric: &message::Metric) -> String {
-    let counter = metric.counter.as_ref().map(|counter| (&counter.exemplar, counter.created_timestamp));
-    let summary = metric.summary.as_ref().map(|summary| summary.created_timestamp);
-    let histogram = metric.histogram.clone().map(|histogram| message::Histogram {
-        // These may be spelled in two ways.
-        sample_count: None,
-        sample_sum: None,
-        bucket: Vec::new(),
-        ..histogram
-    });
-    let buckets = metric.histogram.iter().flat_map(|histogram| &histogram.bucket);
-    let buckets: Vec<_> = buckets.map(|bucket| (bucket.cumulative_count_float, &bucket.exemplar)).collect();
-    format!("{counter:?} {summary:?} {histogram:?} {buckets:?}")
 }
 
 proptest! {
@@ -75,7 +59,7 @@ proptest! {
             for metric in &pushed.metric {
                 let number = metric.label.last().expect("every metric has a number");
                 let twin = exact.metric.iter().find(|twin| twin.label.contains(number)).expect("all are there");
-                prop_assert_eq!(beyond_text(metric), beyond_text(twin));
+                prop_assert_eq!(words(metric), words(twin));
             }
         }
     }

@@ -29,7 +29,10 @@ fn check(body: &[u8]) -> Result<(), TestCaseError> {
         prop_assert!(MetricFamily::decode(exact).is_ok());
         prop_assert!(decode_family(exact).is_ok());
     }
-    if let Some(messages) = decode_all(body) {
+    // An unknown type does not replace a known one before it; prost, which takes it for a number, forgets the other.
+    let knows_types =
+        |messages: &Vec<MetricFamily>| messages.iter().all(|family| (0..6).contains(&family.kind()));
+    if let Some(messages) = decode_all(body).filter(knows_types) {
         let again = delimited(&messages);
         let again = parse(&again, NameRules::Legacy).expect("what prost wrote");
         prop_assert_eq!(again.families.len(), families.families.len());
@@ -54,8 +57,7 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let mut body = delimited(&messages);
-        prop_assume!(!body.is_empty());
-        for (at, byte) in changes {
+        for (at, byte) in changes.into_iter().filter(|_| !messages.is_empty()) {
             let at = at.index(body.len());
             body[at] = byte;
         }

@@ -6,6 +6,8 @@ mod hostile;
 mod refusals;
 mod scrapes;
 
+use prost::Message;
+
 use super::message::{self, MetricFamily};
 use crate::exposition::model::{Families, Family, MetricType, Value};
 
@@ -24,7 +26,7 @@ struct SaidMetric {
     labels: Vec<(String, String)>,
     value: Vec<u64>,
     points: Vec<(u64, u64)>,
-    beyond_text: Vec<u8>,
+    beyond_text: String,
 }
 
 /// All NaN are one.
@@ -50,7 +52,8 @@ pub(super) fn said(families: &Families<'_>, family: &Family<'_>) -> Said {
             Value::Histogram { count, sum, buckets } => (vec![bits(*count), bits(*sum)], *buckets),
         };
         let points = families.points_of(points).iter().map(|point| (bits(point.at), bits(point.value)));
-        let beyond_text = families.beyond_text(metric).unwrap_or_default().to_vec();
+        let beyond_text = families.beyond_text(metric).unwrap_or_default();
+        let beyond_text = words(&message::Metric::decode(beyond_text).expect("written by ourselves"));
         SaidMetric { labels, value, points: points.collect(), beyond_text }
     });
     let mut metrics: Vec<_> = metrics.collect();
@@ -65,11 +68,31 @@ pub(super) fn said(families: &Families<'_>, family: &Family<'_>) -> Said {
     }
 }
 
+/// What no line shows, in words: absent and empty are one, for the same thing may be spelled in several ways.
+pub(super) fn words(metric: &message::Metric) -> String {
+    let no_float = |count: u64| Some(count).filter(|count| *count > 1 << 53);
+    let counter = metric.counter.clone().unwrap_or_default();
+    let created = metric.summary.as_ref().and_then(|summary| summary.created_timestamp);
+    let mut histogram = metric.histogram.clone().unwrap_or_default();
+    let buckets: Vec<_> = std::mem::take(&mut histogram.bucket)
+        .into_iter()
+        .enumerate()
+        .map(|(at, bucket)| {
+            (at, no_float(bucket.cumulative_count()), bucket.cumulative_count_float, bucket.exemplar)
+        })
+        .filter(|(_, count, float, exemplar)| count.is_some() || float.is_some() || exemplar.is_some())
+        .collect();
+    histogram.sample_count = no_float(histogram.sample_count());
+    // Shown by lines.
+    histogram.sample_sum = None;
+    format!("{:?} {:?} {created:?} {histogram:?} {buckets:?}", counter.exemplar, counter.created_timestamp)
+}
+
 /// A body of these families.
 pub(super) fn delimited(families: &[MetricFamily]) -> Vec<u8> {
     let mut body = Vec::new();
     for family in families {
-        prost::Message::encode_length_delimited(family, &mut body).expect("a vector grows as needed");
+        family.encode_length_delimited(&mut body).expect("a vector grows as needed");
     }
     body
 }
