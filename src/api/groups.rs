@@ -13,6 +13,7 @@ use crate::exposition::labels::read_labels;
 use crate::exposition::model::{Families, Metric, MetricType, Point, Value};
 use crate::exposition::names::NameRules;
 use crate::exposition::number::write_float_keeping_zero_sign;
+use crate::exposition::protobuf::decode_family;
 use crate::exposition::render::write_header;
 use crate::exposition::text::parse;
 use crate::shard::key::GroupingKey;
@@ -146,7 +147,10 @@ impl Serialize for FamilyDocument<'_> {
         let mut text = Vec::with_capacity(view.text.len() + 64);
         write_header(&mut text, &view.shared.name, view.kind, None);
         text.extend_from_slice(&view.text);
-        let families = parse(&text, NameRules::Utf8).unwrap_or_default();
+        let families = match &view.exact {
+            Some(exact) => decode_family(exact).unwrap_or_default(),
+            None => parse(&text, NameRules::Utf8).unwrap_or_default(),
+        };
         let metrics: Vec<MetricDocument<'_>> = families
             .families
             .iter()

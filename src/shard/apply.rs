@@ -120,7 +120,7 @@ impl Shard {
             self.add_group(&push.key, set, now)
         });
         for held in &taken.dropped {
-            self.give_up(group, *held, set);
+            self.give_up(group, held, set);
             splices.push_back(Splice { family: held.family, lines: Lines::None });
         }
         let mut held = Vec::with_capacity(taken.steps.len());
@@ -144,16 +144,17 @@ impl Shard {
             }
             // The new text first: when both are the same, its place stays.
             let help = local.take_help(help);
-            if let Some(old) = step.held {
+            if let Some(old) = &step.held {
                 local.drop_help(old.help);
             }
-            held.push(Held { family, help, push_seconds: now });
+            held.push(Held { family, help, push_seconds: now, exact: push.exact(pushed).map(Arc::from) });
             splices.push_back(Splice { family, lines: Lines::Pushed(step.pushed) });
         }
         if push.mode == Mode::Merge {
             held.sort_unstable_by_key(|held| held.family);
             let named = held.clone();
-            held.extend(self.groups[group].held.iter().filter(|old| find_held(&named, old.family).is_none()));
+            let stays = |old: &&Held| find_held(&named, old.family).is_none();
+            held.extend(self.groups[group].held.iter().filter(stays).cloned());
         }
         held.sort_unstable_by_key(|held| held.family);
         held.shrink_to_fit();
@@ -194,14 +195,14 @@ impl Shard {
         };
         let set = self.groups[group].set;
         let held = std::mem::take(&mut self.groups[group].held);
-        let changes: Vec<_> = held.iter().filter_map(|held| self.drop_of(*held, set)).collect();
+        let changes: Vec<_> = held.iter().filter_map(|held| self.drop_of(held, set)).collect();
         if !changes.is_empty() {
             let given_up = self.registry.change(self.core, &changes, &[]);
             debug_assert!(given_up.is_ok(), "giving up contradicts nobody");
         }
         let mut splices = VecDeque::with_capacity(held.len() + 2);
         for held in held {
-            self.give_up(group, held, set);
+            self.give_up(group, &held, set);
             splices.push_back(Splice { family: held.family, lines: Lines::None });
         }
         for family in [PUSH_TIME_NUMBER, FAILURE_TIME_NUMBER] {
@@ -210,7 +211,7 @@ impl Shard {
         Work { group, splices, push: None, removes_group: true, outcome: Outcome::Done }
     }
 
-    fn give_up(&mut self, group: Number, held: Held, set: SetId) {
+    fn give_up(&mut self, group: Number, held: &Held, set: SetId) {
         self.remember_ghost(group, held.family);
         let family = &mut self.families[held.family];
         family.give_up(set);

@@ -125,7 +125,7 @@ impl Shard {
             let name = push.name(pushed);
             let local = self.families_by_name.get(name).copied();
             let held = local.and_then(|local| find_held(held, local));
-            let change = self.change_of(name, pushed, push.help(pushed), local, held, set)?;
+            let change = self.change_of(name, pushed, push.help(pushed), local, held.as_ref(), set)?;
             let change = change.map(|change| {
                 plan.changes.push(change);
                 plan.changes.len() - 1
@@ -135,8 +135,11 @@ impl Shard {
         if push.mode == Mode::Replace {
             let mut kept: Vec<Number> = plan.steps.iter().filter_map(|step| step.local).collect();
             kept.sort_unstable();
-            plan.dropped.extend(held.iter().filter(|held| kept.binary_search(&held.family).is_err()));
-            plan.changes.extend(plan.dropped.iter().filter_map(|held| self.drop_of(*held, set)));
+            let dropped = held.iter().filter(|held| kept.binary_search(&held.family).is_err());
+            plan.dropped.extend(dropped.cloned());
+            let group = group.map_or(&[][..], |number| &self.groups[number].held);
+            let gone = group.iter().filter(|held| kept.binary_search(&held.family).is_err());
+            plan.changes.extend(gone.filter_map(|held| self.drop_of(held, set)));
         }
         Ok(plan)
     }
@@ -148,7 +151,7 @@ impl Shard {
         pushed: &PushedFamily,
         help: Option<&str>,
         local: Option<Number>,
-        held: Option<Held>,
+        held: Option<&Held>,
         set: SetId,
     ) -> Result<Option<FamilyChange<'p>>, String> {
         let Some(local) = local else {
@@ -186,7 +189,7 @@ impl Shard {
     }
 
     /// What the registry must hear about a family that a group gives up.
-    pub(super) fn drop_of(&self, held: Held, set: SetId) -> Option<FamilyChange<'_>> {
+    pub(super) fn drop_of(&self, held: &Held, set: SetId) -> Option<FamilyChange<'_>> {
         let family = &self.families[held.family];
         let last = family.holders == 1;
         let set_dropped = (family.groups_of_set(set) == 1).then_some(set);
@@ -249,5 +252,5 @@ impl Shard {
 
 /// A group's hold on a family; `held` is sorted by family.
 pub(super) fn find_held(held: &[Held], family: Number) -> Option<Held> {
-    held.binary_search_by_key(&family, |held| held.family).ok().map(|at| held[at])
+    held.binary_search_by_key(&family, |held| held.family).ok().map(|at| held[at].clone())
 }

@@ -90,6 +90,12 @@ impl Push {
         }
     }
 
+    /// The protobuf of a family whose lines cannot give everything back.
+    pub(super) fn exact(&self, family: &PushedFamily) -> Option<&[u8]> {
+        let rendered = self.rendered();
+        rendered.exact(&rendered.families()[family.index])
+    }
+
     fn rendered(&self) -> &Rendered {
         match &self.content {
             Content::Families(_, rendered) => rendered,

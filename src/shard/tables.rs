@@ -93,7 +93,7 @@ pub(super) struct Group {
 }
 
 /// A group's hold on a family.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Held {
     /// The family's number on this core.
     pub family: Number,
@@ -101,6 +101,8 @@ pub(super) struct Held {
     pub help: u32,
     /// Unix seconds of the push that brought it.
     pub push_seconds: f64,
+    /// Its protobuf, where the lines cannot give everything back.
+    pub exact: Option<Arc<[u8]>>,
 }
 
 /// The [`Held::help`] of a family that was pushed without HELP.

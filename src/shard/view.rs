@@ -47,6 +47,8 @@ pub struct FamilyView {
     pub push_seconds: f64,
     /// The rendered lines.
     pub text: Vec<u8>,
+    /// Its protobuf, where the lines cannot give everything back.
+    pub exact: Option<Arc<[u8]>>,
 }
 
 impl Shard {
@@ -81,6 +83,7 @@ impl Shard {
                         kind: family.kind,
                         help: family.help(held.help).cloned(),
                         push_seconds: held.push_seconds,
+                        exact: held.exact.clone(),
                         text: family.text.run(number).collect::<Vec<_>>().concat(),
                     }
                 })
