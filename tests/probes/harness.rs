@@ -265,6 +265,14 @@ pub fn push(headers: &str, body: &str) -> String {
     format!("PUT /metrics/job/probe HTTP/1.1\r\nHost: probe\r\n{headers}\r\n{body}")
 }
 
+/// Set for a test that another test runs as a process of its own.
+pub const OWN_PROCESS: &str = "SLUICEGATE_PROBES_OWN_PROCESS";
+
+/// Whether this process was started for one test alone.
+pub fn in_own_process() -> bool {
+    std::env::var_os(OWN_PROCESS).is_some()
+}
+
 pub fn on_both_drivers(probe: impl Fn(DriverInUse)) {
     probe(DriverInUse::IoUring);
     probe(DriverInUse::Epoll);

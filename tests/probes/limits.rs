@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sluicegate::runtime::net::limits::Limits;
 
-use crate::harness::{Client, Server, hasty, on_both_drivers, push};
+use crate::harness::{Client, OWN_PROCESS, Server, hasty, in_own_process, on_both_drivers, push};
 
 #[test]
 fn heads_have_an_end() {
@@ -108,18 +108,21 @@ fn a_thousand_aborted_connections_leave_nothing_behind() {
         .args([
             "--exact",
             "limits::aborted_connections_in_a_process_of_their_own",
-            "--ignored",
             "--test-threads=1",
         ])
+        .env(OWN_PROCESS, "1")
         .output()
         .expect("a process");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
+/// The other half of `a_thousand_aborted_connections_leave_nothing_behind`.
 #[test]
-#[ignore = "started by a_thousand_aborted_connections_leave_nothing_behind"]
 fn aborted_connections_in_a_process_of_their_own() {
+    if !in_own_process() {
+        return;
+    }
     let descriptors = || std::fs::read_dir("/proc/self/fd").expect("Linux").count();
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits::default());
