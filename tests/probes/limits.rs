@@ -105,11 +105,7 @@ fn a_thousand_aborted_connections_leave_nothing_behind() {
     // Descriptors are counted, so no other test may run in the same process.
     let program = std::env::current_exe().expect("a path");
     let output = std::process::Command::new(program)
-        .args([
-            "--exact",
-            "limits::aborted_connections_in_a_process_of_their_own",
-            "--test-threads=1",
-        ])
+        .args(["--exact", "limits::aborted_connections_in_a_process_of_their_own", "--test-threads=1"])
         .env(OWN_PROCESS, "1")
         .output()
         .expect("a process");
