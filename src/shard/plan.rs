@@ -136,7 +136,7 @@ impl Shard {
             let mut kept: Vec<Number> = plan.steps.iter().filter_map(|step| step.local).collect();
             kept.sort_unstable();
             let dropped = held.iter().filter(|held| kept.binary_search(&held.family).is_err());
-            plan.dropped.extend(dropped.cloned());
+            plan.dropped.extend(dropped);
             let group = group.map_or(&[][..], |number| &self.groups[number].held);
             let gone = group.iter().filter(|held| kept.binary_search(&held.family).is_err());
             plan.changes.extend(gone.filter_map(|held| self.drop_of(held, set)));
@@ -252,5 +252,5 @@ impl Shard {
 
 /// A group's hold on a family; `held` is sorted by family.
 pub(super) fn find_held(held: &[Held], family: Number) -> Option<Held> {
-    held.binary_search_by_key(&family, |held| held.family).ok().map(|at| held[at].clone())
+    held.binary_search_by_key(&family, |held| held.family).ok().map(|at| held[at])
 }

@@ -29,6 +29,19 @@ struct Entry {
     segment: Arc<Segment>,
 }
 
+impl Entry {
+    /// Where a group's run is, or would be.
+    fn find(&self, group: u32) -> Result<usize, usize> {
+        let runs = &self.segment.runs;
+        // Most families are in every group, so that groups stand where their numbers say: no search through cold memory.
+        let guess = group.wrapping_sub(self.first) as usize;
+        match runs.get(guess) {
+            Some(run) if run.group == group => Ok(guess),
+            _ => runs.binary_search_by_key(&group, |run| run.group),
+        }
+    }
+}
+
 /// Some lines of one family, and their compressed form once somebody asked for it.
 #[derive(Debug, Default)]
 pub struct Segment {
@@ -78,10 +91,6 @@ impl Segment {
         start..self.runs[index].end as usize
     }
 
-    fn find(&self, group: u32) -> Result<usize, usize> {
-        self.runs.binary_search_by_key(&group, |run| run.group)
-    }
-
     /// Replaces the lines of the run at `index`.
     fn splice(&mut self, index: usize, new: &[u8]) {
         let range = self.range_at(index);
@@ -116,6 +125,8 @@ impl Segment {
             run.end -= at;
         }
         let text = self.text.split_off(at as usize);
+        self.runs.shrink_to_fit();
+        give_back(&mut self.text);
         self.deflated = OnceLock::new();
         Self { text, runs, deflated: OnceLock::new() }
     }
@@ -141,6 +152,7 @@ fn replace_range(text: &mut Vec<u8>, range: std::ops::Range<usize>, new: &[u8]) 
     text[range.start..range.start + new.len()].copy_from_slice(new);
     if new.len() < old_len {
         text.truncate(range.start + new.len() + tail.len());
+        give_back(text);
     }
 }
 
@@ -150,6 +162,14 @@ fn reserve(text: &mut Vec<u8>, more: usize) {
     if text.capacity() - text.len() < more {
         let wanted = (text.len() + more).next_multiple_of(STEP);
         text.reserve_exact(wanted - text.len());
+    }
+}
+
+/// Gives memory back that a shrunken text does not need. Not for a little: the next splice may want it again.
+fn give_back(text: &mut Vec<u8>) {
+    const SLACK_BYTES_MAX: usize = 2048;
+    if text.capacity() - text.len() > SLACK_BYTES_MAX {
+        text.shrink_to(text.len() + SLACK_BYTES_MAX / 2);
     }
 }
 
@@ -247,7 +267,7 @@ impl FamilyText {
 
     fn find(&self, group: u32) -> Option<(usize, usize)> {
         let entry = self.shared_entry(group)?;
-        Some((entry, self.entries[entry].segment.find(group).ok()?))
+        Some((entry, self.entries[entry].find(group).ok()?))
     }
 
     fn remove_run(&mut self, entry: usize, run: usize) {
@@ -283,9 +303,8 @@ impl FamilyText {
                 .insert(index + 1, Entry { first: group, exclusive: false, segment: Arc::new(segment) });
             return;
         }
-        let segment = Arc::make_mut(&mut self.entries[index].segment);
-        let at = segment.find(group).unwrap_or_else(|at| at);
-        segment.insert(at, group, new);
+        let at = self.entries[index].find(group).unwrap_or_else(|at| at);
+        Arc::make_mut(&mut self.entries[index].segment).insert(at, group, new);
         self.entries[index].first = self.entries[index].first.min(group);
         self.split_if_large(index);
     }
@@ -294,7 +313,7 @@ impl FamilyText {
         let at = match self.shared_entry(group) {
             None => self.entries.partition_point(|entry| entry.first <= group),
             Some(index) => {
-                let run = self.entries[index].segment.find(group).unwrap_or_else(|at| at);
+                let run = self.entries[index].find(group).unwrap_or_else(|at| at);
                 if run < self.entries[index].segment.runs.len() {
                     let rest = Arc::make_mut(&mut self.entries[index].segment).split_off(run);
                     self.insert_shared(index + 1, rest);

@@ -90,10 +90,19 @@ pub(super) struct Group {
     pub created_seconds: f64,
     /// The families it holds, by number, ascending.
     pub held: Vec<Held>,
+    /// The protobuf of those of them whose lines cannot give everything back, by the family's number, ascending.
+    pub exact: Vec<(Number, Arc<[u8]>)>,
 }
 
-/// A group's hold on a family.
-#[derive(Debug, Clone)]
+impl Group {
+    /// The protobuf of a family, if its lines cannot give everything back.
+    pub fn exact(&self, family: Number) -> Option<&Arc<[u8]>> {
+        self.exact.binary_search_by_key(&family, |(owner, _)| *owner).ok().map(|at| &self.exact[at].1)
+    }
+}
+
+/// A group's hold on a family. There are many of them: it has to be small.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Held {
     /// The family's number on this core.
     pub family: Number,
@@ -101,8 +110,6 @@ pub(super) struct Held {
     pub help: u32,
     /// Unix seconds of the push that brought it.
     pub push_seconds: f64,
-    /// Its protobuf, where the lines cannot give everything back.
-    pub exact: Option<Arc<[u8]>>,
 }
 
 /// The [`Held::help`] of a family that was pushed without HELP.
