@@ -29,7 +29,8 @@ fn body(number: u32) -> String {
     }
     for name in ["rows", "rejected", "read_bytes", "written_bytes"] {
         writeln!(body, "# HELP nightly_{name}_total Number of {name}.").expect("fits");
-        writeln!(body, "# TYPE nightly_{name}_total counter\nnightly_{name}_total {}", value()).expect("fits");
+        writeln!(body, "# TYPE nightly_{name}_total counter\nnightly_{name}_total {}", value())
+            .expect("fits");
     }
     writeln!(body, "# TYPE nightly_stage_seconds gauge").expect("fits");
     for stage in ["read", "sort", "join", "write"] {
@@ -39,7 +40,8 @@ fn body(number: u32) -> String {
     for le in ["0.1", "1", "10", "+Inf"] {
         writeln!(body, "nightly_step_seconds_bucket{{le=\"{le}\"}} {}", value()).expect("fits");
     }
-    writeln!(body, "nightly_step_seconds_sum {}\nnightly_step_seconds_count {}", value(), value()).expect("fits");
+    writeln!(body, "nightly_step_seconds_sum {}\nnightly_step_seconds_count {}", value(), value())
+        .expect("fits");
     body
 }
 
@@ -52,7 +54,9 @@ fn key(group: u32) -> GroupingKey {
 
 fn push(group: u32, number: u32) -> Arc<Push> {
     let format = Format::of(&HeaderMap::new());
-    Arc::new(prepare(key(group), Mode::Replace, format, body(number).as_bytes(), RULES).expect("a valid body"))
+    Arc::new(
+        prepare(key(group), Mode::Replace, format, body(number).as_bytes(), RULES).expect("a valid body"),
+    )
 }
 
 fn apply(shard: &mut Shard, push: &Arc<Push>) {

@@ -13,7 +13,9 @@ use crate::exposition::labels::read_labels;
 use crate::exposition::model::{Families, Metric, MetricType, Point, Value};
 use crate::exposition::names::NameRules;
 use crate::exposition::number::write_float_keeping_zero_sign;
-use crate::exposition::protobuf::decode_family;
+use crate::exposition::protobuf::{
+    decode_family, histogram_of, is_float, message::Histogram, native_buckets,
+};
 use crate::exposition::render::write_header;
 use crate::exposition::text::parse;
 use crate::shard::key::GroupingKey;
@@ -189,25 +191,75 @@ impl Serialize for MetricDocument<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let labels = self.families.labels_of(self.metric);
         let labels: BTreeMap<&str, &str> = labels.iter().map(|label| (&*label.name, &*label.value)).collect();
-        let points = |points: &[Point]| -> BTreeMap<String, Number> {
-            points.iter().map(|point| (Number(point.at).text(), Number(point.value))).collect()
+        let points = |points: &[Point], value: fn(f64) -> String| -> BTreeMap<String, String> {
+            points.iter().map(|point| (Number(point.at).text(), value(point.value))).collect()
         };
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("labels", &labels)?;
         match &self.metric.value {
             Value::Single(value) => map.serialize_entry("value", &Number(*value))?,
             Value::Summary { count, sum, quantiles } => {
-                map.serialize_entry("quantiles", &points(self.families.points_of(*quantiles)))?;
-                map.serialize_entry("count", &Number(*count as f64))?;
+                let quantiles = points(self.families.points_of(*quantiles), |value| Number(value).text());
+                map.serialize_entry("quantiles", &quantiles)?;
+                map.serialize_entry("count", &count.to_string())?;
                 map.serialize_entry("sum", &Number(*sum))?;
             }
             Value::Histogram { count, sum, buckets } => {
-                map.serialize_entry("buckets", &points(self.families.points_of(*buckets)))?;
-                map.serialize_entry("count", &Number(*count))?;
+                match histogram_of(self.families, self.metric) {
+                    Some(histogram) => write_histogram(&mut map, &histogram)?,
+                    None => {
+                        let buckets = points(self.families.points_of(*buckets), count_text);
+                        map.serialize_entry("buckets", &buckets)?;
+                        map.serialize_entry("count", &count_text(*count))?;
+                    }
+                }
                 map.serialize_entry("sum", &Number(*sum))?;
             }
         }
         map.end()
+    }
+}
+
+/// Writes buckets and count of a histogram of which lines do not say all. Native buckets are a list, classic ones a table.
+fn write_histogram<M: SerializeMap>(map: &mut M, histogram: &Histogram) -> Result<(), M::Error> {
+    let text = |whole: u64, float: f64, is_float: bool| match is_float {
+        true => Number(float).text(),
+        false => whole.to_string(),
+    };
+    let (whole, float) = (histogram.sample_count(), histogram.sample_count_float());
+    let has_spans = !histogram.positive_span.is_empty() || !histogram.negative_span.is_empty();
+    match native_buckets(histogram).filter(|_| has_spans) {
+        Some(buckets) => {
+            let is_float = is_float(histogram);
+            let bucket_text = |count: f64| if is_float { Number(count).text() } else { count_text(count) };
+            let buckets: Vec<_> = buckets
+                .iter()
+                .map(|bucket| {
+                    let (lower, upper) = (Number(bucket.lower), Number(bucket.upper));
+                    (bucket.bounds as u8, lower, upper, bucket_text(bucket.count))
+                })
+                .collect();
+            map.serialize_entry("buckets", &buckets)?;
+            map.serialize_entry("count", &text(whole, float, is_float))
+        }
+        None => {
+            let buckets = histogram.bucket.iter().map(|bucket| {
+                let (whole, float) = (bucket.cumulative_count(), bucket.cumulative_count_float());
+                (Number(bucket.upper_bound()).text(), text(whole, float, float > 0.0))
+            });
+            map.serialize_entry("buckets", &buckets.collect::<BTreeMap<_, _>>())?;
+            map.serialize_entry("count", &text(whole, float, float > 0.0))
+        }
+    }
+}
+
+/// A count that came without a sign of being a float: as an integer if it is one, which Go prints in full.
+fn count_text(count: f64) -> String {
+    /// 2^64, the first float that is none.
+    const END: f64 = 18_446_744_073_709_551_616.0;
+    match (0.0..END).contains(&count) && count.trunc() == count {
+        true => (count as u64).to_string(),
+        false => Number(count).text(),
     }
 }
 

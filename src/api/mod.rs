@@ -3,7 +3,9 @@
 //! * [`route`] — paths and methods.
 //! * [`group`] — push paths → grouping keys.
 //! * [`push`] — bodies → pushes, outcomes → answers.
-//! * [`scrape`] — merging what cores hand over, content negotiation.
+//! * [`negotiate`] — which form of the exposition a client asks for.
+//! * [`scrape`] — merging what cores hand over.
+//! * [`translate`] — the same in protobuf.
 //! * [`groups`] — the JSON API.
 //! * [`page`] — the web page.
 //! * [`answers`], [`body`] — headers, status codes, and what is sent.
@@ -12,8 +14,10 @@ pub mod answers;
 pub mod body;
 pub mod group;
 pub mod groups;
+pub mod negotiate;
 pub mod page;
 pub mod push;
 pub mod route;
 pub mod scrape;
 mod time;
+pub mod translate;

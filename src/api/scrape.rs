@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 use http::{Response, StatusCode};
 
+use crate::exposition::form::{Coding, Escaping, Format, Piece};
 use crate::exposition::labels::write_label;
 use crate::exposition::model::MetricType;
 use crate::exposition::number::write_float;
@@ -20,14 +21,12 @@ use crate::telemetry::names::OwnKind;
 
 use super::answers::{Answer, busy};
 use super::body::Body;
+use super::negotiate::content_type;
 
 /// Shorter ranges are copied together.
-const SMALL_BYTES: usize = 4 * 1024;
+pub(super) const SMALL_BYTES: usize = 4 * 1024;
 /// Copied units end when they are this long.
 const UNIT_BYTES: usize = 32 * 1024;
-
-const TEXT: HeaderValue =
-    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
 
 /// A part of an exposition, as it is sent and compressed.
 #[derive(Debug, Clone)]
@@ -36,6 +35,8 @@ pub enum Unit {
     Segment(Arc<Segment>),
     /// Small ranges copied together.
     Copied(Bytes),
+    /// A segment in another form, compressed already if that is asked for.
+    Made(Piece),
 }
 
 /// A segment's text as bytes that keep the segment alive.
@@ -48,75 +49,129 @@ impl AsRef<[u8]> for SegmentText {
 }
 
 impl Unit {
-    /// The text.
-    pub fn text(&self) -> &[u8] {
+    /// Bytes before compression.
+    pub fn len(&self) -> usize {
         match self {
-            Self::Segment(segment) => segment.text(),
-            Self::Copied(bytes) => bytes,
+            Self::Segment(segment) => segment.text().len(),
+            Self::Copied(bytes) => bytes.len(),
+            Self::Made(piece) => piece.plain_len(),
         }
     }
 
-    /// The text, to be sent.
-    pub fn into_bytes(self) -> Bytes {
-        match self {
-            Self::Segment(segment) => Bytes::from_owner(SegmentText(segment)),
-            Self::Copied(bytes) => bytes,
-        }
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
+}
+
+/// A unit of an answer that is not compressed, to be sent.
+pub fn plain(unit: Unit) -> Option<Bytes> {
+    match unit {
+        Unit::Segment(segment) => Some(Bytes::from_owner(SegmentText(segment))),
+        Unit::Copied(bytes) | Unit::Made(Piece::Plain(bytes)) => Some(bytes),
+        Unit::Made(Piece::Gzip(_)) => None,
+    }
+}
+
+/// A family in which all cores' groups and the gateway's own series stand together.
+pub(super) struct MergedFamily<'a> {
+    pub name: &'a str,
+    pub own: Option<&'a OwnFamily>,
+    /// From the cores that hold it.
+    pub handed: Vec<&'a Handed>,
+}
+
+/// The families of all cores (each list sorted by name) and of the gateway itself, sorted by name.
+pub(super) fn merged_families<'a>(
+    cores: &'a [Vec<Handed>],
+    own: &'a [OwnFamily],
+) -> impl Iterator<Item = MergedFamily<'a>> {
+    let mut next = vec![0; cores.len()];
+    let mut own = own.iter().peekable();
+    std::iter::from_fn(move || {
+        let pushed =
+            cores.iter().zip(&next).filter_map(|(core, at)| Some(&*core.get(*at)?.shared.name)).min();
+        let name = pushed.into_iter().chain(own.peek().map(|family| family.name)).min()?;
+        let own = own.next_if(|family| family.name == name);
+        let mut handed = Vec::new();
+        for (core, at) in cores.iter().zip(&mut next) {
+            if let Some(family) = core.get(*at).filter(|family| *family.shared.name == *name) {
+                handed.push(family);
+                *at += 1;
+            }
+        }
+        Some(MergedFamily { name, own, handed })
+    })
 }
 
 /// Merges what the cores handed over (each list sorted by name) with the gateway's own metrics.
 ///
 /// Each family stands once, with one HELP and TYPE; families are sorted by name.
 pub fn merge(cores: &[Vec<Handed>], own: &[OwnFamily]) -> Vec<Unit> {
-    let mut merged = Merged { units: Vec::with_capacity(64), small: Vec::with_capacity(UNIT_BYTES) };
-    let mut next = vec![0; cores.len()];
-    let mut own = own.iter().peekable();
-    loop {
-        let pushed =
-            cores.iter().zip(&next).filter_map(|(core, at)| Some(&*core.get(*at)?.shared.name)).min();
-        let Some(name) =
-            pushed.into_iter().chain(own.peek().map(|family| family.name)).min().map(str::to_owned)
-        else {
-            break;
-        };
-        let own_family = own.next_if(|family| family.name == name);
-        let mut has_header = false;
-        if let Some(family) = own_family {
-            write_header(&mut merged.small, &name, kind_of(family.kind), Some(family.help));
-            write_own(&mut merged.small, family);
-            has_header = true;
-        }
-        for (core, at) in cores.iter().zip(&mut next) {
-            let Some(handed) = core.get(*at).filter(|handed| *handed.shared.name == *name) else { continue };
-            *at += 1;
-            if !std::mem::replace(&mut has_header, true) {
-                let help = handed.shared.help();
-                write_header(&mut merged.small, &name, handed.kind, help.as_deref());
+    let mut units = Units::default();
+    for MergedFamily { name, own, handed } in merged_families(cores, own) {
+        match (own, handed.first()) {
+            (Some(own), _) => {
+                write_header(&mut units.small, name, kind_of(own.kind), Some(own.help));
+                write_own(&mut units.small, own);
             }
-            handed.text.segments().for_each(|segment| merged.add(segment));
+            (None, Some(first)) => {
+                write_header(&mut units.small, name, first.kind, first.shared.help().as_deref());
+            }
+            (None, None) => {}
         }
+        handed.iter().flat_map(|handed| handed.text.segments()).for_each(|segment| units.add(segment));
     }
-    merged.end_small();
-    merged.units
+    units.finish()
 }
 
-struct Merged {
+/// Units as they are put together.
+pub(super) struct Units {
     units: Vec<Unit>,
     small: Vec<u8>,
 }
 
-impl Merged {
-    fn add(&mut self, segment: &Arc<Segment>) {
-        if segment.text().len() < SMALL_BYTES {
-            self.small.extend_from_slice(segment.text());
-            if self.small.len() >= UNIT_BYTES {
-                self.end_small();
-            }
-        } else {
-            self.end_small();
-            self.units.push(Unit::Segment(segment.clone()));
+impl Default for Units {
+    fn default() -> Self {
+        Self { units: Vec::with_capacity(64), small: Vec::with_capacity(UNIT_BYTES) }
+    }
+}
+
+impl Units {
+    /// Where to write what is small.
+    pub fn small(&mut self) -> &mut Vec<u8> {
+        &mut self.small
+    }
+
+    pub fn add(&mut self, segment: &Arc<Segment>) {
+        match segment.text().len() < SMALL_BYTES {
+            true => self.copy(segment.text()),
+            false => self.append(Unit::Segment(segment.clone())),
         }
+    }
+
+    pub fn add_piece(&mut self, piece: Piece) {
+        match piece {
+            Piece::Plain(plain) if plain.len() < SMALL_BYTES => self.copy(&plain),
+            piece => self.append(Unit::Made(piece)),
+        }
+    }
+
+    pub fn finish(mut self) -> Vec<Unit> {
+        self.end_small();
+        self.units
+    }
+
+    fn copy(&mut self, small: &[u8]) {
+        self.small.extend_from_slice(small);
+        if self.small.len() >= UNIT_BYTES {
+            self.end_small();
+        }
+    }
+
+    fn append(&mut self, unit: Unit) {
+        self.end_small();
+        self.units.push(unit);
     }
 
     fn end_small(&mut self) {
@@ -137,7 +192,7 @@ pub fn kind_of(kind: OwnKind) -> MetricType {
 }
 
 /// Writes the lines of an own family.
-fn write_own(out: &mut Vec<u8>, family: &OwnFamily) {
+pub(super) fn write_own(out: &mut Vec<u8>, family: &OwnFamily) {
     for sample in &family.samples {
         let mut line = |suffix: &str, quantile: Option<f64>, value: f64| {
             out.extend_from_slice(family.name.as_bytes());
@@ -173,34 +228,19 @@ fn write_own(out: &mut Vec<u8>, family: &OwnFamily) {
     }
 }
 
-/// Whether to send gzip: it must have been asked for, and more than identity, which `*` stands for, too.
-pub fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let (mut gzip, mut identity) = (0.0_f64, 0.0_f64);
-    for value in headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()) {
-        for part in value.split(',') {
-            let (coding, parameters) = part.split_once(';').unwrap_or((part, ""));
-            let quality =
-                parameters.trim().strip_prefix("q=").map_or(1.0, |q| q.trim().parse().unwrap_or(0.0));
-            let coding = coding.trim();
-            if coding.eq_ignore_ascii_case("gzip") {
-                gzip = gzip.max(quality);
-            } else if coding == "*" || coding.eq_ignore_ascii_case("identity") {
-                identity = identity.max(quality);
-            }
-        }
-    }
-    gzip > identity
-}
-
-/// The answer to a scrape: its pieces, compressed or not.
-pub fn answer(pieces: impl IntoIterator<Item = Bytes>, is_gzip: bool) -> Answer {
+/// The answer to a scrape: its pieces in the form that was negotiated.
+pub fn answer(
+    pieces: impl IntoIterator<Item = Bytes>,
+    (format, escaping): (Format, Escaping),
+    coding: Coding,
+) -> Answer {
     let mut answer = Response::new(Body::pieces(pieces));
     *answer.status_mut() = StatusCode::OK;
     let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, TEXT);
-    headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-    if is_gzip {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.insert(CONTENT_TYPE, content_type(format, escaping));
+    headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if coding != Coding::Identity {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     }
     answer
 }
@@ -208,24 +248,4 @@ pub fn answer(pieces: impl IntoIterator<Item = Bytes>, is_gzip: bool) -> Answer 
 /// 503: too many scrapes at one time.
 pub fn too_many() -> Answer {
     busy("too many scrapes at one time, try again")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn accepts(value: &'static str) -> bool {
-        accepts_gzip(&[(ACCEPT_ENCODING, HeaderValue::from_static(value))].into_iter().collect())
-    }
-
-    #[test]
-    fn gzip_is_sent_only_when_asked_for_by_name() {
-        assert!(accepts("gzip"));
-        assert!(accepts("deflate, GZIP;q=0.5"));
-        assert!(accepts("identity;q=0.5, gzip"));
-        for value in ["identity", "*", "", "gzip;q=0", "br, zstd", "gzipped", "gzip, identity", "gzip, *"] {
-            assert!(!accepts(value), "{value}");
-        }
-        assert!(!accepts_gzip(&HeaderMap::new()));
-    }
 }

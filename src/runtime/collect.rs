@@ -9,8 +9,12 @@ use futures_channel::oneshot;
 use futures_util::future::join_all;
 
 use crate::api::scrape::Unit;
-use crate::exposition::gzip::{Deflated, Member};
+use crate::api::translate::{Plan, Source};
+use crate::exposition::form::{Coding, Form, Packer, Piece};
+use crate::exposition::gzip::Member;
+use crate::exposition::text::ParseError;
 use crate::shard::registry::{Moment, Registry};
+use crate::shard::segments::Segment;
 use crate::shard::{Counts, Handed};
 
 use super::home::Order;
@@ -64,46 +68,93 @@ impl Drop for ScrapePlace {
     }
 }
 
-/// Compressed forms of copied units, by a hash of their text. Segments keep theirs themselves.
+/// Compressed forms of copied units, by form and a hash of their bytes. Segments keep theirs themselves.
 #[derive(Debug, Default)]
 pub struct CopiedUnits {
     kept: Mutex<Kept>,
 }
 
+/// A form that was not asked for in so many scrapes is forgotten.
+const FORGOTTEN_AFTER_SCRAPES: u64 = 64;
+
 #[derive(Debug, Default)]
 struct Kept {
+    forms: HashMap<Form, Generations>,
+    scrapes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Generations {
     /// Of the scrape before: what nobody asks for again is dropped with it.
-    old: HashMap<u128, Deflated>,
-    new: HashMap<u128, Deflated>,
+    old: HashMap<u128, Piece>,
+    new: HashMap<u128, Piece>,
+    /// The number of the last scrape.
+    scrape: u64,
 }
 
 impl CopiedUnits {
-    fn get(&self, hash: u128) -> Option<Deflated> {
+    fn get(&self, form: Form, hash: u128) -> Option<Piece> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.forms.get_mut(&form)?;
         let found = kept.new.get(&hash).or_else(|| kept.old.get(&hash)).cloned()?;
         kept.new.insert(hash, found.clone());
         Some(found)
     }
 
-    fn keep(&self, hash: u128, deflated: Deflated) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).new.insert(hash, deflated);
+    fn keep(&self, form: Form, hash: u128, piece: Piece) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.forms.entry(form).or_default().new.insert(hash, piece);
     }
 
-    /// Forgets what was not asked for since the last call.
-    fn turn(&self) {
+    /// Forgets what was not asked for since the last call for this form.
+    fn turn(&self, form: Form) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.old = std::mem::take(&mut kept.new);
+        kept.scrapes += 1;
+        let scrape = kept.scrapes;
+        let generations = kept.forms.entry(form).or_default();
+        generations.old = std::mem::take(&mut generations.new);
+        generations.scrape = scrape;
+        kept.forms.retain(|_, generations| generations.scrape + FORGOTTEN_AFTER_SCRAPES > scrape);
     }
 }
 
-/// An exposition as one gzip member. `None` if a worker failed.
-pub async fn compress(units: Vec<Unit>, workers: &Workers, copied: &Arc<CopiedUnits>) -> Option<Vec<Bytes>> {
-    let mut pieces: Vec<Option<Deflated>> = Vec::with_capacity(units.len());
+/// Makes the pieces of another form which are not known yet, and puts them together. `None` if a worker failed.
+pub async fn make_units(mut plan: Plan, workers: &Workers) -> Option<Vec<Unit>> {
+    let sources = std::mem::take(&mut plan.sources);
+    let mut pieces: Vec<Option<Piece>> = sources.iter().map(Source::known).collect();
+    let missing = sources.into_iter().enumerate().filter(|(at, _)| pieces[*at].is_none()).collect();
+    let batches = cut_into_batches(missing, Source::text_len).into_iter().map(|batch| {
+        workers.run(move |packer| {
+            let make = |(at, source): (usize, Source)| Ok((at, source.make(packer)?));
+            batch.into_iter().map(make).collect::<Result<Vec<_>, ParseError>>()
+        })
+    });
+    for batch in join_all(batches.collect::<Vec<_>>()).await {
+        let made = batch?;
+        if let Err(problem) = &made {
+            tracing::error!(error = %problem, "lines cannot be translated");
+        }
+        for (at, piece) in made.ok()? {
+            pieces[at] = Some(piece);
+        }
+    }
+    Some(plan.assemble(pieces.into_iter().collect::<Option<_>>()?))
+}
+
+/// An exposition as one compressed body. `None` if a worker failed.
+pub async fn compress(
+    units: Vec<Unit>,
+    form: Form,
+    workers: &Workers,
+    copied: &Arc<CopiedUnits>,
+) -> Option<Vec<Bytes>> {
+    let mut pieces: Vec<Option<Piece>> = Vec::with_capacity(units.len());
     let mut missing: Vec<(usize, Unit)> = Vec::new();
     for (at, unit) in units.into_iter().enumerate() {
         let known = match &unit {
-            Unit::Segment(segment) => segment.deflated().cloned(),
-            Unit::Copied(text) => copied.get(hash(text)),
+            Unit::Segment(segment) => known_segment(segment, form),
+            Unit::Copied(bytes) => copied.get(form, hash(bytes)),
+            Unit::Made(piece) => Some(piece.clone()),
         };
         if known.is_none() {
             missing.push((at, unit));
@@ -111,44 +162,59 @@ pub async fn compress(units: Vec<Unit>, workers: &Workers, copied: &Arc<CopiedUn
         pieces.push(known);
     }
     let mut batches = Vec::new();
-    for batch in cut_into_batches(missing) {
+    for batch in cut_into_batches(missing, Unit::len) {
         let copied = copied.clone();
-        batches.push(workers.run(move |deflater| {
-            let deflate = |(at, unit): (usize, Unit)| match &unit {
-                Unit::Segment(segment) => (at, segment.deflate_with(|text| deflater.deflate([text])).clone()),
-                Unit::Copied(text) => {
-                    let deflated = deflater.deflate([&text[..]]);
-                    copied.keep(hash(text), deflated.clone());
-                    (at, deflated)
-                }
-            };
-            batch.into_iter().map(deflate).collect::<Vec<_>>()
+        batches.push(workers.run(move |packer| {
+            let pack = |(at, unit): (usize, Unit)| (at, pack(unit, form, packer, &copied));
+            batch.into_iter().map(pack).collect::<Vec<_>>()
         }));
     }
     for batch in join_all(batches).await {
-        for (at, deflated) in batch? {
-            pieces[at] = Some(deflated);
+        for (at, piece) in batch? {
+            pieces[at] = Some(piece);
         }
     }
-    copied.turn();
+    copied.turn(form);
     let mut member = Member::with_capacity(pieces.len());
     for piece in &pieces {
-        member.push(piece.as_ref()?);
+        let Piece::Gzip(deflated) = piece.as_ref()? else { return None };
+        member.push(deflated);
     }
     Some(member.finish().buffers)
 }
 
-fn cut_into_batches(units: Vec<(usize, Unit)>) -> Vec<Vec<(usize, Unit)>> {
-    let mut batches: Vec<Vec<(usize, Unit)>> = Vec::new();
+/// The compressed text of a segment, if it was made before.
+fn known_segment(segment: &Segment, form: Form) -> Option<Piece> {
+    match form.coding {
+        Coding::Gzip => segment.deflated().cloned().map(Piece::Gzip),
+        Coding::Identity => None,
+    }
+}
+
+/// Compresses a unit and keeps the outcome where the next scrape finds it.
+fn pack(unit: Unit, form: Form, packer: &mut Packer, copied: &CopiedUnits) -> Piece {
+    match unit {
+        Unit::Segment(segment) => Piece::Gzip(segment.deflate_with(|text| packer.deflate(text)).clone()),
+        Unit::Copied(bytes) => {
+            let piece = packer.pack(form.coding, bytes.clone());
+            copied.keep(form, hash(&bytes), piece.clone());
+            piece
+        }
+        Unit::Made(piece) => piece,
+    }
+}
+
+fn cut_into_batches<T>(items: Vec<(usize, T)>, len: impl Fn(&T) -> usize) -> Vec<Vec<(usize, T)>> {
+    let mut batches: Vec<Vec<(usize, T)>> = Vec::new();
     let mut room = 0;
-    for (at, unit) in units {
-        let bytes = unit.text().len();
-        if bytes > room {
+    for (at, item) in items {
+        let bytes = len(&item);
+        if bytes > room || batches.is_empty() {
             batches.push(Vec::new());
             room = BATCH_BYTES.max(bytes);
         }
         room -= bytes;
-        batches.last_mut().expect("one was just begun").push((at, unit));
+        batches.last_mut().expect("one was just begun").push((at, item));
     }
     batches
 }

@@ -16,8 +16,9 @@ use crate::api::answers::{self, Answer, Problem};
 use crate::api::body::Body;
 use crate::api::push::{Format, PushRules};
 use crate::api::route::{Routed, Router, Target};
-use crate::api::{group, groups, page, push, scrape};
+use crate::api::{group, groups, negotiate, page, push, scrape, translate};
 use crate::config::Config;
+use crate::exposition::form::{Coding, Escaping, Form};
 use crate::shard::key::GroupingKey;
 use crate::shard::push::{Mode, Outcome, Push};
 use crate::shard::registry::Registry;
@@ -25,7 +26,7 @@ use crate::shard::{Counts, GroupView};
 use crate::telemetry::http::{Handler, HttpMetrics};
 use crate::telemetry::{metrics::Registry as OwnMetrics, names};
 
-use super::collect::{CopiedUnits, ScrapePlace, collect, compress};
+use super::collect::{CopiedUnits, ScrapePlace, collect, compress, make_units};
 use super::home::{Home, Order};
 use super::mailbox::Mailboxes;
 use super::net::body::{BodyError, RequestBody};
@@ -252,17 +253,30 @@ impl Front {
         let (handed, counts): (Vec<_>, Vec<_>) = cores.into_iter().unzip();
         self.set_gauges(&counts);
         let own = crate::telemetry::gather(&shared.own_metrics);
-        let units = scrape::merge(&handed, &own);
-        drop(handed);
-        let is_gzip = scrape::accepts_gzip(headers);
-        let mut answer = match is_gzip {
-            false => scrape::answer(units.into_iter().map(scrape::Unit::into_bytes), false),
-            true => match compress(units, &shared.workers, &shared.copied).await {
-                Some(pieces) => scrape::answer(pieces, true),
-                None => return failed().into_answer(),
-            },
+        let (format, escaping) = negotiate::format(headers);
+        let coding = negotiate::coding(headers);
+        let form = Form { format, escaping: Escaping::AllowUtf8, coding };
+        // What was handed over is given back before anything is waited for: pushes would have to copy it.
+        let units = match form.is_rendered() {
+            true => {
+                let units = scrape::merge(&handed, &own);
+                drop(handed);
+                Some(units)
+            }
+            false => {
+                let plan = translate::plan(&handed, &own, form);
+                drop(handed);
+                make_units(plan, &shared.workers).await
+            }
         };
-        let encoding = if is_gzip { "gzip" } else { "identity" };
+        let pieces = match (units, coding) {
+            (None, _) => None,
+            (Some(units), Coding::Identity) => units.into_iter().map(scrape::plain).collect(),
+            (Some(units), _) => compress(units, form, &shared.workers, &shared.copied).await,
+        };
+        let Some(pieces) = pieces else { return failed().into_answer() };
+        let mut answer = scrape::answer(pieces, (format, escaping), coding);
+        let encoding = coding.name();
         let bytes = answer.body().len().unwrap_or_default();
         metrics::histogram!(names::SCRAPE_SIZE, "encoding" => encoding).record(bytes as f64);
         answer.body_mut().guard(ScrapeEnd { _place: place, begun, encoding });

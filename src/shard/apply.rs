@@ -89,7 +89,7 @@ impl Shard {
         let text = Arc::make_mut(&mut family.text);
         let (old_bytes, old_lines) = measure(text.run(group));
         let (new_bytes, new_lines) = match &lines {
-            NewLines::Run(new) => measure([*new]),
+            NewLines::Run(new) | NewLines::Exact(new, _) => measure([*new]),
             NewLines::Segments(segments) => measure(segments.iter().map(|segment| segment.text())),
         };
         let old_segments = text.segments().len();
@@ -124,7 +124,6 @@ impl Shard {
             splices.push_back(Splice { family: held.family, lines: Lines::None });
         }
         let mut held = Vec::with_capacity(taken.steps.len());
-        let mut exact = Vec::new();
         for step in &taken.steps {
             let pushed = &push.families()[step.pushed];
             let family = step.local.unwrap_or_else(|| {
@@ -149,24 +148,18 @@ impl Shard {
                 local.drop_help(old.help);
             }
             held.push(Held { family, help, push_seconds: now });
-            exact.extend(push.exact(pushed).map(|exact| (family, Arc::from(exact))));
             splices.push_back(Splice { family, lines: Lines::Pushed(step.pushed) });
         }
         if push.mode == Mode::Merge {
             held.sort_unstable_by_key(|held| held.family);
             let named = held.clone();
             let stays = |family| find_held(&named, family).is_none();
-            let old = &mut self.groups[group];
-            held.extend(old.held.iter().filter(|old| stays(old.family)));
-            exact.extend(old.exact.drain(..).filter(|(family, _)| stays(*family)));
+            held.extend(self.groups[group].held.iter().filter(|old| stays(old.family)));
         }
         held.sort_unstable_by_key(|held| held.family);
         held.shrink_to_fit();
-        exact.sort_unstable_by_key(|(family, _)| *family);
-        exact.shrink_to_fit();
         let entry = &mut self.groups[group];
         entry.held = held;
-        entry.exact = exact;
         entry.push_seconds = now;
         splices.push_back(Splice { family: PUSH_TIME_NUMBER, lines: Lines::Time(now) });
         Work { group, splices, push: Some(push.clone()), removes_group: false, outcome: Outcome::Done }
@@ -246,7 +239,6 @@ impl Shard {
             failure_seconds: 0.0,
             created_seconds,
             held: Vec::new(),
-            exact: Vec::new(),
         };
         let number = self.groups.insert(group);
         self.groups_by_key.insert(key.text().clone(), number);

@@ -53,7 +53,10 @@ impl Content {
     pub fn new(rendered: Rendered) -> Self {
         let families = rendered.families().iter().enumerate().map(|(index, family)| {
             let text = rendered.text(family);
-            let segments = if text.len() > RUN_BYTES_MAX { own_segments(text) } else { Vec::new() };
+            let segments = match text.len() > RUN_BYTES_MAX {
+                true => own_segments(rendered.name(family), family.kind, text, rendered.exact(family)),
+                false => Vec::new(),
+            };
             PushedFamily { index, kind: family.kind, segments }
         });
         Self::Families(families.collect(), rendered)
@@ -84,16 +87,12 @@ impl Push {
     }
 
     pub(super) fn lines(&self, family: &PushedFamily) -> NewLines<'_> {
-        match family.segments.is_empty() {
-            true => NewLines::Run(self.text(family)),
-            false => NewLines::Segments(family.segments.clone()),
-        }
-    }
-
-    /// The protobuf of a family whose lines cannot give everything back.
-    pub(super) fn exact(&self, family: &PushedFamily) -> Option<&[u8]> {
         let rendered = self.rendered();
-        rendered.exact(&rendered.families()[family.index])
+        match rendered.exact(&rendered.families()[family.index]) {
+            _ if !family.segments.is_empty() => NewLines::Segments(family.segments.clone()),
+            Some(exact) => NewLines::Exact(self.text(family), exact),
+            None => NewLines::Run(self.text(family)),
+        }
     }
 
     fn rendered(&self) -> &Rendered {

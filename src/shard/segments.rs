@@ -3,9 +3,15 @@
 //! Lines lie in segments of about 16 KB in the order of the groups' numbers. Small enough that a splice moves little and
 //! that a changed segment is soon compressed again; large enough that a scrape is a short list of ranges.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::exposition::form::{Form, Piece};
 use crate::exposition::gzip::Deflated;
+use crate::exposition::model::MetricType;
+use crate::exposition::protobuf::{metrics_of_exact, metrics_of_lines};
+use crate::exposition::text::ParseError;
+
+use super::series::ends_metric;
 
 /// Segments of several groups split above this.
 pub const SEGMENT_BYTES_MAX: usize = 16 * 1024;
@@ -42,14 +48,23 @@ impl Entry {
     }
 }
 
-/// Some lines of one family, and their compressed form once somebody asked for it.
+/// Some lines of one family, and their other forms once somebody asked for them.
 #[derive(Debug, Default)]
 pub struct Segment {
     text: Vec<u8>,
     /// The groups inside, by number; empty in an exclusive segment.
     runs: Vec<Run>,
+    /// Protobuf of the groups whose lines cannot give everything back, by number. The first exclusive segment of such a group
+    /// has it all, under any number, and those behind it have an empty one.
+    exact: Vec<(u32, Arc<[u8]>)>,
     deflated: OnceLock<Deflated>,
+    pieces: OnceLock<Box<Pieces>>,
 }
+
+type Pieces = Mutex<Vec<(Form, Piece)>>;
+
+/// So many forms of a segment are kept besides its text as gzip; the oldest goes first.
+const PIECES_MAX: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
 struct Run {
@@ -58,9 +73,10 @@ struct Run {
 }
 
 impl Clone for Segment {
-    /// A copy that is about to be changed: without the compressed form.
+    /// A copy that is about to be changed: without other forms.
     fn clone(&self) -> Self {
-        Self { text: self.text.clone(), runs: self.runs.clone(), deflated: OnceLock::new() }
+        let (text, runs, exact) = (self.text.clone(), self.runs.clone(), self.exact.clone());
+        Self { text, runs, exact, ..Self::default() }
     }
 }
 
@@ -86,13 +102,82 @@ impl Segment {
         self.deflated.get_or_init(|| deflate(&self.text))
     }
 
+    /// What is kept of another form, if it was made since the text changed last.
+    pub fn piece(&self, form: Form) -> Option<Piece> {
+        let pieces = self.pieces.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+        pieces.iter().find(|(known, _)| *known == form).map(|(_, piece)| piece.clone())
+    }
+
+    /// Keeps another form for the scrapes to come.
+    pub fn keep_piece(&self, form: Form, piece: Piece) {
+        let mut pieces = self.pieces.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner);
+        pieces.retain(|(known, _)| *known != form);
+        if pieces.len() >= PIECES_MAX {
+            pieces.remove(0);
+        }
+        pieces.push((form, piece));
+    }
+
+    /// Appends the metrics inside as fields of their protobuf family.
+    ///
+    /// # Errors
+    /// If the lines are none of that family.
+    pub fn write_metrics(&self, out: &mut Vec<u8>, name: &str, kind: MetricType) -> Result<(), ParseError> {
+        if self.runs.is_empty() {
+            return match self.exact.first() {
+                Some((_, exact)) => {
+                    out.extend_from_slice(metrics_of_exact(exact));
+                    Ok(())
+                }
+                None => metrics_of_lines(out, name, kind, &self.text),
+            };
+        }
+        let mut done = 0;
+        for (group, exact) in &self.exact {
+            let Ok(index) = self.find(*group) else { continue };
+            let range = self.range_at(index);
+            metrics_of_lines(out, name, kind, &self.text[done..range.start])?;
+            out.extend_from_slice(metrics_of_exact(exact));
+            done = range.end;
+        }
+        metrics_of_lines(out, name, kind, &self.text[done..])
+    }
+
+    fn find(&self, group: u32) -> Result<usize, usize> {
+        self.runs.binary_search_by_key(&group, |run| run.group)
+    }
+
+    fn exact_of(&self, group: u32) -> Option<&Arc<[u8]>> {
+        let at = self.exact.binary_search_by_key(&group, |(group, _)| *group).ok()?;
+        Some(&self.exact[at].1)
+    }
+
+    fn set_exact(&mut self, group: u32, exact: Option<&[u8]>) {
+        let exact = exact.map(Arc::from);
+        match (self.exact.binary_search_by_key(&group, |(group, _)| *group), exact) {
+            (Ok(at), Some(exact)) => self.exact[at].1 = exact,
+            (Ok(at), None) => {
+                self.exact.remove(at);
+            }
+            (Err(at), Some(exact)) => self.exact.insert(at, (group, exact)),
+            (Err(_), None) => {}
+        }
+    }
+
+    /// Forgets the other forms of a text that was changed.
+    fn forget(&mut self) {
+        self.deflated = OnceLock::new();
+        self.pieces = OnceLock::new();
+    }
+
     fn range_at(&self, index: usize) -> std::ops::Range<usize> {
         let start = if index == 0 { 0 } else { self.runs[index - 1].end as usize };
         start..self.runs[index].end as usize
     }
 
     /// Replaces the lines of the run at `index`.
-    fn splice(&mut self, index: usize, new: &[u8]) {
+    fn splice(&mut self, index: usize, new: &[u8], exact: Option<&[u8]>) {
+        self.set_exact(self.runs[index].group, exact);
         let range = self.range_at(index);
         let old_len = range.len();
         if old_len == new.len() {
@@ -103,17 +188,17 @@ impl Segment {
                 run.end = run.end - old_len as u32 + new.len() as u32;
             }
         }
-        self.deflated = OnceLock::new();
+        self.forget();
     }
 
-    fn insert(&mut self, index: usize, group: u32, new: &[u8]) {
+    fn insert(&mut self, index: usize, group: u32, new: &[u8], exact: Option<&[u8]>) {
         let start = if index == 0 { 0 } else { self.runs[index - 1].end };
         self.runs.insert(index, Run { group, end: start });
-        self.splice(index, new);
+        self.splice(index, new, exact);
     }
 
     fn remove(&mut self, index: usize) {
-        self.splice(index, &[]);
+        self.splice(index, &[], None);
         self.runs.remove(index);
     }
 
@@ -121,14 +206,16 @@ impl Segment {
     fn split_off(&mut self, index: usize) -> Self {
         let at = if index == 0 { 0 } else { self.runs[index - 1].end };
         let mut runs = self.runs.split_off(index);
+        let first = runs.first().map_or(u32::MAX, |run| run.group);
+        let exact = self.exact.split_off(self.exact.partition_point(|(group, _)| *group < first));
         for run in &mut runs {
             run.end -= at;
         }
         let text = self.text.split_off(at as usize);
         self.runs.shrink_to_fit();
         give_back(&mut self.text);
-        self.deflated = OnceLock::new();
-        Self { text, runs, deflated: OnceLock::new() }
+        self.forget();
+        Self { text, runs, exact, ..Self::default() }
     }
 
     fn append(&mut self, other: &Self) {
@@ -136,7 +223,8 @@ impl Segment {
         reserve(&mut self.text, other.text.len());
         self.text.extend_from_slice(&other.text);
         self.runs.extend(other.runs.iter().map(|run| Run { group: run.group, end: run.end + at }));
-        self.deflated = OnceLock::new();
+        self.exact.extend(other.exact.iter().cloned());
+        self.forget();
     }
 }
 
@@ -178,22 +266,38 @@ fn give_back(text: &mut Vec<u8>) {
 pub enum NewLines<'a> {
     /// At most [`RUN_BYTES_MAX`]; empty takes the group out of the family.
     Run(&'a [u8]),
+    /// The same with the protobuf of what these lines cannot give back.
+    Exact(&'a [u8], &'a [u8]),
     /// More than that, cut into segments beforehand.
     Segments(Vec<Arc<Segment>>),
 }
 
-/// Cuts a long run into segments of its own, at line ends.
-pub fn own_segments(text: &[u8]) -> Vec<Arc<Segment>> {
+/// Cuts a long run into segments of its own, where a metric ends. `exact` is the protobuf of what its lines cannot give back.
+pub fn own_segments(name: &str, kind: MetricType, text: &[u8], exact: Option<&[u8]>) -> Vec<Arc<Segment>> {
     let mut segments = Vec::with_capacity(text.len() / SEGMENT_BYTES_MAX + 1);
+    let mut exact = exact.map(Arc::from);
     let mut rest = text;
     while !rest.is_empty() {
-        let wanted = rest.len().min(2 * SEGMENT_BYTES_MAX);
-        let end = memchr::memchr(b'\n', &rest[wanted - 1..]).map_or(rest.len(), |at| wanted + at);
+        let mut end = line_end(rest, rest.len().min(2 * SEGMENT_BYTES_MAX));
+        while end < rest.len() && !ends_metric(name, kind, &rest[..end]) {
+            end = line_end(rest, end + 1);
+        }
         let (piece, after) = rest.split_at(end);
-        segments.push(Arc::new(Segment { text: piece.to_vec(), ..Segment::default() }));
+        let own_exact = exact.as_ref().map(|exact| (0, Arc::clone(exact)));
+        exact = exact.map(|_| Arc::default());
+        segments.push(Arc::new(Segment {
+            text: piece.to_vec(),
+            exact: own_exact.into_iter().collect(),
+            ..Segment::default()
+        }));
         rest = after;
     }
     segments
+}
+
+/// Where the line ends that has the byte before `at`.
+fn line_end(text: &[u8], at: usize) -> usize {
+    memchr::memchr(b'\n', &text[at - 1..]).map_or(text.len(), |found| at + found)
 }
 
 impl FamilyText {
@@ -225,26 +329,40 @@ impl FamilyText {
         self.entries[range].iter().map(|entry| entry.segment.text()).chain(shared)
     }
 
+    /// The protobuf of a group whose lines cannot give everything back.
+    pub fn exact(&self, group: u32) -> Option<Arc<[u8]>> {
+        match self.exclusive_range(group).next() {
+            Some(first) => self.entries[first].segment.exact.first().map(|(_, exact)| exact.clone()),
+            None => self.entries[self.shared_entry(group)?].segment.exact_of(group).cloned(),
+        }
+    }
+
     /// Replaces the lines of a group, or takes the group out.
     pub fn replace(&mut self, group: u32, new: NewLines<'_>) {
+        let (new, exact, segments) = match new {
+            NewLines::Run(new) => (new, None, Vec::new()),
+            NewLines::Exact(new, exact) => (new, Some(exact), Vec::new()),
+            NewLines::Segments(segments) => (&[][..], None, segments),
+        };
         let own = self.exclusive_range(group);
         if !own.is_empty() {
             self.entries.drain(own);
         }
-        match (self.find(group), new) {
-            (Some((entry, run)), NewLines::Run(new)) if !new.is_empty() => {
-                Arc::make_mut(&mut self.entries[entry].segment).splice(run, new);
+        match self.find(group) {
+            Some((entry, run)) if !new.is_empty() => {
+                Arc::make_mut(&mut self.entries[entry].segment).splice(run, new, exact);
                 self.split_if_large(entry);
                 self.merge_if_small(entry);
             }
-            (found, new) => {
+            found => {
                 if let Some((entry, run)) = found {
                     self.remove_run(entry, run);
                 }
-                match new {
-                    NewLines::Run([]) => {}
-                    NewLines::Run(new) => self.insert_run(group, new),
-                    NewLines::Segments(segments) => self.insert_segments(group, segments),
+                if !new.is_empty() {
+                    self.insert_run(group, new, exact);
+                }
+                if !segments.is_empty() {
+                    self.insert_segments(group, segments);
                 }
             }
         }
@@ -284,13 +402,13 @@ impl FamilyText {
         }
     }
 
-    fn insert_run(&mut self, group: u32, new: &[u8]) {
+    fn insert_run(&mut self, group: u32, new: &[u8], exact: Option<&[u8]>) {
         // The run before it, else the one behind it, so that neighbours share a segment.
         let after = self.entries.partition_point(|entry| entry.first <= group);
         let shared = |index: &usize| self.entries.get(*index).is_some_and(|entry| !entry.exclusive);
         let Some(index) = after.checked_sub(1).filter(shared).or(Some(after).filter(shared)) else {
             let mut segment = Segment::default();
-            segment.insert(0, group, new);
+            segment.insert(0, group, new, exact);
             self.entries.insert(after, Entry { first: group, exclusive: false, segment: Arc::new(segment) });
             return;
         };
@@ -298,13 +416,13 @@ impl FamilyText {
         if appended && self.entries[index].segment.text.len() + new.len() > SEGMENT_BYTES_MAX {
             // Groups come with rising numbers: leave the full segment full instead of halving it.
             let mut segment = Segment::default();
-            segment.insert(0, group, new);
+            segment.insert(0, group, new, exact);
             self.entries
                 .insert(index + 1, Entry { first: group, exclusive: false, segment: Arc::new(segment) });
             return;
         }
         let at = self.entries[index].find(group).unwrap_or_else(|at| at);
-        Arc::make_mut(&mut self.entries[index].segment).insert(at, group, new);
+        Arc::make_mut(&mut self.entries[index].segment).insert(at, group, new, exact);
         self.entries[index].first = self.entries[index].first.min(group);
         self.split_if_large(index);
     }
@@ -368,6 +486,7 @@ impl FamilyText {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exposition::form::{Coding, Escaping, Format};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -382,11 +501,14 @@ mod tests {
         text.segments().map(|segment| segment.text()).collect::<Vec<_>>().concat()
     }
 
-    fn check(text: &FamilyText, model: &BTreeMap<u32, Vec<u8>>) {
+    type Model = BTreeMap<u32, (Vec<u8>, Option<Vec<u8>>)>;
+
+    fn check(text: &FamilyText, model: &Model) {
         let all = whole(text);
-        assert!(all == model.values().map(Vec::as_slice).collect::<Vec<_>>().concat());
-        for (group, lines) in model {
+        assert!(all == model.values().map(|(lines, _)| lines.as_slice()).collect::<Vec<_>>().concat());
+        for (group, (lines, exact)) in model {
             assert_eq!(&text.run(*group).collect::<Vec<_>>().concat(), lines);
+            assert_eq!(text.exact(*group).as_deref(), exact.as_deref());
         }
         assert_eq!(text.len(), all.len());
         for entry in &text.entries {
@@ -396,6 +518,7 @@ mod tests {
             if let Some(last) = segment.runs.last() {
                 assert_eq!(last.end as usize, segment.text.len());
                 assert_eq!(segment.runs[0].group, entry.first);
+                assert!(segment.exact.iter().all(|(group, _)| segment.find(*group).is_ok()));
                 assert!(segment.runs.len() == 1 || segment.text.len() <= SEGMENT_BYTES_MAX);
             }
         }
@@ -407,7 +530,7 @@ mod tests {
         #[test]
         fn splicing_is_like_a_map(steps in prop::collection::vec((0u32..60, 0u8..26, 0usize..5), 1..200)) {
             let sizes = [0, 300, 5_000, 30_000, 150_000];
-            let (mut text, mut model) = (FamilyText::default(), BTreeMap::new());
+            let (mut text, mut model) = (FamilyText::default(), Model::new());
             let mut held = Vec::new();
             for (group, seed, size) in steps {
                 let new = if sizes[size] == 0 { Vec::new() } else { lines(seed, sizes[size]) };
@@ -416,11 +539,16 @@ mod tests {
                 if held.len() > 5 {
                     held.remove(0);
                 }
-                match new.len() > RUN_BYTES_MAX {
-                    true => text.replace(group, NewLines::Segments(own_segments(&new))),
-                    false => text.replace(group, NewLines::Run(&new)),
-                }
-                if new.is_empty() { model.remove(&group); } else { model.insert(group, new); }
+                let exact = (seed % 3 == 0 && !new.is_empty()).then(|| vec![seed; 3]);
+                let new_lines = match &exact {
+                    _ if new.len() > RUN_BYTES_MAX => {
+                        NewLines::Segments(own_segments("m", MetricType::Gauge, &new, exact.as_deref()))
+                    }
+                    Some(exact) => NewLines::Exact(&new, exact),
+                    None => NewLines::Run(&new),
+                };
+                text.replace(group, new_lines);
+                if new.is_empty() { model.remove(&group); } else { model.insert(group, (new, exact)); }
                 check(&text, &model);
             }
             // What a scrape held never changed under it.
@@ -440,16 +568,54 @@ mod tests {
     }
 
     #[test]
+    fn a_long_run_is_cut_where_a_metric_ends() {
+        let metric = |n: usize| {
+            format!("h_bucket{{n=\"{n}\",le=\"+Inf\"}} 1\nh_sum{{n=\"{n}\"}} 1\nh_count{{n=\"{n}\"}} 1\n")
+        };
+        let text: String = (0..3_000).map(metric).collect();
+        let segments = own_segments("h", MetricType::Histogram, text.as_bytes(), None);
+        assert!(segments.len() > 3);
+        for segment in &segments {
+            let last = segment.text().split_inclusive(|byte| *byte == b'\n').next_back();
+            assert!(last.is_some_and(|line| line.starts_with(b"h_count{")));
+        }
+        assert_eq!(
+            segments.iter().map(|segment| segment.text()).collect::<Vec<_>>().concat(),
+            text.as_bytes()
+        );
+    }
+
+    #[test]
+    fn only_some_forms_are_kept() {
+        let segment = Segment::default();
+        let forms = Escaping::ALL.into_iter().flat_map(|escaping| {
+            Coding::ALL.map(|coding| Form { format: Format::Protobuf, escaping, coding })
+        });
+        for form in forms.clone() {
+            segment.keep_piece(form, Piece::Plain(Default::default()));
+        }
+        let kept: Vec<bool> = forms.map(|form| segment.piece(form).is_some()).collect();
+        let (old, new) = kept.split_at(kept.len() - PIECES_MAX);
+        assert!(!old.contains(&true) && !new.contains(&false));
+    }
+
+    #[test]
     fn a_change_forgets_the_compressed_form_and_a_held_segment_keeps_it() {
         let mut text = FamilyText::default();
         text.replace(1, NewLines::Run(b"a 1\n"));
         let held = text.clone();
+        let form = Form { format: Format::Protobuf, escaping: Escaping::AllowUtf8, coding: Coding::Gzip };
         for segment in held.segments() {
             segment.deflate_with(|_| Deflated::default());
+            segment.keep_piece(form, Piece::Gzip(Deflated::default()));
         }
-        assert!(text.segments().all(|segment| segment.deflated().is_some()), "the scrape's work is shared");
+        let is_kept = |segment: &Arc<Segment>| (segment.deflated().is_some(), segment.piece(form).is_some());
+        assert!(
+            text.segments().all(|segment| is_kept(segment) == (true, true)),
+            "the scrape's work is shared"
+        );
         text.replace(1, NewLines::Run(b"a 2\n"));
-        assert!(text.segments().all(|segment| segment.deflated().is_none()));
-        assert!(held.segments().all(|segment| segment.deflated().is_some()));
+        assert!(text.segments().all(|segment| is_kept(segment) == (false, false)));
+        assert!(held.segments().all(|segment| is_kept(segment) == (true, true)));
     }
 }

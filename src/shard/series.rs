@@ -23,6 +23,13 @@ pub(super) fn series_of<'t>(
     })
 }
 
+/// Whether lines of a family end where one of its metrics does.
+pub(super) fn ends_metric(name: &str, kind: MetricType, lines: &[u8]) -> bool {
+    let Some(before) = lines.len().checked_sub(1) else { return true };
+    let last = &lines[memchr::memrchr(b'\n', &lines[..before]).map_or(0, |at| at + 1)..];
+    !Part::Count.is_made_by(kind) || series_of(name, kind, last).next().is_some()
+}
+
 /// Whether `new` names a series that `old` does not. Both are in the official order.
 pub(super) fn has_new_series(name: &str, kind: MetricType, old: &[u8], new: &[u8]) -> bool {
     let mut old = series_of(name, kind, old);

@@ -90,15 +90,6 @@ pub(super) struct Group {
     pub created_seconds: f64,
     /// The families it holds, by number, ascending.
     pub held: Vec<Held>,
-    /// The protobuf of those of them whose lines cannot give everything back, by the family's number, ascending.
-    pub exact: Vec<(Number, Arc<[u8]>)>,
-}
-
-impl Group {
-    /// The protobuf of a family, if its lines cannot give everything back.
-    pub fn exact(&self, family: Number) -> Option<&Arc<[u8]>> {
-        self.exact.binary_search_by_key(&family, |(owner, _)| *owner).ok().map(|at| &self.exact[at].1)
-    }
 }
 
 /// A group's hold on a family. There are many of them: it has to be small.

@@ -83,7 +83,7 @@ impl Shard {
                         kind: family.kind,
                         help: family.help(held.help).cloned(),
                         push_seconds: held.push_seconds,
-                        exact: group.exact(held.family).cloned(),
+                        exact: family.text.exact(number),
                         text: family.text.run(number).collect::<Vec<_>>().concat(),
                     }
                 })

@@ -6,6 +6,7 @@
 pub mod exposition;
 pub mod gateway;
 pub mod http;
+pub mod protobuf;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

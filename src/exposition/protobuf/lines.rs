@@ -22,6 +22,9 @@ pub fn metrics_of_lines(
     kind: MetricType,
     lines: &[u8],
 ) -> Result<(), ParseError> {
+    if lines.is_empty() {
+        return Ok(());
+    }
     let mut text = Vec::with_capacity(2 * name.len() + 32 + lines.len());
     write_header(&mut text, name, kind, None);
     text.extend_from_slice(lines);

@@ -8,6 +8,8 @@
 
 use prost::Message;
 
+use crate::exposition::model::{self, Families};
+
 /// All series of one name.
 #[derive(Clone, PartialEq, Message)]
 pub struct MetricFamily {
@@ -174,6 +176,11 @@ pub struct Histogram {
     /// Examples of what the native histogram observed.
     #[prost(message, repeated, tag = "16")]
     pub exemplars: Vec<Exemplar>,
+}
+
+/// The whole of a histogram of which text does not say all.
+pub fn histogram_of(families: &Families<'_>, metric: &model::Metric) -> Option<Histogram> {
+    Metric::decode(families.beyond_text(metric)?).ok()?.histogram
 }
 
 /// A classic bucket.

@@ -9,12 +9,13 @@
 //! histograms that contradict themselves) makes [`Families::refusal`]. That differs from an error: the group gets to know.
 //!
 //! * [`wire`] reads fields; it knows no messages.
-//! * [`decode`] makes families of a body; [`native`] checks native histograms and counts out their buckets.
+//! * [`decode`] makes families of a body; [`native`] checks native histograms and counts out their buckets ([`bounds`]).
 //! * [`encode`] writes families, in pieces that can be put together.
 //! * [`lines`] makes such pieces of the lines that a scrape shows.
 //!
 //! Not for the text forms of protobuf, which no client sends.
 
+mod bounds;
 mod decode;
 mod encode;
 mod lines;
@@ -29,4 +30,5 @@ pub use decode::{ProtobufError, decode_family, parse};
 pub use encode::{Head, write_family_head};
 pub(super) use encode::{write_head, write_metric};
 pub use lines::{metrics_of_exact, metrics_of_lines};
-pub use native::{Bounds, NativeBucket, native_buckets};
+pub use message::histogram_of;
+pub use native::{Bounds, NativeBucket, is_float, native_buckets};

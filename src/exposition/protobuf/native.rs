@@ -3,10 +3,8 @@
 //! The rules are those by which Prometheus takes samples in. The official Pushgateway passes on what it was given, and a
 //! scrape with one bad histogram in it can fail as a whole.
 
-use prost::Message;
-
-use super::message::{self, BucketSpan, Histogram};
-use crate::exposition::model::{Families, Metric};
+use super::bounds::bound;
+use super::message::{BucketSpan, Histogram};
 
 /// Schemas that every Prometheus with native histograms knows.
 const SCHEMAS: std::ops::RangeInclusive<i32> = -4..=8;
@@ -18,7 +16,7 @@ pub struct NativeBucket {
     pub bounds: Bounds,
     /// The lower bound.
     pub lower: f64,
-    /// The upper bound. May differ from what other programs say in its last digit.
+    /// The upper bound.
     pub upper: f64,
     /// Number of observations in this bucket alone.
     pub count: f64,
@@ -35,13 +33,14 @@ pub enum Bounds {
     Both = 3,
 }
 
-/// The buckets of a native histogram that hold anything, from the lowest to the highest. `None` for all other metrics.
-pub fn native_buckets(families: &Families<'_>, metric: &Metric) -> Option<Vec<NativeBucket>> {
-    let histogram =
-        message::Metric::decode(families.beyond_text(metric)?).ok()?.histogram.filter(is_native)?;
+/// The buckets of a native histogram that hold anything, from the lowest to the highest. `None` for all others.
+pub fn native_buckets(histogram: &Histogram) -> Option<Vec<NativeBucket>> {
+    if !is_native(histogram) {
+        return None;
+    }
     let schema = histogram.schema();
     let side = |spans, deltas, counts: &[f64]| -> Vec<(i64, f64)> {
-        let counts = if is_float(&histogram) { counts.to_vec() } else { counts_of(deltas) };
+        let counts = if is_float(histogram) { counts.to_vec() } else { counts_of(deltas) };
         indices(spans).zip(counts).filter(|(_, count)| *count != 0.0).collect()
     };
     let negative = side(&histogram.negative_span, &histogram.negative_delta, &histogram.negative_count);
@@ -52,7 +51,7 @@ pub fn native_buckets(families: &Families<'_>, metric: &Metric) -> Option<Vec<Na
         NativeBucket { bounds: Bounds::Lower, lower, upper, count }
     }));
     let zero_count =
-        if is_float(&histogram) { histogram.zero_count_float() } else { histogram.zero_count() as f64 };
+        if is_float(histogram) { histogram.zero_count_float() } else { histogram.zero_count() as f64 };
     if zero_count > 0.0 {
         let threshold = histogram.zero_threshold();
         let (lower, upper) = (-threshold, threshold);
@@ -83,12 +82,6 @@ fn counts_of(deltas: &[i64]) -> Vec<f64> {
     counts.collect()
 }
 
-/// The upper bound of the positive bucket with that index: `2^(index / 2^schema)`, the last one being the largest float.
-fn bound(index: i64, schema: i32) -> f64 {
-    let exponent = index as f64 * f64::from(-schema).exp2();
-    if exponent == 1024.0 { f64::MAX } else { exponent.exp2() }
-}
-
 /// Whether it has anything but classic buckets.
 pub(super) fn is_native(histogram: &Histogram) -> bool {
     !histogram.positive_span.is_empty()
@@ -117,7 +110,7 @@ pub(super) fn check(histogram: &Histogram) -> Result<(), &'static str> {
 }
 
 /// Whether its counts are floats, as Prometheus tells the two apart.
-fn is_float(histogram: &Histogram) -> bool {
+pub fn is_float(histogram: &Histogram) -> bool {
     histogram.sample_count_float() > 0.0 || histogram.zero_count_float() > 0.0
 }
 
@@ -177,9 +170,12 @@ fn total(deltas: &[i64]) -> Result<u128, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
     use crate::exposition::names::NameRules;
-    use crate::exposition::protobuf::message::MetricFamily;
+    use crate::exposition::protobuf::histogram_of;
+    use crate::exposition::protobuf::message::{self, MetricFamily};
     use crate::exposition::protobuf::parse;
 
     fn buckets(histogram: Histogram) -> Option<Vec<NativeBucket>> {
@@ -193,7 +189,7 @@ mod tests {
         let body = family.encode_length_delimited_to_vec();
         let families = parse(&body, NameRules::Legacy).expect("valid");
         assert_eq!(families.refusal, None);
-        native_buckets(&families, &families.metrics[0])
+        native_buckets(&histogram_of(&families, &families.metrics[0])?)
     }
 
     fn span(offset: i32, length: u32) -> BucketSpan {
@@ -236,15 +232,6 @@ mod tests {
         let buckets = buckets(histogram).expect("native");
         let shown: Vec<_> = buckets.iter().map(|bucket| (bucket.lower, bucket.upper, bucket.count)).collect();
         assert_eq!(shown, [(1.0, 4.0, 0.5), (4.0, 16.0, 2.0)]);
-    }
-
-    #[test]
-    fn bounds_end_at_the_largest_float() {
-        assert_eq!(bound(1024, 0), f64::MAX);
-        assert_eq!(bound(1025, 0), f64::INFINITY);
-        assert_eq!(bound(512, -1), f64::MAX);
-        assert_eq!(bound(1024 << 8, 8), f64::MAX);
-        assert_eq!(bound(256, 8), 2.0);
     }
 
     #[test]
