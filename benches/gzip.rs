@@ -3,8 +3,10 @@
 use std::fmt::Write;
 use std::hint::black_box;
 
+use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sluicegate::exposition::compression::{Encoding, decode};
+use sluicegate::exposition::form::{Coding, Packer};
 use sluicegate::exposition::gzip::{Deflated, Deflater, stitch};
 
 const PIECE_BYTES: usize = 16 << 10;
@@ -37,6 +39,11 @@ fn gzip(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(text.len() as u64));
     group.bench_function("deflate a piece of 16 KB", |b| {
         b.iter(|| deflater.deflate([black_box(text.as_slice())]));
+    });
+    let mut packer = Packer::default();
+    let plain = Bytes::from(text.clone());
+    group.bench_function("zstd frame of 16 KB", |b| {
+        b.iter(|| packer.pack(Coding::Zstd, black_box(plain.clone())));
     });
     let body = stitch([&deflater.deflate([text.as_slice()])]).buffers.concat();
     group.bench_function("gunzip a body of 16 KB", |b| {

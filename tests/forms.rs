@@ -7,7 +7,7 @@ use support::http::{Connection, Response};
 use support::protobuf::{
     Bucket, Histogram, Label, Metric, MetricFamily, Single, Span, Time, as_text, read, respelled, write,
 };
-use support::{Gateway, gunzip_one_member};
+use support::{Gateway, gunzip_one_member, unzstd};
 
 const PROTOBUF: &str =
     "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
@@ -25,6 +25,7 @@ fn body(connection: &mut Connection, accept: &str, coding: &str) -> Vec<u8> {
     match coding {
         "identity" => answer.body,
         "gzip" => gunzip_one_member(&answer.body),
+        "zstd" => unzstd(&answer.body),
         other => panic!("{other}"),
     }
 }
@@ -41,7 +42,7 @@ fn protobuf(connection: &mut Connection, coding: &str) -> Vec<MetricFamily> {
 /// All forms of the exposition say the same, but for the gateway's own metrics, which change with every scrape.
 fn check_all_forms(connection: &mut Connection) {
     let plain = respelled(text(connection, "identity").pushed());
-    for coding in ["identity", "gzip"] {
+    for coding in ["identity", "gzip", "zstd"] {
         assert!(respelled(text(connection, coding).pushed()) == plain, "text in {coding}");
         assert!(as_text(protobuf(connection, coding)).pushed() == plain, "protobuf in {coding}");
     }

@@ -69,7 +69,7 @@ pub fn plain(unit: Unit) -> Option<Bytes> {
     match unit {
         Unit::Segment(segment) => Some(Bytes::from_owner(SegmentText(segment))),
         Unit::Copied(bytes) | Unit::Made(Piece::Plain(bytes)) => Some(bytes),
-        Unit::Made(Piece::Gzip(_)) => None,
+        Unit::Made(Piece::Gzip(_) | Piece::Zstd { .. }) => None,
     }
 }
 

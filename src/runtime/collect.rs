@@ -175,26 +175,42 @@ pub async fn compress(
         }
     }
     copied.turn(form);
+    stitch(pieces)
+}
+
+/// Puts compressed pieces together. `None` if one is missing.
+fn stitch(pieces: Vec<Option<Piece>>) -> Option<Vec<Bytes>> {
     let mut member = Member::with_capacity(pieces.len());
-    for piece in &pieces {
-        let Piece::Gzip(deflated) = piece.as_ref()? else { return None };
-        member.push(deflated);
+    let mut frames = Vec::new();
+    for piece in pieces {
+        match piece? {
+            Piece::Gzip(deflated) => member.push(&deflated),
+            Piece::Zstd { frame, .. } => frames.push(frame),
+            Piece::Plain(_) => return None,
+        }
     }
-    Some(member.finish().buffers)
+    Some(if frames.is_empty() { member.finish().buffers } else { frames })
 }
 
 /// The compressed text of a segment, if it was made before.
 fn known_segment(segment: &Segment, form: Form) -> Option<Piece> {
     match form.coding {
         Coding::Gzip => segment.deflated().cloned().map(Piece::Gzip),
-        Coding::Identity => None,
+        Coding::Zstd | Coding::Identity => segment.piece(form),
     }
 }
 
 /// Compresses a unit and keeps the outcome where the next scrape finds it.
 fn pack(unit: Unit, form: Form, packer: &mut Packer, copied: &CopiedUnits) -> Piece {
     match unit {
-        Unit::Segment(segment) => Piece::Gzip(segment.deflate_with(|text| packer.deflate(text)).clone()),
+        Unit::Segment(segment) if form.coding == Coding::Gzip => {
+            Piece::Gzip(segment.deflate_with(|text| packer.deflate(text)).clone())
+        }
+        Unit::Segment(segment) => {
+            let piece = packer.pack(form.coding, Bytes::copy_from_slice(segment.text()));
+            segment.keep_piece(form, piece.clone());
+            piece
+        }
         Unit::Copied(bytes) => {
             let piece = packer.pack(form.coding, bytes.clone());
             copied.keep(form, hash(&bytes), piece.clone());

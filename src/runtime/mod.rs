@@ -27,6 +27,7 @@ use crate::api::push::PushRules;
 use crate::api::route::Router;
 use crate::api::scrape::kind_of;
 use crate::config::{Config, Driver};
+use crate::exposition::form::Coding;
 use crate::shard::registry::Registry;
 use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::{self, names};
@@ -170,7 +171,7 @@ impl Drained {
 /// Makes the series whose labels are known beforehand, so that the first event does not change the shape of a scrape and a
 /// rate over it can be had.
 fn declare_series() {
-    for encoding in ["gzip", "identity"] {
+    for encoding in Coding::ALL.map(Coding::name) {
         let _ = metrics::histogram!(names::SCRAPE_DURATION, "encoding" => encoding);
         let _ = metrics::histogram!(names::SCRAPE_SIZE, "encoding" => encoding);
     }

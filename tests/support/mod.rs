@@ -41,6 +41,17 @@ pub fn gunzip_one_member(body: &[u8]) -> Vec<u8> {
     text
 }
 
+/// All zstd frames, up to the last byte.
+pub fn unzstd(mut body: &[u8]) -> Vec<u8> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    while !body.is_empty() {
+        let mut decoder = ruzstd::decoding::StreamingDecoder::new(&mut body).expect("a frame");
+        decoder.read_to_end(&mut text).expect("a valid frame");
+    }
+    text
+}
+
 /// gzip of a request body.
 pub fn gzip(text: &[u8]) -> Vec<u8> {
     use std::io::Write;
