@@ -80,12 +80,14 @@ fn benches(criterion: &mut Criterion) {
     for (name, created) in [("plain", false), ("with times of creation", true)] {
         let body = body(created);
         let families = parse(&body, NameRules::Legacy).expect("valid");
-        let rendered = render(&families, &grouping, ROOM).expect("consistent");
+        let rendered = render(&families, &grouping, NameRules::Legacy, ROOM).expect("consistent");
         let mut group = criterion.benchmark_group(format!("protobuf body, {name}"));
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function("prost alone", |b| b.iter(|| decode_by_prost(black_box(&body))));
         group.bench_function("parse", |b| b.iter(|| parse(black_box(&body), NameRules::Legacy)));
-        group.bench_function("render", |b| b.iter(|| render(black_box(&families), &grouping, ROOM)));
+        group.bench_function("render", |b| {
+            b.iter(|| render(black_box(&families), &grouping, NameRules::Legacy, ROOM));
+        });
         group.finish();
 
         let mut text = Vec::new();

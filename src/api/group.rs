@@ -4,7 +4,9 @@ use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use crate::exposition::escape::{collision, unescape_values};
 use crate::exposition::names::NameRules;
+use crate::exposition::render::escaped_collision;
 use crate::shard::key::GroupingKey;
 
 /// What marks a value as base64, at the end of its label name.
@@ -22,7 +24,12 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 ///
 /// # Errors
 /// The text of a 400 answer.
-pub fn grouping_key(rest: &str, job_is_base64: bool, raw_path: &str) -> Result<GroupingKey, String> {
+pub fn grouping_key(
+    rest: &str,
+    job_is_base64: bool,
+    raw_path: &str,
+    rules: NameRules,
+) -> Result<GroupingKey, String> {
     if percent_encoding::percent_decode_str(raw_path).decode_utf8().is_err() {
         return Err("the path is not valid UTF-8".to_owned());
     }
@@ -35,13 +42,21 @@ pub fn grouping_key(rest: &str, job_is_base64: bool, raw_path: &str) -> Result<G
     if job.is_empty() {
         return Err("job name is required".to_owned());
     }
-    let mut pairs = read_pairs(labels)?;
+    let mut pairs = read_pairs(labels, rules)?;
     // The first job wins over a label of that name.
     pairs.push(("job".to_owned(), job));
-    Ok(GroupingKey::new(pairs))
+    let key = GroupingKey::new(pairs);
+    // Both push times show these labels, whatever else the group holds: what no scrape could tell apart does not get in.
+    if rules == NameRules::Utf8
+        && let labels = key.labels()
+        && let Some((name, other)) = collision(&labels.iter().map(|(name, _)| name.as_str()))
+    {
+        return Err(format!("improper label name {name:?}: {}", escaped_collision(name, other)));
+    }
+    Ok(key)
 }
 
-fn read_pairs(labels: &str) -> Result<Vec<(String, String)>, String> {
+fn read_pairs(labels: &str, rules: NameRules) -> Result<Vec<(String, String)>, String> {
     if labels.is_empty() {
         return Ok(Vec::new());
     }
@@ -61,10 +76,14 @@ fn read_pairs(labels: &str) -> Result<Vec<(String, String)>, String> {
                 (name, value)
             }
         };
-        if !NameRules::Legacy.allow_label_name(name) || name.starts_with("__") {
+        let unescaped = match rules {
+            NameRules::Legacy => name.into(),
+            NameRules::Utf8 => unescape_values(name),
+        };
+        if !rules.allow_label_name(&unescaped) || name.starts_with("__") || unescaped.starts_with("__") {
             return Err(format!("improper label name {name:?}"));
         }
-        pairs.push((name.to_owned(), value));
+        pairs.push((unescaped.into_owned(), value));
     }
     Ok(pairs)
 }
@@ -82,7 +101,21 @@ mod tests {
     use super::*;
 
     fn key(rest: &str) -> Result<String, String> {
-        grouping_key(rest, false, rest).map(|key| key.text().to_string())
+        grouping_key(rest, false, rest, NameRules::Legacy).map(|key| key.text().to_string())
+    }
+
+    #[test]
+    fn with_utf8_names_labels_are_decoded() {
+        let key =
+            |rest: &str| grouping_key(rest, false, rest, NameRules::Utf8).map(|key| key.text().to_string());
+        assert_eq!(key("a/U__x_2e_y/1").as_deref(), Ok("job=\"a\",\"x.y\"=\"1\""));
+        assert_eq!(key("a/U__x_2e_y@base64/MQ").as_deref(), Ok("job=\"a\",\"x.y\"=\"1\""));
+        assert_eq!(key("a/x.y/1"), key("a/U__x_2e_y/1"));
+        assert_eq!(key("a/U__x_2e/1").as_deref(), Ok("U__x_2e=\"1\",job=\"a\""), "is no such spelling");
+        for reserved in ["__x", "U______x", "U___2e__2e_name_2e__2e_", "U__", "..name.."] {
+            assert!(key(&format!("a/{reserved}/1")).is_err(), "{reserved}");
+        }
+        assert!(key("a/x.y/1/x_y/1").is_err(), "become one");
     }
 
     #[test]
@@ -101,7 +134,7 @@ mod tests {
     #[test]
     fn an_empty_job_is_refused() {
         assert_eq!(key("/"), Err("job name is required".to_owned()));
-        assert_eq!(grouping_key("=", true, "="), Err("job name is required".to_owned()));
+        assert_eq!(grouping_key("=", true, "=", NameRules::Legacy), Err("job name is required".to_owned()));
     }
 
     #[test]
@@ -132,6 +165,6 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf8_are_refused() {
-        assert!(grouping_key("a/x/\u{fffd}", false, "/metrics/job/a/x/%ff").is_err());
+        assert!(grouping_key("a/x/\u{fffd}", false, "/metrics/job/a/x/%ff", NameRules::Utf8).is_err());
     }
 }

@@ -83,7 +83,7 @@ pub fn status(config: &Config, started_seconds: f64) -> Answer {
 
 /// One group of `/api/v1/metrics`.
 pub fn group(view: &GroupView) -> Bytes {
-    let labels: BTreeMap<&str, Cow<'_, str>> = read_labels(&view.key).into_iter().collect();
+    let labels: BTreeMap<Cow<'_, str>, Cow<'_, str>> = read_labels(&view.key).into_iter().collect();
     let successful = view.failure_seconds == 0.0 || view.push_seconds > view.failure_seconds;
     let mut document: BTreeMap<&str, Box<dyn ErasedJson + '_>> = BTreeMap::new();
     document.insert("labels", Box::new(labels));
@@ -275,7 +275,7 @@ impl Serialize for TimeDocument<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct TimeMetric<'a> {
-            labels: BTreeMap<&'a str, Cow<'a, str>>,
+            labels: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
             value: Number,
         }
         let labels = GroupingKey::from_text(self.key.clone()).series_labels();

@@ -5,7 +5,7 @@
 //! * [`push`] — bodies → pushes, outcomes → answers.
 //! * [`negotiate`] — which form of the exposition a client asks for.
 //! * [`scrape`] — merging what cores hand over.
-//! * [`translate`] — the same in protobuf.
+//! * [`translate`] — the same in protobuf, or with names escaped.
 //! * [`groups`] — the JSON API.
 //! * [`page`] — the web page.
 //! * [`answers`], [`body`] — headers, status codes, and what is sent.

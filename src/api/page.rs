@@ -40,7 +40,7 @@ pub fn group(view: &GroupView) -> Bytes {
     let mut html = String::with_capacity(512);
     html.push_str("<tr><td>");
     for (name, value) in read_labels(&view.key) {
-        let _ = write!(html, "<code>{}=\"{}\"</code> ", escape(name), escape(&value));
+        let _ = write!(html, "<code>{}=\"{}\"</code> ", escape(&name), escape(&value));
     }
     html.push_str("</td><td>");
     match view.push_seconds {

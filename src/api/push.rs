@@ -25,6 +25,8 @@ pub struct PushRules {
     pub body_bytes_max: Option<u64>,
     /// Whether a refusal is a 400; otherwise it shows only as the group's failure time.
     pub refusals_are_told: bool,
+    /// Which names are let in.
+    pub names: NameRules,
 }
 
 impl PushRules {
@@ -124,13 +126,11 @@ pub fn prepare(
 ) -> Result<Push, Problem> {
     let bad_request = |problem: &dyn std::fmt::Display| Problem::new(StatusCode::BAD_REQUEST, problem);
     let families = match format {
-        Format::Text => text::parse(body, NameRules::Legacy).map_err(|problem| bad_request(&problem))?,
-        Format::Protobuf => {
-            protobuf::parse(body, NameRules::Legacy).map_err(|problem| bad_request(&problem))?
-        }
+        Format::Text => text::parse(body, rules.names).map_err(|problem| bad_request(&problem))?,
+        Format::Protobuf => protobuf::parse(body, rules.names).map_err(|problem| bad_request(&problem))?,
     };
     let bytes_max = rules.decoded_bytes_max().saturating_mul(RENDERED_FACTOR);
-    let content = match render(&families, &key.labels(), bytes_max) {
+    let content = match render(&families, &key.labels(), rules.names, bytes_max) {
         Ok(mut rendered) => {
             // Both times are the gateway's own, whatever a job says.
             rendered.retain(|name| name != PUSH_TIME && name != FAILURE_TIME);

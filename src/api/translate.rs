@@ -2,14 +2,15 @@
 //!
 //! A piece is one segment in one form. It is made once and kept with the segment ([`Source::known`]), so a scrape makes only
 //! what changed since the last one of the same form. In protobuf the length of a family stands in front of it: hence first
-//! all pieces ([`Source::make`], on any thread), then their order ([`assemble`]).
+//! all pieces ([`Source::make`], on any thread), then their order ([`Plan::assemble`]).
 
 use std::sync::Arc;
 
-use crate::exposition::form::{Coding, Form, Packer, Piece};
+use crate::exposition::escape::{NameKind, escape, escape_lines};
+use crate::exposition::form::{Coding, Escaping, Form, Format, Packer, Piece};
 use crate::exposition::model::MetricType;
-use crate::exposition::protobuf::{Head, metrics_of_lines, write_family_head};
-use crate::exposition::text::ParseError;
+use crate::exposition::protobuf::{Head, escape_metrics, metrics_of_lines, write_family_head};
+use crate::exposition::render::write_header;
 use crate::shard::Handed;
 use crate::shard::segments::Segment;
 use crate::telemetry::metrics::OwnFamily;
@@ -19,6 +20,7 @@ use super::scrape::{MergedFamily, SMALL_BYTES, Unit, Units, kind_of, merged_fami
 /// What has to be shown, in its order.
 #[derive(Debug)]
 pub struct Plan {
+    form: Form,
     families: Vec<Family>,
     /// Of all families.
     pub sources: Vec<Source>,
@@ -26,7 +28,9 @@ pub struct Plan {
 
 #[derive(Debug)]
 struct Family {
-    recipe: Arc<Recipe>,
+    /// As it is spelled in the form asked for.
+    name: String,
+    kind: MetricType,
     help: Option<Arc<str>>,
     /// The gateway's own series, in the form asked for.
     own: Vec<u8>,
@@ -43,43 +47,92 @@ struct Recipe {
 }
 
 /// A segment to be shown in another form.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Source {
     segment: Arc<Segment>,
     recipe: Arc<Recipe>,
 }
 
+/// What becomes of a segment.
+#[derive(Debug)]
+pub enum Part {
+    /// Its text is right as it is.
+    Text(Arc<Segment>),
+    /// Another form.
+    Piece(Piece),
+}
+
 impl Source {
-    /// The piece, if it was made before.
-    pub fn known(&self) -> Option<Piece> {
-        self.segment.piece(self.recipe.form)
+    /// The part, if it was made before.
+    pub fn known(&self) -> Option<Part> {
+        let form = match self.recipe.form.escaping {
+            Escaping::AllowUtf8 => self.recipe.form,
+            _ => self.form(self.segment.known_quoted()?),
+        };
+        match form.is_rendered() {
+            true => Some(Part::Text(self.segment.clone())),
+            false => self.segment.piece(form).map(Part::Piece),
+        }
     }
 
-    /// Makes the piece and keeps it with the segment.
+    /// Makes the part and keeps it with the segment.
     ///
     /// # Errors
     /// If the segment has lines which rendering does not write.
-    pub fn make(&self, packer: &mut Packer) -> Result<Piece, ParseError> {
-        let Recipe { name, kind, form } = &*self.recipe;
-        let mut plain = Vec::with_capacity(self.text_len());
-        self.segment.write_metrics(&mut plain, name, *kind)?;
+    pub fn make(&self, packer: &mut Packer) -> Result<Part, String> {
+        let form = match self.recipe.form.escaping {
+            Escaping::AllowUtf8 => self.recipe.form,
+            _ => self.form(self.segment.is_quoted()),
+        };
+        if form.is_rendered() {
+            return Ok(Part::Text(self.segment.clone()));
+        }
+        let mut plain = self.plain(form)?;
         plain.shrink_to_fit();
         // Small ones are copied together before they are compressed.
         let coding = if plain.len() < SMALL_BYTES { Coding::Identity } else { form.coding };
         let piece = packer.pack(coding, plain.into());
-        self.segment.keep_piece(*form, piece.clone());
-        Ok(piece)
+        self.segment.keep_piece(form, piece.clone());
+        Ok(Part::Piece(piece))
     }
 
     /// Bytes of text to be read.
     pub fn text_len(&self) -> usize {
         self.segment.text().len()
     }
+
+    /// The form of this segment: where nothing is quoted, nothing is escaped.
+    fn form(&self, is_quoted: bool) -> Form {
+        let Recipe { name, form, .. } = &*self.recipe;
+        // In protobuf the name stands outside.
+        let is_quoted = is_quoted || (form.format == Format::Text && !NameKind::Metric.is_plain(name));
+        if is_quoted { *form } else { Form { escaping: Escaping::AllowUtf8, ..*form } }
+    }
+
+    fn plain(&self, form: Form) -> Result<Vec<u8>, String> {
+        let Recipe { name, kind, .. } = &*self.recipe;
+        let mut plain = Vec::with_capacity(self.text_len());
+        match form.format {
+            Format::Text => {
+                let lines = str::from_utf8(self.segment.text()).map_err(|problem| problem.to_string())?;
+                escape_lines(&mut plain, lines, name, form.escaping);
+            }
+            Format::Protobuf => {
+                let written = self.segment.write_metrics(&mut plain, name, *kind);
+                written.map_err(|problem| problem.to_string())?;
+                if form.escaping != Escaping::AllowUtf8 {
+                    let metrics = std::mem::take(&mut plain);
+                    escape_metrics(&mut plain, &metrics, form.escaping)?;
+                }
+            }
+        }
+        Ok(plain)
+    }
 }
 
 /// Finds what has to be shown in a form. Costs a pointer per segment.
 pub fn plan(cores: &[Vec<Handed>], own: &[OwnFamily], form: Form) -> Plan {
-    let mut plan = Plan { families: Vec::new(), sources: Vec::new() };
+    let mut plan = Plan { form, families: Vec::new(), sources: Vec::new() };
     for MergedFamily { name, own, handed } in merged_families(cores, own) {
         let own_kind = own.map(|own| kind_of(own.kind));
         let Some(kind) = own_kind.or(handed.first().map(|handed| handed.kind)) else { continue };
@@ -93,37 +146,62 @@ pub fn plan(cores: &[Vec<Handed>], own: &[OwnFamily], form: Form) -> Plan {
             let segments = handed.text.segments().cloned();
             plan.sources.extend(segments.map(|segment| Source { segment, recipe: recipe.clone() }));
         }
+        let name = escape(name, form.escaping, NameKind::Metric).into_owned();
         let sources = plan.sources.len() - first;
-        plan.families.push(Family { own: own_metrics(own), recipe, help, sources });
+        plan.families.push(Family { name, kind, help, own: own_series(own, form.format), sources });
     }
     plan
 }
 
-/// The gateway's own series as protobuf.
-fn own_metrics(own: Option<&OwnFamily>) -> Vec<u8> {
-    let (mut lines, mut metrics) = (Vec::new(), Vec::new());
-    if let Some(own) = own {
-        write_own(&mut lines, own);
-        let read = metrics_of_lines(&mut metrics, own.name, kind_of(own.kind), &lines);
-        debug_assert_eq!(read, Ok(()), "the gateway writes valid lines");
+/// The gateway's own series. None of their names needs quotes.
+fn own_series(own: Option<&OwnFamily>, format: Format) -> Vec<u8> {
+    let mut lines = Vec::new();
+    let Some(own) = own else { return lines };
+    write_own(&mut lines, own);
+    match format {
+        Format::Text => lines,
+        Format::Protobuf => {
+            let mut metrics = Vec::with_capacity(lines.len());
+            let read = metrics_of_lines(&mut metrics, own.name, kind_of(own.kind), &lines);
+            debug_assert_eq!(read, Ok(()), "the gateway writes valid lines");
+            metrics
+        }
     }
-    metrics
 }
 
 impl Plan {
-    /// Puts the pieces of all sources, given in their order, behind the heads of their families.
-    pub fn assemble(self, pieces: Vec<Piece>) -> Vec<Unit> {
+    /// Puts the parts of all sources, given in their order, behind the heads of their families.
+    pub fn assemble(self, parts: Vec<Part>) -> Vec<Unit> {
         let mut units = Units::default();
-        let mut pieces = pieces.into_iter();
+        let mut parts = parts.into_iter();
         for family in self.families {
-            let pieces: Vec<Piece> = pieces.by_ref().take(family.sources).collect();
-            let metrics_bytes = family.own.len() + pieces.iter().map(Piece::plain_len).sum::<usize>();
-            let Recipe { name, kind, .. } = &*family.recipe;
-            let head = Head { name, help: family.help.as_deref(), kind: *kind, unit: None };
-            write_family_head(units.small(), head, metrics_bytes);
-            units.small().extend_from_slice(&family.own);
-            pieces.into_iter().for_each(|piece| units.add_piece(piece));
+            let parts: Vec<Part> = parts.by_ref().take(family.sources).collect();
+            let Family { name, kind, help, own, .. } = &family;
+            match self.form.format {
+                Format::Text => write_header(units.small(), name, *kind, help.as_deref()),
+                Format::Protobuf => {
+                    let metrics_bytes = own.len() + parts.iter().map(Part::plain_len).sum::<usize>();
+                    let head = Head { name, help: help.as_deref(), kind: *kind, unit: None };
+                    write_family_head(units.small(), head, metrics_bytes);
+                }
+            }
+            units.small().extend_from_slice(own);
+            for part in parts {
+                match part {
+                    Part::Text(segment) => units.add(&segment),
+                    Part::Piece(piece) => units.add_piece(piece),
+                }
+            }
         }
         units.finish()
+    }
+}
+
+impl Part {
+    fn plain_len(&self) -> usize {
+        match self {
+            Self::Text(segment) => segment.text().len(),
+            Self::Piece(piece) => piece.plain_len(),
+        }
     }
 }

@@ -74,7 +74,7 @@ pub(super) struct PushFlags {
     /// Answer 202 to a push before it has been checked. An inconsistent push is still not applied.
     #[arg(long = "push.disable-consistency-check")]
     pub disable_consistency_check: bool,
-    /// Allow any UTF-8 in names of metrics and labels. [not available yet]
+    /// Allow any UTF-8 in names of metrics and labels.
     #[arg(long = "push.enable-utf8-names")]
     pub enable_utf8_names: bool,
 }

@@ -43,6 +43,8 @@ pub struct Config {
     pub admin_api: bool,
     /// Whether a push is answered only after it was checked.
     pub consistency_check: bool,
+    /// Whether names of metrics and labels may be any UTF-8.
+    pub utf8_names: bool,
     /// The least time between two writes of the persistence file.
     pub persistence_interval: Duration,
     /// What is refused because it would be too much.
@@ -109,6 +111,7 @@ impl Config {
             lifecycle: flags.web.enable_lifecycle,
             admin_api: flags.web.enable_admin_api,
             consistency_check: !flags.push.disable_consistency_check,
+            utf8_names: flags.push.enable_utf8_names,
             // The official program takes a negative interval for "at once", too.
             persistence_interval: flags.persistence.interval.non_negative().unwrap_or_default(),
             limits: limits(flags),
@@ -126,11 +129,10 @@ type Used = fn(&Flags) -> bool;
 
 /// Flags that are read but have nothing behind them yet. To start without what they ask for could lose data or open a door, so
 /// their use stops the start. A flag becomes available by leaving this table, and its help text.
-const NOT_YET: [(&str, Used); 4] = [
+const NOT_YET: [(&str, Used); 3] = [
     ("persistence.file", |flags| !flags.persistence.file.is_empty()),
     ("web.config.file", |flags| !flags.web.config_file.is_empty()),
     ("web.systemd-socket", |flags| flags.web.systemd_socket),
-    ("push.enable-utf8-names", |flags| flags.push.enable_utf8_names),
 ];
 
 /// Where the exposition lives. It may not take the place of another route.

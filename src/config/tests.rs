@@ -102,6 +102,7 @@ fn switches_can_be_negated() {
     assert!(meant(&["--no-push.disable-consistency-check"]).consistency_check);
     assert!(!meant(&["--push.disable-consistency-check"]).consistency_check);
     assert!(meant(&["--web.enable-admin-api"]).admin_api);
+    assert!(meant(&["--push.enable-utf8-names"]).utf8_names && !meant(&[]).utf8_names);
     meant(&["--no-web.systemd-socket", "--no-push.enable-utf8-names", "--no-web.enable-admin-api"]);
 }
 
@@ -224,7 +225,6 @@ fn what_is_not_available_stops_the_start_and_help_says_so() {
         ("--persistence.file=x", "persistence.file"),
         ("--web.config.file=x", "web.config.file"),
         ("--web.systemd-socket", "web.systemd-socket"),
-        ("--push.enable-utf8-names", "push.enable-utf8-names"),
     ] {
         assert_eq!(
             refusal(&[argument]),

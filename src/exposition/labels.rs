@@ -5,11 +5,64 @@
 
 use std::borrow::Cow;
 
-/// Appends `name="value"`, escaped.
+use super::escape::NameKind;
+
+/// Appends `name="value"`, escaped; the name in quotes where it needs them.
 pub fn write_label(out: &mut Vec<u8>, name: &str, value: &str) {
+    match NameKind::Label.is_plain(name) {
+        true => write_plain_label(out, name, value),
+        false => {
+            write_quoted(out, name);
+            out.push(b'=');
+            write_quoted(out, value);
+        }
+    }
+}
+
+/// As [`write_label`], for a name that is known to need no quotes.
+pub fn write_plain_label(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"=\"");
     write_escaped(out, value);
+    out.push(b'"');
+}
+
+/// Appends what stands in front of the labels of a sample: `name{`, or `{"name",` where the name needs quotes.
+pub fn write_series_start(out: &mut Vec<u8>, name: &str, suffix: &str) {
+    match NameKind::Metric.is_plain(name) {
+        true => {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(suffix.as_bytes());
+            out.push(b'{');
+        }
+        false => {
+            out.extend_from_slice(b"{\"");
+            write_escaped(out, name);
+            write_escaped(out, suffix);
+            out.extend_from_slice(b"\",");
+        }
+    }
+}
+
+/// Appends a metric name as it stands in comments: in quotes where it needs them.
+pub fn write_metric_name(out: &mut Vec<u8>, name: &str) {
+    match NameKind::Metric.is_plain(name) {
+        true => out.extend_from_slice(name.as_bytes()),
+        false => write_quoted(out, name),
+    }
+}
+
+/// Appends a label name as it stands in front of `=`.
+pub fn write_label_name(out: &mut Vec<u8>, name: &str) {
+    match NameKind::Label.is_plain(name) {
+        true => out.extend_from_slice(name.as_bytes()),
+        false => write_quoted(out, name),
+    }
+}
+
+fn write_quoted(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    write_escaped(out, text);
     out.push(b'"');
 }
 
@@ -40,19 +93,30 @@ pub fn write_help(out: &mut Vec<u8>, help: &str) {
 /// Reads labels which [`write_label`] wrote, separated by commas.
 ///
 /// Ends at the first byte that cannot continue them; the text comes from the gateway itself, never from a stranger.
-pub fn read_labels(text: &str) -> Vec<(&str, Cow<'_, str>)> {
+pub fn read_labels(text: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
     let mut labels = Vec::new();
     let mut rest = text;
-    while let Some((name, after)) = rest.split_once("=\"") {
-        let Some((value, after)) = read_value(after) else { break };
+    while let Some((name, after)) = read_label_name(rest) {
+        let Some((value, after)) = after.strip_prefix("=\"").and_then(read_quoted) else { break };
         labels.push((name, value));
         rest = after.strip_prefix(',').unwrap_or("");
     }
     labels
 }
 
-/// Reads an escaped value up to its closing quote; returns it with what follows the quote.
-fn read_value(text: &str) -> Option<(Cow<'_, str>, &str)> {
+/// Reads a name which [`write_label_name`] wrote; returns it with what follows.
+pub fn read_label_name(text: &str) -> Option<(Cow<'_, str>, &str)> {
+    match text.strip_prefix('"') {
+        Some(quoted) => read_quoted(quoted),
+        None => {
+            let end = text.find('=').unwrap_or(text.len());
+            (end > 0).then(|| (Cow::Borrowed(&text[..end]), &text[end..]))
+        }
+    }
+}
+
+/// Reads an escaped text up to its closing quote; returns it with what follows the quote.
+pub fn read_quoted(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let bytes = text.as_bytes();
     let first = memchr::memchr2(b'\\', b'"', bytes)?;
     if bytes[first] == b'"' {
@@ -83,7 +147,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(labels in prop::collection::vec(("[a-z_]{1,5}", any::<String>()), 0..5)) {
+        fn what_is_written_is_read_back(labels in prop::collection::vec(("[a-z_]{1,5}|[a-z.\"\\\\=,\n]{1,4}", any::<String>()), 0..5)) {
             let mut text = Vec::new();
             for (index, (name, value)) in labels.iter().enumerate() {
                 if index > 0 {
@@ -92,7 +156,7 @@ mod tests {
                 write_label(&mut text, name, value);
             }
             let text = String::from_utf8(text).expect("labels are UTF-8");
-            let read: Vec<_> = read_labels(&text).into_iter().map(|(n, v)| (n.to_owned(), v.into_owned())).collect();
+            let read: Vec<_> = read_labels(&text).into_iter().map(|(n, v)| (n.into_owned(), v.into_owned())).collect();
             prop_assert_eq!(read, labels);
         }
     }

@@ -1,6 +1,7 @@
 //! Bytes ↔ metric families. Does no IO and keeps no state.
 
 pub mod compression;
+pub mod escape;
 pub mod form;
 pub mod gzip;
 pub mod labels;

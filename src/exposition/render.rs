@@ -7,8 +7,10 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::labels::write_label;
+use super::escape::{NameKind, SCHEMES, collision, escape};
+use super::labels::{write_label, write_metric_name, write_plain_label, write_series_start};
 use super::model::{Families, Family, Label, Metric, MetricType, Point, Span, Value};
+use super::names::NameRules;
 use super::number::write_float;
 use super::protobuf::{Head, write_head, write_metric};
 
@@ -109,7 +111,8 @@ impl fmt::Display for Inconsistency {
 /// Renders the families of a body for one group.
 ///
 /// `grouping` are the labels of the URL, sorted by name, names unique: they overwrite those of the body. `instance=""`
-/// is added where a series has no `instance`. `bytes_max` bounds the result (at most 4 GiB).
+/// is added where a series has no `instance`. `rules` are those by which all names were let in. `bytes_max` bounds the result
+/// (at most 4 GiB).
 ///
 /// # Errors
 /// The first contradiction found: what the parser found to be refused, timestamps, reserved label names, `le` or `quantile` where the type makes its own,
@@ -117,15 +120,20 @@ impl fmt::Display for Inconsistency {
 pub fn render(
     families: &Families<'_>,
     grouping: &[(String, String)],
+    rules: NameRules,
     bytes_max: usize,
 ) -> Result<Rendered, Inconsistency> {
     if let Some(reason) = &families.refusal {
         return Err(Inconsistency::Refused(reason.to_string()));
     }
     check_suffixes(families)?;
+    if rules == NameRules::Utf8 {
+        check_escaped_names(families)?;
+    }
     let mut lines = Lines {
         families,
         grouping,
+        may_quote: rules == NameRules::Utf8,
         bytes_max: bytes_max.min(u32::MAX as usize),
         out: Vec::with_capacity(estimate(families, grouping)),
         sorted: Vec::new(),
@@ -165,6 +173,33 @@ fn check_suffixes(families: &Families<'_>) -> Result<(), Inconsistency> {
     Ok(())
 }
 
+/// Refuses a body with names that some scrapers would see as one, or as a part of another.
+fn check_escaped_names(families: &Families<'_>) -> Result<(), Inconsistency> {
+    if families.families.iter().all(|family| NameKind::Metric.is_plain(&family.name)) {
+        return Ok(());
+    }
+    for scheme in SCHEMES {
+        let mut shown = std::collections::HashMap::with_capacity(families.families.len());
+        for family in &families.families {
+            if let Some(other) = shown.insert(escape(&family.name, scheme, NameKind::Metric), family) {
+                return Err(Inconsistency::Refused(escaped_collision(&family.name, &other.name)));
+            }
+        }
+        for (name, family) in &shown {
+            let Some((base, part)) = super::names::split_part(name) else { continue };
+            if let Some(other) = shown.get(base).filter(|other| part.is_made_by(other.kind)) {
+                return Err(Inconsistency::Refused(suffix_collision(&family.name, &other.name, other.kind)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The words for two names that become one where they are escaped.
+pub fn escaped_collision(name: &str, other: &str) -> String {
+    format!("the names {name:?} and {other:?} are one for scrapers that do not know UTF-8 names")
+}
+
 /// The words for a name that is also a part of a histogram or summary.
 pub fn suffix_collision(name: &str, base: &str, kind: MetricType) -> String {
     format!(
@@ -177,6 +212,8 @@ pub fn suffix_collision(name: &str, base: &str, kind: MetricType) -> String {
 struct Lines<'f, 'a> {
     families: &'f Families<'a>,
     grouping: &'f [(String, String)],
+    /// Whether names may need quotes.
+    may_quote: bool,
     bytes_max: usize,
     out: Vec<u8>,
     /// The merged labels of the metrics of one family, sorted by name within each metric.
@@ -194,6 +231,9 @@ impl<'f, 'a> Lines<'f, 'a> {
             self.collect(family, metric)?;
         }
         self.sort(family)?;
+        if self.may_quote {
+            self.check_escaped_series(family)?;
+        }
         let name = self.write(family.name.as_bytes());
         let help = family.help.as_ref().map(|help| self.write(help.as_bytes()));
         let start = self.out.len();
@@ -276,6 +316,15 @@ impl<'f, 'a> Lines<'f, 'a> {
                 family.name, pair[0].0
             )));
         }
+        if self.may_quote
+            && let Some((name, other)) = collision(&self.sorted[start..].iter().map(|(name, _)| *name))
+        {
+            return Err(Inconsistency::Refused(format!(
+                "collected metric {:?} has labels that cannot be told apart: {}",
+                family.name,
+                escaped_collision(name, other)
+            )));
+        }
         self.metrics.push((span(start, self.sorted.len()), metric));
         Ok(())
     }
@@ -310,10 +359,35 @@ impl<'f, 'a> Lines<'f, 'a> {
         }
     }
 
+    /// Refuses series that some scrapers would see as one.
+    fn check_escaped_series(&self, family: &Family<'_>) -> Result<(), Inconsistency> {
+        let labels = |labels: &Span| self.sorted[labels.range()].iter();
+        if self.metrics.iter().all(|(span, _)| labels(span).all(|(name, _)| NameKind::Label.is_plain(name))) {
+            return Ok(());
+        }
+        for scheme in SCHEMES {
+            let mut series = std::collections::HashSet::with_capacity(self.metrics.len());
+            for (span, _) in &self.metrics {
+                let mut shown: Vec<_> = labels(span)
+                    .map(|(name, value)| (escape(name, scheme, NameKind::Label), *value))
+                    .collect();
+                shown.sort_unstable();
+                if !series.insert(shown) {
+                    return Err(Inconsistency::Refused(format!(
+                        "collected metric {:?} has series that are one for scrapers that do not know UTF-8 names",
+                        family.name
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the lines of one metric. Gives whether they say all there is to it.
     fn metric(&mut self, name: &str, labels: Span, metric: &Metric) -> bool {
         let out = &mut self.out;
         let labels = &self.sorted[labels.range()];
+        let line = if self.may_quote { quoting_line } else { line };
         let mut says_all = metric.beyond_text.is_empty();
         match &metric.value {
             Value::Single(value) => {
@@ -373,6 +447,11 @@ fn line(
     out.extend_from_slice(suffix.as_bytes());
     out.push(b'{');
     write_labels(out, labels);
+    end_line(out, made, value);
+}
+
+/// Appends what stands behind a sample's own labels.
+fn end_line(out: &mut Vec<u8>, made: Option<(&str, f64)>, value: f64) {
     if let Some((name, at)) = made {
         out.push(b',');
         out.extend_from_slice(name.as_bytes());
@@ -385,13 +464,32 @@ fn line(
     out.push(b'\n');
 }
 
+/// As [`line`], where names may need quotes.
+fn quoting_line(
+    out: &mut Vec<u8>,
+    name: &str,
+    suffix: &str,
+    labels: &[(&str, &str)],
+    made: Option<(&str, f64)>,
+    value: f64,
+) {
+    write_series_start(out, name, suffix);
+    for (index, (name, value)) in labels.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_label(out, name, value);
+    }
+    end_line(out, made, value);
+}
+
 /// Appends labels in the given order, separated by commas.
 fn write_labels(out: &mut Vec<u8>, labels: &[(&str, &str)]) {
     for (index, (name, value)) in labels.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        write_label(out, name, value);
+        write_plain_label(out, name, value);
     }
 }
 
@@ -399,13 +497,13 @@ fn write_labels(out: &mut Vec<u8>, labels: &[(&str, &str)]) {
 pub fn write_header(out: &mut Vec<u8>, name: &str, kind: MetricType, help: Option<&str>) {
     if let Some(help) = help {
         out.extend_from_slice(b"# HELP ");
-        out.extend_from_slice(name.as_bytes());
+        write_metric_name(out, name);
         out.push(b' ');
         super::labels::write_help(out, help);
         out.push(b'\n');
     }
     out.extend_from_slice(b"# TYPE ");
-    out.extend_from_slice(name.as_bytes());
+    write_metric_name(out, name);
     out.push(b' ');
     out.extend_from_slice(kind.text_name().as_bytes());
     out.push(b'\n');

@@ -9,10 +9,9 @@ use futures_channel::oneshot;
 use futures_util::future::join_all;
 
 use crate::api::scrape::Unit;
-use crate::api::translate::{Plan, Source};
+use crate::api::translate::{Part, Plan, Source};
 use crate::exposition::form::{Coding, Form, Packer, Piece};
 use crate::exposition::gzip::Member;
-use crate::exposition::text::ParseError;
 use crate::shard::registry::{Moment, Registry};
 use crate::shard::segments::Segment;
 use crate::shard::{Counts, Handed};
@@ -121,12 +120,12 @@ impl CopiedUnits {
 /// Makes the pieces of another form which are not known yet, and puts them together. `None` if a worker failed.
 pub async fn make_units(mut plan: Plan, workers: &Workers) -> Option<Vec<Unit>> {
     let sources = std::mem::take(&mut plan.sources);
-    let mut pieces: Vec<Option<Piece>> = sources.iter().map(Source::known).collect();
-    let missing = sources.into_iter().enumerate().filter(|(at, _)| pieces[*at].is_none()).collect();
+    let mut parts: Vec<Option<Part>> = sources.iter().map(Source::known).collect();
+    let missing = sources.into_iter().enumerate().filter(|(at, _)| parts[*at].is_none()).collect();
     let batches = cut_into_batches(missing, Source::text_len).into_iter().map(|batch| {
         workers.run(move |packer| {
             let make = |(at, source): (usize, Source)| Ok((at, source.make(packer)?));
-            batch.into_iter().map(make).collect::<Result<Vec<_>, ParseError>>()
+            batch.into_iter().map(make).collect::<Result<Vec<_>, String>>()
         })
     });
     for batch in join_all(batches.collect::<Vec<_>>()).await {
@@ -134,11 +133,11 @@ pub async fn make_units(mut plan: Plan, workers: &Workers) -> Option<Vec<Unit>> 
         if let Err(problem) = &made {
             tracing::error!(error = %problem, "lines cannot be translated");
         }
-        for (at, piece) in made.ok()? {
-            pieces[at] = Some(piece);
+        for (at, part) in made.ok()? {
+            parts[at] = Some(part);
         }
     }
-    Some(plan.assemble(pieces.into_iter().collect::<Option<_>>()?))
+    Some(plan.assemble(parts.into_iter().collect::<Option<_>>()?))
 }
 
 /// An exposition as one compressed body. `None` if a worker failed.

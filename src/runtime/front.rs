@@ -19,6 +19,7 @@ use crate::api::route::{Routed, Router, Target};
 use crate::api::{group, groups, negotiate, page, push, scrape, translate};
 use crate::config::Config;
 use crate::exposition::form::{Coding, Escaping, Form};
+use crate::exposition::names::NameRules;
 use crate::shard::key::GroupingKey;
 use crate::shard::push::{Mode, Outcome, Push};
 use crate::shard::registry::Registry;
@@ -177,7 +178,7 @@ impl Front {
         is_base64: bool,
         body: Bytes,
     ) -> Answer {
-        let key = match group::grouping_key(rest, is_base64, raw_path) {
+        let key = match group::grouping_key(rest, is_base64, raw_path, self.shared.rules.names) {
             Ok(key) => key,
             Err(reason) => return answers::error(StatusCode::BAD_REQUEST, &reason),
         };
@@ -255,7 +256,12 @@ impl Front {
         let own = crate::telemetry::gather(&shared.own_metrics);
         let (format, escaping) = negotiate::format(headers);
         let coding = negotiate::coding(headers);
-        let form = Form { format, escaping: Escaping::AllowUtf8, coding };
+        // Without such names there is nothing to escape.
+        let spelling = match shared.rules.names {
+            NameRules::Legacy => Escaping::AllowUtf8,
+            NameRules::Utf8 => escaping,
+        };
+        let form = Form { format, escaping: spelling, coding };
         // What was handed over is given back before anything is waited for: pushes would have to copy it.
         let units = match form.is_rendered() {
             true => {

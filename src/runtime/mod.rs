@@ -28,6 +28,7 @@ use crate::api::route::Router;
 use crate::api::scrape::kind_of;
 use crate::config::{Config, Driver};
 use crate::exposition::form::Coding;
+use crate::exposition::names::NameRules;
 use crate::shard::registry::Registry;
 use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::{self, names};
@@ -109,6 +110,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         rules: PushRules {
             body_bytes_max: config.limits.push_body_bytes_max,
             refusals_are_told: config.consistency_check,
+            names: if config.utf8_names { NameRules::Utf8 } else { NameRules::Legacy },
         },
         config,
         registry: registry.clone(),

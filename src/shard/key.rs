@@ -1,8 +1,9 @@
 //! The grouping key: which group a push is about, and on which core that group lives.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::exposition::labels::{read_labels, write_label};
+use crate::exposition::labels::{read_labels, write_label, write_label_name};
 
 /// The label whose absence and empty value name groups with the same push-time series.
 const INSTANCE: &str = "instance";
@@ -46,20 +47,27 @@ impl GroupingKey {
     pub fn labels(&self) -> Vec<(String, String)> {
         read_labels(&self.text)
             .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.into_owned()))
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
             .collect()
     }
 
-    /// The names of the labels, sorted, separated by commas: two groups can hold the same series only if these differ.
+    /// The names of the labels as they are written, sorted, separated by line feeds (which no written name has): two groups can
+    /// hold the same series only if these differ.
     pub fn names(&self) -> String {
-        let names: Vec<&str> = read_labels(&self.text).into_iter().map(|(name, _)| name).collect();
-        names.join(",")
+        let mut names = Vec::with_capacity(32);
+        for (name, _) in read_labels(&self.text) {
+            if !names.is_empty() {
+                names.push(b'\n');
+            }
+            write_label_name(&mut names, &name);
+        }
+        String::from_utf8(names).expect("names are UTF-8")
     }
 
     /// The labels of the group's push-time series: those of the key, and `instance=""` where it has no instance.
     pub fn series_labels(&self) -> Arc<str> {
         let labels = read_labels(&self.text);
-        if labels.iter().any(|(name, _)| *name == INSTANCE) {
+        if labels.iter().any(|(name, _)| name == INSTANCE) {
             return self.text.clone();
         }
         self.variant(&labels, true)
@@ -68,17 +76,17 @@ impl GroupingKey {
     /// The key that differs only by `instance=""`, if there can be one: both show the same push times.
     pub fn twin(&self) -> Option<Self> {
         let labels = read_labels(&self.text);
-        match labels.iter().find(|(name, _)| *name == INSTANCE) {
+        match labels.iter().find(|(name, _)| name == INSTANCE) {
             Some((_, value)) if !value.is_empty() => None,
             found => Some(Self { text: self.variant(&labels, found.is_none()) }),
         }
     }
 
     /// The text without, or with, an empty instance.
-    fn variant(&self, labels: &[(&str, std::borrow::Cow<'_, str>)], with: bool) -> Arc<str> {
+    fn variant(&self, labels: &[(Cow<'_, str>, Cow<'_, str>)], with: bool) -> Arc<str> {
         let mut pairs: Vec<(&str, &str)> = labels
             .iter()
-            .map(|(name, value)| (*name, &**value))
+            .map(|(name, value)| (&**name, &**value))
             .filter(|(name, _)| *name != INSTANCE)
             .collect();
         if with {
@@ -90,7 +98,7 @@ impl GroupingKey {
 
     /// A hash that is the same in every run and version. A key and its twin hash alike.
     pub fn hash(&self) -> u64 {
-        // A quote inside a value is escaped, so this is a label wherever one can start.
+        // A quote inside a value or a quoted name is escaped, so this is a label wherever one can start.
         let empty = memchr::memmem::find_iter(self.text.as_bytes(), b"instance=\"\"")
             .any(|at| at == 0 || self.text.as_bytes()[at - 1] == b',');
         match empty {

@@ -12,6 +12,8 @@ use super::key::GroupingKey;
 use super::push::{Content, Mode, Outcome, Push};
 use super::registry::{Moment, Registry};
 use super::{Attempt, FAILURE_TIME, Handed, PUSH_TIME, Shard, Tries, TwinAnswer};
+use crate::exposition::escape::{NameKind, escape};
+use crate::exposition::form::Escaping;
 use crate::exposition::model::MetricType;
 use crate::exposition::names::{NameRules, Part};
 use crate::exposition::render::render;
@@ -40,12 +42,13 @@ const KEYS: [&[(&str, &str)]; 7] = [
     &[("job", "a"), ("instance", "")],
     &[("job", "a"), ("rack", "1"), ("zone", "x")],
 ];
-const NAMES: [&str; 4] = ["m", "m_count", "m_sum", "n"];
+/// Names that are parts of each other, and names that become one, or parts of each other, where they are escaped.
+const NAMES: [[&str; 4]; 2] = [["m", "m_count", "m_sum", "n"], ["m.x", "m_x", "m-x_count", "m_dot_x"]];
 const TYPES: [&str; 4] = ["gauge", "counter", "histogram", "summary"];
 const LABELS: [&str; 5] = ["", "zone=\"x\"", "rack=\"1\"", "rack=\"1\",zone=\"x\"", "zone=\"y\""];
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let family = (0..NAMES.len(), 0..TYPES.len(), prop::collection::btree_set(0..LABELS.len(), 1..3));
+    let family = (0..4_usize, 0..TYPES.len(), prop::collection::btree_set(0..LABELS.len(), 1..3));
     let mode = prop_oneof![Just(Mode::Replace), Just(Mode::Merge)];
     let push = (mode, 0..KEYS.len(), prop::collection::vec(family, 0..3))
         .prop_map(|(mode, key, families)| Step::Push(mode, key, families));
@@ -58,18 +61,21 @@ fn key(number: usize) -> GroupingKey {
 }
 
 /// A body as a job would write it; families of one name are merged by taking the first.
-fn body(families: &[(usize, usize, BTreeSet<usize>)], value: usize) -> String {
+fn body(names: [&str; 4], families: &[(usize, usize, BTreeSet<usize>)], value: usize) -> String {
     let mut body = String::new();
     let mut named = BTreeSet::new();
     for (name, kind, labels) in families {
         if !named.insert(*name) {
             continue;
         }
-        let (name, kind) = (NAMES[*name], TYPES[*kind]);
-        body.push_str(&format!("# TYPE {name} {kind}\n"));
+        let (name, kind) = (names[*name], TYPES[*kind]);
+        let is_plain = NameKind::Metric.is_plain(name);
+        let quoted = if is_plain { name.to_owned() } else { format!("\"{name}\"") };
+        body.push_str(&format!("# TYPE {quoted} {kind}\n"));
         let suffix = if matches!(kind, "histogram" | "summary") { "_count" } else { "" };
         for labels in labels {
-            body.push_str(&format!("{name}{suffix}{{{}}} {value}\n", LABELS[*labels]));
+            let start = if is_plain { format!("{name}{suffix}{{") } else { format!("{{\"{name}{suffix}\",") };
+            body.push_str(&format!("{start}{}}} {value}\n", LABELS[*labels]));
         }
     }
     body
@@ -77,8 +83,8 @@ fn body(families: &[(usize, usize, BTreeSet<usize>)], value: usize) -> String {
 
 /// `None` for a body that cannot be read: one that names the parts of its own histogram.
 fn push_of(mode: Mode, key: &GroupingKey, body: &str) -> Option<Push> {
-    let families = parse(body.as_bytes(), NameRules::Legacy).ok()?;
-    let content = match render(&families, &key.labels(), usize::MAX) {
+    let families = parse(body.as_bytes(), NameRules::Utf8).ok()?;
+    let content = match render(&families, &key.labels(), NameRules::Utf8, usize::MAX) {
         Ok(rendered) => Content::new(rendered),
         Err(problem) => Content::Refused(problem.to_string()),
     };
@@ -100,9 +106,15 @@ fn is_consistent(groups: &BTreeMap<GroupKey, ModelGroup>) -> bool {
             return false;
         }
     }
-    kinds.iter().all(|(name, kind)| {
-        let parts = Part::ALL.into_iter().filter(|part| part.is_made_by(*kind));
-        parts.into_iter().all(|part| !kinds.contains_key(&*format!("{name}{}", part.suffix())))
+    Escaping::ALL.into_iter().all(|scheme| {
+        let shown = |name: &str| escape(name, scheme, NameKind::Metric).into_owned();
+        let kinds_shown: BTreeMap<String, MetricType> =
+            kinds.iter().map(|(name, kind)| (shown(name), *kind)).collect();
+        let is_free = |(name, kind): (&String, &MetricType)| {
+            let parts = Part::ALL.into_iter().filter(|part| part.is_made_by(*kind));
+            parts.into_iter().all(|part| !kinds_shown.contains_key(&*format!("{name}{}", part.suffix())))
+        };
+        kinds_shown.len() == kinds.len() && kinds_shown.iter().all(is_free)
     })
 }
 
@@ -229,7 +241,7 @@ fn check_cut(cores: &[Vec<Handed>]) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
-    fn shards_do_as_the_model(steps in steps()) {
+    fn shards_do_as_the_model(steps in steps(), names in prop::sample::select(&NAMES[..])) {
         let mut gateway = Gateway::new();
         let mut model: BTreeMap<GroupKey, ModelGroup> = BTreeMap::new();
         for (value, step) in steps.into_iter().enumerate() {
@@ -241,7 +253,7 @@ proptest! {
                 }
                 Step::Push(mode, number, families) => {
                     let key = key(number);
-                    let Some(push) = push_of(mode, &key, &body(&families, value)) else { continue };
+                    let Some(push) = push_of(mode, &key, &body(names, &families, value)) else { continue };
                     let is_admitted = key.twin().is_none_or(|twin| !model.contains_key(&**twin.text()));
                     let mut after = model.clone();
                     let group = after.entry(key.text().to_string()).or_default();

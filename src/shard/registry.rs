@@ -13,9 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use smallvec::SmallVec;
 
+use crate::exposition::escape::{NameKind, SCHEMES, escape};
+use crate::exposition::form::Escaping;
 use crate::exposition::model::MetricType;
 use crate::exposition::names::{Part, split_part};
-use crate::exposition::render::suffix_collision;
+use crate::exposition::render::{escaped_collision, suffix_collision};
 
 /// A core's number.
 pub type Core = u32;
@@ -96,11 +98,14 @@ pub struct Registry {
     pub collection_ended: event_listener::Event,
 }
 
+type Names = SmallVec<[Arc<str>; 1]>;
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 #[derive(Debug, Default)]
 struct Inner {
     families: Map<Arc<str>, Entry>,
+    /// Names that need quotes, by each spelling for scrapers that do not know them.
+    escaped: Map<(Escaping, Box<str>), Names>,
     set_ids: Map<Arc<str>, SetId>,
     set_names: Vec<Arc<str>>,
     /// The moment of the last begin of a collection.
@@ -167,7 +172,7 @@ impl Registry {
         entry.shared.clone()
     }
 
-    /// The number of a set of grouping-label names, given as sorted names separated by commas.
+    /// The number of a set of grouping-label names, given as [`super::key::GroupingKey::names`].
     pub fn set_id(&self, names: &str) -> SetId {
         let mut inner = lock(&self.inner);
         if let Some(id) = inner.set_ids.get(names) {
@@ -267,6 +272,12 @@ impl Inner {
         // Not the entry API: it would want the name as Arc for a mere look-up.
         if !self.families.contains_key(name) {
             let name: Arc<str> = name.into();
+            if !NameKind::Metric.is_plain(&name) {
+                for scheme in SCHEMES {
+                    let shown = escape(&name, scheme, NameKind::Metric).into();
+                    self.escaped.entry((scheme, shown)).or_default().push(name.clone());
+                }
+            }
             let shared = SharedFamily { name: name.clone(), sets: AtomicU32::new(0), help: Mutex::new(None) };
             self.families.insert(
                 name,
@@ -316,8 +327,53 @@ impl Inner {
                 }
                 self.retired_by_others(base, core, |other| part.is_made_by(other), &mut wait);
             }
+            if !self.escaped.is_empty() || !NameKind::Metric.is_plain(change.name) {
+                self.check_escaped(core, (change.name, kind), &held, &mut wait)?;
+            }
         }
         wait.map_or(Ok(()), |moment| Err(NotNow::Retired(moment)))
+    }
+
+    /// Checks a name against those which some scrapers would take for it, for a part of it, or for what it is a part of.
+    fn check_escaped(
+        &self,
+        core: Core,
+        (name, kind): (&str, MetricType),
+        held: &impl Fn(&str) -> Option<MetricType>,
+        wait: &mut Option<Moment>,
+    ) -> Result<(), NotNow> {
+        for scheme in SCHEMES {
+            let shown = escape(name, scheme, NameKind::Metric);
+            for other in self.shown_as(scheme, &shown).filter(|other| *other != name) {
+                if held(other).is_some() {
+                    return Err(NotNow::Conflict(escaped_collision(name, other)));
+                }
+                self.retired_by_others(other, core, |_| true, wait);
+            }
+            for part in Part::ALL.into_iter().filter(|part| part.is_made_by(kind)) {
+                for other in self.shown_as(scheme, &format!("{shown}{}", part.suffix())) {
+                    if held(other).is_some() {
+                        return Err(NotNow::Conflict(suffix_collision(other, name, kind)));
+                    }
+                    self.retired_by_others(other, core, |_| true, wait);
+                }
+            }
+            let Some((base, part)) = split_part(&shown) else { continue };
+            for other in self.shown_as(scheme, base) {
+                if let Some(kind) = held(other).filter(|kind| part.is_made_by(*kind)) {
+                    return Err(NotNow::Conflict(suffix_collision(name, other, kind)));
+                }
+                self.retired_by_others(other, core, |kind| part.is_made_by(kind), wait);
+            }
+        }
+        Ok(())
+    }
+
+    /// The names that a scraper with this scheme sees as `shown`.
+    fn shown_as<'s>(&'s self, scheme: Escaping, shown: &str) -> impl Iterator<Item = &'s str> {
+        let plain = self.families.get_key_value(shown).map(|(name, _)| &**name);
+        let escaped = self.escaped.get(&(scheme, shown.into())).into_iter().flatten();
+        plain.into_iter().chain(escaped.map(|name| &**name))
     }
 
     /// Finds the latest moment at which another core gave up this name with a type that matters.
@@ -438,8 +494,21 @@ impl Inner {
     }
 
     fn remove_if_unused(&mut self, name: &str) {
-        if self.families.get(name).is_some_and(Entry::is_unused) {
-            self.families.remove(name);
+        if self.families.get(name).is_none_or(|entry| !entry.is_unused()) {
+            return;
+        }
+        self.families.remove(name);
+        if NameKind::Metric.is_plain(name) {
+            return;
+        }
+        for scheme in SCHEMES {
+            let shown = (scheme, escape(name, scheme, NameKind::Metric).into());
+            if let Some(names) = self.escaped.get_mut(&shown) {
+                names.retain(|known| **known != *name);
+                if names.is_empty() {
+                    self.escaped.remove(&shown);
+                }
+            }
         }
     }
 

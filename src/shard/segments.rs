@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::exposition::escape::may_have_quoted_names;
 use crate::exposition::form::{Form, Piece};
 use crate::exposition::gzip::Deflated;
 use crate::exposition::model::MetricType;
@@ -59,6 +60,7 @@ pub struct Segment {
     exact: Vec<(u32, Arc<[u8]>)>,
     deflated: OnceLock<Deflated>,
     pieces: OnceLock<Box<Pieces>>,
+    quoted: OnceLock<bool>,
 }
 
 type Pieces = Mutex<Vec<(Form, Piece)>>;
@@ -118,6 +120,16 @@ impl Segment {
         pieces.push((form, piece));
     }
 
+    /// Whether names in here may be quoted, if somebody looked since the text changed last.
+    pub fn known_quoted(&self) -> Option<bool> {
+        self.quoted.get().copied()
+    }
+
+    /// Whether names in here may be quoted.
+    pub fn is_quoted(&self) -> bool {
+        *self.quoted.get_or_init(|| may_have_quoted_names(&self.text))
+    }
+
     /// Appends the metrics inside as fields of their protobuf family.
     ///
     /// # Errors
@@ -168,6 +180,7 @@ impl Segment {
     fn forget(&mut self) {
         self.deflated = OnceLock::new();
         self.pieces = OnceLock::new();
+        self.quoted = OnceLock::new();
     }
 
     fn range_at(&self, index: usize) -> std::ops::Range<usize> {

@@ -3,6 +3,7 @@
 //! Rendered label sets are canonical, so `name{labels}` is the identity of a series. A histogram or summary is told by its
 //! `_count` line, which it always has.
 
+use crate::exposition::labels::{read_quoted, write_series_start};
 use crate::exposition::model::MetricType;
 use crate::exposition::names::Part;
 
@@ -13,11 +14,10 @@ pub(super) fn series_of<'t>(
     text: &'t [u8],
 ) -> impl Iterator<Item = &'t [u8]> {
     let suffix = if Part::Count.is_made_by(kind) { Part::Count.suffix() } else { "" };
+    let mut start = Vec::with_capacity(name.len() + suffix.len() + 1);
+    write_series_start(&mut start, name, suffix);
     text.split_inclusive(|byte| *byte == b'\n').filter_map(move |line| {
-        let rest = line.strip_prefix(name.as_bytes())?.strip_prefix(suffix.as_bytes())?;
-        if rest.first() != Some(&b'{') {
-            return None;
-        }
+        line.strip_prefix(start.as_slice())?;
         // A value has no blank, so the last one ends the labels.
         Some(&line[..memchr::memrchr(b' ', line)?])
     })
@@ -43,8 +43,12 @@ pub(super) fn names_series(text: &[u8], series: &[u8]) -> bool {
         .any(|at| (at == 0 || text[at - 1] == b'\n') && text.get(at + series.len()) == Some(&b' '))
 }
 
-/// The text between the braces of `name{labels}`.
+/// The labels between the braces of `name{labels}`, or of `{"name",labels}`.
 pub(super) fn labels_of(series: &[u8]) -> &str {
+    if let Some(quoted) = series.strip_prefix(b"{\"") {
+        let behind = str::from_utf8(quoted).ok().and_then(read_quoted).map(|(_, behind)| behind);
+        return behind.and_then(|behind| behind.strip_prefix(',')?.strip_suffix('}')).unwrap_or_default();
+    }
     let open = memchr::memchr(b'{', series).map_or(series.len(), |at| at + 1);
     let inner = series.get(open..series.len().saturating_sub(1)).unwrap_or_default();
     std::str::from_utf8(inner).unwrap_or_default()
@@ -62,6 +66,14 @@ mod tests {
         let series: Vec<_> = series_of("h", MetricType::Histogram, HISTOGRAM).collect();
         assert_eq!(series, [&b"h_count{a=\"1\"}"[..], b"h_count{a=\"2 }\"}"]);
         assert_eq!(labels_of(series[1]), "a=\"2 }\"");
+    }
+
+    #[test]
+    fn a_quoted_name_stands_before_the_labels() {
+        let text = b"{\"h {.x_sum\",a=\"1\"} 1\n{\"h {.x_count\",a=\"1\"} 1\n";
+        let series: Vec<_> = series_of("h {.x", MetricType::Histogram, text).collect();
+        assert_eq!(series, [&b"{\"h {.x_count\",a=\"1\"}"[..]]);
+        assert_eq!(labels_of(series[0]), "a=\"1\"");
     }
 
     #[test]

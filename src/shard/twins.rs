@@ -3,9 +3,10 @@
 //! The labels of a new series, projected onto the label names of another set of groups, give the only grouping key that could
 //! hold its twin. So one look at one group answers what an index over all series would.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::exposition::labels::read_labels;
+use crate::exposition::labels::{read_label_name, read_labels};
 
 use super::Shard;
 use super::key::GroupingKey;
@@ -107,9 +108,11 @@ impl Shard {
 /// The grouping key with these label names under which the series could stand; `None` if it lacks one of them.
 fn project(series: &[u8], names: &str) -> Option<GroupingKey> {
     let labels = read_labels(labels_of(series));
+    let names: Vec<Cow<'_, str>> =
+        names.split('\n').filter_map(|name| Some(read_label_name(name)?.0)).collect();
     let pairs: Option<Vec<(&str, &str)>> = names
-        .split(',')
-        .map(|name| labels.iter().find(|(known, _)| *known == name).map(|(_, value)| (name, &**value)))
+        .iter()
+        .map(|name| labels.iter().find(|(known, _)| known == name).map(|(_, value)| (&**name, &**value)))
         .collect();
     Some(GroupingKey::of_sorted(pairs?))
 }
@@ -121,8 +124,11 @@ mod tests {
     #[test]
     fn a_series_projects_onto_the_only_key_that_could_hold_its_twin() {
         let series = br#"m{instance="",job="a",zone="x\"y"}"#;
-        let key = project(series, "job,zone").expect("has both labels");
+        let key = project(series, "job\nzone").expect("has both labels");
         assert_eq!(&**key.text(), r#"job="a",zone="x\"y""#);
-        assert_eq!(project(series, "job,rack"), None);
+        assert_eq!(project(series, "job\nrack"), None);
+        let series = br#"{"my \"metric\"_count",job="a","zone.x"="y"}"#;
+        let key = project(series, "job\n\"zone.x\"").expect("has both labels");
+        assert_eq!(&**key.text(), r#"job="a","zone.x"="y""#);
     }
 }

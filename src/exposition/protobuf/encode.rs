@@ -15,7 +15,7 @@ const VARINT: u8 = 0;
 const DOUBLE: u8 = 1;
 const BYTES: u8 = 2;
 /// The field in which a family has its metrics.
-const METRIC: u8 = key(4, BYTES);
+pub(super) const METRIC: u8 = key(4, BYTES);
 /// A double with its key.
 const DOUBLE_BYTES: usize = 9;
 
@@ -99,13 +99,16 @@ pub(crate) fn write_metric<'l>(
     let labels_bytes: usize = labels.clone().map(|label| field_len(label_len(label))).sum();
     out.push(METRIC);
     encode_varint((labels_bytes + value.len()) as u64, out);
-    for label in labels {
-        out.push(key(1, BYTES));
-        encode_varint(label_len(label) as u64, out);
-        write_bytes(out, 1, label.0.as_bytes());
-        write_bytes(out, 2, label.1.as_bytes());
-    }
+    labels.for_each(|label| write_label(out, label));
     out.extend_from_slice(value);
+}
+
+/// Appends a label as a field of its metric.
+pub(super) fn write_label(out: &mut Vec<u8>, label: (&str, &str)) {
+    out.push(key(1, BYTES));
+    encode_varint(label_len(label) as u64, out);
+    write_bytes(out, 1, label.0.as_bytes());
+    write_bytes(out, 2, label.1.as_bytes());
 }
 
 fn label_len((name, value): (&str, &str)) -> usize {

@@ -11,13 +11,14 @@
 //! * [`wire`] reads fields; it knows no messages.
 //! * [`decode`] makes families of a body; [`native`] checks native histograms and counts out their buckets ([`bounds`]).
 //! * [`encode`] writes families, in pieces that can be put together.
-//! * [`lines`] makes such pieces of the lines that a scrape shows.
+//! * [`lines`] makes such pieces of the lines that a scrape shows; [`escape`] spells the names in them anew.
 //!
 //! Not for the text forms of protobuf, which no client sends.
 
 mod bounds;
 mod decode;
 mod encode;
+mod escape;
 mod lines;
 pub mod message;
 mod native;
@@ -29,6 +30,7 @@ mod tests;
 pub use decode::{ProtobufError, decode_family, parse};
 pub use encode::{Head, write_family_head};
 pub(super) use encode::{write_head, write_metric};
+pub use escape::escape_metrics;
 pub use lines::{metrics_of_exact, metrics_of_lines};
 pub use message::histogram_of;
 pub use native::{Bounds, NativeBucket, is_float, native_buckets};

@@ -35,7 +35,7 @@ proptest! {
     fn what_is_pushed_as_protobuf_is_given_back(messages in families()) {
         let body = delimited(&messages);
         let families = parse(&body, NameRules::Legacy).expect("valid");
-        let rendered = render(&families, &[], ROOM).expect("consistent");
+        let rendered = render(&families, &[], NameRules::Legacy, ROOM).expect("consistent");
         prop_assert_eq!(families.families.len(), rendered.families().len());
         for (pushed, family) in families.families.iter().zip(rendered.families()) {
             let Some(back) = given_back(&rendered, family) else {
@@ -51,7 +51,7 @@ proptest! {
     fn the_exact_form_is_the_message_that_was_pushed(messages in families()) {
         let body = delimited(&messages);
         let families = parse(&body, NameRules::Legacy).expect("valid");
-        let rendered = render(&families, &[], ROOM).expect("consistent");
+        let rendered = render(&families, &[], NameRules::Legacy, ROOM).expect("consistent");
         for (pushed, family) in messages.iter().zip(rendered.families()) {
             let Some(exact) = rendered.exact(family) else { continue };
             let exact = message::MetricFamily::decode(exact).expect("written by ourselves");
@@ -69,14 +69,14 @@ proptest! {
     fn what_is_pushed_as_text_is_given_back(messages in families()) {
         let body = delimited(&messages);
         let families = parse(&body, NameRules::Legacy).expect("valid");
-        let rendered = render(&families, &[], ROOM).expect("consistent");
+        let rendered = render(&families, &[], NameRules::Legacy, ROOM).expect("consistent");
         let mut body = Vec::new();
         for family in rendered.families() {
             write_header(&mut body, rendered.name(family), family.kind, rendered.help(family));
             body.extend_from_slice(rendered.text(family));
         }
         let families = text::parse(&body, NameRules::Legacy).expect("written by ourselves");
-        let rendered = render(&families, &[], ROOM).expect("consistent");
+        let rendered = render(&families, &[], NameRules::Legacy, ROOM).expect("consistent");
         for (pushed, family) in families.families.iter().zip(rendered.families()) {
             prop_assert_eq!(said(&families, pushed), given_back(&rendered, family).expect("has metrics"));
         }
@@ -85,7 +85,8 @@ proptest! {
 
 fn exact_of_text(body: &str) -> Option<Said> {
     let families = text::parse(body.as_bytes(), NameRules::Legacy).expect("valid");
-    let rendered = render(&families, &[("job".to_owned(), "a".to_owned())], ROOM).expect("consistent");
+    let rendered = render(&families, &[("job".to_owned(), "a".to_owned())], NameRules::Legacy, ROOM)
+        .expect("consistent");
     let family = &rendered.families()[0];
     rendered.exact(family).map(|_| given_back(&rendered, family).expect("has metrics"))
 }
@@ -132,7 +133,7 @@ fn a_gauge_histogram_is_told_by_its_type_alone() {
     family.metric[0] = message::Metric { histogram: Some(histogram), ..Default::default() };
     let body = delimited(&[family]);
     let families = parse(&body, NameRules::Legacy).expect("valid");
-    let rendered = render(&families, &[], ROOM).expect("consistent");
+    let rendered = render(&families, &[], NameRules::Legacy, ROOM).expect("consistent");
     assert_eq!(rendered.families()[0].kind, MetricType::GaugeHistogram);
     assert_eq!(rendered.exact(&rendered.families()[0]), None);
 }

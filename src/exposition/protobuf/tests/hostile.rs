@@ -22,7 +22,7 @@ fn decode_all(mut body: &[u8]) -> Option<Vec<MetricFamily>> {
 /// Parses and renders; what is taken must be readable for prost, and be the same after a detour through it.
 fn check(body: &[u8]) -> Result<(), TestCaseError> {
     let Ok(families) = parse(body, NameRules::Legacy) else { return Ok(()) };
-    let rendered = render(&families, &[("job".to_owned(), "a".to_owned())], 1 << 24);
+    let rendered = render(&families, &[("job".to_owned(), "a".to_owned())], NameRules::Legacy, 1 << 24);
     let Ok(rendered) = rendered else { return Ok(()) };
     for family in rendered.families() {
         let Some(exact) = rendered.exact(family) else { continue };

@@ -47,7 +47,7 @@ fn native() -> Histogram {
 fn refusal(families: &[MetricFamily]) -> Option<String> {
     let body = delimited(families);
     let families = parse(&body, NameRules::Legacy).expect("can be read");
-    match render(&families, &[("job".to_owned(), "a".to_owned())], 1 << 20) {
+    match render(&families, &[("job".to_owned(), "a".to_owned())], NameRules::Legacy, 1 << 20) {
         Ok(_) => None,
         Err(Inconsistency::Refused(reason)) => Some(reason),
         Err(Inconsistency::TooLarge) => panic!("too large"),
@@ -242,7 +242,7 @@ fn a_summary_keeps_counts_that_no_float_has() {
     let family = MetricFamily { kind: Some(2), metric: vec![metric], ..gauge("s", 1.0) };
     let body = delimited(&[family]);
     let families = parse(&body, NameRules::Legacy).expect("valid");
-    let rendered = render(&families, &[], 1 << 20).expect("consistent");
+    let rendered = render(&families, &[], NameRules::Legacy, 1 << 20).expect("consistent");
     let exact = rendered.exact(&rendered.families()[0]).expect("text has a float");
     assert_eq!(
         decode_family(exact).expect("written by ourselves").metrics[0].value,

@@ -33,7 +33,7 @@ proptest! {
         let body = delimited(&messages);
         let families = parse(&body, NameRules::Legacy).expect("valid");
         let groups = ["a", "b"].map(|job| {
-            render(&families, &[("job".to_owned(), job.to_owned())], 1 << 24).expect("consistent")
+            render(&families, &[("job".to_owned(), job.to_owned())], NameRules::Legacy, 1 << 24).expect("consistent")
         });
         for (index, message) in messages.iter().enumerate() {
             let [a, b] = groups.each_ref().map(|group| metrics(group, &group.families()[index]));
@@ -65,7 +65,7 @@ proptest! {
     fn protobuf_of_lines_says_what_the_lines_say(messages in families()) {
         let body = delimited(&messages);
         let families = parse(&body, NameRules::Legacy).expect("valid");
-        let rendered = render(&families, &[], 1 << 24).expect("consistent");
+        let rendered = render(&families, &[], NameRules::Legacy, 1 << 24).expect("consistent");
         for family in rendered.families() {
             let name = rendered.name(family);
             let mut text = Vec::new();
