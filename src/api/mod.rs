@@ -6,7 +6,7 @@
 //! * [`negotiate`] — which form of the exposition a client asks for.
 //! * [`scrape`] — merging what cores hand over.
 //! * [`translate`] — the same in protobuf, or with names escaped.
-//! * [`groups`] — the JSON API.
+//! * [`groups`] — the JSON API; [`list`] — pages of groups in it.
 //! * [`page`] — the web page.
 //! * [`answers`], [`body`] — headers, status codes, and what is sent.
 
@@ -14,6 +14,7 @@ pub mod answers;
 pub mod body;
 pub mod group;
 pub mod groups;
+pub mod list;
 pub mod negotiate;
 pub mod page;
 pub mod push;

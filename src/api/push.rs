@@ -1,5 +1,7 @@
 //! Pushes: a request's body → a [`Push`] for its home core; what became of it → an answer.
 
+use std::net::SocketAddr;
+
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
@@ -123,6 +125,7 @@ pub fn prepare(
     format: Format,
     body: &[u8],
     rules: PushRules,
+    source: SocketAddr,
 ) -> Result<Push, Problem> {
     let bad_request = |problem: &dyn std::fmt::Display| Problem::new(StatusCode::BAD_REQUEST, problem);
     let families = match format {
@@ -139,7 +142,7 @@ pub fn prepare(
         Err(Inconsistency::Refused(reason)) => Content::Refused(reason),
         Err(Inconsistency::TooLarge) => return Err(too_large()),
     };
-    Ok(Push { key, mode, content })
+    Ok(Push { key, mode, source: Some(source), content })
 }
 
 /// The answer to a push.

@@ -26,6 +26,8 @@ pub enum Target {
     ApiStatus,
     /// `/api/v1/metrics`
     ApiMetrics,
+    /// `/api/v1/groups`
+    ApiGroups,
     /// `/api/v1/admin/wipe`
     Wipe,
     /// Any path below `/api/v1`, for OPTIONS.
@@ -105,6 +107,7 @@ impl Router {
             pattern("/static/", Tail::Anything, GET, Target::Static),
             pattern("/api/v1/status", Tail::Nothing, GET, Target::ApiStatus),
             pattern("/api/v1/metrics", Tail::Nothing, GET, Target::ApiMetrics),
+            pattern("/api/v1/groups", Tail::Nothing, GET, Target::ApiGroups),
             pattern("/api/v1/", Tail::Anything, OPTIONS, Target::ApiOptions),
         ];
         if with_wipe {

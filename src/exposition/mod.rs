@@ -10,4 +10,5 @@ pub mod names;
 pub mod number;
 pub mod protobuf;
 pub mod render;
+pub mod selector;
 pub mod text;

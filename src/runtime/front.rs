@@ -8,19 +8,22 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_channel::oneshot;
+use futures_util::future::join_all;
 use futures_util::{Stream, StreamExt, stream};
 use http::header::HeaderMap;
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 
 use crate::api::answers::{self, Answer, Problem};
 use crate::api::body::Body;
 use crate::api::push::{Format, PushRules};
 use crate::api::route::{Routed, Router, Target};
-use crate::api::{group, groups, negotiate, page, push, scrape, translate};
+use crate::api::{group, groups, list, negotiate, page, push, scrape, translate};
 use crate::config::Config;
 use crate::exposition::form::{Coding, Escaping, Form};
 use crate::exposition::names::NameRules;
 use crate::shard::key::GroupingKey;
+use crate::shard::list::{GroupQuery, ListedGroup};
 use crate::shard::push::{Mode, Outcome, Push};
 use crate::shard::registry::Registry;
 use crate::shard::{Counts, GroupView};
@@ -38,6 +41,9 @@ use super::workers::Workers;
 
 /// Bodies above this are read on a worker, so that the core goes on serving.
 const CORE_BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// Pages of groups put together at one time: each looks at every group.
+const LISTS_MAX: usize = 8;
 
 /// What all cores have in common.
 pub struct Shared {
@@ -59,6 +65,8 @@ pub struct Shared {
     pub copied: Arc<CopiedUnits>,
     /// Scrapes being answered.
     pub scrapes: Arc<AtomicUsize>,
+    /// Pages of groups being put together.
+    pub lists: Arc<AtomicUsize>,
     /// The gateway's own metrics.
     pub own_metrics: OwnMetrics,
     /// Counts of requests.
@@ -79,7 +87,7 @@ pub struct Front {
 impl Service for Front {
     type Body = Body;
 
-    async fn call(&self, request: Request<RequestBody>, _peer: SocketAddr) -> Response<Body> {
+    async fn call(&self, request: Request<RequestBody>, peer: SocketAddr) -> Response<Body> {
         let begun = Instant::now();
         let (parts, body) = request.into_parts();
         let raw_path = parts.uri.path();
@@ -104,7 +112,7 @@ impl Service for Front {
             Err(problem) => (problem.into_answer(), None),
             Ok(bytes) => {
                 let length = bytes.len() as u64;
-                (self.answer(&parts.method, raw_path, &parts.headers, routed, bytes).await, Some(length))
+                (self.answer(&parts, peer, routed, bytes).await, Some(length))
             }
         };
         self.count(target, &parts.method, &answer, begun, head_bytes + pushed_bytes.unwrap_or(0));
@@ -118,14 +126,8 @@ impl Front {
         Rc::new(Self { shared, home, core })
     }
 
-    async fn answer(
-        &self,
-        method: &Method,
-        raw_path: &str,
-        headers: &HeaderMap,
-        routed: Option<Routed>,
-        body: Bytes,
-    ) -> Answer {
+    async fn answer(&self, parts: &Parts, peer: SocketAddr, routed: Option<Routed>, body: Bytes) -> Answer {
+        let method = &parts.method;
         let (target, rest) = match routed {
             None => return answers::error(StatusCode::BAD_REQUEST, "the path is not valid percent-encoding"),
             Some(Routed::Found(target, rest)) => (target, rest),
@@ -137,12 +139,13 @@ impl Front {
         match target {
             Target::Healthy | Target::Ready => answers::text(StatusCode::OK, "OK"),
             Target::Quit => self.quit(method),
-            Target::Metrics => self.scrape(headers).await,
-            Target::Group(is_base64) => self.group(method, raw_path, headers, &rest, is_base64, body).await,
+            Target::Metrics => self.scrape(&parts.headers).await,
+            Target::Group(is_base64) => self.group(parts, peer, (&rest, is_base64), body).await,
             Target::Page => self.page(),
             Target::Static => answers::not_found(),
             Target::ApiStatus => groups::status(&self.shared.config, self.shared.started_seconds),
             Target::ApiMetrics => self.groups(),
+            Target::ApiGroups => self.list(parts.uri.query().unwrap_or_default()).await,
             Target::Wipe => self.wipe().await,
             Target::ApiOptions => groups::options(),
         }
@@ -171,13 +174,12 @@ impl Front {
     /// PUT, POST and DELETE of a group.
     async fn group(
         &self,
-        method: &Method,
-        raw_path: &str,
-        headers: &HeaderMap,
-        rest: &str,
-        is_base64: bool,
+        parts: &Parts,
+        peer: SocketAddr,
+        (rest, is_base64): (&str, bool),
         body: Bytes,
     ) -> Answer {
+        let (method, raw_path) = (&parts.method, parts.uri.path());
         let key = match group::grouping_key(rest, is_base64, raw_path, self.shared.rules.names) {
             Ok(key) => key,
             Err(reason) => return answers::error(StatusCode::BAD_REQUEST, &reason),
@@ -189,7 +191,7 @@ impl Front {
             };
         }
         let mode = if method == Method::PUT { Mode::Replace } else { Mode::Merge };
-        let prepared = match self.prepare(key, mode, Format::of(headers), body).await {
+        let prepared = match self.prepare(key, mode, Format::of(&parts.headers), body, peer).await {
             Ok(prepared) => prepared,
             Err(problem) => return problem.into_answer(),
         };
@@ -211,12 +213,14 @@ impl Front {
         mode: Mode,
         format: Format,
         body: Bytes,
+        source: SocketAddr,
     ) -> Result<Push, Problem> {
         let rules = self.shared.rules;
         if body.len() <= CORE_BODY_BYTES_MAX {
-            return push::prepare(key, mode, format, &body, rules);
+            return push::prepare(key, mode, format, &body, rules, source);
         }
-        let prepared = self.shared.workers.run(move |_| push::prepare(key, mode, format, &body, rules));
+        let prepared =
+            self.shared.workers.run(move |_| push::prepare(key, mode, format, &body, rules, source));
         prepared.await.unwrap_or_else(|| Err(failed()))
     }
 
@@ -347,6 +351,44 @@ impl Front {
         )))
     }
 
+    /// A page of groups. Each core looks at its groups slice by slice and does other things in between.
+    async fn list(&self, raw_query: &str) -> Answer {
+        let shared = &self.shared;
+        let Some(_place) = ScrapePlace::take(&shared.lists, Some(LISTS_MAX)) else {
+            return answers::busy("too many lists of groups at one time, try again");
+        };
+        // On a worker: an expression may take a while to be understood.
+        let raw_query = raw_query.to_owned();
+        let query = match shared.workers.run(move |_| list::query(&raw_query)).await {
+            Some(Ok(query)) => Arc::new(query),
+            Some(Err(reason)) => return list::bad_query(&reason),
+            None => return failed().into_answer(),
+        };
+        let cores = (0..shared.mailboxes.cores()).map(|core| self.list_core(core, &query));
+        let (mut groups, mut matching) = (Vec::new(), 0);
+        for listed in join_all(cores).await {
+            let Some((some, count)) = listed else { return ending().into_answer() };
+            groups.extend(some);
+            matching += count;
+        }
+        list::page(&query, groups, matching)
+    }
+
+    /// The first groups of one core that match, and how many do. `None` if the gateway is ending.
+    async fn list_core(&self, core: usize, query: &Arc<GroupQuery>) -> Option<(Vec<ListedGroup>, usize)> {
+        let (mut groups, mut matching, mut from) = (Vec::new(), 0, Some(0));
+        while let Some(start) = from {
+            let (answer, told) = oneshot::channel();
+            self.shared.mailboxes.order(core, Order::List(query.clone(), start, answer));
+            let listed = told.await.ok()?;
+            matching += listed.matching;
+            from = listed.next;
+            groups.extend(listed.groups);
+            groups = query.page(groups);
+        }
+        Some((groups, matching))
+    }
+
     fn page(&self) -> Answer {
         let config = &self.shared.config;
         let rows = self.all_groups().map(|views| {
@@ -396,6 +438,7 @@ impl Front {
             Some(Target::Wipe) => Handler::Wipe,
             Some(Target::ApiStatus) => Handler::ApiStatus,
             Some(Target::ApiMetrics) => Handler::ApiMetrics,
+            Some(Target::ApiGroups) => Handler::ApiGroups,
             Some(Target::ApiOptions) => Handler::ApiOptions,
             // As in the official program.
             Some(Target::Metrics | Target::Quit) | None => return,

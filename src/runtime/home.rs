@@ -13,6 +13,7 @@ use futures_channel::oneshot;
 use futures_util::StreamExt;
 
 use crate::shard::key::GroupingKey;
+use crate::shard::list::{GroupQuery, Listed};
 use crate::shard::push::{Outcome, Push};
 use crate::shard::registry::{Moment, Registry};
 use crate::shard::{Attempt, Counts, GroupView, Handed, Lookup, Shard, Tries, TwinAnswer, Work};
@@ -40,6 +41,8 @@ pub enum Order {
     Collect(oneshot::Sender<(Vec<Handed>, Counts)>),
     /// Copies some groups out, from a place on.
     Groups(u32, oneshot::Sender<(Vec<GroupView>, Option<u32>)>),
+    /// Looks through some groups, from a place on, for those that belong on a page.
+    List(Arc<GroupQuery>, u32, oneshot::Sender<Listed>),
     /// Looks whether groups here hold these series.
     LookUp(Vec<Lookup>, oneshot::Sender<TwinAnswer>),
 }
@@ -105,6 +108,9 @@ impl Home {
             }),
             Order::Groups(from, answer) => self.with_shard(move |shard| {
                 let _ = answer.send(shard.groups(from, PAGE_BYTES));
+            }),
+            Order::List(query, from, answer) => self.with_shard(move |shard| {
+                let _ = answer.send(shard.list(&query, from));
             }),
             Order::LookUp(lookups, answer) => self.with_shard(move |mut shard| {
                 let _ = answer.send(shard.answer(&lookups));

@@ -118,6 +118,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         workers,
         copied: Arc::new(CopiedUnits::default()),
         scrapes: Arc::new(AtomicUsize::new(0)),
+        lists: Arc::new(AtomicUsize::new(0)),
         own_metrics,
         http_metrics: HttpMetrics::new(),
         connections,

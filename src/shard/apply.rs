@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::exposition::number::write_float;
 
 use super::key::GroupingKey;
+use super::list::Refusal;
 use super::plan::{Step, Tries, find_held};
 use super::push::{Mode, Outcome, Push};
 use super::registry::{SetId, SharedFamily};
@@ -166,7 +167,8 @@ impl Shard {
     }
 
     /// Gives a group its failure time; creates it if need be.
-    pub(super) fn refuse(&mut self, key: &GroupingKey, reason: String, now_seconds: f64) -> Work {
+    pub(super) fn refuse(&mut self, push: &Push, reason: String, now_seconds: f64) -> Work {
+        let key = &push.key;
         let now = self.next_seconds(now_seconds);
         let mut splices = VecDeque::with_capacity(2);
         let group = match self.groups_by_key.get(key.text()) {
@@ -178,6 +180,7 @@ impl Shard {
             }
         };
         self.groups[group].failure_seconds = now;
+        self.groups[group].refusal = Some(Refusal::new(&reason, push.source));
         splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(now) });
         Work { group, splices, push: None, removes_group: false, outcome: Outcome::Refused(reason) }
     }
@@ -185,7 +188,7 @@ impl Shard {
     /// Refuses a push for a reason that only its caller could find: a twin on another core.
     pub fn reject(&mut self, push: &Push, tries: &mut Tries, reason: String, now_seconds: f64) -> Work {
         self.abandon(tries);
-        self.refuse(&push.key, reason, now_seconds)
+        self.refuse(push, reason, now_seconds)
     }
 
     /// Deletes a group, or nothing if there is none. Never refused.
@@ -238,6 +241,7 @@ impl Shard {
             push_seconds: 0.0,
             failure_seconds: 0.0,
             created_seconds,
+            refusal: None,
             held: Vec::new(),
         };
         let number = self.groups.insert(group);

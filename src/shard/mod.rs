@@ -5,6 +5,7 @@
 
 mod apply;
 pub mod key;
+pub mod list;
 mod plan;
 pub mod push;
 pub mod registry;

@@ -88,7 +88,7 @@ fn push_of(mode: Mode, key: &GroupingKey, body: &str) -> Option<Push> {
         Ok(rendered) => Content::new(rendered),
         Err(problem) => Content::Refused(problem.to_string()),
     };
-    Some(Push { key: key.clone(), mode, content })
+    Some(Push { key: key.clone(), mode, source: None, content })
 }
 
 /// Series of rendered lines: the part before the value, of all lines.

@@ -77,7 +77,7 @@ impl Shard {
             return Attempt::Begun(Work::ended(Outcome::NotAdmitted(reason)));
         }
         if let Content::Refused(reason) = &push.content {
-            return Attempt::Begun(self.refuse(&push.key, reason.clone(), now_seconds));
+            return Attempt::Begun(self.refuse(push, reason.clone(), now_seconds));
         }
         let group = self.groups_by_key.get(push.key.text()).copied();
         let set = match group {
@@ -86,7 +86,7 @@ impl Shard {
         };
         let plan = match self.plan(push, group, set) {
             Ok(plan) => plan,
-            Err(reason) => return Attempt::Begun(self.refuse(&push.key, reason, now_seconds)),
+            Err(reason) => return Attempt::Begun(self.refuse(push, reason, now_seconds)),
         };
         let unsure = self.unsure_families(push, &plan, group, tries);
         if !unsure.is_empty() {
@@ -97,7 +97,7 @@ impl Shard {
             match self.registry.change(self.core, &plan.changes, &tries.announced) {
                 Ok(families) => taken = families,
                 Err(NotNow::Conflict(reason)) => {
-                    return Attempt::Begun(self.refuse(&push.key, reason, now_seconds));
+                    return Attempt::Begun(self.refuse(push, reason, now_seconds));
                 }
                 Err(NotNow::Retired(moment)) => return Attempt::Wait(moment),
                 Err(NotNow::Announced(moment, sets)) => {

@@ -1,5 +1,7 @@
 //! What is asked of a shard, and what it answers.
 
+// A value; there is no IO in `core`.
+use core::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::exposition::model::MetricType;
@@ -24,6 +26,8 @@ pub struct Push {
     pub key: GroupingKey,
     /// Replace or merge.
     pub mode: Mode,
+    /// Where it came from, to be told with a refusal.
+    pub source: Option<SocketAddr>,
     /// The lines, or why the body contradicts itself.
     pub content: Content,
 }

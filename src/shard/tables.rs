@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::exposition::model::MetricType;
 
+use super::list::Refusal;
 use super::registry::{SetId, SharedFamily};
 use super::segments::FamilyText;
 
@@ -88,6 +89,8 @@ pub(super) struct Group {
     pub failure_seconds: f64,
     /// Unix seconds of its first push, successful or not.
     pub created_seconds: f64,
+    /// The last refused push.
+    pub refusal: Option<Arc<Refusal>>,
     /// The families it holds, by number, ascending.
     pub held: Vec<Held>,
 }

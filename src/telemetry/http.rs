@@ -28,6 +28,8 @@ pub enum Handler {
     ApiStatus,
     /// `/api/v1/metrics`
     ApiMetrics,
+    /// `/api/v1/groups`
+    ApiGroups,
     /// OPTIONS on any path of the API.
     ApiOptions,
 }
@@ -47,6 +49,7 @@ impl Handler {
             Self::Wipe => "wipe",
             Self::ApiStatus => "api/v1/status",
             Self::ApiMetrics => "api/v1/metrics",
+            Self::ApiGroups => "api/v1/groups",
             Self::ApiOptions => "api/v1/options",
         }
     }

@@ -1,0 +1,299 @@
+//! Selectors as Prometheus writes them: `up{job="a",zone=~"eu-.*"}`.
+//!
+//! What is taken is the selector alone, without ranges, offsets and operators. Not the parser of a crate: those that there are
+//! read the whole language, with a parser generator and its tables behind them.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use regex::{Regex, RegexBuilder};
+
+use super::names::{LABEL, METRIC, prefix_len};
+
+/// What the name of a metric is called among labels.
+const METRIC_NAME: &str = "__name__";
+/// Bounds what one expression may cost, in bytes of its compiled form.
+const REGEX_BYTES_MAX: usize = 256 * 1024;
+/// More matchers are refused.
+const MATCHERS_MAX: usize = 64;
+
+/// A selector. All of its matchers must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Selector {
+    labels: Vec<Matcher>,
+    /// What is asked of the metric's name.
+    names: Vec<Matcher>,
+}
+
+#[derive(Debug, Clone)]
+struct Matcher {
+    label: String,
+    test: Test,
+    is_negated: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Test {
+    Equal(String),
+    Regex(Regex),
+}
+
+/// Why a selector cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelectorError(String);
+
+impl fmt::Display for SelectorError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "invalid selector: {}", self.0)
+    }
+}
+
+impl std::error::Error for SelectorError {}
+
+impl Selector {
+    /// Reads a selector.
+    ///
+    /// # Errors
+    /// Text that is none, expressions that are none or too large, too many matchers.
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        let mut reader = Reader { rest: text.trim_start() };
+        let mut selector = Self::default();
+        let name = reader.word(prefix_len(reader.rest.as_bytes(), METRIC));
+        if !name.is_empty() {
+            selector.add(METRIC_NAME, "=", name.to_owned())?;
+        }
+        if reader.eat("{") {
+            while !reader.eat("}") {
+                selector.read_matcher(&mut reader)?;
+                if !reader.eat(",") && !reader.rest.starts_with('}') {
+                    return Err(reader.unexpected("a comma or a closing brace"));
+                }
+            }
+        } else if name.is_empty() {
+            return Err(reader.unexpected("a metric name or an opening brace"));
+        }
+        match reader.rest {
+            "" => Ok(selector),
+            _ => Err(reader.unexpected("the end")),
+        }
+    }
+
+    fn read_matcher(&mut self, reader: &mut Reader<'_>) -> Result<(), SelectorError> {
+        let is_quoted = reader.rest.starts_with(['"', '\'', '`']);
+        let label = match is_quoted {
+            true => reader.string()?,
+            false => reader.word(prefix_len(reader.rest.as_bytes(), LABEL)).to_owned(),
+        };
+        if label.is_empty() {
+            return Err(reader.unexpected("a label name"));
+        }
+        match ["=~", "!~", "!=", "="].into_iter().find(|operator| reader.eat(operator)) {
+            Some(operator) => {
+                let value = reader.string()?;
+                self.add(&label, operator, value)
+            }
+            // A quoted name alone is that of the metric.
+            None if is_quoted => self.add(METRIC_NAME, "=", label),
+            None => Err(reader.unexpected("an operator")),
+        }
+    }
+
+    fn add(&mut self, label: &str, operator: &str, value: String) -> Result<(), SelectorError> {
+        if self.labels.len() + self.names.len() >= MATCHERS_MAX {
+            return Err(SelectorError(format!("more than {MATCHERS_MAX} matchers")));
+        }
+        let test = match operator.ends_with('~') {
+            false => Test::Equal(value),
+            true => {
+                let mut regex = RegexBuilder::new(&format!("^(?s:{value})$"));
+                let regex = regex.size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).nest_limit(64);
+                Test::Regex(regex.build().map_err(|problem| SelectorError(problem.to_string()))?)
+            }
+        };
+        let matchers = if label == METRIC_NAME { &mut self.names } else { &mut self.labels };
+        matchers.push(Matcher { label: label.to_owned(), test, is_negated: operator.starts_with('!') });
+        Ok(())
+    }
+
+    /// Whether these labels match. An absent label counts as an empty one.
+    pub fn matches_labels(&self, labels: &[(Cow<'_, str>, Cow<'_, str>)]) -> bool {
+        self.labels.iter().all(|matcher| {
+            let label = labels.iter().find(|(name, _)| *name == matcher.label);
+            matcher.matches(label.map_or("", |(_, value)| value))
+        })
+    }
+
+    /// Whether anything is asked of the metric's name.
+    pub fn asks_for_name(&self) -> bool {
+        !self.names.is_empty()
+    }
+
+    /// Whether a metric of this name matches.
+    pub fn matches_name(&self, name: &str) -> bool {
+        self.names.iter().all(|matcher| matcher.matches(name))
+    }
+}
+
+impl Matcher {
+    fn matches(&self, value: &str) -> bool {
+        let is_match = match &self.test {
+            Test::Equal(wanted) => wanted == value,
+            Test::Regex(regex) => regex.is_match(value),
+        };
+        is_match != self.is_negated
+    }
+}
+
+/// The rest of the text; there is never a blank in front.
+struct Reader<'t> {
+    rest: &'t str,
+}
+
+impl<'t> Reader<'t> {
+    fn word(&mut self, length: usize) -> &'t str {
+        let (word, rest) = self.rest.split_at(length);
+        self.rest = rest.trim_start();
+        word
+    }
+
+    fn eat(&mut self, sign: &str) -> bool {
+        let found = self.rest.starts_with(sign);
+        if found {
+            self.word(sign.len());
+        }
+        found
+    }
+
+    /// A text in quotes of any of three kinds, as Go has them; in backticks nothing is escaped.
+    fn string(&mut self) -> Result<String, SelectorError> {
+        let Some(quote) = self.rest.chars().next().filter(|quote| ['"', '\'', '`'].contains(quote)) else {
+            return Err(self.unexpected("a text in quotes"));
+        };
+        let mut text = String::new();
+        let mut chars = self.rest[1..].chars();
+        loop {
+            match chars.next() {
+                None => return Err(SelectorError("a text in quotes does not end".to_owned())),
+                Some(end) if end == quote => break,
+                Some('\\') if quote != '`' => text.push(escaped(&mut chars, quote)?),
+                Some(plain) => text.push(plain),
+            }
+        }
+        self.rest = chars.as_str().trim_start();
+        Ok(text)
+    }
+
+    fn unexpected(&self, wanted: &str) -> SelectorError {
+        let found: String = self.rest.chars().take(20).collect();
+        SelectorError(format!("expected {wanted}, found {found:?}"))
+    }
+}
+
+/// The character behind a backslash.
+fn escaped(chars: &mut std::str::Chars<'_>, quote: char) -> Result<char, SelectorError> {
+    let unknown = || SelectorError("unknown escape in a text in quotes".to_owned());
+    let sign = chars.next().ok_or_else(unknown)?;
+    let digits = match sign {
+        'a' => return Ok('\u{7}'),
+        'b' => return Ok('\u{8}'),
+        'f' => return Ok('\u{c}'),
+        'n' => return Ok('\n'),
+        'r' => return Ok('\r'),
+        't' => return Ok('\t'),
+        'v' => return Ok('\u{b}'),
+        '\\' => return Ok('\\'),
+        sign if sign == quote => return Ok(sign),
+        'x' => 2,
+        'u' => 4,
+        'U' => 8,
+        _ => return Err(unknown()),
+    };
+    let number = (0..digits).try_fold(0_u32, |number, _| {
+        let digit = chars.next().and_then(|digit| digit.to_digit(16))?;
+        number.checked_mul(16)?.checked_add(digit)
+    });
+    number.and_then(char::from_u32).ok_or_else(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn matches(selector: &str, labels: &[(&str, &str)]) -> bool {
+        let labels: Vec<_> = labels.iter().map(|(n, v)| (Cow::Borrowed(*n), Cow::Borrowed(*v))).collect();
+        Selector::parse(selector)
+            .unwrap_or_else(|problem| panic!("{selector}: {problem}"))
+            .matches_labels(&labels)
+    }
+
+    #[test]
+    fn matchers_are_those_of_prometheus() {
+        let labels = [("job", "backup"), ("zone", "eu-1"), ("a.b", "\n")];
+        for (selector, expected) in [
+            ("{}", true),
+            ("{job=\"backup\"}", true),
+            (" { job = 'backup' , } ", true),
+            ("{job=`backup`}", true),
+            ("{job=\"b\"}", false),
+            ("{job!=\"b\"}", true),
+            ("{zone=~\"eu-.\"}", true),
+            ("{zone=~\"eu\"}", false),
+            ("{zone!~\"eu|us\"}", true),
+            ("{zone=~\"us|eu-1\",job=~\".+\"}", true),
+            ("{zone=~\"us|eu-1\",job=\"x\"}", false),
+            ("{absent=\"\"}", true),
+            ("{absent=~\".+\"}", false),
+            ("{\"a.b\"=\"\\n\"}", true),
+            ("{\"a.b\"=~\".\"}", true),
+            ("{\"a.b\"=\"\\u000a\"}", true),
+            ("{\"a.b\"=`\\n`}", false),
+        ] {
+            assert_eq!(matches(selector, &labels), expected, "{selector}");
+        }
+    }
+
+    #[test]
+    fn names_are_asked_for_in_three_ways() {
+        for selector in ["up", "up{}", "{__name__=\"up\"}", "{\"up\"}", "{__name__=~\"u.\",__name__!=\"us\"}"]
+        {
+            let selector = Selector::parse(selector).expect("valid");
+            assert!(selector.asks_for_name() && selector.matches_labels(&[]));
+            assert!(selector.matches_name("up") && !selector.matches_name("down"));
+        }
+        assert!(!Selector::parse("{job=\"up\"}").expect("valid").asks_for_name());
+    }
+
+    #[test]
+    fn what_is_no_selector_is_refused() {
+        for text in [
+            "",
+            " ",
+            "{",
+            "{job}",
+            "{job=}",
+            "{job=\"a}",
+            "{job=\"a\" zone=\"b\"}",
+            "{job=\"a\"}[5m]",
+            "up + 1",
+            "1up",
+            "{job=~\"(\"}",
+            "{job=\"\\q\"}",
+            "{job=\"\\ud800\"}",
+            "{=\"a\"}",
+            "{,}",
+            "{job=~\"(a{1000}){1000}\"}",
+        ] {
+            assert!(Selector::parse(text).is_err(), "{text}");
+        }
+        let many = format!("{{{}}}", "a=\"b\",".repeat(MATCHERS_MAX + 1));
+        assert!(Selector::parse(&many).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in "[a{}\"'`=~!,\\\\x \u{e4}(]{0,20}") {
+            let _ = Selector::parse(&text);
+        }
+    }
+}
