@@ -102,7 +102,8 @@ class Server:
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         except subprocess.TimeoutExpired:
             return {"exit": "still running"}
-        printed = done.stdout.decode(errors="replace")
+        # The official program lists a switch in one or the other of two ways, depending on the release.
+        printed = done.stdout.decode(errors="replace").replace("--[no-]", "--")
         return {"exit": done.returncode, "missing": [word for word in step.words if word not in printed]}
 
     def close(self):
@@ -384,5 +385,7 @@ def observe(server, case):
     result = {"steps": [observe_step(server, step, clock) for step in case.steps]}
     if case.final:
         result["final"] = observe_final(server, case.prefix, clock)
+        if not case.api:
+            del result["final"]["groups"]
     return clock.resolve(json.loads(json.dumps(result)))
 
