@@ -1,0 +1,57 @@
+//! Paths of pushes and deletes: routed, then read as a grouping key. The first byte chooses the method.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use http::Method;
+use libfuzzer_sys::fuzz_target;
+use sluicegate::api::group::grouping_key;
+use sluicegate::api::route::{Routed, Router, Target};
+use sluicegate::shard::key::GroupingKey;
+
+static ROUTER: LazyLock<Router> = LazyLock::new(|| Router::new("/prefix", "/prefix/metrics", true));
+const METHODS: [Method; 5] = [Method::PUT, Method::POST, Method::DELETE, Method::GET, Method::OPTIONS];
+/// More than any path needs, fewer than clients follow.
+const REDIRECTS_MAX: usize = 8;
+
+fuzz_target!(|input: (u8, &str)| {
+    let (method, path) = (&METHODS[usize::from(input.0) % METHODS.len()], input.1);
+    // What hyper lets through: no blanks and no control characters in a path that starts with a slash.
+    if !path.starts_with('/') || path.bytes().any(|byte| byte <= b' ' || byte == 0x7f || byte == b'?') {
+        return;
+    }
+    match ROUTER.route(method, path) {
+        Some(Routed::Redirect(to)) => {
+            // A client that follows it arrives: the path is cleaned, then its case is put right, and dots that were encoded
+            // until then are cleaned, too.
+            let mut to = to;
+            for _ in 0..REDIRECTS_MAX {
+                match ROUTER.route(method, &to) {
+                    Some(Routed::Redirect(next)) => to = next,
+                    _ => return,
+                }
+            }
+            panic!("redirects do not end: {path:?} to {to:?}");
+        }
+        Some(Routed::Found(Target::Group(is_base64), rest)) => {
+            if let Ok(key) = grouping_key(&rest, is_base64, path) {
+                check_key(&key);
+            }
+        }
+        _ => {}
+    }
+});
+
+/// A key can be written and read without loss, and lives on the core where its twin would live.
+fn check_key(key: &GroupingKey) {
+    let labels = key.labels();
+    assert_eq!(&GroupingKey::new(labels.iter().rev().cloned()), key);
+    assert!(labels.is_sorted_by(|one, next| one.0 < next.0), "{labels:?}");
+    assert!(labels.iter().any(|(name, value)| name == "job" && !value.is_empty()), "{labels:?}");
+    assert!(labels.iter().all(|(name, _)| !name.is_empty() && !name.starts_with("__")), "{labels:?}");
+    if let Some(twin) = key.twin() {
+        assert_eq!(twin.hash(), key.hash());
+        assert_eq!(twin.twin().as_ref(), Some(key));
+        assert_eq!(twin.series_labels(), key.series_labels());
+    }
+}
