@@ -4,9 +4,11 @@
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
 pub mod exposition;
+pub mod fields;
 pub mod gateway;
 pub mod http;
 pub mod protobuf;
+pub mod poison;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
