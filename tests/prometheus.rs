@@ -1,86 +1,24 @@
-//! The real Prometheus scrapes the gateway as users are told to: `honor_labels: true`, once a second.
+//! The real Prometheus scrapes the gateway: releases 2 and 3, with and without native histograms.
 //!
-//! Needs `prometheus` on the PATH: `cargo test --test prometheus -- --ignored`. Without it the test says SKIPPED, but where
-//! the variable CI is set it fails.
+//! Needs `prometheus` on the PATH: `cargo test --test prometheus -- --ignored`. `support/prometheus.rs` tells how to try
+//! another release, and what happens without any.
 
 mod support;
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use support::http::Connection;
-use support::{Gateway, free_port, wait_for};
+use support::gateway::Encoding;
+use support::prometheus::{Native, Prometheus};
+use support::{Gateway, fields, poison, wait_for};
 
-/// Prometheus, gone when this value goes.
-struct Prometheus {
-    port: u16,
-    child: Child,
-    folder: PathBuf,
-}
-
-impl Prometheus {
-    /// `None` where the program is not installed.
-    fn start(target: u16) -> Option<Self> {
-        let folder =
-            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("prometheus-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder of its own");
-        let config = format!(
-            "global:\n  scrape_interval: 1s\nscrape_configs:\n  - job_name: gateway\n    honor_labels: true\n    \
-             static_configs:\n      - targets: ['127.0.0.1:{target}']\n"
-        );
-        fs::write(folder.join("prometheus.yml"), config).expect("its configuration");
-        let log = fs::File::create(folder.join("log")).expect("its log");
-        let port = free_port();
-        let child = Command::new("prometheus")
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
-            .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn();
-        match child {
-            Ok(child) => Some(Self { port, child, folder }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => panic!("prometheus does not start: {error}"),
-        }
-    }
-
-    /// The result of a query: each sample's labels and its value.
-    fn query(&self, expression: &str) -> Option<Vec<(serde_json::Value, String)>> {
-        let escaped = percent_encoding::utf8_percent_encode(expression, percent_encoding::NON_ALPHANUMERIC);
-        let path = format!("/api/v1/query?query={escaped}");
-        let answer = Connection::open(self.port).ok()?.request("GET", &path, &[], b"").ok()?;
-        let answer: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
-        let result = answer["data"]["result"].as_array()?.iter();
-        Some(
-            result
-                .map(|one| (one["metric"].clone(), one["value"][1].as_str().unwrap_or_default().to_owned()))
-                .collect(),
-        )
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if thread::panicking() {
-            eprintln!("log of Prometheus:\n{}", self.log());
-        }
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
+/// What client_golang 1.25.0 pushes for a native histogram that observed -5, 0, 1, 2, 3 and 100; written down from
+/// `go_client HOST:PORT native`.
+const NATIVE_HISTOGRAM: &[u8] = include_bytes!("support/native_histogram.bin");
 
 /// Passes connections on to the gateway and keeps the first bytes of what either side says.
 fn listen_in(gateway: u16) -> (u16, Arc<Mutex<Vec<String>>>) {
@@ -117,13 +55,21 @@ fn listen_in(gateway: u16) -> (u16, Arc<Mutex<Vec<String>>>) {
 #[test]
 #[ignore = "needs prometheus"]
 fn prometheus_sees_every_pushed_sample() {
+    every_pushed_sample_is_seen(Native::Off);
+}
+
+/// It asks for protobuf then.
+#[test]
+#[ignore = "needs prometheus"]
+fn prometheus_with_native_histograms_sees_every_pushed_sample() {
+    every_pushed_sample_is_seen(Native::On);
+}
+
+/// Prometheus 3, and 2 in protobuf, writes `le` as a float: `1.0`.
+fn every_pushed_sample_is_seen(native: Native) {
     let gateway = Gateway::start(&[]);
     let (port, heads) = listen_in(gateway.port());
-    let Some(prometheus) = Prometheus::start(port) else {
-        assert!(std::env::var_os("CI").is_none(), "prometheus is not installed");
-        println!("SKIPPED prometheus_sees_every_pushed_sample: prometheus is not installed");
-        return;
-    };
+    let Some(prometheus) = Prometheus::start(port, native) else { return };
     let body = "# HELP c Things done.\n# TYPE c counter\nc{x=\"\\\"\\\\\\n\"} 5\n# TYPE h histogram\nh_bucket{le=\"1\"} 1\n\
         h_bucket{le=\"+Inf\"} 4\nh_sum 9.5\nh_count 4\n# TYPE s summary\ns{quantile=\"0.5\"} 2\ns_sum 30\ns_count 20\nu -Inf\n";
     for (path, body) in [
@@ -145,7 +91,7 @@ fn prometheus_sees_every_pushed_sample() {
     });
     for (expression, value) in [
         ("c{job=\"backup\",instance=\"\",x=\"\\\"\\\\\\n\"}", "5"),
-        ("h_bucket{job=\"backup\",le=\"1\"}", "1"),
+        ("h_bucket{job=\"backup\",le=~\"1|1.0\"}", "1"),
         ("h_bucket{job=\"backup\",le=\"+Inf\"}", "4"),
         ("h_sum{job=\"backup\"}", "9.5"),
         ("h_count{job=\"backup\"}", "4"),
@@ -185,4 +131,98 @@ fn prometheus_sees_every_pushed_sample() {
     wait_for("the group to go", Duration::from_secs(30), || {
         prometheus.query("count(many)").filter(Vec::is_empty).map(|_| ())
     });
+}
+
+#[test]
+#[ignore = "needs prometheus"]
+fn a_native_histogram_arrives_with_its_buckets() {
+    let gateway = Gateway::start(&[]);
+    let Some(prometheus) = Prometheus::start(gateway.port(), Native::On) else { return };
+    match std::env::var("SLUICEGATE_TEST_GO_CLIENT") {
+        Ok(client) => {
+            let address = format!("127.0.0.1:{}", gateway.port());
+            let done = Command::new(client).args([&address, "native"]).output().expect("the client starts");
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        }
+        Err(_) => {
+            let answer =
+                gateway.request("PUT", "/metrics/job/native", fields::CONTENT_TYPE, NATIVE_HISTOGRAM);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    }
+    prometheus.wait_for_scrape();
+    let result = prometheus.query_raw("native_seconds").expect("an answer");
+    assert_eq!(result.len(), 1, "{result:?}");
+    assert_eq!(result[0]["metric"]["job"], "native");
+    let histogram = &result[0]["histogram"][1];
+    assert_eq!((&histogram["count"], &histogram["sum"]), (&"6".into(), &"101".into()), "{result:?}");
+    let buckets = histogram["buckets"].as_array().expect("buckets");
+    assert_eq!(buckets.len(), 6, "a bucket for each observation: {buckets:?}");
+    for (bucket, observed) in buckets.iter().zip([-5.0, 0.0, 1.0, 2.0, 3.0, 100.0]) {
+        let number =
+            |at: usize| bucket[at].as_str().and_then(|text| text.parse::<f64>().ok()).expect("a number");
+        assert!(number(1) <= observed && observed <= number(2), "{observed} in {bucket}");
+        assert_eq!(number(3), 1.0, "{bucket}");
+    }
+    // Classic ones beside it stay what they are.
+    let classic = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 4\nh_sum 9.5\nh_count 4\n";
+    assert_eq!(gateway.put("/metrics/job/classic", classic).status, 200);
+    prometheus.wait_for_scrape();
+    for (expression, value) in
+        [("h_bucket{le=~\"1|1.0\"}", "1"), ("h_bucket{le=\"+Inf\"}", "4"), ("h_count", "4")]
+    {
+        let result = prometheus.query(expression).expect("an answer");
+        assert_eq!(
+            result.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>(),
+            [value],
+            "{expression}"
+        );
+    }
+}
+
+/// Without being asked for, its count and sum arrive as those of a classic histogram.
+#[test]
+#[ignore = "needs prometheus"]
+fn a_native_histogram_is_classic_for_those_who_do_not_ask() {
+    let gateway = Gateway::start(&[]);
+    let Some(prometheus) = Prometheus::start(gateway.port(), Native::Off) else { return };
+    let answer = gateway.request("PUT", "/metrics/job/native", fields::CONTENT_TYPE, NATIVE_HISTOGRAM);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    prometheus.wait_for_scrape();
+    for (expression, value) in [
+        ("native_seconds_count", "6"),
+        ("native_seconds_sum", "101"),
+        ("native_seconds_bucket{le=\"+Inf\"}", "6"),
+    ] {
+        let result = prometheus.query(expression).expect("an answer");
+        assert_eq!(
+            result.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>(),
+            [value],
+            "{expression}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs prometheus"]
+fn prometheus_scrapes_on_whatever_is_pushed() {
+    let gateway = Gateway::start(&[]);
+    let all: Vec<_> = [Native::Off, Native::On]
+        .into_iter()
+        .map_while(|native| Prometheus::start(gateway.port(), native))
+        .collect();
+    poison::push_victim(&gateway);
+    for poison in poison::all() {
+        gateway.request("PUT", poison.path, poison.headers, &poison.body);
+    }
+    // What is in the exposition, Prometheus has: nothing was dropped on its way.
+    let shown = support::gateway::scrape(&mut gateway.connect(), Encoding::Gzip);
+    for prometheus in &all {
+        prometheus.wait_for_scrape();
+        for name in ["p_help", "p_le", "p_q", "v_rows", "push_failure_time_seconds", "push_time_seconds"] {
+            let series = prometheus.query(&format!("count({name})")).expect("an answer");
+            let count = series.first().map_or("0", |(_, value)| value.as_str());
+            assert_eq!(count, shown.samples(name).count().to_string(), "{name}");
+        }
+    }
 }

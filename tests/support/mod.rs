@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod http;
 pub mod protobuf;
 pub mod poison;
+pub mod prometheus;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
