@@ -17,8 +17,9 @@ use flate2::{Compress, Compression, FlushCompress, Status};
 const HEAD: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// A last block with fixed codes and nothing in it (RFC 1951, 3.2.6).
 const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
-/// Level 1 compresses expositions 5.8 : 1 at 0.58 GB/s; what more effort would save, no scrape interval is worth.
-const LEVEL: Compression = Compression::new(1);
+/// Level 2 compresses expositions 7.5 : 1, level 1 only 5.6 : 1 and no faster, since it writes more. What more effort would
+/// save, no scrape interval is worth.
+const LEVEL: Compression = Compression::new(2);
 /// What a sync flush may still want to write when the input is used up; with less room zlib would flush twice.
 const FLUSH_ROOM: usize = 64;
 

@@ -22,11 +22,14 @@ const MIN_LABEL_BYTES: usize = 5;
 /// The lines of one body, all in one buffer.
 #[derive(Debug, Clone, Default)]
 pub struct Rendered {
+    /// Names and help texts.
+    words: String,
+    /// Lines and protobuf.
     buffer: Bytes,
     families: Vec<RenderedFamily>,
 }
 
-/// One family of a [`Rendered`] body; its texts are ranges of the buffer.
+/// One family of a [`Rendered`] body; its texts are ranges of the buffers.
 #[derive(Debug, Clone)]
 pub struct RenderedFamily {
     name: Span,
@@ -45,12 +48,12 @@ impl Rendered {
 
     /// A family's name.
     pub fn name(&self, family: &RenderedFamily) -> &str {
-        self.str(family.name)
+        &self.words[family.name.range()]
     }
 
     /// A family's unescaped HELP text.
     pub fn help(&self, family: &RenderedFamily) -> Option<&str> {
-        family.help.map(|span| self.str(span))
+        family.help.map(|span| &self.words[span.range()])
     }
 
     /// A family's lines, each ended by LF.
@@ -67,27 +70,19 @@ impl Rendered {
 
     /// Keeps only the families for which `keep` says so.
     pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
-        let buffer = &self.buffer;
-        self.families.retain(|family| keep(str_of(buffer, family.name)));
+        let words = &self.words;
+        self.families.retain(|family| keep(&words[family.name.range()]));
     }
 
-    /// Bytes of all lines.
+    /// Bytes of it all.
     pub fn len(&self) -> usize {
-        self.buffer.len()
+        self.words.len() + self.buffer.len()
     }
 
     /// Whether there is nothing at all.
     pub fn is_empty(&self) -> bool {
         self.families.is_empty()
     }
-
-    fn str(&self, span: Span) -> &str {
-        str_of(&self.buffer, span)
-    }
-}
-
-fn str_of(buffer: &Bytes, span: Span) -> &str {
-    std::str::from_utf8(&buffer[span.range()]).expect("names and help texts were written from str")
 }
 
 /// Why a body contradicts itself or the rules of the exposition. The text is for the client.
@@ -135,6 +130,7 @@ pub fn render(
         grouping,
         may_quote: rules == NameRules::Utf8,
         bytes_max: bytes_max.min(u32::MAX as usize),
+        words: String::with_capacity(families.families.len() * 64),
         out: Vec::with_capacity(estimate(families, grouping)),
         sorted: Vec::new(),
         metrics: Vec::new(),
@@ -145,7 +141,7 @@ pub fn render(
         rendered.push(lines.family(family)?);
     }
     lines.out.shrink_to_fit();
-    Ok(Rendered { buffer: lines.out.into(), families: rendered })
+    Ok(Rendered { words: lines.words, buffer: lines.out.into(), families: rendered })
 }
 
 /// A guess at the rendered size, so that typical bodies grow their buffer once at most.
@@ -215,6 +211,7 @@ struct Lines<'f, 'a> {
     /// Whether names may need quotes.
     may_quote: bool,
     bytes_max: usize,
+    words: String,
     out: Vec<u8>,
     /// The merged labels of the metrics of one family, sorted by name within each metric.
     sorted: Vec<(&'f str, &'f str)>,
@@ -234,8 +231,8 @@ impl<'f, 'a> Lines<'f, 'a> {
         if self.may_quote {
             self.check_escaped_series(family)?;
         }
-        let name = self.write(family.name.as_bytes());
-        let help = family.help.as_ref().map(|help| self.write(help.as_bytes()));
+        let name = self.word(&family.name);
+        let help = family.help.as_ref().map(|help| self.word(help));
         let start = self.out.len();
         let mut text_says_all = family.unit.is_none();
         for index in 0..self.metrics.len() {
@@ -263,13 +260,13 @@ impl<'f, 'a> Lines<'f, 'a> {
     }
 
     fn check_size(&self) -> Result<(), Inconsistency> {
-        if self.out.len() > self.bytes_max { Err(Inconsistency::TooLarge) } else { Ok(()) }
+        if self.words.len() + self.out.len() > self.bytes_max { Err(Inconsistency::TooLarge) } else { Ok(()) }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Span {
-        let start = self.out.len();
-        self.out.extend_from_slice(bytes);
-        span(start, self.out.len())
+    fn word(&mut self, word: &str) -> Span {
+        let start = self.words.len();
+        self.words.push_str(word);
+        span(start, self.words.len())
     }
 
     /// Merges the labels of a metric with those of the group.

@@ -1,5 +1,6 @@
 //! Scrapes: collecting from all cores as one cut, compressing what changed.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,8 @@ use super::workers::Workers;
 
 /// Units that one worker compresses at one go; about a millisecond of work.
 const BATCH_BYTES: usize = 256 * 1024;
+/// Up to here the core compresses by itself: it takes no longer than to wake a worker, about a tenth of a millisecond.
+const CORE_BYTES_MAX: usize = 48 * 1024;
 
 /// Says that a collection runs; ends it when dropped, also when the client left in the middle.
 struct Collection<'r> {
@@ -141,9 +144,12 @@ pub async fn make_units(mut plan: Plan, workers: &Workers) -> Option<Vec<Unit>> 
 }
 
 /// An exposition as one compressed body. `None` if a worker failed.
+///
+/// Little is compressed here, by `packer`; more by the workers.
 pub async fn compress(
     units: Vec<Unit>,
     form: Form,
+    packer: &RefCell<Packer>,
     workers: &Workers,
     copied: &Arc<CopiedUnits>,
 ) -> Option<Vec<Bytes>> {
@@ -160,17 +166,22 @@ pub async fn compress(
         }
         pieces.push(known);
     }
-    let mut batches = Vec::new();
-    for batch in cut_into_batches(missing, Unit::len) {
-        let copied = copied.clone();
-        batches.push(workers.run(move |packer| {
-            let pack = |(at, unit): (usize, Unit)| (at, pack(unit, form, packer, &copied));
-            batch.into_iter().map(pack).collect::<Vec<_>>()
-        }));
-    }
-    for batch in join_all(batches).await {
-        for (at, piece) in batch? {
-            pieces[at] = Some(piece);
+    if missing.iter().map(|(_, unit)| unit.len()).sum::<usize>() <= CORE_BYTES_MAX {
+        for (at, unit) in missing {
+            pieces[at] = Some(pack(unit, form, &mut packer.borrow_mut(), copied));
+        }
+    } else {
+        let batches = cut_into_batches(missing, Unit::len).into_iter().map(|batch| {
+            let copied = copied.clone();
+            workers.run(move |packer| {
+                let pack = |(at, unit)| (at, pack(unit, form, packer, &copied));
+                batch.into_iter().map(pack).collect::<Vec<_>>()
+            })
+        });
+        for batch in join_all(batches).await {
+            for (at, piece) in batch? {
+                pieces[at] = Some(piece);
+            }
         }
     }
     copied.turn(form);

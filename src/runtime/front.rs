@@ -1,5 +1,6 @@
 //! From a request to its answer: asks `api` what is meant, the home cores to do it, and `api` for the answer.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::api::push::{Format, PushRules};
 use crate::api::route::{Routed, Router, Target};
 use crate::api::{group, groups, list, negotiate, page, push, scrape, translate};
 use crate::config::Config;
-use crate::exposition::form::{Coding, Escaping, Form};
+use crate::exposition::form::{Coding, Escaping, Form, Packer};
 use crate::exposition::names::NameRules;
 use crate::shard::key::GroupingKey;
 use crate::shard::list::{GroupQuery, ListedGroup};
@@ -82,6 +83,7 @@ pub struct Front {
     shared: Arc<Shared>,
     home: Rc<Home>,
     core: usize,
+    packer: RefCell<Packer>,
 }
 
 impl Service for Front {
@@ -123,7 +125,7 @@ impl Service for Front {
 impl Front {
     /// The front of one core.
     pub fn new(shared: Arc<Shared>, home: Rc<Home>, core: usize) -> Rc<Self> {
-        Rc::new(Self { shared, home, core })
+        Rc::new(Self { shared, home, core, packer: RefCell::default() })
     }
 
     async fn answer(&self, parts: &Parts, peer: SocketAddr, routed: Option<Routed>, body: Bytes) -> Answer {
@@ -282,7 +284,9 @@ impl Front {
         let pieces = match (units, coding) {
             (None, _) => None,
             (Some(units), Coding::Identity) => units.into_iter().map(scrape::plain).collect(),
-            (Some(units), _) => compress(units, form, &shared.workers, &shared.copied).await,
+            (Some(units), _) => {
+                compress(units, form, &self.packer, &shared.workers, &shared.copied).await
+            }
         };
         let Some(pieces) = pieces else { return failed().into_answer() };
         let mut answer = scrape::answer(pieces, (format, escaping), coding);

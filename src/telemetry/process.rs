@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::OnceLock;
 
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
@@ -15,7 +16,10 @@ use super::names;
 pub(super) fn families() -> Vec<OwnFamily> {
     let stat = fs::read_to_string("/proc/self/stat").ok().and_then(|text| Stat::parse(&text));
     let network = fs::read_to_string("/proc/self/net/netstat").ok().and_then(|text| Network::parse(&text));
-    let boot_time = fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text));
+    // Never changes, and the file is long where there are many processors.
+    static BOOT_TIME: OnceLock<Option<u64>> = OnceLock::new();
+    let boot_time =
+        *BOOT_TIME.get_or_init(|| fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text)));
     let ticks = clock_ticks_per_second() as f64;
     // As in the official program, no limit is shown as the largest number.
     let limit = |resource| Some(getrlimit(resource).current.unwrap_or(u64::MAX) as f64);
