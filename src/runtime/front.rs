@@ -284,9 +284,7 @@ impl Front {
         let pieces = match (units, coding) {
             (None, _) => None,
             (Some(units), Coding::Identity) => units.into_iter().map(scrape::plain).collect(),
-            (Some(units), _) => {
-                compress(units, form, &self.packer, &shared.workers, &shared.copied).await
-            }
+            (Some(units), _) => compress(units, form, &self.packer, &shared.workers, &shared.copied).await,
         };
         let Some(pieces) = pieces else { return failed().into_answer() };
         let mut answer = scrape::answer(pieces, (format, escaping), coding);

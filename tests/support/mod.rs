@@ -7,9 +7,9 @@ pub mod exposition;
 pub mod fields;
 pub mod gateway;
 pub mod http;
-pub mod protobuf;
 pub mod poison;
 pub mod prometheus;
+pub mod protobuf;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

@@ -1,0 +1,87 @@
+//! Jobs to push, and shards that hold them.
+
+use std::fmt::Write;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use http::HeaderMap;
+use sluicegate::api::push::{Format, PushRules, prepare};
+use sluicegate::exposition::model::MetricType;
+use sluicegate::exposition::names::NameRules;
+use sluicegate::shard::key::GroupingKey;
+use sluicegate::shard::push::{Mode, Push};
+use sluicegate::shard::registry::Registry;
+use sluicegate::shard::{Attempt, FAILURE_TIME, PUSH_TIME, Shard, Tries};
+
+/// No limits.
+pub const RULES: PushRules =
+    PushRules { body_bytes_max: None, refusals_are_told: true, names: NameRules::Legacy };
+
+/// Who pushes.
+pub const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+
+/// A job's body of about 1 KB, 18 series; no two numbers give the same one.
+pub fn body(number: u32) -> String {
+    let mut body = String::new();
+    let mut digits = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut value = || {
+        digits = digits.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        digits >> (30 + digits % 30)
+    };
+    for name in ["last_success_timestamp_seconds", "duration_seconds", "exit_code"] {
+        writeln!(body, "# TYPE nightly_{name} gauge\nnightly_{name} {}", value()).expect("fits");
+    }
+    for name in ["rows", "rejected", "read_bytes", "written_bytes"] {
+        writeln!(body, "# HELP nightly_{name}_total Number of {name}.").expect("fits");
+        writeln!(body, "# TYPE nightly_{name}_total counter\nnightly_{name}_total {}", value())
+            .expect("fits");
+    }
+    writeln!(body, "# TYPE nightly_stage_seconds gauge").expect("fits");
+    for stage in ["read", "sort", "join", "write"] {
+        writeln!(body, "nightly_stage_seconds{{stage=\"{stage}\"}} {}", value()).expect("fits");
+    }
+    writeln!(body, "# TYPE nightly_step_seconds histogram").expect("fits");
+    for le in ["0.1", "1", "10", "+Inf"] {
+        writeln!(body, "nightly_step_seconds_bucket{{le=\"{le}\"}} {}", value()).expect("fits");
+    }
+    writeln!(body, "nightly_step_seconds_sum {}\nnightly_step_seconds_count {}", value(), value())
+        .expect("fits");
+    body
+}
+
+/// Twenty jobs, an instance each.
+pub fn key(group: u32) -> GroupingKey {
+    GroupingKey::new([
+        ("job".to_owned(), format!("job{}", group % 20)),
+        ("instance".to_owned(), format!("host-{group}")),
+    ])
+}
+
+/// A push to a group, read and rendered.
+pub fn push(group: u32, number: u32) -> Arc<Push> {
+    let format = Format::of(&HeaderMap::new());
+    Arc::new(
+        prepare(key(group), Mode::Replace, format, body(number).as_bytes(), RULES, PEER)
+            .expect("a valid body"),
+    )
+}
+
+/// Takes a push into a shard.
+pub fn apply(shard: &mut Shard, push: &Arc<Push>) {
+    let Attempt::Begun(mut work) = shard.attempt(push, &mut Tries::default(), 1.7e9) else {
+        unreachable!("nobody else pushes or scrapes")
+    };
+    while !shard.step(&mut work, 1 << 20) {}
+    black_box(work.outcome);
+}
+
+/// A shard of so many groups.
+pub fn shard(groups: u32) -> Shard {
+    let own = [PUSH_TIME, FAILURE_TIME].map(|name| (name, MetricType::Gauge, "A time."));
+    let mut shard = Shard::new(0, Arc::new(Registry::new(own)));
+    for group in 0..groups {
+        apply(&mut shard, &push(group, group));
+    }
+    shard
+}
