@@ -3,7 +3,7 @@
 mod support;
 
 use support::gateway::{Encoding, scrape};
-use support::poison::{self, Fate};
+use support::poison::{self, Fate, Poison};
 use support::{Gateway, exposition::Exposition};
 
 /// How many groups there are. Each has a push time.
@@ -18,10 +18,25 @@ fn failures(exposition: &Exposition) -> Vec<String> {
 
 #[test]
 fn no_push_breaks_a_scrape_or_another_group() {
-    let gateway = Gateway::start(&[]);
-    poison::push_victim(&gateway);
+    try_all(&Gateway::start(&[]), &poison::all());
+}
+
+#[test]
+fn nor_with_utf8_names() {
+    let gateway = Gateway::start(&["--push.enable-utf8-names"]);
+    let (all, more) = (poison::all(), poison::with_utf8_names());
+    // Names that are not UTF-8 or empty stay refused; what else is refused for its name alone is allowed now.
+    let is_name = |what: &str| ["a name with a line feed", "a label name with a quote"].contains(&what);
+    try_all(
+        &gateway,
+        &all.into_iter().filter(|poison| !is_name(poison.what)).chain(more).collect::<Vec<_>>(),
+    );
+}
+
+fn try_all(gateway: &Gateway, all: &[Poison]) {
+    poison::push_victim(gateway);
     let mut connection = gateway.connect();
-    for (number, poison) in poison::all().iter().enumerate() {
+    for (number, poison) in all.iter().enumerate() {
         let what = poison.what;
         let before = gateway.scrape();
         let answer = gateway.request("PUT", poison.path, poison.headers, &poison.body);

@@ -1,14 +1,31 @@
-//! What a scraper says it takes.
+//! What a scraper says it takes. A line feed stands between `Accept` and `Accept-Encoding`.
 #![no_main]
 
-use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
+use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use sluicegate::api::scrape::accepts_gzip;
+use sluicegate::api::negotiate;
+use sluicegate::exposition::form::{Coding, Escaping, Format};
 
-fuzz_target!(|value: &[u8]| {
-    let Ok(header) = HeaderValue::from_bytes(value) else { return };
+fuzz_target!(|input: &[u8]| {
+    let (accept, coding) = match input.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (&input[..end], &input[end + 1..]),
+        None => (input, input),
+    };
     let mut headers = HeaderMap::new();
-    headers.insert(ACCEPT_ENCODING, header);
-    let named = value.to_ascii_lowercase().windows(4).any(|word| word == b"gzip");
-    assert!(named || !accepts_gzip(&headers), "an encoding is sent that nobody asked for");
+    for (name, value) in [(ACCEPT, accept), (ACCEPT_ENCODING, coding)] {
+        let Ok(value) = HeaderValue::from_bytes(value) else { return };
+        headers.insert(name, value);
+    }
+    let names = |value: &[u8], word: &str| {
+        value.to_ascii_lowercase().windows(word.len()).any(|bytes| bytes == word.as_bytes())
+    };
+    match negotiate::coding(&headers) {
+        Coding::Identity => {}
+        Coding::Gzip => assert!(names(coding, "gzip"), "gzip is sent that nobody asked for"),
+        Coding::Zstd => assert!(names(coding, "zstd"), "zstd is sent that nobody asked for"),
+    }
+    let (format, escaping) = negotiate::format(&headers);
+    assert!(format == Format::Text || names(accept, "delimited"), "protobuf is sent that nobody asked for");
+    assert!(escaping == Escaping::Underscores || names(accept, escaping.name()));
+    assert!(!negotiate::content_type(format, escaping).is_empty());
 });

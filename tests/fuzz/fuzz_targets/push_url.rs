@@ -1,4 +1,5 @@
-//! Paths of pushes and deletes: routed, then read as a grouping key. The first byte chooses the method.
+//! Paths of pushes and deletes: routed, then read as a grouping key. The first byte chooses the method, and its
+//! highest bit which names are allowed.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -7,6 +8,7 @@ use http::Method;
 use libfuzzer_sys::fuzz_target;
 use sluicegate::api::group::grouping_key;
 use sluicegate::api::route::{Routed, Router, Target};
+use sluicegate::exposition::names::NameRules;
 use sluicegate::shard::key::GroupingKey;
 
 static ROUTER: LazyLock<Router> = LazyLock::new(|| Router::new("/prefix", "/prefix/metrics", true));
@@ -16,6 +18,7 @@ const REDIRECTS_MAX: usize = 8;
 
 fuzz_target!(|input: (u8, &str)| {
     let (method, path) = (&METHODS[usize::from(input.0) % METHODS.len()], input.1);
+    let rules = if input.0 & 0x80 == 0 { NameRules::Legacy } else { NameRules::Utf8 };
     // What hyper lets through: no blanks and no control characters in a path that starts with a slash.
     if !path.starts_with('/') || path.bytes().any(|byte| byte <= b' ' || byte == 0x7f || byte == b'?') {
         return;
@@ -34,7 +37,7 @@ fuzz_target!(|input: (u8, &str)| {
             panic!("redirects do not end: {path:?} to {to:?}");
         }
         Some(Routed::Found(Target::Group(is_base64), rest)) => {
-            if let Ok(key) = grouping_key(&rest, is_base64, path) {
+            if let Ok(key) = grouping_key(&rest, is_base64, path, rules) {
                 check_key(&key);
             }
         }

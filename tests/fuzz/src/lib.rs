@@ -13,11 +13,11 @@ const LINES_BYTES_MAX: usize = 16 << 20;
 /// show if just that were pushed: it must have come to rest there.
 pub fn check_rendered(families: &Families<'_>) -> Option<(String, String)> {
     let grouping = [("job".to_owned(), "a\"b\\c\n".to_owned()), ("zone".to_owned(), String::new())];
-    let shown = page(&render(families, &grouping, LINES_BYTES_MAX).ok()?);
+    let shown = page(&render(families, &grouping, NameRules::Legacy, LINES_BYTES_MAX).ok()?);
     let push = |shown: &str| {
         let families = text::parse(shown.as_bytes(), NameRules::Legacy)
             .unwrap_or_else(|problem| panic!("a scrape breaks: {problem}\n{shown}"));
-        let rendered = render(&families, &grouping, LINES_BYTES_MAX)
+        let rendered = render(&families, &grouping, NameRules::Legacy, LINES_BYTES_MAX)
             .unwrap_or_else(|problem| panic!("shown, but not consistent: {problem}\n{shown}"));
         page(&rendered)
     };
