@@ -36,7 +36,7 @@ use super::home::{Home, Order};
 use super::mailbox::Mailboxes;
 use super::net::body::{BodyError, RequestBody};
 use super::net::http::Service;
-use super::net::limits::Connections;
+use super::net::limits::{Connections, Timeout};
 use super::net::shutdown::Shutdown;
 use super::workers::Workers;
 
@@ -309,7 +309,12 @@ impl Front {
         }
         let connections = &shared.connections;
         metrics::gauge!(names::CONNECTIONS).set(connections.current() as f64);
+        metrics::counter!(names::CONNECTIONS_ACCEPTED).absolute(connections.accepted());
         metrics::counter!(names::CONNECTIONS_REFUSED).absolute(connections.refused());
+        for timeout in Timeout::ALL {
+            metrics::counter!(names::TIMEOUTS, "phase" => timeout.name())
+                .absolute(connections.timed_out(timeout));
+        }
         metrics::gauge!(names::SCRAPES).set(shared.scrapes.load(std::sync::atomic::Ordering::Relaxed) as f64);
     }
 

@@ -8,12 +8,11 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::SystemTime;
 
+use jiff::Timestamp;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
-
-use super::utc::Rfc3339Millis;
 
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +72,7 @@ fn line(event: &Event<'_>, format: Format, now: SystemTime) -> String {
 
     let mut line =
         Fields { format, message: String::new(), rest: String::with_capacity(128 + fields.rest.len()) };
-    line.text("time", &Rfc3339Millis(now).to_string());
+    line.text("time", &rfc3339_millis(now));
     line.text("level", level_name(*metadata.level()));
     if let (Some(file), Some(number)) = (metadata.file(), metadata.line()) {
         let file = Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or(file);
@@ -175,6 +174,11 @@ impl Visit for Fields {
     }
 }
 
+/// `2024-11-01T10:00:00.000Z`.
+fn rfc3339_millis(time: SystemTime) -> String {
+    format!("{:.3}", Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
 /// As it is where a reader cannot mistake it, else in quotes with escapes.
 fn push_logfmt(out: &mut String, value: &str) {
     let plain = |c: char| !matches!(c, ' ' | '"' | '=' | '\\') && is_printable(c);
@@ -182,22 +186,24 @@ fn push_logfmt(out: &mut String, value: &str) {
         out.push_str(value);
         return;
     }
-    out.push('"');
-    for c in value.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if is_printable(c) => out.push(c),
-            c => push_unicode_escape(out, c),
-        }
-    }
-    out.push('"');
+    push_quoted(out, value, |out, c| {
+        let code = u32::from(c);
+        // Writing to a String cannot fail.
+        let _ = if code <= 0xffff { write!(out, "\\u{code:04x}") } else { write!(out, "\\U{code:08x}") };
+    });
 }
 
 fn push_json(out: &mut String, value: &str) {
+    // JSON escapes are UTF-16.
+    push_quoted(out, value, |out, c| {
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            let _ = write!(out, "\\u{unit:04x}"); // writing to a String cannot fail
+        }
+    });
+}
+
+/// In quotes; `escape` writes what no terminal shows.
+fn push_quoted(out: &mut String, value: &str, escape: impl Fn(&mut String, char)) {
     out.push('"');
     for c in value.chars() {
         match c {
@@ -207,19 +213,10 @@ fn push_json(out: &mut String, value: &str) {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             c if is_printable(c) => out.push(c),
-            // JSON escapes are UTF-16.
-            c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
-                let _ = write!(out, "\\u{unit:04x}"); // writing to a String cannot fail
-            }),
+            c => escape(out, c),
         }
     }
     out.push('"');
-}
-
-fn push_unicode_escape(out: &mut String, c: char) {
-    let code = u32::from(c);
-    // Writing to a String cannot fail.
-    let _ = if code <= 0xffff { write!(out, "\\u{code:04x}") } else { write!(out, "\\U{code:08x}") };
 }
 
 /// Whether a terminal shows this character and nothing else happens. Line separators, marks that turn the direction of
@@ -252,6 +249,15 @@ mod tests {
         let mut out = String::new();
         push_logfmt(&mut out, value);
         out
+    }
+
+    #[test]
+    fn times_have_milliseconds_and_begin_in_1970() {
+        let millis =
+            |millis| rfc3339_millis(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(millis));
+        assert_eq!(millis(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(millis(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(millis(1_730_455_200_007), "2024-11-01T10:00:00.007Z");
     }
 
     #[test]

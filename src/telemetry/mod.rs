@@ -8,7 +8,6 @@ pub mod metrics;
 pub mod names;
 mod process;
 mod summary;
-mod utc;
 
 /// All metrics of the gateway's own as they are now: what was recorded, and what the kernel tells of the process. Sorted by family
 /// name, then by labels. Reads a few small files of `/proc`.

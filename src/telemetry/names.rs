@@ -63,7 +63,7 @@ pub const MAILBOX_PUSHES: &str = "sluicegate_mailbox_pushes";
 pub const PUSH_REFUSALS: &str = "sluicegate_push_refusals_total";
 /// No labels.
 pub const CONNECTIONS: &str = "sluicegate_connections";
-/// Label: `core`.
+/// No labels.
 pub const CONNECTIONS_ACCEPTED: &str = "sluicegate_connections_accepted_total";
 /// No labels.
 pub const CONNECTIONS_REFUSED: &str = "sluicegate_connections_refused_total";
@@ -130,7 +130,7 @@ static FAMILIES: [Description; 30] = [
     summary(HTTP_PUSH_SIZE, "HTTP request size for pushes to the Pushgateway."),
     counter(HTTP_REQUESTS, "Total HTTP requests processed by the Pushgateway, excluding scrapes."),
     gauge(CONNECTIONS, "Open connections."),
-    counter(CONNECTIONS_ACCEPTED, "Connections accepted, by core."),
+    counter(CONNECTIONS_ACCEPTED, "Connections accepted."),
     counter(CONNECTIONS_REFUSED, "Connections refused because too many were open."),
     gauge(GROUPS, "Groups held, by core."),
     gauge(MAILBOX_PUSHES, "Pushes that wait for a core."),

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use sluicegate::runtime::net::limits::Limits;
+use sluicegate::runtime::net::limits::{Limits, Timeout};
 
 use crate::harness::{Client, OWN_PROCESS, Server, hasty, in_own_process, on_both_drivers, push};
 
@@ -67,7 +67,8 @@ fn a_connection_in_use_outlives_every_timeout() {
             assert_eq!(client.answer().expect("an answer").status, 200);
             std::thread::sleep(Duration::from_millis(60));
         }
-        assert_eq!((server.connections.accepted(), server.connections.timed_out()), (1, 0));
+        let timeouts = Timeout::ALL.map(|timeout| server.connections.timed_out(timeout));
+        assert_eq!((server.connections.accepted(), timeouts), (1, [0; 3]));
     });
 }
 
@@ -211,7 +212,7 @@ fn a_reader_that_stalls_is_dropped() {
         client.send("GET /pieces?10000 HTTP/1.1\r\nHost: a\r\n\r\n");
         server.wait_until("a connection", |server| server.connections.accepted() == 1);
         server.wait_until("the end of the connection", |server| server.connections.current() == 0);
-        assert_eq!(server.connections.timed_out(), 1);
+        assert_eq!(server.connections.timed_out(Timeout::Response), 1);
         let mut buffer = vec![0; 1 << 20];
         let end = loop {
             match client.stream.read(&mut buffer) {

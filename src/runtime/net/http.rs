@@ -25,7 +25,7 @@ use monoio::net::TcpStream;
 
 use super::body::{Reply, RequestBody};
 use super::bridge::Bridge;
-use super::limits::{Common, Limits};
+use super::limits::{Common, Limits, Timeout};
 use super::shutdown::Shutdown;
 use super::watch::{Phase, Stage, Watch, Watchlist};
 
@@ -125,7 +125,7 @@ pub(super) async fn serve_connection<S: Service>(
                 Phase::Idle => return Poll::Ready(Ending::Gone),
                 Phase::Head => return Poll::Ready(Ending::SlowHead),
                 Phase::Body => {
-                    connections.count_timeout();
+                    connections.count_timeout(Timeout::Request);
                     watch.time_out_body();
                 }
                 Phase::Responding | Phase::Flushing => return Poll::Ready(Ending::Abandoned),
@@ -158,11 +158,11 @@ pub(super) async fn serve_connection<S: Service>(
     match ending {
         Ending::Gone => {}
         Ending::Abandoned => {
-            connections.count_timeout();
+            connections.count_timeout(Timeout::Response);
             bridge.socket().reset_on_close();
         }
         Ending::SlowHead => {
-            connections.count_timeout();
+            connections.count_timeout(Timeout::Head);
             // If the kernel has no room for these few bytes, nobody reads them either.
             let _ = bridge.socket().send(&[IoSlice::new(SLOW_HEAD)]);
             linger(&mut bridge, watch, LINGER_BYTES_MAX).await;

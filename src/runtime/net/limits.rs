@@ -55,13 +55,38 @@ impl Default for Limits {
     }
 }
 
+/// The time limits whose passing is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timeout {
+    /// Of a head.
+    Head,
+    /// Of a request's body.
+    Request,
+    /// Of a response.
+    Response,
+}
+
+impl Timeout {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Head, Self::Request, Self::Response];
+
+    /// The value of the label `phase`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Request => "request",
+            Self::Response => "response",
+        }
+    }
+}
+
 /// Counts of connections, shared by all cores and exported as metrics.
 #[derive(Debug, Default)]
 pub struct Connections {
     current: AtomicUsize,
     accepted: AtomicU64,
     refused: AtomicU64,
-    timed_out: AtomicU64,
+    timed_out: [AtomicU64; Timeout::ALL.len()],
 }
 
 impl Connections {
@@ -80,13 +105,13 @@ impl Connections {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Connections which ran into a deadline since the start, idle ones not counted.
-    pub fn timed_out(&self) -> u64 {
-        self.timed_out.load(Ordering::Relaxed)
+    /// Connections which ran into a time limit since the start.
+    pub fn timed_out(&self, timeout: Timeout) -> u64 {
+        self.timed_out[timeout as usize].load(Ordering::Relaxed)
     }
 
-    pub(super) fn count_timeout(&self) {
-        self.timed_out.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_timeout(&self, timeout: Timeout) {
+        self.timed_out[timeout as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a new connection in, unless there are `max` already.
