@@ -113,7 +113,7 @@ impl Piece {
     }
 }
 
-/// Level 1 compresses expositions as well as level 5 does, six times as fast (`benches/gzip.rs`).
+/// On pieces of 16 KB, level 1 was found to compress as well as level 5, six times as fast.
 const ZSTD_LEVEL: i32 = 1;
 
 /// Compresses pieces one after the other. Keeps its tables allocated: have one a thread, not one a piece.

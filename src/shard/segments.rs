@@ -630,5 +630,10 @@ mod tests {
         text.replace(1, NewLines::Run(b"a 2\n"));
         assert!(text.segments().all(|segment| is_kept(segment) == (false, false)));
         assert!(held.segments().all(|segment| is_kept(segment) == (true, true)));
+        // Nor when nobody holds it, so that it is changed in place.
+        drop(held);
+        text.segments().for_each(|segment| segment.keep_piece(form, Piece::Gzip(Deflated::default())));
+        text.replace(1, NewLines::Run(b"a 3\n"));
+        assert!(text.segments().all(|segment| is_kept(segment) == (false, false)));
     }
 }
