@@ -1,0 +1,122 @@
+//! Records against their decoder: what was written comes back, and nothing else is taken for a record.
+
+use super::*;
+use proptest::prelude::*;
+
+/// Written by format 1. It must be readable for ever, so these bytes never change.
+const FORMAT_1: &[u8] = include_bytes!("../../testdata/record-1.bin");
+
+fn example() -> Record<'static> {
+    Record {
+        revision: 3,
+        push_seconds: 1.7e9,
+        failure_seconds: 0.0,
+        created_seconds: 1.6e9 + 0.25,
+        expires_seconds: Some(1.8e9),
+        families: vec![
+            Family {
+                name: "backup_seconds",
+                kind: Kind::Gauge,
+                help: Some("How long it took.\n"),
+                push_seconds: 1.7e9,
+                text: b"backup_seconds{instance=\"\",job=\"backup\"} 12.5\n",
+                exact: None,
+            },
+            Family {
+                name: "pauses",
+                kind: Kind::GaugeHistogram,
+                help: None,
+                push_seconds: 1.65e9,
+                text: b"",
+                exact: Some(b"\x0a\x06pauses"),
+            },
+        ],
+    }
+}
+
+fn encoded(record: &Record<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    record.encode(&mut out).expect("no text is that large");
+    out
+}
+
+#[test]
+fn format_1_is_read_and_still_written() {
+    assert_eq!(Record::decode(FORMAT_1), Ok(example()));
+    assert_eq!(encoded(&example()), FORMAT_1);
+}
+
+#[test]
+fn a_later_version_is_named() {
+    let mut bytes = FORMAT_1.to_vec();
+    bytes[0] = 2;
+    assert_eq!(Record::decode(&bytes), Err(RecordError::TooNew { found: 2 }));
+}
+
+#[test]
+fn a_record_cut_anywhere_or_with_more_behind_it_is_refused() {
+    for length in 0..FORMAT_1.len() {
+        assert!(
+            matches!(Record::decode(&FORMAT_1[..length]), Err(RecordError::Damaged { .. })),
+            "cut at {length}"
+        );
+    }
+    let longer = [FORMAT_1, &[0]].concat();
+    assert!(matches!(Record::decode(&longer), Err(RecordError::Damaged { .. })));
+}
+
+#[test]
+fn a_number_of_families_beyond_the_bytes_takes_no_memory() {
+    let mut bytes = FORMAT_1.to_vec();
+    bytes[2..6].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert!(matches!(Record::decode(&bytes), Err(RecordError::Damaged { at: 2, .. })));
+}
+
+prop_compose! {
+    fn texts()(
+        name in "[a-z_]{1,8}", kind in 0..6_usize, help in prop::option::of(".{0,9}"), seconds in any::<f64>(),
+        text in prop::collection::vec(any::<u8>(), 0..50), exact in prop::option::of(prop::collection::vec(any::<u8>(), 0..9)),
+    ) -> (String, Kind, Option<String>, f64, Vec<u8>, Option<Vec<u8>>) {
+        (name, Kind::ALL[kind], help, seconds, text, exact)
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back(
+        revision in any::<u64>(),
+        times in [-1e10..1e10, -1e10..1e10, -1e10..1e10],
+        expires_seconds in prop::option::of(0.0..1e10),
+        families in prop::collection::vec(texts(), 0..5),
+    ) {
+        let families = families.iter().map(|(name, kind, help, seconds, text, exact)| Family {
+            name,
+            kind: *kind,
+            help: help.as_deref(),
+            push_seconds: if seconds.is_nan() { 0.0 } else { *seconds },
+            text,
+            exact: exact.as_deref(),
+        });
+        let record = Record {
+            revision,
+            push_seconds: times[0],
+            failure_seconds: times[1],
+            created_seconds: times[2],
+            expires_seconds,
+            families: families.collect(),
+        };
+        let bytes = encoded(&record);
+        prop_assert_eq!(Record::decode(&bytes), Ok(record));
+    }
+
+    #[test]
+    fn any_bytes_are_a_record_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Record::decode(&bytes);
+        if let Some(first) = bytes.first_mut() {
+            *first = VERSION;
+            if let Ok(record) = Record::decode(&bytes) {
+                prop_assert_eq!(encoded(&record), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Damaged files: a store is read exactly, or older with a warning where that is allowed, or refused with a way out.
+//! Never silently less, never by a panic.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::{Backend, BackendError, Durability, Restored};
+
+use super::{Plan, State, Subject, commit, open};
+
+/// A store, what was put into it, and how much of that a damage may cost.
+#[derive(Clone, Copy)]
+pub struct Trials<'a> {
+    /// The engine.
+    pub subject: &'a dyn Subject,
+    /// Where the store is.
+    pub folder: &'a Path,
+    /// The state after every number of batches; the store holds the last.
+    pub history: &'a [State],
+    /// How many batches may be missing, with a warning.
+    pub older_max: u64,
+    /// Every how many bytes a byte is flipped, or a file cut.
+    pub step: usize,
+    /// Opening writes: each try gets a copy of its own.
+    pub copy: bool,
+}
+
+/// What happened how often.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Read as it was.
+    pub exact: u64,
+    /// Read with batches missing, and a warning.
+    pub older: u64,
+    /// Refused.
+    pub refused: u64,
+}
+
+/// The states after 0, 1, … batches of a plan.
+pub fn history(plan: Plan, batches: u64) -> Vec<State> {
+    (0..=batches).map(|number| plan.state(number)).collect()
+}
+
+impl Trials<'_> {
+    /// Flips bytes, one at a time: one bit of each, and all bits of each.
+    pub fn flip_bytes(&self) -> Outcomes {
+        let mut outcomes = Outcomes::default();
+        for file in files(self.folder) {
+            for at in (0..self.length(&file)).step_by(self.step) {
+                for mask in [1 << (at % 8), 0xff] {
+                    let what = format!("byte {at} of {} xor {mask:#x}", file.display());
+                    self.hurt(&file, &what, &mut outcomes, |bytes| {
+                        bytes[at] ^= mask;
+                    });
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// Cuts every file that `which` names, at each length.
+    pub fn cut_files(&self, which: impl Fn(&Path) -> bool) -> Outcomes {
+        let mut outcomes = Outcomes::default();
+        for file in files(self.folder).into_iter().filter(|file| which(file)) {
+            for at in (0..self.length(&file)).step_by(self.step) {
+                let what = format!("{} cut at {at}", file.display());
+                self.hurt(&file, &what, &mut outcomes, |bytes| bytes.truncate(at));
+            }
+        }
+        outcomes
+    }
+
+    /// Takes every file away that `which` names, one at a time.
+    pub fn remove_files(&self, which: impl Fn(&Path) -> bool) -> Outcomes {
+        let mut outcomes = Outcomes::default();
+        for file in files(self.folder).into_iter().filter(|file| which(file)) {
+            let copy = copied(self.folder);
+            fs::remove_file(copy.path().join(&file)).expect("a file can be removed");
+            self.judge(copy.path(), &format!("{} removed", file.display()), &mut outcomes);
+        }
+        outcomes
+    }
+
+    fn length(&self, file: &Path) -> usize {
+        fs::metadata(self.folder.join(file)).expect("a readable file").len() as usize
+    }
+
+    fn hurt(&self, file: &Path, what: &str, outcomes: &mut Outcomes, harm: impl FnOnce(&mut Vec<u8>)) {
+        let copy = self.copy.then(|| copied(self.folder));
+        let folder = copy.as_ref().map_or(self.folder, tempfile::TempDir::path);
+        let path = folder.join(file);
+        let whole = fs::read(&path).expect("a readable file");
+        let mut bytes = whole.clone();
+        harm(&mut bytes);
+        fs::write(&path, bytes).expect("a writable file");
+        self.judge(folder, what, outcomes);
+        if copy.is_none() {
+            fs::write(&path, whole).expect("a writable file");
+        }
+    }
+
+    fn judge(&self, folder: &Path, what: &str, outcomes: &mut Outcomes) {
+        let newest = self.history.len() as u64 - 1;
+        match open(self.subject, folder) {
+            Ok((backend, state, Restored { sequence, warnings, .. })) => {
+                assert_eq!(
+                    self.history.get(sequence as usize),
+                    Some(&state),
+                    "{what}: no state that ever was"
+                );
+                if sequence == newest {
+                    outcomes.exact += 1;
+                    return;
+                }
+                assert!(!warnings.is_empty(), "{what}: {sequence} of {newest} batches, and not a word");
+                assert!(newest - sequence <= self.older_max, "{what}: {sequence} of {newest}: {warnings:?}");
+                outcomes.older += 1;
+                if self.copy {
+                    self.go_on(backend, folder, &state, sequence, what);
+                }
+            }
+            Err(BackendError::Damaged { file, what: said, way_out }) => {
+                assert!(file.starts_with(folder), "{what}: refused because of {}", file.display());
+                assert!(!said.is_empty() && !way_out.is_empty(), "{what}: refused without a way out");
+                outcomes.refused += 1;
+            }
+            Err(BackendError::TooNew { .. }) => outcomes.refused += 1,
+            Err(error) => panic!("{what}: {error:?}"),
+        }
+    }
+
+    /// What was accepted once is no trouble again.
+    fn go_on(&self, mut backend: Box<dyn Backend>, folder: &Path, state: &State, sequence: u64, what: &str) {
+        commit(backend.as_mut(), &[], Durability::Process).expect("it goes on");
+        drop(backend);
+        let (_, again, restored) = open(self.subject, folder).expect("it opens again");
+        assert_eq!(&again, state, "{what}: afterwards");
+        assert_eq!(restored.sequence, sequence + 1, "{what}: afterwards");
+    }
+}
+
+/// All files below a folder, as paths from there.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a readable folder") {
+        let entry = entry.expect("a readable folder");
+        let name = PathBuf::from(entry.file_name());
+        if entry.file_type().expect("a known type").is_dir() {
+            found.extend(files(&entry.path()).into_iter().map(|file| name.join(file)));
+        } else {
+            found.push(name);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn copied(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a folder for a test");
+    for file in files(folder) {
+        let to = copy.path().join(&file);
+        fs::create_dir_all(to.parent().expect("a file has a folder")).expect("a folder for a test");
+        fs::copy(folder.join(&file), to).expect("a file can be copied");
+    }
+    copy
+}
