@@ -1,0 +1,45 @@
+//! The engine that keeps nothing: a gateway without a path. It numbers batches and forgets them, so that the server needs
+//! no second way of writing.
+
+use std::num::NonZeroUsize;
+
+use sluicegate_backend::{
+    Backend, BackendError, Change, Commit, Durability, Figures, Receipt, Restored, Sink,
+};
+
+/// Forgets every batch.
+#[derive(Debug, Default)]
+pub struct Memory {
+    sequence: u64,
+    restored: bool,
+}
+
+impl Memory {
+    /// An engine that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Backend for Memory {
+    fn restore(&mut self, _: NonZeroUsize, _: Sink<'_>) -> Result<Restored, BackendError> {
+        self.restored = true;
+        Ok(Restored { sequence: self.sequence, closed: true, ..Restored::default() })
+    }
+
+    fn commit(&mut self, _: &[Change<'_>], _: Durability) -> Result<Commit, BackendError> {
+        if !self.restored {
+            return Err(BackendError::NotRestored);
+        }
+        self.sequence += 1;
+        Ok(Commit::Kept(Receipt { sequence: self.sequence }))
+    }
+
+    fn figures(&self) -> Figures {
+        Figures { sequence: self.sequence, ..Figures::default() }
+    }
+
+    fn close(self: Box<Self>) -> Result<(), BackendError> {
+        Ok(())
+    }
+}
