@@ -1,0 +1,193 @@
+//! What the thread that commits shares with those that work behind it: the manifest, what is not synced yet, blank segments.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use sluicegate_backend::BackendError;
+
+use crate::Options;
+use crate::files::{ASIDE, Folder, Handle};
+use crate::manifest::Manifest;
+
+/// Blank segments that are kept ready.
+const BLANKS_MAX: usize = 2;
+/// Zeros are written in pieces.
+const ZEROS: &[u8] = &[0; 1 << 18];
+
+pub(crate) struct Shared {
+    pub folder: Folder,
+    pub options: Options,
+    manifest: Mutex<Manifest>,
+    /// Held while archives are written or read.
+    pub archiving: Mutex<()>,
+    /// Batches up to this one are on the disk.
+    pub synced: AtomicU64,
+    /// Bytes in the log that are not in the archives.
+    pub log_bytes: AtomicU64,
+    /// Work behind the scenes shall end.
+    pub stopping: AtomicBool,
+    /// Segments that are not needed any more are removed.
+    no_blanks: AtomicBool,
+    /// What archiving ended with the last time, if it failed.
+    pub trouble: Mutex<Option<String>>,
+    poison: OnceLock<String>,
+    /// Files with the number of the last batch in them, oldest first.
+    unsynced: Mutex<VecDeque<(Handle, u64)>>,
+    syncing: Mutex<()>,
+    blanks: Mutex<Vec<Blank>>,
+    blanks_made: AtomicU64,
+}
+
+/// A segment of zeros, synced, under a name that means nothing.
+pub(crate) struct Blank {
+    pub name: String,
+    pub handle: Handle,
+    pub length: u64,
+}
+
+/// Locks. A thread that panicked with the lock has left whole values: they are replaced in one go.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn new(folder: Folder, options: Options, manifest: Manifest, synced: u64, log_bytes: u64) -> Self {
+        Self {
+            folder,
+            options,
+            manifest: Mutex::new(manifest),
+            archiving: Mutex::default(),
+            synced: AtomicU64::new(synced),
+            log_bytes: AtomicU64::new(log_bytes),
+            stopping: AtomicBool::new(false),
+            no_blanks: AtomicBool::new(false),
+            trouble: Mutex::default(),
+            poison: OnceLock::new(),
+            unsynced: Mutex::default(),
+            syncing: Mutex::default(),
+            blanks: Mutex::default(),
+            blanks_made: AtomicU64::new(0),
+        }
+    }
+
+    pub fn manifest(&self) -> Manifest {
+        locked(&self.manifest).clone()
+    }
+
+    /// Looks at the manifest without a copy.
+    pub fn with_manifest<T>(&self, look: impl FnOnce(&Manifest) -> T) -> T {
+        look(&locked(&self.manifest))
+    }
+
+    /// Changes the manifest, on disk first.
+    pub fn publish(&self, change: impl FnOnce(&mut Manifest)) -> Result<(), BackendError> {
+        let mut manifest = locked(&self.manifest);
+        let mut next = manifest.clone();
+        change(&mut next);
+        next.synced = next.synced.max(self.synced.load(Ordering::Acquire));
+        next.write(&self.folder)?;
+        *manifest = next;
+        Ok(())
+    }
+
+    /// Takes nothing more in.
+    pub fn poison(&self, why: &BackendError) {
+        // The first reason is the one that helps.
+        let _ = self.poison.set(why.to_string());
+    }
+
+    pub fn refuse_if_poisoned(&self) -> Result<(), BackendError> {
+        match self.poison.get() {
+            Some(why) => Err(BackendError::Poisoned { why: why.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers that batches up to `last` are in a file that was not synced since.
+    pub fn leave_unsynced(&self, handle: Handle, last: u64) {
+        locked(&self.unsynced).push_back((handle, last));
+    }
+
+    /// Syncs all that is not, oldest first. One thread at a time: the operating system tells a failure only once.
+    pub fn sync(&self) -> Result<(), BackendError> {
+        let _one_at_a_time = locked(&self.syncing);
+        self.refuse_if_poisoned()?;
+        loop {
+            let next = locked(&self.unsynced).front().cloned();
+            let Some((handle, last)) = next else { return Ok(()) };
+            if let Err(error) = handle.sync() {
+                self.poison(&error);
+                return Err(error);
+            }
+            self.synced.fetch_max(last, Ordering::AcqRel);
+            locked(&self.unsynced).pop_front();
+        }
+    }
+
+    /// A blank of at least that length: one that is ready, or a new one.
+    pub fn take_blank(&self, length: u64) -> Result<Blank, BackendError> {
+        let mut blanks = locked(&self.blanks);
+        if let Some(at) = blanks.iter().position(|blank| blank.length >= length) {
+            return Ok(blanks.swap_remove(at));
+        }
+        drop(blanks);
+        self.make_blank(None, length)
+    }
+
+    /// Has a blank of that length ready for later.
+    pub fn prepare_blank(&self, length: u64) -> Result<(), BackendError> {
+        if locked(&self.blanks).iter().any(|blank| blank.length >= length) {
+            return Ok(());
+        }
+        let blank = self.make_blank(None, length)?;
+        self.keep_blank(blank)
+    }
+
+    /// Makes a blank of a segment that is not needed any more, or removes it if there are enough.
+    pub fn recycle(&self, name: &str) -> Result<(), BackendError> {
+        let length = self.folder.open(name)?.length()?;
+        let enough = locked(&self.blanks).len() >= BLANKS_MAX || length < self.options.segment_bytes_max;
+        if enough || self.stopping.load(Ordering::Acquire) || self.no_blanks.load(Ordering::Acquire) {
+            return self.folder.remove(name);
+        }
+        let blank = self.make_blank(Some(name), length)?;
+        self.keep_blank(blank)
+    }
+
+    /// From now on no blanks are made of old segments, and those that were made go.
+    pub fn drop_blanks(&self) -> Result<(), BackendError> {
+        self.no_blanks.store(true, Ordering::Release);
+        locked(&self.blanks).drain(..).try_for_each(|blank| self.folder.remove(&blank.name))
+    }
+
+    fn keep_blank(&self, blank: Blank) -> Result<(), BackendError> {
+        let mut blanks = locked(&self.blanks);
+        if blanks.len() < BLANKS_MAX {
+            blanks.push(blank);
+            return Ok(());
+        }
+        // One of another length may be in the way of one that is needed.
+        let out = std::mem::replace(&mut blanks[0], blank);
+        self.folder.remove(&out.name)
+    }
+
+    fn make_blank(&self, from: Option<&str>, length: u64) -> Result<Blank, BackendError> {
+        let name = format!("blank-{}{ASIDE}", self.blanks_made.fetch_add(1, Ordering::Relaxed));
+        let handle = match from {
+            Some(from) => {
+                self.folder.rename(from, &name)?;
+                self.folder.open(&name)?
+            }
+            None => self.folder.create(&name)?,
+        };
+        let mut at = 0;
+        while at < length {
+            let piece = &ZEROS[..ZEROS.len().min((length - at) as usize)];
+            handle.write_at(piece, at)?;
+            at += piece.len() as u64;
+        }
+        handle.sync()?;
+        Ok(Blank { name, handle, length })
+    }
+}
