@@ -2,6 +2,7 @@
 //! Never silently less, never by a panic.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::{Backend, BackendError, Durability, Restored};
@@ -92,10 +93,10 @@ impl Trials<'_> {
         let whole = fs::read(&path).expect("a readable file");
         let mut bytes = whole.clone();
         harm(&mut bytes);
-        fs::write(&path, bytes).expect("a writable file");
+        overwrite(&path, &bytes);
         self.judge(folder, what, outcomes);
         if copy.is_none() {
-            fs::write(&path, whole).expect("a writable file");
+            overwrite(&path, &whole);
         }
     }
 
@@ -137,6 +138,13 @@ impl Trials<'_> {
         assert_eq!(&again, state, "{what}: afterwards");
         assert_eq!(restored.sequence, sequence + 1, "{what}: afterwards");
     }
+}
+
+/// Writes over a file in place: file systems sync one that is emptied first, and that takes its time.
+fn overwrite(path: &Path, bytes: &[u8]) {
+    let mut file = fs::OpenOptions::new().write(true).open(path).expect("a writable file");
+    file.write_all(bytes).expect("a writable file");
+    file.set_len(bytes.len() as u64).expect("a writable file");
 }
 
 /// All files below a folder, as paths from there.
