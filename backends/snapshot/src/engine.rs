@@ -31,7 +31,7 @@ const LOG_PATIENCE: u64 = 4;
 /// At a close, a log below this part of the archives is left as it is: it is read faster than they are written.
 const LOG_LEFT: u64 = 16;
 /// A buffer that a large batch needed is given back.
-const BUFFER_BYTES_MAX: usize = 16 << 20;
+const BUFFER_BYTES_MAX: usize = 32 << 20;
 
 /// A store in a folder of its own.
 pub struct Snapshot {

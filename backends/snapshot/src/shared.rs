@@ -12,6 +12,8 @@ use crate::manifest::Manifest;
 
 /// Blank segments that are kept ready.
 const BLANKS_MAX: usize = 2;
+/// A larger blank is not zeroed while a batch waits for it.
+const ZEROED_AT_ONCE_BYTES_MAX: u64 = 1 << 20;
 /// Zeros are written in pieces.
 const ZEROS: &[u8] = &[0; 1 << 18];
 
@@ -132,7 +134,7 @@ impl Shared {
             return Ok(blanks.swap_remove(at));
         }
         drop(blanks);
-        self.make_blank(None, length)
+        self.make_blank(None, length, length <= ZEROED_AT_ONCE_BYTES_MAX)
     }
 
     /// Has a blank of that length ready for later.
@@ -140,7 +142,7 @@ impl Shared {
         if locked(&self.blanks).iter().any(|blank| blank.length >= length) {
             return Ok(());
         }
-        let blank = self.make_blank(None, length)?;
+        let blank = self.make_blank(None, length, true)?;
         self.keep_blank(blank)
     }
 
@@ -151,7 +153,7 @@ impl Shared {
         if enough || self.stopping.load(Ordering::Acquire) || self.no_blanks.load(Ordering::Acquire) {
             return self.folder.remove(name);
         }
-        let blank = self.make_blank(Some(name), length)?;
+        let blank = self.make_blank(Some(name), length, true)?;
         self.keep_blank(blank)
     }
 
@@ -172,7 +174,8 @@ impl Shared {
         self.folder.remove(&out.name)
     }
 
-    fn make_blank(&self, from: Option<&str>, length: u64) -> Result<Blank, BackendError> {
+    /// One that is not zeroed is a hole that reads as zeros: made at once, but synced slower when batches are in it.
+    fn make_blank(&self, from: Option<&str>, length: u64, zeroed: bool) -> Result<Blank, BackendError> {
         let name = format!("blank-{}{ASIDE}", self.blanks_made.fetch_add(1, Ordering::Relaxed));
         let handle = match from {
             Some(from) => {
@@ -181,7 +184,7 @@ impl Shared {
             }
             None => self.folder.create(&name)?,
         };
-        let mut at = 0;
+        let mut at = if zeroed { 0 } else { length - 1 };
         while at < length {
             let piece = &ZEROS[..ZEROS.len().min((length - at) as usize)];
             handle.write_at(piece, at)?;
