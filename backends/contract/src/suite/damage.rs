@@ -43,10 +43,10 @@ pub fn history(plan: Plan, batches: u64) -> Vec<State> {
 }
 
 impl Trials<'_> {
-    /// Flips bytes, one at a time: one bit of each, and all bits of each.
-    pub fn flip_bytes(&self) -> Outcomes {
+    /// Flips bytes of every file that `which` names, one at a time: one bit of each, and all bits of each.
+    pub fn flip_bytes(&self, which: impl Fn(&Path) -> bool) -> Outcomes {
         let mut outcomes = Outcomes::default();
-        for file in files(self.folder) {
+        for file in files(self.folder).into_iter().filter(|file| which(file)) {
             for at in (0..self.length(&file)).step_by(self.step) {
                 for mask in [1 << (at % 8), 0xff] {
                     let what = format!("byte {at} of {} xor {mask:#x}", file.display());

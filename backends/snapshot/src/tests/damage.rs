@@ -75,7 +75,8 @@ fn a_flipped_byte_is_never_silent() {
         (Durability::Process, true, 0),
     ] {
         let folder = store(durability, close);
-        let Outcomes { exact, older, refused } = trials(folder.path(), &history, older_max).flip_bytes();
+        let Outcomes { exact, older, refused } =
+            trials(folder.path(), &history, older_max).flip_bytes(|_| true);
         println!("{durability:?} closed {close}: {exact} exact, {older} older, {refused} refused");
         assert!(refused > 500);
         assert_eq!(older > 0, !close);
@@ -126,7 +127,7 @@ fn what_was_cut_once_is_no_trouble_again() {
     let history = history(PLAN, BATCHES);
     let folder = store(Durability::Process, false);
     let trials = Trials { copy: true, step: 7, ..trials(folder.path(), &history, OPEN_MAX) };
-    assert!(trials.flip_bytes().older > 20);
+    assert!(trials.flip_bytes(|_| true).older > 20);
 }
 
 #[test]

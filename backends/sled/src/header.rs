@@ -1,0 +1,65 @@
+//! The header record: it says how many batches and records are in the database, and what they sum up to.
+
+use xxhash_rust::xxh3::Xxh3;
+
+/// Its key in the database. No grouping key begins so: they begin with the name of a label.
+pub(crate) const KEY: &[u8] = b"\0sluicegate";
+/// The format of the whole store.
+pub(crate) const VERSION: u32 = 1;
+const BYTES: usize = 4 + 8 + 8 + 16;
+
+/// What is in the database.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// The number of the last batch.
+    pub sequence: u64,
+    /// How many records there are.
+    pub records: u64,
+    /// The sum of [`weight`] over all records.
+    pub sum: u128,
+}
+
+impl Header {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(BYTES);
+        out.extend(VERSION.to_le_bytes());
+        out.extend(self.sequence.to_le_bytes());
+        out.extend(self.records.to_le_bytes());
+        out.extend(self.sum.to_le_bytes());
+        out
+    }
+
+    /// The header with its version.
+    pub fn decode(bytes: &[u8]) -> Option<(u32, Self)> {
+        let (version, rest) = bytes.split_first_chunk()?;
+        let (sequence, rest) = rest.split_first_chunk()?;
+        let (records, rest) = rest.split_first_chunk()?;
+        let sum = rest.try_into().ok()?;
+        let header = Self {
+            sequence: u64::from_le_bytes(*sequence),
+            records: u64::from_le_bytes(*records),
+            sum: u128::from_le_bytes(sum),
+        };
+        Some((u32::from_le_bytes(*version), header))
+    }
+
+    pub fn add(&mut self, weight: u128) {
+        self.records += 1;
+        self.sum = self.sum.wrapping_add(weight);
+    }
+
+    pub fn subtract(&mut self, weight: u128) {
+        // A database that is damaged may have more than the header knows of: the sum will tell.
+        self.records = self.records.wrapping_sub(1);
+        self.sum = self.sum.wrapping_sub(weight);
+    }
+}
+
+/// A checksum of one record; summed up, the order does not matter.
+pub(crate) fn weight(key: &[u8], record: &[u8]) -> u128 {
+    let mut hash = Xxh3::new();
+    hash.update(&(key.len() as u64).to_le_bytes());
+    hash.update(key);
+    hash.update(record);
+    hash.digest128()
+}

@@ -1,0 +1,107 @@
+//! Damaged files: read exactly, or older with a warning, or refused. What sled makes of a flipped byte differs from byte to
+//! byte, so this holds its answers against what was acknowledged.
+
+use std::path::Path;
+
+use sluicegate_backend::suite::damage::{Outcomes, Trials, history};
+use sluicegate_backend::suite::{Plan, State, Subject, commit, open};
+use sluicegate_backend::{Backend, BackendError, Durability};
+use sluicegate_sled::Sled;
+
+const PLAN: Plan = Plan { seed: 12, keys: 5, record_bytes_max: 40 };
+const BATCHES: u64 = 24;
+
+struct Engine;
+
+impl Subject for Engine {
+    fn open(&self, folder: &Path) -> Result<Box<dyn Backend>, BackendError> {
+        Ok(Box::new(Sled::open(folder)?))
+    }
+}
+
+fn store(durability: Durability, close: bool) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder for a test");
+    let (mut backend, _, _) = open(&Engine, folder.path()).expect("the store opens");
+    for number in 1..=BATCHES {
+        commit(backend.as_mut(), &PLAN.batch(number), durability).expect("a batch is kept");
+    }
+    if close {
+        backend.close().expect("the store closes");
+    }
+    folder
+}
+
+fn trials<'a>(folder: &'a Path, history: &'a [State], older_max: u64, step: usize) -> Trials<'a> {
+    Trials { subject: &Engine, folder, history, older_max, step, copy: true }
+}
+
+fn is_mark(file: &Path) -> bool {
+    file == Path::new("mark")
+}
+
+fn is_log(file: &Path) -> bool {
+    file == Path::new("db/db")
+}
+
+#[test]
+fn a_flipped_byte_is_never_silent() {
+    let history = history(PLAN, BATCHES);
+    // Of what was only meant to survive the process, everything may be missing, but not without a word.
+    for (durability, close, older_max) in
+        [(Durability::Process, false, BATCHES), (Durability::Disk, false, 0), (Durability::Process, true, 0)]
+    {
+        let folder = store(durability, close);
+        let outcomes = trials(folder.path(), &history, older_max, STEP).flip_bytes(|file| !is_mark(file));
+        println!("{durability:?} closed {close}: {outcomes:?}");
+        assert!(outcomes.refused > 0);
+    }
+}
+
+const STEP: usize = 101;
+
+#[test]
+fn a_flipped_byte_of_the_mark_does_no_harm() {
+    let history = history(PLAN, BATCHES);
+    let folder = store(Durability::Disk, false);
+    let outcomes = trials(folder.path(), &history, 0, 3).flip_bytes(is_mark);
+    assert_eq!((outcomes.older, outcomes.refused), (0, 0), "{outcomes:?}");
+}
+
+#[test]
+fn a_file_that_is_gone_is_missed() {
+    let history = history(PLAN, BATCHES);
+    let folder = store(Durability::Disk, true);
+    let which = |file: &Path| is_mark(file) || is_log(file);
+    let outcomes = trials(folder.path(), &history, 0, 1).remove_files(which);
+    assert_eq!(outcomes, Outcomes { exact: 0, older: 0, refused: 2 });
+}
+
+#[test]
+fn a_database_that_is_an_older_copy_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder for a test");
+    let old = tempfile::tempdir().expect("a folder for a test");
+    for number in 1..=10 {
+        let (mut backend, _, _) = open(&Engine, folder.path()).expect("the store opens");
+        commit(backend.as_mut(), &PLAN.batch(number), Durability::Disk).expect("a batch is kept");
+        drop(backend);
+        if number == 5 {
+            copy(&folder.path().join("db"), &old.path().join("db"));
+        }
+    }
+    std::fs::remove_dir_all(folder.path().join("db")).expect("a folder");
+    copy(&old.path().join("db"), &folder.path().join("db"));
+    let error = open(&Engine, folder.path()).err().expect("five batches are missing");
+    assert!(error.to_string().contains("came back with batch 5, but batch 10 was on the disk"), "{error}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("a folder");
+        let to = to.join(entry.file_name());
+        match entry.file_type().expect("a type").is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).expect("a file")),
+        }
+    }
+}
