@@ -1,6 +1,7 @@
 //! Measures commits at several sizes of batches, and restores after a close and after a kill.
 //!
-//! `cargo run --release -p sluicegate-snapshot --example measure -- FOLDER [GROUPS]` — the folder must not exist; it is removed.
+//! `cargo run --release -p sluicegate-store-tools --example measure -- ENGINE FOLDER [GROUPS]` — the engine is `snapshot` or
+//! `sled`; the folder must not exist, and is removed.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
@@ -9,14 +10,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use sluicegate_backend::record::{Family, Kind, Record};
-use sluicegate_backend::{Backend, Change, Durability};
+use sluicegate_backend::{Backend, BackendError, Change, Durability};
+use sluicegate_sled::Sled;
 use sluicegate_snapshot::{Options, Snapshot};
 
-const COMMITS: [(usize, usize); 3] = [(1, 10_000), (100, 1000), (10_000, 20)];
+/// Groups in a batch, and batches.
+const COMMITS: [(usize, usize); 3] = [(1, 5_000), (100, 500), (10_000, 10)];
+
+type Open = fn(&Path) -> Result<Box<dyn Backend>, BackendError>;
+
+fn snapshot(folder: &Path) -> Result<Box<dyn Backend>, BackendError> {
+    Ok(Box::new(Snapshot::open(folder, Options::default())?))
+}
+
+fn sled(folder: &Path) -> Result<Box<dyn Backend>, BackendError> {
+    Ok(Box::new(Sled::open(folder)?))
+}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().ok_or("usage: measure FOLDER [GROUPS]")?;
+    let usage = "usage: measure snapshot|sled FOLDER [GROUPS]";
+    let open: Open = match arguments.next().as_deref() {
+        Some("snapshot") => snapshot,
+        Some("sled") => sled,
+        _ => return Err(usage.into()),
+    };
+    let folder = arguments.next().ok_or(usage)?;
     let groups: usize = arguments.next().map_or(Ok(100_000), |groups| groups.parse())?;
     let folder = Path::new(&folder);
     if folder.exists() {
@@ -24,11 +43,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     for durability in [Durability::Process, Durability::Disk] {
         for (size, count) in COMMITS {
-            commits(folder, durability, size, count)?;
+            commits(open, folder, durability, size, count)?;
             std::fs::remove_dir_all(folder)?;
         }
     }
-    restores(folder, groups)?;
+    restores(open, folder, groups)?;
     std::fs::remove_dir_all(folder)?;
     Ok(())
 }
@@ -69,12 +88,13 @@ fn key(number: usize) -> String {
 }
 
 fn commits(
+    open: Open,
     folder: &Path,
     durability: Durability,
     size: usize,
     count: usize,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let mut backend = Snapshot::open(folder, Options::default())?;
+    let mut backend = open(folder)?;
     backend.restore(NonZeroUsize::MIN, &|_, _| ())?;
     let record = record(0)?;
     let keys: Vec<String> = (0..size * 4).map(key).collect();
@@ -99,31 +119,27 @@ fn commits(
     Ok(())
 }
 
-fn restores(folder: &Path, groups: usize) -> Result<(), Box<dyn std::error::Error>> {
-    let mut backend = Box::new(Snapshot::open(folder, Options::default())?);
+fn restores(open: Open, folder: &Path, groups: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let mut backend = open(folder)?;
     backend.restore(NonZeroUsize::MIN, &|_, _| ())?;
     for from in (0..groups).step_by(1000) {
         put(backend.as_mut(), from..(from + 1000).min(groups))?;
     }
     drop(backend);
-    restore(folder, "after a kill, filled once")?.close()?;
-    let started = Instant::now();
-    let backend = restore(folder, "after a close")?;
-    drop(backend);
-    let mut backend = restore(folder, "again")?;
+    restore(open, folder, "after a kill, filled once")?.close()?;
+    let mut backend = restore(open, folder, "after a close")?;
     for from in (0..groups).step_by(10_000) {
         put(backend.as_mut(), from..(from + 500).min(groups))?;
     }
     drop(backend);
-    println!("{:.3} s from then on", started.elapsed().as_secs_f64());
-    let backend = restore(folder, "after a kill, a twentieth changed")?;
+    let backend = restore(open, folder, "after a kill, a twentieth changed")?;
     let started = Instant::now();
     backend.close()?;
     println!("close: {:.3} s", started.elapsed().as_secs_f64());
     Ok(())
 }
 
-fn put(backend: &mut Snapshot, numbers: std::ops::Range<usize>) -> Result<(), Box<dyn std::error::Error>> {
+fn put(backend: &mut dyn Backend, numbers: std::ops::Range<usize>) -> Result<(), Box<dyn std::error::Error>> {
     let texts = numbers.map(|number| Ok((key(number), record(number)?)));
     let texts = texts.collect::<Result<Vec<_>, Box<dyn std::error::Error>>>()?;
     let batch: Vec<_> = texts.iter().map(|(key, record)| Change::Put { key, record }).collect();
@@ -131,9 +147,9 @@ fn put(backend: &mut Snapshot, numbers: std::ops::Range<usize>) -> Result<(), Bo
     Ok(())
 }
 
-fn restore(folder: &Path, what: &str) -> Result<Box<Snapshot>, Box<dyn std::error::Error>> {
+fn restore(open: Open, folder: &Path, what: &str) -> Result<Box<dyn Backend>, Box<dyn std::error::Error>> {
     let started = Instant::now();
-    let mut backend = Box::new(Snapshot::open(folder, Options::default())?);
+    let mut backend = open(folder)?;
     let opened = started.elapsed().as_secs_f64();
     let (threads, families) = (std::thread::available_parallelism()?, AtomicU64::new(0));
     let restored = backend.restore(threads, &|key, record| {
