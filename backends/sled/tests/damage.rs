@@ -77,6 +77,29 @@ fn a_file_that_is_gone_is_missed() {
 }
 
 #[test]
+fn records_that_are_not_those_that_were_put_in_are_noticed() {
+    type Harm = fn(&sled::Db, &[u8]) -> sled::Result<Option<sled::IVec>>;
+    let harms: [Harm; 3] = [
+        |db, key| db.remove(key),
+        |db, key| db.insert(key, b"something else"),
+        |db, _| db.insert(b"job=\"one too many\"", b"record"),
+    ];
+    for harm in harms {
+        let folder = store(Durability::Disk, true);
+        {
+            let db = sled::open(folder.path().join("db")).expect("sled opens");
+            let first = db.iter().keys().find(|key| key.as_ref().is_ok_and(|key| key[0] != 0));
+            harm(&db, &first.expect("a record").expect("a key")).expect("sled writes");
+            db.flush().expect("sled flushes");
+        }
+        // sled lets go of its files a moment later.
+        let mut backend = Engine.open(folder.path()).expect("the header is as it was");
+        let refused = sluicegate_backend::suite::restore(backend.as_mut(), 1);
+        assert!(matches!(refused, Err(BackendError::Damaged { .. })), "{refused:?}");
+    }
+}
+
+#[test]
 fn a_database_that_is_an_older_copy_is_refused() {
     let folder = tempfile::tempdir().expect("a folder for a test");
     let old = tempfile::tempdir().expect("a folder for a test");
