@@ -128,9 +128,9 @@ pub struct Figures {
     pub log_bytes: u64,
     /// Bytes of the last archives, or of the database's files.
     pub archive_bytes: u64,
-    /// Seconds since the archives were last written, since this engine was opened at the longest; `None` if there are none.
+    /// Seconds since the archives were last written; `None` if there are none.
     pub archive_age_seconds: Option<f64>,
-    /// How long the last restore took; 0 before the first.
+    /// How long the last restore took, the first with the opening before it.
     pub restore_seconds: f64,
     /// The number of the last batch.
     pub sequence: u64,

@@ -34,6 +34,7 @@ pub struct Sled {
     /// Whether the store had been closed, and what is to be said about how it was found.
     found: (bool, Vec<String>),
     restored: bool,
+    /// Until the first restore, how long the opening took.
     restore_seconds: f64,
     poison: Option<String>,
     /// Files of large values up to this number are on the disk.
@@ -47,6 +48,7 @@ impl Sled {
     /// # Errors
     /// Another process has it, it is not what was acknowledged, or it was written by a later version.
     pub fn open(folder: &Path) -> Result<Self, BackendError> {
+        let started = Instant::now();
         fs::create_dir_all(folder).map_err(error(folder, "make the folder"))?;
         let lock = locked(&folder.join("lock"))?;
         let (path, mark_path) = (folder.join("db"), folder.join("mark"));
@@ -83,7 +85,7 @@ impl Sled {
             found: (known.closed, warnings),
             known: Known { acknowledged: header.sequence, ..known },
             restored: false,
-            restore_seconds: 0.0,
+            restore_seconds: started.elapsed().as_secs_f64(),
             poison: None,
             blobs_synced: -1,
             _lock: lock,
@@ -190,8 +192,10 @@ impl Backend for Sled {
             );
             return Err(damaged(&self.path, &what));
         }
+        // The first begins with the opening.
+        let before = if self.restored { 0.0 } else { self.restore_seconds };
+        self.restore_seconds = before + started.elapsed().as_secs_f64();
         self.restored = true;
-        self.restore_seconds = started.elapsed().as_secs_f64();
         Ok(Restored {
             records: found.records,
             record_bytes,

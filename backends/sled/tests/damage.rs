@@ -60,6 +60,36 @@ fn a_flipped_byte_is_never_silent() {
 const STEP: usize = 101;
 
 #[test]
+fn a_database_that_was_cut_is_never_silent() {
+    let history = history(PLAN, BATCHES);
+    for (durability, older_max) in [(Durability::Process, BATCHES), (Durability::Disk, 0)] {
+        let folder = store(durability, false);
+        let outcomes = trials(folder.path(), &history, older_max, STEP).cut_files(is_log);
+        println!("{durability:?}: {outcomes:?}");
+        assert!(outcomes.refused + outcomes.older > 50);
+    }
+}
+
+#[test]
+fn a_process_that_ends_between_the_batch_and_the_mark_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder for a test");
+    let mark = folder.path().join("mark");
+    for number in 1..=5 {
+        let before = std::fs::read(&mark).ok();
+        let (mut backend, state, restored) = open(&Engine, folder.path()).expect("the store opens");
+        assert_eq!((restored.sequence, restored.warnings), (number - 1, Vec::new()));
+        assert_eq!(state, PLAN.state(number - 1));
+        commit(backend.as_mut(), &PLAN.batch(number), Durability::Disk).expect("a batch is kept");
+        drop(backend);
+        if let Some(before) = before {
+            std::fs::write(&mark, before).expect("the mark as it was");
+        }
+    }
+    let (_, state, _) = open(&Engine, folder.path()).expect("the store opens");
+    assert_eq!(state, PLAN.state(5));
+}
+
+#[test]
 fn a_flipped_byte_of_the_mark_does_no_harm() {
     let history = history(PLAN, BATCHES);
     let folder = store(Durability::Disk, false);

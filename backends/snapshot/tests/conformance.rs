@@ -33,11 +33,11 @@ mod usual {
 mod small_with_threads {
     use sluicegate_backend::conformance;
 
-    conformance!(super::Engine(super::small(true)));
+    conformance!(super::Engine(super::small(true)); short);
 }
 
 mod small_without_threads {
     use sluicegate_backend::conformance;
 
-    conformance!(super::Engine(super::small(false)));
+    conformance!(super::Engine(super::small(false)); short);
 }
