@@ -6,6 +6,7 @@
 //! `docs/backends.md` tells how to write one.
 
 mod error;
+mod lock;
 pub mod record;
 #[cfg(feature = "suite")]
 pub mod suite;
@@ -13,6 +14,7 @@ pub mod suite;
 use std::num::NonZeroUsize;
 
 pub use error::BackendError;
+pub use lock::Lock;
 
 /// Keeps the records of groups beyond the life of the process.
 ///

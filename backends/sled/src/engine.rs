@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use sluicegate_backend::{
-    Backend, BackendError, Change, Commit, Durability, Figures, Receipt, Restored, Sink,
+    Backend, BackendError, Change, Commit, Durability, Figures, Lock, Receipt, Restored, Sink,
 };
 
 use crate::guard::{damaged, guarded};
@@ -39,7 +39,7 @@ pub struct Sled {
     poison: Option<String>,
     /// Files of large values up to this number are on the disk.
     blobs_synced: i64,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Sled {
@@ -50,7 +50,7 @@ impl Sled {
     pub fn open(folder: &Path) -> Result<Self, BackendError> {
         let started = Instant::now();
         fs::create_dir_all(folder).map_err(error(folder, "make the folder"))?;
-        let lock = locked(&folder.join("lock"))?;
+        let lock = Lock::take(&folder.join("lock"))?;
         let (path, mark_path) = (folder.join("db"), folder.join("mark"));
         let mark = Mark::open(&mark_path)?;
         if mark.is_some() && !path.join("db").exists() {
@@ -280,16 +280,6 @@ fn forget(
         header.subtract(weight);
     }
     Ok(())
-}
-
-fn locked(path: &Path) -> Result<File, BackendError> {
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(error(path, "open"))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(BackendError::InUse { file: path.to_owned() }),
-        Err(errno) => Err(error(path, "lock")(errno.into())),
-    }
 }
 
 /// Opens sled. The lock is ours, so if sled's is taken, it is by threads of an engine that was just dropped.

@@ -24,8 +24,6 @@ use crate::segment;
 use crate::shared::{Shared, locked};
 use crate::workers::Workers;
 
-/// After so long, what was committed for [`Durability::Process`] is synced behind the scenes.
-const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// A log this many times larger than it should be makes commits wait for the archives.
 const LOG_PATIENCE: u64 = 4;
 /// At a close, a log below this part of the archives is left as it is: it is read faster than they are written.
@@ -49,7 +47,6 @@ pub struct Snapshot {
     epoch: u64,
     tail: Option<Tail>,
     frame: Vec<u8>,
-    sync_asked: Instant,
     /// Until the first restore, how long the opening took.
     restore_seconds: f64,
 }
@@ -91,7 +88,6 @@ impl Snapshot {
             epoch: random(),
             tail: None,
             frame: Vec::new(),
-            sync_asked: Instant::now(),
             restore_seconds: started.elapsed().as_secs_f64(),
         })
     }
@@ -157,6 +153,7 @@ impl Snapshot {
         let Some(tail) = &mut self.tail else { return Err(BackendError::NotRestored) };
         tail.append(&self.frame)?;
         self.sequence += 1;
+        self.shared.set_written(self.sequence);
         self.shared.log_bytes.fetch_add(self.frame.len() as u64, Ordering::AcqRel);
         if durability == Durability::Disk {
             self.shared.leave_unsynced(tail.handle.clone(), self.sequence);
@@ -166,10 +163,8 @@ impl Snapshot {
         if let Some(length) = tail.wants_next(&self.shared) {
             workers.prepare(length);
         }
-        if durability == Durability::Process && self.sync_asked.elapsed() > SYNC_INTERVAL {
-            self.sync_asked = Instant::now();
-            self.shared.leave_unsynced(tail.handle.clone(), self.sequence);
-            workers.sync();
+        if durability == Durability::Process {
+            workers.sync_soon();
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sluicegate_backend::BackendError;
+use sluicegate_backend::{BackendError, Lock};
 
 #[cfg(test)]
 pub(crate) mod faulty;
@@ -41,24 +41,16 @@ pub(crate) const ASIDE: &str = ".aside";
 /// A folder on disk, locked against other processes as long as this lives.
 pub(crate) struct Disk {
     folder: PathBuf,
-    _lock: fs::File,
+    _lock: Lock,
 }
 
 impl Disk {
     pub fn open(folder: &Path) -> Result<Self, BackendError> {
-        let error = |doing, file: &Path| {
-            let file = file.to_owned();
-            move |source| BackendError::Io { file, doing, source }
-        };
-        fs::create_dir_all(folder).map_err(error("make the folder", folder))?;
-        let path = folder.join(LOCK);
-        let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let lock = lock.map_err(error("open", &path))?;
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(BackendError::InUse { file: path }),
-            Err(errno) => Err(error("lock", &path)(errno.into())),
-        }
+        fs::create_dir_all(folder).map_err(|source| {
+            let file = folder.to_owned();
+            BackendError::Io { file, doing: "make the folder", source }
+        })?;
+        Ok(Self { folder: folder.to_owned(), _lock: Lock::take(&folder.join(LOCK))? })
     }
 }
 

@@ -41,6 +41,7 @@ impl Tail {
             manifest.log_last = number;
             manifest.closed = false;
         })?;
+        shared.set_tail(handle.clone());
         Ok(Self { handle, number, at: HEAD_BYTES as u64, length: blank.length, asked_for_next: false })
     }
 

@@ -36,6 +36,11 @@ pub(crate) struct Shared {
     poison: OnceLock<String>,
     /// Files with the number of the last batch in them, oldest first.
     unsynced: Mutex<VecDeque<(Handle, u64)>>,
+    /// The segment that is written, and the last batch that is.
+    tail: Mutex<Option<Handle>>,
+    written: AtomicU64,
+    /// A sync of these was asked for and has not begun.
+    sync_asked: AtomicBool,
     syncing: Mutex<()>,
     blanks: Mutex<Vec<Blank>>,
     blanks_made: AtomicU64,
@@ -67,6 +72,9 @@ impl Shared {
             trouble: Mutex::default(),
             poison: OnceLock::new(),
             unsynced: Mutex::default(),
+            tail: Mutex::default(),
+            written: AtomicU64::new(0),
+            sync_asked: AtomicBool::new(false),
             syncing: Mutex::default(),
             blanks: Mutex::default(),
             blanks_made: AtomicU64::new(0),
@@ -109,6 +117,32 @@ impl Shared {
     /// Remembers that batches up to `last` are in a file that was not synced since.
     pub fn leave_unsynced(&self, handle: Handle, last: u64) {
         locked(&self.unsynced).push_back((handle, last));
+    }
+
+    /// From now on batches are written into this file.
+    pub fn set_tail(&self, handle: Handle) {
+        *locked(&self.tail) = Some(handle);
+    }
+
+    /// A batch is written.
+    pub fn set_written(&self, last: u64) {
+        self.written.store(last, Ordering::Release);
+    }
+
+    /// Whether this is the first to ask for a sync of what is written.
+    pub fn ask_for_sync(&self) -> bool {
+        !self.sync_asked.swap(true, Ordering::AcqRel)
+    }
+
+    /// Syncs what was written until now.
+    pub fn sync_written(&self) -> Result<(), BackendError> {
+        // In this order: who writes from here on asks again, and a batch is in this file or in one that is left behind already.
+        self.sync_asked.store(false, Ordering::Release);
+        let last = self.written.load(Ordering::Acquire);
+        if let Some(handle) = locked(&self.tail).clone() {
+            self.leave_unsynced(handle, last);
+        }
+        self.sync()
     }
 
     /// Syncs all that is not, oldest first. One thread at a time: the operating system tells a failure only once.

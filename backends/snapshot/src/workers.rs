@@ -1,8 +1,10 @@
 //! The two threads behind the one that commits: one syncs and zeroes, one merges the log into the archives.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use sluicegate_backend::BackendError;
 
@@ -18,7 +20,10 @@ pub(crate) struct Workers {
 }
 
 enum DiskWork {
+    /// Sync what is left behind.
     Sync,
+    /// Sync everything that is written, soon: all that is written until then goes along.
+    SyncSoon,
     /// Have a blank segment of that length ready.
     Prepare(u64),
 }
@@ -26,6 +31,34 @@ enum DiskWork {
 struct Merge {
     last_segment: u64,
     below: u64,
+}
+
+/// After so long, what was committed for [`Durability::Process`](sluicegate_backend::Durability::Process) is synced.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+fn keep_disk(shared: &Shared, work: &mpsc::Receiver<DiskWork>) {
+    let mut sync_at: Option<Instant> = None;
+    loop {
+        let next = match sync_at {
+            Some(at) => work.recv_timeout(at.saturating_duration_since(Instant::now())),
+            None => work.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let done = match next {
+            Ok(DiskWork::Sync) => shared.sync(),
+            Ok(DiskWork::SyncSoon) => {
+                sync_at = Some(Instant::now() + SYNC_INTERVAL);
+                Ok(())
+            }
+            Ok(DiskWork::Prepare(length)) => shared.prepare_blank(length),
+            Err(RecvTimeoutError::Timeout) => {
+                sync_at = None;
+                shared.sync_written()
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        // A failed sync has poisoned the store. A blank that could not be made will be missed, and then told.
+        drop(done);
+    }
 }
 
 /// Whether a merge was asked for and is not done.
@@ -42,10 +75,12 @@ struct Worker<T> {
 }
 
 impl<T: Send + 'static> Worker<T> {
-    fn start(name: &str, work: impl Fn(T) + Send + 'static) -> Result<Self, BackendError> {
+    fn start(
+        name: &str,
+        work: impl FnOnce(mpsc::Receiver<T>) + Send + 'static,
+    ) -> Result<Self, BackendError> {
         let (sender, receiver) = mpsc::channel();
-        let run = move || receiver.into_iter().for_each(work);
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || work(receiver));
         let thread = thread.map_err(|source| BackendError::Io {
             file: name.into(),
             doing: "start a thread",
@@ -76,21 +111,16 @@ impl Workers {
         let merging = Arc::new(Merging::default());
         let disk = {
             let shared = shared.clone();
-            Worker::start("store-disk", move |work| {
-                let done = match work {
-                    DiskWork::Sync => shared.sync(),
-                    DiskWork::Prepare(length) => shared.prepare_blank(length),
-                };
-                // A failed sync has poisoned the store. A blank that could not be made will be missed, and then told.
-                drop(done);
-            })?
+            Worker::start("store-disk", move |work| keep_disk(&shared, &work))?
         };
         let archivist = {
             let (shared, merging) = (shared.clone(), merging.clone());
-            Worker::start("store-archive", move |Merge { last_segment, below }| {
-                merge(&shared, last_segment, below);
-                *locked(&merging.busy) = false;
-                merging.done.notify_all();
+            Worker::start("store-archive", move |work| {
+                for Merge { last_segment, below } in work {
+                    merge(&shared, last_segment, below);
+                    *locked(&merging.busy) = false;
+                    merging.done.notify_all();
+                }
             })?
         };
         Ok(Self { shared: shared.clone(), disk, archivist, merging })
@@ -98,6 +128,13 @@ impl Workers {
 
     pub fn sync(&self) {
         self.disk.send(DiskWork::Sync);
+    }
+
+    /// Has what is written synced before long, if that was not asked for already.
+    pub fn sync_soon(&self) {
+        if self.shared.ask_for_sync() {
+            self.disk.send(DiskWork::SyncSoon);
+        }
     }
 
     pub fn prepare(&self, length: u64) {

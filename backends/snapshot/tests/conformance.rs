@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use sluicegate_backend::suite::Subject;
-use sluicegate_backend::{Backend, BackendError};
+use sluicegate_backend::suite::{Op, Subject, commit, open};
+use sluicegate_backend::{Backend, BackendError, Durability};
 use sluicegate_snapshot::{Options, Snapshot};
 
 struct Engine(Options);
@@ -21,6 +21,20 @@ fn small(background: bool) -> Options {
         segment_bytes_max: 1 << 16,
         log_bytes: 1 << 17,
         background,
+    }
+}
+
+#[test]
+fn what_is_for_the_process_only_reaches_the_disk_all_the_same() {
+    let folder = tempfile::tempdir().expect("a folder for a test");
+    let (mut backend, _, _) = open(&Engine(Options::default()), folder.path()).expect("the store opens");
+    for number in 1..4 {
+        commit(backend.as_mut(), &[Op::Wipe], Durability::Process).expect("a batch is kept");
+        let reached = (0..3000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            backend.figures().sequence_on_disk == number
+        });
+        assert!(reached, "nobody syncs batch {number}");
     }
 }
 
