@@ -309,18 +309,22 @@ proptest! {
     }
 }
 
+fn pairs(job: &str, zone: Option<&str>) -> GroupingKey {
+    let zone = zone.map(|zone| ("zone".to_owned(), zone.to_owned()));
+    GroupingKey::new([("job".to_owned(), job.to_owned())].into_iter().chain(zone))
+}
+
+fn put(key: GroupingKey, body: &str) -> Push {
+    push_of(Mode::Replace, &key, body).expect("is readable")
+}
+
 /// A series given up on a core that was already collected must not come back as another group's on a core that was not.
 #[test]
 fn a_ghost_keeps_its_twin_out_of_the_same_scrape() {
-    let pairs = |job: &str, zone: Option<&str>| {
-        let zone = zone.map(|zone| ("zone".to_owned(), zone.to_owned()));
-        GroupingKey::new([("job".to_owned(), job.to_owned())].into_iter().chain(zone))
-    };
     let job = (0..)
         .map(|number| format!("job{number}"))
         .find(|job| (pairs(job, None).home(CORES), pairs(job, Some("x")).home(CORES)) == (0, 1));
     let job = job.expect("some job has its groups on both cores");
-    let put = |key: GroupingKey, body: &str| push_of(Mode::Replace, &key, body).expect("is readable");
     let mut gateway = Gateway::new();
     // Both sets of label names stay in the family, whatever happens to the twins.
     for key in [pairs("other", None), pairs("other", Some("y"))] {
@@ -334,5 +338,24 @@ fn a_ghost_keeps_its_twin_out_of_the_same_scrape() {
     gateway.delete(&pairs(&job, None));
     assert!(gateway.collection.is_some());
     assert_eq!(gateway.push(twin()), Outcome::Done);
+    assert!(gateway.collection.is_none(), "the push waited for the scrape that shows the ghost");
+}
+
+/// So must one whose whole set of label names left the family with it: the other set was then alone, and its groups, which had
+/// been there before, took new series without looking.
+#[test]
+fn a_ghost_outlives_its_set_of_label_names() {
+    let job = (0..)
+        .map(|number| format!("job{number}"))
+        .find(|job| (pairs(job, Some("x")).home(CORES), pairs(job, None).home(CORES)) == (0, 1));
+    let job = job.expect("some job has its groups on both cores");
+    let mut gateway = Gateway::new();
+    assert_eq!(gateway.push(put(pairs(&job, Some("x")), "m 1\n")), Outcome::Done);
+    assert_eq!(gateway.push(put(pairs(&job, None), "m{zone=\"y\"} 1\n")), Outcome::Done);
+    gateway.collect();
+    gateway.collect();
+    gateway.delete(&pairs(&job, Some("x")));
+    assert!(gateway.collection.is_some());
+    assert_eq!(gateway.push(put(pairs(&job, None), "m{zone=\"x\"} 1\n")), Outcome::Done);
     assert!(gateway.collection.is_none(), "the push waited for the scrape that shows the ghost");
 }

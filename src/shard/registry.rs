@@ -31,7 +31,8 @@ pub type Moment = u64;
 pub struct SharedFamily {
     /// The metric name.
     pub name: Arc<str>,
-    /// How many sets of grouping-label names have series in it. Only with two or more can two groups hold equal series.
+    /// How many sets of grouping-label names have series in it, or had some that a running scrape may still show. Only with
+    /// two or more can two groups hold equal series.
     sets: AtomicU32,
     help: Mutex<Option<Arc<str>>>,
 }
@@ -184,12 +185,12 @@ impl Registry {
         id
     }
 
-    /// The label names of the other sets that have series in a family.
+    /// The label names of the other sets that have series in a family, or had some that a running scrape may still show.
     pub fn other_sets(&self, family: &str, own: SetId) -> Vec<Arc<str>> {
         let inner = lock(&self.inner);
         let Some(entry) = inner.families.get(family) else { return Vec::new() };
-        let others = entry.sets.iter().filter(|(set, _)| *set != own);
-        others.map(|(set, _)| inner.set_names[*set as usize].clone()).collect()
+        let others = entry.seen_sets().into_iter().filter(|set| *set != own);
+        others.map(|set| inner.set_names[set as usize].clone()).collect()
     }
 
     /// Begins a collection. Must be called before the first core is asked, and ended by [`Self::end_collection`].
@@ -478,6 +479,7 @@ impl Inner {
         let at = self.now;
         if let Some(entry) = self.families.get_mut(name) {
             entry.retired.push(Retired { core, at, what });
+            entry.count_sets();
             self.retired.push(entry.shared.name.clone());
         }
     }
@@ -490,7 +492,7 @@ impl Inner {
                 entry.sets.remove(at);
             }
         }
-        entry.shared.sets.store(entry.sets.len() as u32, Ordering::Release);
+        entry.count_sets();
     }
 
     fn remove_if_unused(&mut self, name: &str) {
@@ -518,6 +520,7 @@ impl Inner {
             let oldest = self.collecting.first().copied();
             let Some(entry) = self.families.get_mut(&name) else { continue };
             entry.retired.retain(|retired| oldest.is_some_and(|oldest| oldest <= retired.at));
+            entry.count_sets();
             match entry.retired.is_empty() {
                 true => self.remove_if_unused(&name),
                 false => self.retired.push(name),
@@ -536,7 +539,23 @@ impl Entry {
             Some((_, count)) => *count += 1,
             None => self.sets.push((set, 1)),
         }
-        self.shared.sets.store(self.sets.len() as u32, Ordering::Release);
+        self.count_sets();
+    }
+
+    /// The sets that have series here, and those whose series a running scrape may still show.
+    fn seen_sets(&self) -> SmallVec<[SetId; 4]> {
+        let mut sets: SmallVec<[SetId; 4]> = self.sets.iter().map(|(set, _)| *set).collect();
+        sets.extend(self.retired.iter().filter_map(|retired| match retired.what {
+            Slot::Set(set) => Some(set),
+            Slot::Name(_) => None,
+        }));
+        sets.sort_unstable();
+        sets.dedup();
+        sets
+    }
+
+    fn count_sets(&self) {
+        self.shared.sets.store(self.seen_sets().len() as u32, Ordering::Release);
     }
 
     /// The first help text stays as long as any group holds it, so that it does not flicker between scrapes.
