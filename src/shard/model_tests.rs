@@ -314,8 +314,8 @@ fn pairs(job: &str, zone: Option<&str>) -> GroupingKey {
     GroupingKey::new([("job".to_owned(), job.to_owned())].into_iter().chain(zone))
 }
 
-fn put(key: GroupingKey, body: &str) -> Push {
-    push_of(Mode::Replace, &key, body).expect("is readable")
+fn put(key: &GroupingKey, body: &str) -> Push {
+    push_of(Mode::Replace, key, body).expect("is readable")
 }
 
 /// A series given up on a core that was already collected must not come back as another group's on a core that was not.
@@ -328,10 +328,10 @@ fn a_ghost_keeps_its_twin_out_of_the_same_scrape() {
     let mut gateway = Gateway::new();
     // Both sets of label names stay in the family, whatever happens to the twins.
     for key in [pairs("other", None), pairs("other", Some("y"))] {
-        assert_eq!(gateway.push(put(key, "m{a=\"1\"} 1\n")), Outcome::Done);
+        assert_eq!(gateway.push(put(&key, "m{a=\"1\"} 1\n")), Outcome::Done);
     }
-    assert_eq!(gateway.push(put(pairs(&job, None), "m{zone=\"x\"} 1\n")), Outcome::Done);
-    let twin = || put(pairs(&job, Some("x")), "m 1\n");
+    assert_eq!(gateway.push(put(&pairs(&job, None), "m{zone=\"x\"} 1\n")), Outcome::Done);
+    let twin = || put(&pairs(&job, Some("x")), "m 1\n");
     assert!(matches!(gateway.push(twin()), Outcome::Refused(_)), "the twin is there");
     gateway.collect();
     gateway.collect();
@@ -350,12 +350,12 @@ fn a_ghost_outlives_its_set_of_label_names() {
         .find(|job| (pairs(job, Some("x")).home(CORES), pairs(job, None).home(CORES)) == (0, 1));
     let job = job.expect("some job has its groups on both cores");
     let mut gateway = Gateway::new();
-    assert_eq!(gateway.push(put(pairs(&job, Some("x")), "m 1\n")), Outcome::Done);
-    assert_eq!(gateway.push(put(pairs(&job, None), "m{zone=\"y\"} 1\n")), Outcome::Done);
+    assert_eq!(gateway.push(put(&pairs(&job, Some("x")), "m 1\n")), Outcome::Done);
+    assert_eq!(gateway.push(put(&pairs(&job, None), "m{zone=\"y\"} 1\n")), Outcome::Done);
     gateway.collect();
     gateway.collect();
     gateway.delete(&pairs(&job, Some("x")));
     assert!(gateway.collection.is_some());
-    assert_eq!(gateway.push(put(pairs(&job, None), "m{zone=\"x\"} 1\n")), Outcome::Done);
+    assert_eq!(gateway.push(put(&pairs(&job, None), "m{zone=\"x\"} 1\n")), Outcome::Done);
     assert!(gateway.collection.is_none(), "the push waited for the scrape that shows the ghost");
 }
