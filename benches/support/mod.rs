@@ -79,7 +79,7 @@ pub fn apply(shard: &mut Shard, push: &Arc<Push>) {
 /// A shard of so many groups.
 pub fn shard(groups: u32) -> Shard {
     let own = [PUSH_TIME, FAILURE_TIME].map(|name| (name, MetricType::Gauge, "A time."));
-    let mut shard = Shard::new(0, Arc::new(Registry::new(own)));
+    let mut shard = Shard::new(0, Arc::new(Registry::new(own)), false);
     for group in 0..groups {
         apply(&mut shard, &push(group, group));
     }

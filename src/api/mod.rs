@@ -8,6 +8,7 @@
 //! * [`translate`] — the same in protobuf, or with names escaped.
 //! * [`groups`] — the JSON API; [`list`] — pages of groups in it.
 //! * [`page`] — the web page.
+//! * [`storage`] — what a client hears while the store cannot do its work.
 //! * [`answers`], [`body`] — headers, status codes, and what is sent.
 
 pub mod answers;
@@ -20,5 +21,6 @@ pub mod page;
 pub mod push;
 pub mod route;
 pub mod scrape;
+pub mod storage;
 mod time;
 pub mod translate;

@@ -149,6 +149,9 @@ pub fn prepare(
 pub fn answer(outcome: &Outcome, rules: PushRules) -> Answer {
     match (outcome, rules.refusals_are_told) {
         (Outcome::NotAdmitted(reason), _) => error(StatusCode::BAD_REQUEST, reason),
+        (Outcome::TooLarge, _) => {
+            error(StatusCode::PAYLOAD_TOO_LARGE, "the group would become too large to be kept")
+        }
         (_, false) => empty(StatusCode::ACCEPTED),
         (Outcome::Done, true) => empty(StatusCode::OK),
         (Outcome::Refused(reason), true) => error(

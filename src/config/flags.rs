@@ -30,6 +30,8 @@ pub(super) struct Flags {
     #[command(flatten)]
     pub persistence: PersistenceFlags,
     #[command(flatten)]
+    pub storage: StorageFlags,
+    #[command(flatten)]
     pub limits: LimitFlags,
     #[command(flatten)]
     pub runtime: RuntimeFlags,
@@ -82,12 +84,27 @@ pub(super) struct PushFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Persistence")]
 pub(super) struct PersistenceFlags {
-    /// File in which metrics outlive the program. Without one they live in memory alone. [not available yet]
+    /// Keep groups in the folder FILE.sluicegate; take over what the official program left in FILE. Without it, or
+    /// --storage.path, groups live in memory alone.
     #[arg(long = "persistence.file", value_name = "FILE", default_value = "", hide_default_value = true)]
     pub file: String,
-    /// The least time between two writes of the file.
+    /// How often the log of a snapshot store is folded into its archives.
     #[arg(long = "persistence.interval", value_name = "DURATION", default_value = "5m")]
     pub interval: GoDuration,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Storage (instead of --persistence.file)")]
+pub(super) struct StorageFlags {
+    /// What keeps groups. With a path: snapshot unless said otherwise; without one: memory.
+    #[arg(long = "storage.backend", value_name = "BACKEND", value_enum)]
+    pub backend: Option<StorageBackend>,
+    /// Folder of the store.
+    #[arg(long = "storage.path", value_name = "FOLDER", default_value = "", hide_default_value = true)]
+    pub path: String,
+    /// What an acknowledged push survives: the end of the process, however it ends, or a loss of power, too.
+    #[arg(long = "storage.durability", value_name = "WHAT", value_enum, default_value_t = Durability::Process)]
+    pub durability: Durability,
 }
 
 #[derive(Debug, Args)]
@@ -173,6 +190,26 @@ pub enum LogFormat {
     Logfmt,
     /// One JSON object a line.
     Json,
+}
+
+/// What keeps groups, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum StorageBackend {
+    /// Nothing is kept beyond the process.
+    Memory,
+    /// A log and archives.
+    Snapshot,
+    /// The embedded database sled.
+    Sled,
+}
+
+/// What an acknowledged push survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Durability {
+    /// The end of the process, however it ends.
+    Process,
+    /// A loss of power, too.
+    Disk,
 }
 
 /// What does the network IO.

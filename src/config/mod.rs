@@ -8,6 +8,7 @@ mod duration;
 mod flags;
 mod listen;
 mod size;
+mod store;
 mod url;
 
 #[cfg(test)]
@@ -21,8 +22,9 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 pub use build::{BUILD, BuildInfo};
-pub use flags::{Driver, LogFormat, LogLevel, Stop};
+pub use flags::{Driver, Durability, LogFormat, LogLevel, Stop};
 pub use listen::{AddressError, ListenAddress};
+pub use store::{Engine, Store};
 
 use flags::Flags;
 
@@ -45,8 +47,8 @@ pub struct Config {
     pub consistency_check: bool,
     /// Whether names of metrics and labels may be any UTF-8.
     pub utf8_names: bool,
-    /// The least time between two writes of the persistence file.
-    pub persistence_interval: Duration,
+    /// Where groups are kept beyond the process; `None`: nowhere.
+    pub store: Option<Store>,
     /// What is refused because it would be too much.
     pub limits: Limits,
     /// How many cores to use; `None` means all that the process may use.
@@ -112,8 +114,7 @@ impl Config {
             admin_api: flags.web.enable_admin_api,
             consistency_check: !flags.push.disable_consistency_check,
             utf8_names: flags.push.enable_utf8_names,
-            // The official program takes a negative interval for "at once", too.
-            persistence_interval: flags.persistence.interval.non_negative().unwrap_or_default(),
+            store: store::meant_by(flags)?,
             limits: limits(flags),
             cores: NonZeroUsize::new(flags.runtime.cores),
             driver: flags.runtime.driver,
@@ -129,8 +130,7 @@ type Used = fn(&Flags) -> bool;
 
 /// Flags that are read but have nothing behind them yet. To start without what they ask for could lose data or open a door, so
 /// their use stops the start. A flag becomes available by leaving this table, and its help text.
-const NOT_YET: [(&str, Used); 3] = [
-    ("persistence.file", |flags| !flags.persistence.file.is_empty()),
+const NOT_YET: [(&str, Used); 2] = [
     ("web.config.file", |flags| !flags.web.config_file.is_empty()),
     ("web.systemd-socket", |flags| flags.web.systemd_socket),
 ];
@@ -170,7 +170,7 @@ fn unless_zero<T: Default + PartialEq>(value: T) -> Option<T> {
 }
 
 fn shown(flags: &Flags, route_prefix: &str) -> BTreeMap<String, String> {
-    let Flags { web, push, persistence, limits, runtime, log, .. } = flags;
+    let Flags { web, push, persistence, storage, limits, runtime, log, .. } = flags;
     let listen: Vec<String> = web.listen_address.iter().map(ToString::to_string).collect();
     let entries = [
         ("web.listen-address", listen.join(",")),
@@ -185,6 +185,9 @@ fn shown(flags: &Flags, route_prefix: &str) -> BTreeMap<String, String> {
         ("push.enable-utf8-names", push.enable_utf8_names.to_string()),
         ("persistence.file", persistence.file.clone()),
         ("persistence.interval", persistence.interval.to_string()),
+        ("storage.backend", storage.backend.as_ref().map(word).unwrap_or_default()),
+        ("storage.path", storage.path.clone()),
+        ("storage.durability", word(&storage.durability)),
         ("push.body-bytes-max", limits.push_body_bytes_max.to_string()),
         ("push.queue-max", limits.push_queue_max.to_string()),
         ("web.head-bytes-max", limits.web_head_bytes_max.to_string()),

@@ -31,7 +31,7 @@ fn defaults() {
     assert_eq!((config.route_prefix.as_str(), config.external_prefix.as_str()), ("", ""));
     assert_eq!(config.telemetry_path, "/metrics");
     assert!(!config.lifecycle && !config.admin_api && config.consistency_check);
-    assert_eq!(config.persistence_interval, Duration::from_secs(300));
+    assert_eq!(config.store, None);
     assert_eq!((config.cores, config.driver), (None, Driver::Auto));
     assert_eq!((config.log_level, config.log_format), (LogLevel::Info, LogFormat::Logfmt));
     assert_eq!(
@@ -183,7 +183,8 @@ fn flags_are_shown_as_the_official_program_shows_them() {
         assert_eq!(flags[name], value, "{name}");
     }
     assert_eq!(meant(&["--persistence.interval=-5m"]).flags["persistence.interval"], "-5m0s");
-    assert_eq!(meant(&["--persistence.interval=-5m"]).persistence_interval, Duration::ZERO);
+    let store = meant(&["--persistence.file=f", "--persistence.interval=-5m"]).store;
+    assert_eq!(store.map(|store| store.archive_interval), Some(Duration::ZERO));
 }
 
 /// A flag that is forgotten in the list of shown ones would be missing on the web page, and nobody would notice.
@@ -220,12 +221,40 @@ fn every_flag_is_documented() {
 }
 
 #[test]
-fn what_is_not_available_stops_the_start_and_help_says_so() {
-    for (argument, name) in [
-        ("--persistence.file=x", "persistence.file"),
-        ("--web.config.file=x", "web.config.file"),
-        ("--web.systemd-socket", "web.systemd-socket"),
+fn a_store_is_asked_for_in_one_way() {
+    let store = |arguments: &[&str]| {
+        meant(arguments).store.map(|store| (store.engine, store.path.display().to_string(), store.durability))
+    };
+    let (process, disk) = (Durability::Process, Durability::Disk);
+    for nothing in
+        [&[][..], &["--persistence.file="], &["--storage.backend=memory"], &["--storage.durability=disk"]]
+    {
+        assert_eq!(store(nothing), None, "{nothing:?}");
+    }
+    assert_eq!(store(&["--storage.path=/d"]), Some((Engine::Snapshot, "/d".to_owned(), process)));
+    assert_eq!(
+        store(&["--storage.path=/d", "--storage.backend=sled", "--storage.durability=disk"]),
+        Some((Engine::Sled, "/d".to_owned(), disk))
+    );
+    let store = meant(&["--persistence.file=/d/f", "--persistence.interval=1m"]).store.expect("is asked for");
+    assert_eq!(store.path.display().to_string(), "/d/f.sluicegate");
+    assert_eq!((store.engine, store.archive_interval), (Engine::Snapshot, Duration::from_secs(60)));
+    assert_eq!(store.import, Some("/d/f".into()));
+    for (arguments, sentence) in [
+        (&["--storage.backend=sled"][..], "--storage.backend needs --storage.path"),
+        (&["--storage.backend=memory", "--storage.path=/d"], "keeps nothing"),
+        (&["--persistence.file=f", "--storage.path=/d"], "cannot be used together"),
+        (&["--persistence.file=f", "--storage.backend=snapshot"], "cannot be used together"),
     ] {
+        assert!(refusal(arguments).contains(sentence), "{arguments:?}: {}", refusal(arguments));
+    }
+}
+
+#[test]
+fn what_is_not_available_stops_the_start_and_help_says_so() {
+    for (argument, name) in
+        [("--web.config.file=x", "web.config.file"), ("--web.systemd-socket", "web.systemd-socket")]
+    {
         assert_eq!(
             refusal(&[argument]),
             format!("sluicegate: error: --{name} is not available yet, try --help\n")

@@ -34,7 +34,7 @@ struct Collection<'r> {
 
 impl Drop for Collection<'_> {
     fn drop(&mut self) {
-        self.registry.end_collection(self.began);
+        self.registry.end(&[self.began]);
     }
 }
 

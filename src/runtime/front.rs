@@ -19,7 +19,7 @@ use crate::api::answers::{self, Answer, Problem};
 use crate::api::body::Body;
 use crate::api::push::{Format, PushRules};
 use crate::api::route::{Routed, Router, Target};
-use crate::api::{group, groups, list, negotiate, page, push, scrape, translate};
+use crate::api::{group, groups, list, negotiate, page, push, scrape, storage, translate};
 use crate::config::Config;
 use crate::exposition::form::{Coding, Escaping, Form, Packer};
 use crate::exposition::names::NameRules;
@@ -38,6 +38,7 @@ use super::net::body::{BodyError, RequestBody};
 use super::net::http::Service;
 use super::net::limits::{Connections, Timeout};
 use super::net::shutdown::Shutdown;
+use super::store::{NotKept, State, Store};
 use super::workers::Workers;
 
 /// Bodies above this are read on a worker, so that the core goes on serving.
@@ -60,6 +61,8 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// Orders to cores.
     pub mailboxes: Mailboxes,
+    /// Where commands are kept before they are answered.
+    pub store: Option<Arc<Store>>,
     /// Threads for long work.
     pub workers: Workers,
     /// Compressed small ranges.
@@ -138,6 +141,9 @@ impl Front {
             Some(Routed::Options(methods)) => return answers::options(&methods),
             Some(Routed::NotFound) => return answers::not_found(),
         };
+        if let Some(hindrance) = self.hindrance(target) {
+            return hindrance;
+        }
         match target {
             Target::Healthy | Target::Ready => answers::text(StatusCode::OK, "OK"),
             Target::Quit => self.quit(method),
@@ -150,6 +156,21 @@ impl Front {
             Target::ApiGroups => self.list(parts.uri.query().unwrap_or_default()).await,
             Target::Wipe => self.wipe().await,
             Target::ApiOptions => groups::options(),
+        }
+    }
+
+    /// What a request cannot be answered for yet, or any more, because of the store.
+    fn hindrance(&self, target: Target) -> Option<Answer> {
+        let store = self.shared.store.as_ref().filter(|store| !store.is_ready())?;
+        let is_write = matches!(target, Target::Group(_) | Target::Wipe);
+        match (store.state(), target) {
+            (State::Ready, _) => None,
+            (State::Poisoned(why), Target::Healthy) => Some(storage::unhealthy(&why)),
+            (State::Poisoned(why), _) if is_write => Some(storage::poisoned(&why)),
+            (State::Poisoned(_), _) => None,
+            (State::Restoring(..), Target::Healthy | Target::Quit | Target::Static) => None,
+            (State::Restoring(..), Target::ApiStatus | Target::ApiOptions) => None,
+            (State::Restoring(groups, part), _) => Some(storage::restoring(groups, part)),
         }
     }
 
@@ -229,11 +250,12 @@ impl Front {
     /// Sends a command to the home core of a group and waits for its outcome.
     async fn command<O>(&self, key: GroupingKey, order: O) -> Result<Outcome, Problem>
     where
-        O: FnOnce(super::mailbox::Place, oneshot::Sender<Outcome>) -> Order,
+        O: FnOnce(super::mailbox::Place, oneshot::Sender<Result<Outcome, NotKept>>) -> Order,
     {
         let mailboxes = &self.shared.mailboxes;
         let core = key.home(mailboxes.cores());
-        let Some(place) = mailboxes.place(core) else {
+        let is_full = self.shared.store.as_ref().is_some_and(|store| store.is_full());
+        let Some(place) = mailboxes.place(core).filter(|_| !is_full) else {
             metrics::counter!(names::PUSH_REFUSALS, "reason" => "queue_full").increment(1);
             return Err(push::queue_full());
         };
@@ -243,7 +265,7 @@ impl Front {
             true => self.home.obey(order),
             false => mailboxes.order(core, order),
         }
-        told.await.map_err(|_| ending())
+        told.await.map_err(|_| ending())?.map_err(|NotKept| storage::outcome_unknown())
     }
 
     async fn scrape(&self, headers: &HeaderMap) -> Answer {
@@ -314,6 +336,9 @@ impl Front {
         for timeout in Timeout::ALL {
             metrics::counter!(names::TIMEOUTS, "phase" => timeout.name())
                 .absolute(connections.timed_out(timeout));
+        }
+        if let Some(store) = &shared.store {
+            set_storage_gauges(store);
         }
         metrics::gauge!(names::SCRAPES).set(shared.scrapes.load(std::sync::atomic::Ordering::Relaxed) as f64);
     }
@@ -415,8 +440,10 @@ impl Front {
             })
             .collect();
         for told in told {
-            if told.await.is_err() {
-                return ending().into_answer();
+            match told.await {
+                Ok(Ok(())) => {}
+                Ok(Err(NotKept)) => return storage::outcome_unknown().into_answer(),
+                Err(_) => return ending().into_answer(),
             }
         }
         push::deleted()
@@ -462,9 +489,25 @@ impl Front {
             Outcome::Done => return,
             Outcome::Refused(_) => "inconsistent",
             Outcome::NotAdmitted(_) => "not_admitted",
+            Outcome::TooLarge => "too_large",
         };
         metrics::counter!(names::PUSH_REFUSALS, "reason" => reason).increment(1);
     }
+}
+
+fn set_storage_gauges(store: &Store) {
+    let (figures, (changes, bytes)) = (store.figures(), store.waiting());
+    metrics::gauge!(names::STORAGE_QUEUE).set(changes as f64);
+    metrics::gauge!(names::STORAGE_QUEUE_BYTES).set(bytes as f64);
+    metrics::gauge!(names::STORAGE_LOG_BYTES).set(figures.log_bytes as f64);
+    metrics::gauge!(names::STORAGE_ARCHIVE_BYTES).set(figures.archive_bytes as f64);
+    if let Some(seconds) = figures.archive_age_seconds {
+        metrics::gauge!(names::STORAGE_ARCHIVE_AGE).set(seconds);
+    }
+    metrics::gauge!(names::STORAGE_RESTORE_SECONDS).set(figures.restore_seconds);
+    metrics::gauge!(names::STORAGE_FAILED).set(if store.is_ready() { 0.0 } else { 1.0 });
+    metrics::gauge!(names::STORAGE_TROUBLE).set(if figures.trouble.is_some() { 1.0 } else { 0.0 });
+    metrics::gauge!(names::STORAGE_CONTRADICTIONS).set(store.contradictions() as f64);
 }
 
 /// Ends with the body of a scrape's answer: sent, or given up.

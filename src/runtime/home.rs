@@ -16,10 +16,12 @@ use crate::shard::key::GroupingKey;
 use crate::shard::list::{GroupQuery, Listed};
 use crate::shard::push::{Outcome, Push};
 use crate::shard::registry::{Moment, Registry};
+use crate::shard::stored::ToStore;
 use crate::shard::{Attempt, Counts, GroupView, Handed, Lookup, Shard, Tries, TwinAnswer, Work};
 
 use super::leases::{Lease, Leases};
 use super::mailbox::{Inbox, Mailboxes, Place};
+use super::store::{GroupChange, Kept, NotKept, Store, Waits};
 
 /// Text changed at one go; about a quarter of a millisecond.
 const SLICE_BYTES: usize = 1 << 20;
@@ -32,11 +34,11 @@ const WIPE_KEYS: usize = 256;
 #[derive(Debug)]
 pub enum Order {
     /// Applies a push.
-    Push(Arc<Push>, Place, oneshot::Sender<Outcome>),
+    Push(Arc<Push>, Place, oneshot::Sender<Result<Outcome, NotKept>>),
     /// Deletes a group.
-    Delete(GroupingKey, Place, oneshot::Sender<Outcome>),
+    Delete(GroupingKey, Place, oneshot::Sender<Result<Outcome, NotKept>>),
     /// Deletes all groups.
-    Wipe(oneshot::Sender<()>),
+    Wipe(oneshot::Sender<Result<(), NotKept>>),
     /// Hands over what there is to scrape.
     Collect(oneshot::Sender<(Vec<Handed>, Counts)>),
     /// Copies some groups out, from a place on.
@@ -48,13 +50,15 @@ pub enum Order {
 }
 
 /// Who waits for a command: its place in the mailbox, given back with the answer.
+#[derive(Debug)]
 pub struct Reply {
     place: Place,
-    answer: oneshot::Sender<Outcome>,
+    answer: oneshot::Sender<Result<Outcome, NotKept>>,
 }
 
 impl Reply {
-    fn send(self, outcome: Outcome) {
+    /// Tells what became of the command; on whatever thread.
+    pub fn send(self, outcome: Result<Outcome, NotKept>) {
         drop(self.place);
         // A client that left does not wait any more.
         let _ = self.answer.send(outcome);
@@ -68,15 +72,23 @@ pub struct Home {
     registry: Arc<Registry>,
     leases: Arc<Leases>,
     mailboxes: Mailboxes,
+    /// Where commands are kept before they are answered; `None`: nowhere.
+    store: Option<Arc<Store>>,
 }
 
 type ShardGuard = MutexGuardArc<Shard>;
 
 impl Home {
-    /// An empty shard on this core.
-    pub fn new(core: usize, registry: Arc<Registry>, leases: Arc<Leases>, mailboxes: Mailboxes) -> Rc<Self> {
-        let shard = Arc::new(Mutex::new(Shard::new(core as u32, registry.clone())));
-        Rc::new(Self { core, shard, registry, leases, mailboxes })
+    /// The home of a core's shard, which must be made with the same registry, and with a store if there is one.
+    pub fn new(
+        core: usize,
+        shard: Arc<Mutex<Shard>>,
+        registry: Arc<Registry>,
+        leases: Arc<Leases>,
+        mailboxes: Mailboxes,
+        store: Option<Arc<Store>>,
+    ) -> Rc<Self> {
+        Rc::new(Self { core, shard, registry, leases, mailboxes, store })
     }
 
     /// Does what other cores order, until nobody can order any more.
@@ -91,18 +103,18 @@ impl Home {
         match order {
             Order::Push(push, place, answer) => self.push(push, Reply { place, answer }),
             Order::Delete(key, place, answer) => {
-                let reply = Reply { place, answer };
+                let (reply, store) = (Reply { place, answer }, self.store.clone());
                 self.with_shard(move |mut shard| {
                     let work = shard.delete(&key);
-                    carry_out(shard, work, reply);
+                    Carrying { shard, work, key, reply, store }.carry_out();
                 });
             }
-            Order::Wipe(answer) => self.with_shard(move |shard| {
-                monoio::spawn(async move {
-                    wipe(shard).await;
-                    let _ = answer.send(());
+            Order::Wipe(answer) => {
+                let store = self.store.clone();
+                self.with_shard(move |shard| {
+                    monoio::spawn(wipe(shard, store, answer));
                 });
-            }),
+            }
             Order::Collect(answer) => self.with_shard(move |shard| {
                 let _ = answer.send((shard.hand_over(), shard.counts()));
             }),
@@ -133,7 +145,7 @@ impl Home {
         let mut tries = Tries::default();
         let first = match self.shard.try_lock_arc() {
             Some(mut shard) => match shard.attempt(&push, &mut tries, now_seconds()) {
-                Attempt::Begun(work) => return carry_out(shard, work, reply),
+                Attempt::Begun(work) => return self.carry_out(shard, work, &push, reply),
                 hindered => Some(hindered),
             },
             None => None,
@@ -162,7 +174,7 @@ impl Home {
                     if let Err(reason) = self.look_up(&push, &families).await {
                         let mut shard = self.shard.lock_arc().await;
                         let work = shard.reject(&push, &mut tries, reason, now_seconds());
-                        return carry_out(shard, work, reply);
+                        return self.carry_out(shard, work, &push, reply);
                     }
                     tries.looked_up = families;
                 }
@@ -170,9 +182,9 @@ impl Home {
             }
             let mut shard = self.shard.lock_arc().await;
             match shard.attempt(&push, &mut tries, now_seconds()) {
-                // The text is whole before the leases are given back: carry_out holds the lock until then, and who gets a
-                // lease next looks by way of that lock.
-                Attempt::Begun(work) => return carry_out(shard, work, reply),
+                // The text is whole before the leases are given back: the lock is held until then, and who gets a lease next
+                // looks by way of that lock.
+                Attempt::Begun(work) => return self.carry_out(shard, work, &push, reply),
                 again => hindered = Some(again),
             }
         }
@@ -205,10 +217,14 @@ impl Home {
         Ok(())
     }
 
-    /// Waits until every collection that began at or before a moment has ended.
+    fn carry_out(&self, shard: ShardGuard, work: Work, push: &Push, reply: Reply) {
+        Carrying { shard, work, key: push.key.clone(), reply, store: self.store.clone() }.carry_out();
+    }
+
+    /// Waits until every collection and commit that began at or before a moment has ended.
     async fn past(&self, moment: Moment) {
         loop {
-            let ended = self.registry.collection_ended.listen();
+            let ended = self.registry.ended.listen();
             if self.registry.is_past(moment) {
                 return;
             }
@@ -217,17 +233,56 @@ impl Home {
     }
 }
 
-/// Changes the text of a command that is begun, then answers. The lock is kept until the text is whole.
-fn carry_out(mut shard: ShardGuard, mut work: Work, reply: Reply) {
-    if shard.step(&mut work, SLICE_BYTES) {
-        drop(shard);
-        return reply.send(work.outcome);
+/// A command that is begun. The shard is held until its text is whole and its record, if there is a store, is on the way.
+struct Carrying {
+    shard: ShardGuard,
+    work: Work,
+    key: GroupingKey,
+    reply: Reply,
+    store: Option<Arc<Store>>,
+}
+
+impl Carrying {
+    /// Changes the text, then sends the group to the store or answers: at once if it is little, else in a task.
+    fn carry_out(mut self) {
+        if !self.shard.step(&mut self.work, SLICE_BYTES) {
+            monoio::spawn(async move {
+                finish(&mut self.shard, &mut self.work).await;
+                self.keep();
+            });
+            return;
+        }
+        self.keep();
     }
-    monoio::spawn(async move {
-        finish(&mut shard, &mut work).await;
-        drop(shard);
-        reply.send(work.outcome);
-    });
+
+    fn keep(self) {
+        let Self { shard, work, key, reply, store } = self;
+        let Some(store) = store else {
+            drop(shard);
+            return reply.send(Ok(work.outcome));
+        };
+        let to_store = shard.to_store(&work);
+        let send = move |change| {
+            let waits = Waits::Client(reply, work.outcome);
+            store.keep(Kept { key: key.text().clone(), change, commit: work.commit, waits });
+        };
+        match to_store {
+            ToStore::Nothing => send(GroupChange::Nothing),
+            ToStore::Delete => send(GroupChange::Delete),
+            ToStore::Put(mut writing) => match shard.write_record(&mut writing, SLICE_BYTES) {
+                true => send(GroupChange::Put(writing.into_bytes())),
+                false => {
+                    monoio::spawn(async move {
+                        while !shard.write_record(&mut writing, SLICE_BYTES) {
+                            breathe().await;
+                        }
+                        send(GroupChange::Put(writing.into_bytes()));
+                        drop(shard);
+                    });
+                }
+            },
+        }
+    }
 }
 
 async fn finish(shard: &mut Shard, work: &mut Work) {
@@ -236,17 +291,34 @@ async fn finish(shard: &mut Shard, work: &mut Work) {
     }
 }
 
-async fn wipe(mut shard: ShardGuard) {
+async fn wipe(
+    mut shard: ShardGuard,
+    store: Option<Arc<Store>>,
+    answer: oneshot::Sender<Result<(), NotKept>>,
+) {
     loop {
         let keys = shard.some_keys(WIPE_KEYS);
         if keys.is_empty() {
-            return;
+            break;
         }
         for key in keys {
-            let mut work = shard.delete(&GroupingKey::from_text(key));
+            let mut work = shard.delete(&GroupingKey::from_text(key.clone()));
             finish(&mut shard, &mut work).await;
+            if let Some(store) = &store {
+                let (change, waits) = (GroupChange::Delete, Waits::Nobody);
+                store.keep(Kept { key, change, commit: work.commit, waits });
+            }
         }
         breathe().await;
+    }
+    match store {
+        Some(store) => {
+            let (key, change, waits) = ("".into(), GroupChange::Nothing, Waits::Wipe(answer));
+            store.keep(Kept { key, change, commit: None, waits });
+        }
+        None => {
+            let _ = answer.send(Ok(()));
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! * [`leases`] — who may add series to a family in which twins are possible.
 //! * [`home`] — one core's shard and what is asked of it.
 //! * [`workers`] — threads for long work.
+//! * [`store`] — the thread that has the storage engine.
 //! * [`collect`] — scrapes.
 //! * [`front`] — from a request to its answer.
 
@@ -14,6 +15,7 @@ pub mod home;
 pub mod leases;
 pub mod mailbox;
 pub mod net;
+pub mod store;
 pub mod workers;
 
 use std::fmt;
@@ -26,10 +28,12 @@ use event_listener::Event;
 use crate::api::push::PushRules;
 use crate::api::route::Router;
 use crate::api::scrape::kind_of;
-use crate::config::{Config, Driver};
+use crate::config::{self, Config, Driver, Durability};
 use crate::exposition::form::Coding;
 use crate::exposition::names::NameRules;
+use crate::shard::Shard;
 use crate::shard::registry::Registry;
+use crate::storage::{engines, import};
 use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::{self, names};
 
@@ -43,6 +47,7 @@ use net::limits::{Common, Connections, Limits};
 use net::listen::Listeners;
 use net::serve::serve;
 use net::shutdown::Shutdown;
+use store::Store;
 use workers::Workers;
 
 /// Why the gateway cannot run, in words for the operator.
@@ -91,13 +96,29 @@ pub fn run(config: Config) -> Result<(), StartError> {
     if let Some(reason) = cores.fallback() {
         tracing::warn!(reason, "io_uring cannot be had, epoll does the network IO");
     }
+    let engine = config.store.as_ref().map_or("memory", |store| store.engine.name());
     for address in listeners.addresses() {
-        tracing::info!(%address, cores = count, driver, store = "memory", "listening");
+        tracing::info!(%address, cores = count, driver, store = engine, "listening");
     }
 
     let own = names::own_families().iter().map(|family| (family.name, kind_of(family.kind), family.help));
     let registry = Arc::new(Registry::new(own));
     let (mailboxes, inboxes) = Mailboxes::new(count, config.limits.push_queue_max.map(NonZero::get));
+    let shards: Vec<_> = (0..count)
+        .map(|core| Shard::new(core as u32, registry.clone(), config.store.is_some()))
+        .map(|shard| Arc::new(async_lock::Mutex::new(shard)))
+        .collect();
+    let store = match &config.store {
+        Some(store) => {
+            let durability = if store.durability == Durability::Disk { "disk" } else { "process" };
+            own_metrics.set_info(names::STORAGE_INFO, &[("backend", engine), ("durability", durability)]);
+            Some(Arc::new(start_store(store, &shards, &registry, &shutdown)?))
+        }
+        None => {
+            own_metrics.set_info(names::STORAGE_INFO, &[("backend", engine), ("durability", "none")]);
+            None
+        }
+    };
     let connections = Arc::new(Connections::default());
     let common = Common {
         limits: Arc::new(limits(&config)),
@@ -115,6 +136,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         config,
         registry: registry.clone(),
         mailboxes: mailboxes.clone(),
+        store: store.clone(),
         workers,
         copied: Arc::new(CopiedUnits::default()),
         scrapes: Arc::new(AtomicUsize::new(0)),
@@ -129,10 +151,12 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let rooms: Vec<_> = listeners.into_cores().into_iter().zip(inboxes).map(Some).collect();
     let rooms = Arc::new(Mutex::new(rooms));
     let drained = Arc::new(Drained { serving: AtomicUsize::new(count), event: Event::new() });
+    let kept = store.clone();
     cores.run(move |index| {
         let core = index.0;
         let room = rooms.lock().unwrap_or_else(PoisonError::into_inner)[core].take();
-        let home = Home::new(core, registry.clone(), leases.clone(), mailboxes.clone());
+        let (shard, store) = (shards[core].clone(), kept.clone());
+        let home = Home::new(core, shard, registry.clone(), leases.clone(), mailboxes.clone(), store);
         let front = Front::new(shared.clone(), home.clone(), core);
         let (common, drained) = (common.clone(), drained.clone());
         async move {
@@ -145,8 +169,34 @@ pub fn run(config: Config) -> Result<(), StartError> {
             drained.all().await;
         }
     });
+    let closed = store.map_or(Ok(()), |store| store.close());
+    closed.map_err(|why| StartError::because("the store", why))?;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn start_store(
+    store: &config::Store,
+    shards: &[Arc<async_lock::Mutex<Shard>>],
+    registry: &Arc<Registry>,
+    shutdown: &Shutdown,
+) -> Result<Store, StartError> {
+    let (opened, imported) = (store.clone(), store.clone());
+    let start = store::Start {
+        open: Box::new(move || engines::open(&opened)),
+        import: Box::new(move |is_new| match &imported.import {
+            Some(file) => import::records(file, &imported.path, is_new),
+            None => Ok(Vec::new()),
+        }),
+        durability: match store.durability {
+            Durability::Process => sluicegate_backend::Durability::Process,
+            Durability::Disk => sluicegate_backend::Durability::Disk,
+        },
+        shards: shards.to_vec(),
+        registry: registry.clone(),
+        shutdown: shutdown.clone(),
+    };
+    Store::start(start).map_err(|why| StartError::because("the store's thread", why))
 }
 
 /// Lets a core end only when all have drained: until then others may need the groups that live on it.
@@ -178,7 +228,7 @@ fn declare_series() {
         let _ = metrics::histogram!(names::SCRAPE_DURATION, "encoding" => encoding);
         let _ = metrics::histogram!(names::SCRAPE_SIZE, "encoding" => encoding);
     }
-    for reason in ["inconsistent", "not_admitted", "queue_full"] {
+    for reason in ["inconsistent", "not_admitted", "queue_full", "too_large"] {
         let _ = metrics::counter!(names::PUSH_REFUSALS, "reason" => reason);
     }
     let _ = metrics::counter!(names::SCRAPES_REFUSED);

@@ -8,9 +8,11 @@ use crate::exposition::number::write_float;
 use super::key::GroupingKey;
 use super::list::Refusal;
 use super::plan::{Step, Tries, find_held};
-use super::push::{Mode, Outcome, Push};
-use super::registry::{SetId, SharedFamily};
+use super::push::{Mode, Outcome, Push, PushedFamily};
+use super::registry::{Moment, SetId, SharedFamily};
 use super::segments::NewLines;
+use super::series::has_new_series;
+use super::stored::ToStore;
 use super::tables::{Group, Held, Number};
 use super::twins::Ghost;
 use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
@@ -24,6 +26,9 @@ pub struct Work {
     push: Option<Arc<Push>>,
     /// The group is gone when the text is.
     removes_group: bool,
+    /// The commit that what was given up waits for. Whoever drives the shard ends it at the registry when the store has the
+    /// command, or never will.
+    pub commit: Option<Moment>,
     /// What to answer then.
     pub outcome: Outcome,
 }
@@ -45,16 +50,24 @@ enum Lines {
 impl Work {
     /// Nothing to do but to answer.
     pub(super) fn ended(outcome: Outcome) -> Self {
-        Self { group: 0, splices: VecDeque::new(), push: None, removes_group: false, outcome }
+        Self::on(0, outcome)
     }
 
-    /// Whether the command changes a group at all.
-    pub fn is_empty(&self) -> bool {
-        self.splices.is_empty()
+    fn on(group: Number, outcome: Outcome) -> Self {
+        Self { group, splices: VecDeque::new(), push: None, removes_group: false, commit: None, outcome }
     }
 }
 
 impl Shard {
+    /// What a store must hear of a command whose text is whole.
+    pub fn to_store(&self, work: &Work) -> ToStore {
+        match work.outcome {
+            Outcome::Done if work.push.is_none() => ToStore::Delete,
+            Outcome::Done | Outcome::Refused(_) => ToStore::Put(self.begin_record(work.group)),
+            Outcome::NotAdmitted(_) | Outcome::TooLarge => ToStore::Nothing,
+        }
+    }
+
     /// Changes text until about `bytes_max` bytes were written. True when the work is done.
     pub fn step(&mut self, work: &mut Work, bytes_max: usize) -> bool {
         /// What a splice costs beside its bytes, as bytes.
@@ -86,8 +99,16 @@ impl Shard {
             }
             (Lines::None | Lines::Pushed(_), _) => NewLines::Run(&[]),
         };
-        let family = &mut self.families[splice.family];
-        let text = Arc::make_mut(&mut family.text);
+        let bytes = self.replace_lines(group, splice.family, lines);
+        if self.families[splice.family].holders == 0 && splice.family > FAILURE_TIME_NUMBER {
+            self.remove_family(splice.family);
+        }
+        bytes
+    }
+
+    /// Replaces the lines of a group in a family, and counts. Returns the bytes of the new ones.
+    pub(super) fn replace_lines(&mut self, group: Number, family: Number, lines: NewLines<'_>) -> usize {
+        let text = Arc::make_mut(&mut self.families[family].text);
         let (old_bytes, old_lines) = measure(text.run(group));
         let (new_bytes, new_lines) = match &lines {
             NewLines::Run(new) | NewLines::Exact(new, _) => measure([*new]),
@@ -99,9 +120,6 @@ impl Shard {
         counts.bytes = counts.bytes + new_bytes - old_bytes;
         counts.series = counts.series + new_lines - old_lines;
         counts.segments = counts.segments + text.segments().len() - old_segments;
-        if family.holders == 0 && splice.family > FAILURE_TIME_NUMBER {
-            self.remove_family(splice.family);
-        }
         new_bytes
     }
 
@@ -120,6 +138,7 @@ impl Shard {
             splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(0.0) });
             self.add_group(&push.key, set, now)
         });
+        let bytes_bound = self.bytes_bound_after(push, Some(group));
         for held in &taken.dropped {
             self.give_up(group, held, set);
             splices.push_back(Splice { family: held.family, lines: Lines::None });
@@ -135,7 +154,7 @@ impl Shard {
                 )
             });
             if step.held.is_some() {
-                self.remember_ghost(group, family);
+                self.remember_ghost(group, family, Some((push, pushed)));
             }
             let help = push.help(pushed);
             let local = &mut self.families[family];
@@ -162,8 +181,9 @@ impl Shard {
         let entry = &mut self.groups[group];
         entry.held = held;
         entry.push_seconds = now;
+        entry.bytes_bound = bytes_bound;
         splices.push_back(Splice { family: PUSH_TIME_NUMBER, lines: Lines::Time(now) });
-        Work { group, splices, push: Some(push.clone()), removes_group: false, outcome: Outcome::Done }
+        Work { splices, push: Some(push.clone()), ..Work::on(group, Outcome::Done) }
     }
 
     /// Gives a group its failure time; creates it if need be.
@@ -182,7 +202,7 @@ impl Shard {
         self.groups[group].failure_seconds = now;
         self.groups[group].refusal = Some(Refusal::new(&reason, push.source));
         splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(now) });
-        Work { group, splices, push: None, removes_group: false, outcome: Outcome::Refused(reason) }
+        Work { splices, ..Work::on(group, Outcome::Refused(reason)) }
     }
 
     /// Refuses a push for a reason that only its caller could find: a twin on another core.
@@ -199,6 +219,9 @@ impl Shard {
         let set = self.groups[group].set;
         let held = std::mem::take(&mut self.groups[group].held);
         let changes: Vec<_> = held.iter().filter_map(|held| self.drop_of(held, set)).collect();
+        let gives_up =
+            !changes.is_empty() || held.iter().any(|held| self.loses_series(group, held.family, None));
+        let commit = (self.is_stored && gives_up).then(|| self.registry.begin_commit());
         if !changes.is_empty() {
             let given_up = self.registry.change(self.core, &changes, &[]);
             debug_assert!(given_up.is_ok(), "giving up contradicts nobody");
@@ -211,30 +234,46 @@ impl Shard {
         for family in [PUSH_TIME_NUMBER, FAILURE_TIME_NUMBER] {
             splices.push_back(Splice { family, lines: Lines::None });
         }
-        Work { group, splices, push: None, removes_group: true, outcome: Outcome::Done }
+        Work { splices, removes_group: true, commit, ..Work::on(group, Outcome::Done) }
     }
 
     fn give_up(&mut self, group: Number, held: &Held, set: SetId) {
-        self.remember_ghost(group, held.family);
+        self.remember_ghost(group, held.family, None);
         let family = &mut self.families[held.family];
         family.give_up(set);
         family.drop_help(held.help);
     }
 
-    /// Keeps the lines that a group is about to give up, while a scrape may have them and another core could get a twin
-    /// of them into the same scrape.
-    fn remember_ghost(&mut self, group: Number, family: Number) {
-        let local = &self.families[family];
-        if !local.shared.has_several_sets() {
+    /// Keeps the lines that a group is about to give up, while a scrape may have them, or the store, and another core could get
+    /// a twin of them there, too.
+    fn remember_ghost(&mut self, group: Number, family: Number, new: Option<(&Push, &PushedFamily)>) {
+        if !self.loses_series(group, family, new) {
             return;
         }
         let Some(at) = self.registry.retiring_moment() else { return };
+        let local = &self.families[family];
         let text = local.text.run(group).collect::<Vec<_>>().concat();
         let (family, key) = (local.shared.name.clone(), self.groups[group].key.clone());
         self.ghosts.push(Ghost { at, family, key, text });
     }
 
-    fn add_group(&mut self, key: &GroupingKey, set: SetId, created_seconds: f64) -> Number {
+    /// Whether a group that gets these lines in a family, or none, loses a series that another group could take.
+    pub(super) fn loses_series(
+        &self,
+        group: Number,
+        family: Number,
+        new: Option<(&Push, &PushedFamily)>,
+    ) -> bool {
+        let local = &self.families[family];
+        if !local.shared.has_several_sets() {
+            return false;
+        }
+        let Some((push, pushed)) = new else { return true };
+        let old = local.text.run(group).collect::<Vec<_>>().concat();
+        local.kind != pushed.kind || has_new_series(&local.shared.name, local.kind, push.text(pushed), &old)
+    }
+
+    pub(super) fn add_group(&mut self, key: &GroupingKey, set: SetId, created_seconds: f64) -> Number {
         let group = Group {
             key: key.text().clone(),
             set,
@@ -242,6 +281,7 @@ impl Shard {
             failure_seconds: 0.0,
             created_seconds,
             refusal: None,
+            bytes_bound: 0,
             held: Vec::new(),
         };
         let number = self.groups.insert(group);
@@ -271,7 +311,7 @@ fn measure<'t>(pieces: impl IntoIterator<Item = &'t [u8]>) -> (usize, usize) {
 }
 
 /// Writes a group's line in a push-time family.
-fn write_time(out: &mut Vec<u8>, name: &str, key: &Arc<str>, seconds: f64) {
+pub(super) fn write_time(out: &mut Vec<u8>, name: &str, key: &Arc<str>, seconds: f64) {
     out.extend_from_slice(name.as_bytes());
     out.push(b'{');
     out.extend_from_slice(GroupingKey::from_text(key.clone()).series_labels().as_bytes());

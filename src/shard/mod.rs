@@ -11,6 +11,7 @@ pub mod push;
 pub mod registry;
 pub mod segments;
 mod series;
+pub mod stored;
 mod tables;
 mod twins;
 mod view;
@@ -54,6 +55,8 @@ pub struct Shard {
     /// The latest time given to a push; times never run backwards.
     latest_seconds: f64,
     counts: Counts,
+    /// Whether commands are committed to a store: what they give up then waits for that, too.
+    is_stored: bool,
 }
 
 /// How much a shard holds.
@@ -72,8 +75,9 @@ pub struct Counts {
 }
 
 impl Shard {
-    /// An empty shard. The registry must know both push-time families.
-    pub fn new(core: Core, registry: Arc<Registry>) -> Self {
+    /// An empty shard. The registry must know both push-time families. With `is_stored`, whoever drives the shard ends the commit of
+    /// each command, see [`Work::commit`].
+    pub fn new(core: Core, registry: Arc<Registry>, is_stored: bool) -> Self {
         let mut shard = Self {
             core,
             registry,
@@ -86,6 +90,7 @@ impl Shard {
             ghosts: Vec::new(),
             latest_seconds: 0.0,
             counts: Counts::default(),
+            is_stored,
         };
         for name in [PUSH_TIME, FAILURE_TIME] {
             shard.add_family(shard.registry.own_family(name), MetricType::Gauge);

@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use sluicegate_backend::record::Record;
 
 use super::key::GroupingKey;
 use super::push::{Content, Mode, Outcome, Push};
 use super::registry::{Moment, Registry};
-use super::{Attempt, FAILURE_TIME, Handed, PUSH_TIME, Shard, Tries, TwinAnswer};
+use super::stored::ToStore;
+use super::{Attempt, FAILURE_TIME, Handed, PUSH_TIME, Shard, Tries, TwinAnswer, Work};
 use crate::exposition::escape::{NameKind, escape};
 use crate::exposition::form::Escaping;
 use crate::exposition::model::MetricType;
@@ -31,6 +33,8 @@ enum Step {
     Delete(usize),
     /// Begins a collection, or lets the running one ask its next core, or ends it.
     Collect,
+    /// The store has everything that was sent to it.
+    Commit,
 }
 
 const KEYS: [&[(&str, &str)]; 7] = [
@@ -52,7 +56,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let mode = prop_oneof![Just(Mode::Replace), Just(Mode::Merge)];
     let push = (mode, 0..KEYS.len(), prop::collection::vec(family, 0..3))
         .prop_map(|(mode, key, families)| Step::Push(mode, key, families));
-    let step = prop_oneof![6 => push, 2 => (0..KEYS.len()).prop_map(Step::Delete), 3 => Just(Step::Collect)];
+    let step = prop_oneof![6 => push, 2 => (0..KEYS.len()).prop_map(Step::Delete), 3 => Just(Step::Collect), 1 => Just(Step::Commit)];
     prop::collection::vec(step, 1..60)
 }
 
@@ -125,6 +129,9 @@ struct Gateway {
     shards: Vec<Shard>,
     /// A running collection and what it has so far.
     collection: Option<(Moment, Vec<Vec<Handed>>)>,
+    /// What the store would give back, and which commits it has not ended.
+    store: BTreeMap<GroupKey, Vec<u8>>,
+    commits: Vec<Moment>,
     now: f64,
 }
 
@@ -134,8 +141,8 @@ impl Gateway {
             (PUSH_TIME, MetricType::Gauge, "pushed"),
             (FAILURE_TIME, MetricType::Gauge, "failed"),
         ]));
-        let shards = (0..CORES).map(|core| Shard::new(core as u32, registry.clone())).collect();
-        Self { registry, shards, collection: None, now: 1.0 }
+        let shards = (0..CORES).map(|core| Shard::new(core as u32, registry.clone(), true)).collect();
+        Self { registry, shards, collection: None, store: BTreeMap::new(), commits: Vec::new(), now: 1.0 }
     }
 
     fn shard(&mut self, key: &GroupingKey) -> &mut Shard {
@@ -148,10 +155,7 @@ impl Gateway {
         let now = self.now;
         for _ in 0..20 {
             match self.shard(&push.key).attempt(&push, &mut tries, now) {
-                Attempt::Begun(mut work) => {
-                    while !self.shard(&push.key).step(&mut work, 1) {}
-                    return work.outcome;
-                }
+                Attempt::Begun(work) => return self.carry_out(&push.key, work),
                 Attempt::Wait(moment) => self.wait(moment),
                 Attempt::LookUp(families) => {
                     if let Some(outcome) = self.look_up(&push, &families, &mut tries) {
@@ -173,9 +177,8 @@ impl Gateway {
                     TwinAnswer::Free => break,
                     TwinAnswer::Retired(moment) => self.wait(moment),
                     TwinAnswer::Taken(reason) => {
-                        let mut work = self.shard(&push.key).reject(push, tries, reason, now);
-                        while !self.shard(&push.key).step(&mut work, 1) {}
-                        return Some(work.outcome);
+                        let work = self.shard(&push.key).reject(push, tries, reason, now);
+                        return Some(self.carry_out(&push.key, work));
                     }
                 }
             }
@@ -184,15 +187,61 @@ impl Gateway {
     }
 
     fn delete(&mut self, key: &GroupingKey) {
-        let mut work = self.shard(key).delete(key);
-        while !self.shard(key).step(&mut work, 1) {}
+        let work = self.shard(key).delete(key);
+        self.carry_out(key, work);
     }
 
-    /// What a push waits for is that the collection ends; nothing else may make it wait.
+    /// Changes the text, and sends the store what it has to hear.
+    fn carry_out(&mut self, key: &GroupingKey, mut work: Work) -> Outcome {
+        let shard = self.shard(key);
+        while !shard.step(&mut work, 1) {}
+        let record = match shard.to_store(&work) {
+            ToStore::Nothing => return work.outcome,
+            ToStore::Delete => None,
+            ToStore::Put(mut writing) => {
+                while !shard.write_record(&mut writing, 1) {}
+                Some(writing.into_bytes())
+            }
+        };
+        let text = key.text().to_string();
+        match record {
+            Some(record) => self.store.insert(text, record),
+            None => self.store.remove(&text),
+        };
+        self.commits.extend(work.commit);
+        work.outcome
+    }
+
+    fn commit(&mut self) {
+        self.registry.end(&std::mem::take(&mut self.commits));
+    }
+
+    /// A gateway that starts with what the store of this one holds.
+    fn restarted(&self) -> Self {
+        let mut new = Self::new();
+        for (text, record) in &self.store {
+            let record = Record::decode(record).expect("was encoded");
+            let mut again = Vec::new();
+            record.encode(&mut again).expect("was encoded");
+            assert_eq!(&again, &self.store[text], "written in pieces as in one");
+            let key = GroupingKey::from_text(text.as_str().into());
+            new.shard(&key)
+                .restore(&key, &record)
+                .expect("groups that were accepted do not contradict each other");
+        }
+        let mut hashes: Vec<u64> = new.shards.iter().flat_map(Shard::series_hashes).collect();
+        hashes.sort_unstable();
+        assert!(hashes.windows(2).all(|pair| pair[0] != pair[1]), "no series is there twice");
+        new.store.clone_from(&self.store);
+        new
+    }
+
+    /// What a push waits for is that the collection and the commits end; nothing else may make it wait.
     fn wait(&mut self, moment: Moment) {
         while self.collection.is_some() {
             self.collect();
         }
+        self.commit();
         assert!(self.registry.is_past(moment));
     }
 
@@ -204,7 +253,7 @@ impl Gateway {
                 self.collection = Some((moment, handed));
             }
             Some((moment, handed)) => {
-                self.registry.end_collection(moment);
+                self.registry.end(&[moment]);
                 check_cut(&handed);
             }
         }
@@ -244,9 +293,11 @@ proptest! {
     fn shards_do_as_the_model(steps in steps(), names in prop::sample::select(&NAMES[..])) {
         let mut gateway = Gateway::new();
         let mut model: BTreeMap<GroupKey, ModelGroup> = BTreeMap::new();
+        let steps_are_odd = steps.len() % 2 == 1;
         for (value, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Collect => gateway.collect(),
+                Step::Commit => gateway.commit(),
                 Step::Delete(number) => {
                     gateway.delete(&key(number));
                     model.remove(&**key(number).text());
@@ -297,10 +348,21 @@ proptest! {
         while gateway.collection.is_some() {
             gateway.collect();
         }
+        gateway.commit();
+        let restarted = gateway.restarted();
+        prop_assert_eq!(restarted.shown(), gateway.shown());
+        let counts = |gateway: &Gateway| -> Vec<(usize, usize, usize)> {
+            gateway.shards.iter().map(Shard::counts).map(|c| (c.groups, c.series, c.bytes)).collect()
+        };
+        prop_assert_eq!(counts(&restarted), counts(&gateway));
+        prop_assert_eq!(restarted.registry.len(), gateway.registry.len());
+        let mut gateway = if steps_are_odd { restarted } else { gateway };
         // Nothing is left behind when all groups are gone.
         for number in 0..KEYS.len() {
             gateway.delete(&key(number));
         }
+        gateway.commit();
+        prop_assert!(gateway.store.is_empty());
         for shard in &gateway.shards {
             let counts = shard.counts();
             prop_assert_eq!((counts.groups, counts.series, counts.segments, counts.bytes), (0, 0, 0, 0));
@@ -352,10 +414,41 @@ fn a_ghost_outlives_its_set_of_label_names() {
     let mut gateway = Gateway::new();
     assert_eq!(gateway.push(put(&pairs(&job, Some("x")), "m 1\n")), Outcome::Done);
     assert_eq!(gateway.push(put(&pairs(&job, None), "m{zone=\"y\"} 1\n")), Outcome::Done);
+    gateway.commit();
     gateway.collect();
     gateway.collect();
     gateway.delete(&pairs(&job, Some("x")));
     assert!(gateway.collection.is_some());
     assert_eq!(gateway.push(put(&pairs(&job, None), "m{zone=\"x\"} 1\n")), Outcome::Done);
     assert!(gateway.collection.is_none(), "the push waited for the scrape that shows the ghost");
+}
+
+/// What a group gave up is not another core's before the store has the one who gave it up: else a store could come back with both.
+#[test]
+fn a_claim_waits_for_the_commit_that_gave_up() {
+    let job_on = |wanted: usize| {
+        let jobs = (0..).map(|number| format!("job{number}"));
+        jobs.into_iter()
+            .find(|job| pairs(job, None).home(CORES) == wanted)
+            .expect("some job has its group there")
+    };
+    let (first, second) = (pairs(&job_on(0), None), pairs(&job_on(1), None));
+    let mut gateway = Gateway::new();
+    assert_eq!(gateway.push(put(&first, "# TYPE m gauge\nm 1\n")), Outcome::Done);
+    gateway.delete(&first);
+    assert_eq!(gateway.commits.len(), 1, "giving a name up is committed before others may have it");
+    let claim = Arc::new(put(&second, "# TYPE m counter\nm 1\n"));
+    let mut tries = Tries::default();
+    let Attempt::Wait(moment) = gateway.shard(&second).attempt(&claim, &mut tries, 9.0) else {
+        panic!("the name was taken before the store had the delete");
+    };
+    assert!(!gateway.registry.is_past(moment));
+    gateway.commit();
+    assert!(gateway.registry.is_past(moment));
+    assert!(matches!(gateway.shard(&second).attempt(&claim, &mut tries, 9.0), Attempt::Begun(_)));
+    // The core itself sends in order, so it does not wait.
+    assert_eq!(gateway.push(put(&first, "# TYPE n gauge\nn 1\n")), Outcome::Done);
+    gateway.delete(&first);
+    let again = Arc::new(put(&first, "# TYPE n counter\nn 1\n"));
+    assert!(matches!(gateway.shard(&first).attempt(&again, &mut tries, 9.0), Attempt::Begun(_)));
 }

@@ -9,6 +9,9 @@ use super::registry::{FamilyChange, Moment, NotNow, Presence, SetId, SharedFamil
 use super::series::has_new_series;
 use super::tables::{Held, NO_HELP, Number};
 
+/// A store keeps a group in one piece, and not all engines can keep a larger one.
+const STORED_BYTES_MAX: u64 = 512 << 20;
+
 /// How far a try of a push came.
 #[derive(Debug)]
 pub enum Attempt {
@@ -84,6 +87,9 @@ impl Shard {
             Some(number) => self.groups[number].set,
             None => self.set_id(&push.key),
         };
+        if self.is_stored && self.is_too_large(push, group) {
+            return Attempt::Begun(Work::ended(Outcome::TooLarge));
+        }
         let plan = match self.plan(push, group, set) {
             Ok(plan) => plan,
             Err(reason) => return Attempt::Begun(self.refuse(push, reason, now_seconds)),
@@ -92,28 +98,78 @@ impl Shard {
         if !unsure.is_empty() {
             return Attempt::LookUp(unsure);
         }
-        let mut taken = Vec::new();
+        let commit =
+            (self.is_stored && self.gives_up(push, &plan, group)).then(|| self.registry.begin_commit());
+        let mut families = Vec::new();
         if !plan.changes.is_empty() {
             match self.registry.change(self.core, &plan.changes, &tries.announced) {
-                Ok(families) => taken = families,
-                Err(NotNow::Conflict(reason)) => {
-                    return Attempt::Begun(self.refuse(push, reason, now_seconds));
-                }
-                Err(NotNow::Retired(moment)) => return Attempt::Wait(moment),
-                Err(NotNow::Announced(moment, sets)) => {
-                    tries.announced.extend(sets);
-                    return Attempt::Wait(moment);
+                Ok(taken) => families = taken,
+                Err(not_now) => {
+                    self.registry.end(commit.as_slice());
+                    return match not_now {
+                        NotNow::Conflict(reason) => Attempt::Begun(self.refuse(push, reason, now_seconds)),
+                        NotNow::Retired(moment) => Attempt::Wait(moment),
+                        NotNow::Announced(moment, sets) => {
+                            tries.announced.extend(sets);
+                            Attempt::Wait(moment)
+                        }
+                    };
                 }
             }
         }
         let Plan { steps, dropped, .. } = plan;
-        Attempt::Begun(self.take_in(
-            push,
-            group,
-            set,
-            &Taken { steps, dropped, families: taken },
-            now_seconds,
-        ))
+        let taken = Taken { steps, dropped, families };
+        let mut work = self.take_in(push, group, set, &taken, now_seconds);
+        work.commit = commit;
+        Attempt::Begun(work)
+    }
+
+    /// Whether a push gives up a name, a set of label names, or series which another group could take.
+    fn gives_up(&self, push: &Push, plan: &Plan<'_>, group: Option<Number>) -> bool {
+        let Some(group) = group else { return false };
+        let at_registry = |change: &FamilyChange<'_>| {
+            matches!(change.presence, Presence::Changed(_) | Presence::GivenUp)
+                || change.set_dropped.is_some()
+        };
+        plan.changes.iter().any(at_registry)
+            || plan.dropped.iter().any(|held| self.families[held.family].shared.has_several_sets())
+            || plan.steps.iter().any(|step| {
+                let pushed = &push.families()[step.pushed];
+                step.held.is_some_and(|held| self.loses_series(group, held.family, Some((push, pushed))))
+            })
+    }
+
+    /// Whether a store could not be sure to keep the group after this push.
+    fn is_too_large(&mut self, push: &Push, group: Option<Number>) -> bool {
+        if self.bytes_bound_after(push, group) <= STORED_BYTES_MAX {
+            return false;
+        }
+        // Pushes which replace each other made the bound grow.
+        if let Some(group) = group {
+            self.groups[group].bytes_bound = self.bytes_of(group);
+        }
+        self.bytes_bound_after(push, group) > STORED_BYTES_MAX
+    }
+
+    /// What a group weighs after a push if nothing of it is replaced.
+    pub(super) fn bytes_bound_after(&self, push: &Push, group: Option<Number>) -> u64 {
+        let old = match push.mode {
+            Mode::Merge => group.map_or(0, |group| self.groups[group].bytes_bound),
+            Mode::Replace => 0,
+        };
+        old + push.bytes()
+    }
+
+    /// What a group weighs, counted out.
+    fn bytes_of(&self, group: Number) -> u64 {
+        let held = self.groups[group].held.iter();
+        let bytes = held.map(|held| {
+            let local = &self.families[held.family];
+            let lines: usize = local.text.run(group).map(<[u8]>::len).sum();
+            let exact = local.text.exact(group).map_or(0, |exact| exact.len());
+            lines + exact + local.help(held.help).map_or(0, |help| help.len())
+        });
+        bytes.sum::<usize>() as u64
     }
 
     /// Compares what is pushed with what the group and this core hold.

@@ -99,6 +99,15 @@ impl Push {
         }
     }
 
+    /// Bytes of all lines, help texts and protobuf.
+    pub(super) fn bytes(&self) -> u64 {
+        let bytes = self.families().iter().map(|family| {
+            let exact = self.rendered().exact(&self.rendered().families()[family.index]);
+            self.text(family).len() + self.help(family).map_or(0, str::len) + exact.map_or(0, <[u8]>::len)
+        });
+        bytes.sum::<usize>() as u64
+    }
+
     fn rendered(&self) -> &Rendered {
         match &self.content {
             Content::Families(_, rendered) => rendered,
@@ -116,4 +125,6 @@ pub enum Outcome {
     Refused(String),
     /// Refused at the door, for this reason: nothing was touched.
     NotAdmitted(String),
+    /// The group would become larger than a store can keep: nothing was touched.
+    TooLarge,
 }

@@ -6,6 +6,9 @@
 //! It also knows which scrapes are collecting. Cores hand over at slightly different moments, so what one core gave up may
 //! still be in a scrape that another core's claim would get into, too. Such a slot is *retired* and becomes free for other
 //! cores when every collection that began before has ended. The shard's own core needs no such care: it hands over in one go.
+//!
+//! With a store, the commit of a command that gives something up holds its slots in the same way, so that no claim can reach
+//! the store before it. Again the own core needs no care: what it sends to the store stays in order.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -95,8 +98,8 @@ pub enum NotNow {
 #[derive(Debug, Default)]
 pub struct Registry {
     inner: Mutex<Inner>,
-    /// Notified whenever a collection ends.
-    pub collection_ended: event_listener::Event,
+    /// Notified whenever a collection or a commit ends.
+    pub ended: event_listener::Event,
 }
 
 type Names = SmallVec<[Arc<str>; 1]>;
@@ -109,11 +112,11 @@ struct Inner {
     escaped: Map<(Escaping, Box<str>), Names>,
     set_ids: Map<Arc<str>, SetId>,
     set_names: Vec<Arc<str>>,
-    /// The moment of the last begin of a collection.
+    /// The moment of the last begin of a collection or commit.
     now: Moment,
-    /// When the running collections began, ascending.
-    collecting: Vec<Moment>,
-    /// Names with something retired, to be looked at when a collection ends.
+    /// When the running collections and commits began, ascending.
+    running: Vec<Moment>,
+    /// Names with something retired, to be looked at when one of these ends.
     retired: Vec<Arc<str>>,
 }
 
@@ -131,7 +134,7 @@ struct Entry {
     retired: SmallVec<[Retired; 1]>,
 }
 
-/// What a core gave up while scrapes were collecting.
+/// What a core gave up while scrapes were collecting, or the store did not have it yet.
 #[derive(Debug, Clone, Copy)]
 struct Retired {
     core: Core,
@@ -193,33 +196,44 @@ impl Registry {
         others.map(|set| inner.set_names[set as usize].clone()).collect()
     }
 
-    /// Begins a collection. Must be called before the first core is asked, and ended by [`Self::end_collection`].
+    /// Begins a collection. Must be called before the first core is asked, and ended by [`Self::end`] when every core has handed
+    /// over, or was given up on.
     pub fn begin_collection(&self) -> Moment {
+        self.begin()
+    }
+
+    /// Begins the commit of a command that gives something up. Must be called before [`Self::change`], and ended by
+    /// [`Self::end`] when the store has it.
+    pub(super) fn begin_commit(&self) -> Moment {
+        self.begin()
+    }
+
+    fn begin(&self) -> Moment {
         let mut inner = lock(&self.inner);
         inner.now += 1;
         let moment = inner.now;
-        inner.collecting.push(moment);
+        inner.running.push(moment);
         moment
     }
 
-    /// Ends a collection: every core has handed over, or was given up on.
-    pub fn end_collection(&self, began: Moment) {
+    /// Ends collections or commits; their moments in ascending order.
+    pub fn end(&self, began: &[Moment]) {
         let mut inner = lock(&self.inner);
-        inner.collecting.retain(|moment| *moment != began);
+        inner.running.retain(|moment| began.binary_search(moment).is_err());
         inner.free_retired();
         drop(inner);
-        self.collection_ended.notify(usize::MAX);
+        self.ended.notify(usize::MAX);
     }
 
-    /// Whether every collection that began at or before this moment has ended.
+    /// Whether every collection and commit that began at or before this moment has ended.
     pub fn is_past(&self, moment: Moment) -> bool {
         lock(&self.inner).is_past(moment)
     }
 
-    /// The moment at which something that is given up now is retired, or `None` when no scrape collects.
+    /// The moment at which something that is given up now is retired, or `None` when no scrape collects and no commit runs.
     pub fn retiring_moment(&self) -> Option<Moment> {
         let inner = lock(&self.inner);
-        (!inner.collecting.is_empty()).then_some(inner.now)
+        (!inner.running.is_empty()).then_some(inner.now)
     }
 
     /// Changes what a core holds: all of it, or nothing.
@@ -266,7 +280,7 @@ impl Registry {
 
 impl Inner {
     fn is_past(&self, moment: Moment) -> bool {
-        self.collecting.first().is_none_or(|oldest| *oldest > moment)
+        self.running.first().is_none_or(|oldest| *oldest > moment)
     }
 
     fn entry(&mut self, name: &str, kind: MetricType) -> &mut Entry {
@@ -473,7 +487,7 @@ impl Inner {
     }
 
     fn push_retired(&mut self, name: &str, core: Core, what: Slot) {
-        if self.collecting.is_empty() {
+        if self.running.is_empty() {
             return;
         }
         let at = self.now;
@@ -517,7 +531,7 @@ impl Inner {
     fn free_retired(&mut self) {
         let names = std::mem::take(&mut self.retired);
         for name in names {
-            let oldest = self.collecting.first().copied();
+            let oldest = self.running.first().copied();
             let Some(entry) = self.families.get_mut(&name) else { continue };
             entry.retired.retain(|retired| oldest.is_some_and(|oldest| oldest <= retired.at));
             entry.count_sets();

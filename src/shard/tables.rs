@@ -91,6 +91,8 @@ pub(super) struct Group {
     pub created_seconds: f64,
     /// The last refused push.
     pub refusal: Option<Arc<Refusal>>,
+    /// What its lines, help texts and protobuf weigh at most; counted anew only when it matters.
+    pub bytes_bound: u64,
     /// The families it holds, by number, ascending.
     pub held: Vec<Held>,
 }

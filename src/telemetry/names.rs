@@ -78,6 +78,31 @@ pub const SCRAPE_DURATION: &str = "sluicegate_scrape_duration_seconds";
 /// Label: `encoding`.
 pub const SCRAPE_SIZE: &str = "sluicegate_scrape_size_bytes";
 
+/// Labels: `backend`, `durability`.
+pub const STORAGE_INFO: &str = "sluicegate_storage_info";
+/// No labels.
+pub const STORAGE_COMMIT_DURATION: &str = "sluicegate_storage_commit_duration_seconds";
+/// No labels.
+pub const STORAGE_BATCH: &str = "sluicegate_storage_batch_changes";
+/// No labels.
+pub const STORAGE_QUEUE: &str = "sluicegate_storage_queue_changes";
+/// No labels.
+pub const STORAGE_QUEUE_BYTES: &str = "sluicegate_storage_queue_bytes";
+/// No labels.
+pub const STORAGE_LOG_BYTES: &str = "sluicegate_storage_log_bytes";
+/// No labels.
+pub const STORAGE_ARCHIVE_BYTES: &str = "sluicegate_storage_archive_bytes";
+/// No labels.
+pub const STORAGE_ARCHIVE_AGE: &str = "sluicegate_storage_archive_age_seconds";
+/// No labels.
+pub const STORAGE_RESTORE_SECONDS: &str = "sluicegate_storage_restore_seconds";
+/// No labels.
+pub const STORAGE_FAILED: &str = "sluicegate_storage_failed";
+/// No labels.
+pub const STORAGE_TROUBLE: &str = "sluicegate_storage_trouble";
+/// No labels.
+pub const STORAGE_CONTRADICTIONS: &str = "sluicegate_storage_contradictory_groups";
+
 pub(super) const PROCESS_CPU: &str = "process_cpu_seconds_total";
 pub(super) const PROCESS_MAX_FDS: &str = "process_max_fds";
 pub(super) const PROCESS_NETWORK_RECEIVED: &str = "process_network_receive_bytes_total";
@@ -113,7 +138,7 @@ const fn summary(name: &'static str, help: &'static str) -> Description {
 const BUILD_INFO_HELP: &str = "A metric with a constant '1' value labeled by version, revision, branch, goversion from which \
                                pushgateway was built, and the goos and goarch for the build.";
 
-static FAMILIES: [Description; 30] = [
+static FAMILIES: [Description; 42] = [
     counter(PROCESS_CPU, "Total user and system CPU time spent in seconds."),
     gauge(PROCESS_MAX_FDS, "Maximum number of open file descriptors."),
     counter(PROCESS_NETWORK_RECEIVED, "Number of bytes received by the process over the network."),
@@ -143,6 +168,27 @@ static FAMILIES: [Description; 30] = [
     gauge(SEGMENT_BYTES, "Bytes of rendered text held, by core."),
     gauge(SEGMENTS, "Segments of rendered text held, by core."),
     gauge(SERIES, "Series held, by core."),
+    gauge(
+        STORAGE_ARCHIVE_AGE,
+        "Time since the archives, or the files of the database, were last written whole.",
+    ),
+    gauge(STORAGE_ARCHIVE_BYTES, "Bytes of the archives, or of the files of the database."),
+    summary(STORAGE_BATCH, "Changes kept by one commit."),
+    summary(STORAGE_COMMIT_DURATION, "Time in which the storage engine keeps a batch."),
+    gauge(
+        STORAGE_CONTRADICTIONS,
+        "Groups that contradicted others when they were restored, and lost their metrics.",
+    ),
+    gauge(STORAGE_FAILED, "Whether a commit failed, so that nothing is taken in until a restart."),
+    gauge(STORAGE_INFO, "Always 1; the labels tell which engine keeps groups, and what that survives."),
+    gauge(STORAGE_LOG_BYTES, "Bytes that a restart reads beside the archives."),
+    gauge(STORAGE_QUEUE_BYTES, "Bytes of the changes that wait for the storage engine."),
+    gauge(STORAGE_QUEUE, "Changes that wait for the storage engine."),
+    gauge(STORAGE_RESTORE_SECONDS, "How long the last restore took."),
+    gauge(
+        STORAGE_TROUBLE,
+        "Whether the storage engine has trouble that does not touch commits, see the log.",
+    ),
     counter(TIMEOUTS, "Connections that ran into a time limit, by phase: head, request, response."),
 ];
 

@@ -59,8 +59,11 @@ impl Gateway {
         let child = Command::new(words.next().expect("at least the program"))
             .args(words)
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            // Nothing outside the test: official packages have a file by default. A later flag wins.
-            .arg("--persistence.file=")
+            // Nothing outside the test: official packages have a file by default.
+            .args(
+                (!flags.iter().any(|flag| flag.starts_with("--persistence.file=")))
+                    .then_some("--persistence.file="),
+            )
             .args(flags)
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a second handle"))
@@ -100,6 +103,18 @@ impl Gateway {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("own child");
         self.ended()
+    }
+
+    /// SIGKILL, which nobody can prepare for.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("own child");
+        self.ended();
+    }
+
+    /// Starts the gateway with flags with which it must end by itself; its status and its log.
+    pub fn fails_to_start(flags: &[&str]) -> (ExitStatus, String) {
+        let mut gateway = Self::spawn(&[], flags);
+        (gateway.ended(), gateway.log())
     }
 
     /// Waits for the end of the process.

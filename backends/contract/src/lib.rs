@@ -39,6 +39,14 @@ pub trait Backend: Send {
     /// unknown whether the batch is kept; the engine is poisoned and answers [`BackendError::Poisoned`] from then on.
     fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Commit, BackendError>;
 
+    /// Does what is due beside commits. Its user calls it about once a second, also while nothing is committed.
+    ///
+    /// # Errors
+    /// As of a commit that failed: the engine is poisoned.
+    fn tend(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     /// What the engine can say about itself now. Cheap: asks no disk.
     fn figures(&self) -> Figures;
 

@@ -106,15 +106,30 @@ impl<'a> Record<'a> {
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), RecordError> {
         let texts: usize = self.families.iter().map(Family::bytes).sum();
         out.reserve(HEAD_BYTES + 8 + texts);
+        self.encode_head(out, self.families.len())?;
+        self.families.iter().try_for_each(|family| {
+            family.encode_head(out, family.text.len())?;
+            out.extend_from_slice(family.text);
+            family.encode_tail(out);
+            Ok(())
+        })
+    }
+
+    /// Appends what stands before the families, for those who write these one by one. `families` says how many will follow;
+    /// those of the record do not count.
+    ///
+    /// # Errors
+    /// 2^32 families or more.
+    pub fn encode_head(&self, out: &mut Vec<u8>, families: usize) -> Result<(), RecordError> {
         out.push(VERSION);
         out.push(if self.expires_seconds.is_some() { HAS_EXPIRY } else { 0 });
-        out.extend(length(self.families.len())?);
+        out.extend(length(families)?);
         out.extend(self.revision.to_le_bytes());
         for seconds in [self.push_seconds, self.failure_seconds, self.created_seconds] {
             out.extend(seconds.to_le_bytes());
         }
         out.extend(self.expires_seconds.map(f64::to_le_bytes).into_iter().flatten());
-        self.families.iter().try_for_each(|family| family.encode(out))
+        Ok(())
     }
 
     /// Reads what [`Record::encode`] of this or an earlier version wrote. Nothing is copied but the list of families.
@@ -161,20 +176,28 @@ impl<'a> Family<'a> {
             + self.exact.map_or(0, <[u8]>::len)
     }
 
-    fn encode(&self, out: &mut Vec<u8>) -> Result<(), RecordError> {
+    /// Appends what stands before the lines, for those who have these in pieces. `text_bytes` says how many bytes of lines
+    /// will follow; those of the family do not count.
+    ///
+    /// # Errors
+    /// A text of 4 GiB or more.
+    pub fn encode_head(&self, out: &mut Vec<u8>, text_bytes: usize) -> Result<(), RecordError> {
         let (help, exact) = (self.help.unwrap_or_default(), self.exact.unwrap_or_default());
         let bits =
             if self.help.is_some() { HAS_HELP } else { 0 } | if self.exact.is_some() { HAS_EXACT } else { 0 };
         out.extend([bits, self.kind as u8]);
         out.extend(self.push_seconds.to_le_bytes());
-        let texts = [self.name.as_bytes(), help.as_bytes(), self.text, exact];
-        for text in texts {
-            out.extend(length(text.len())?);
+        for bytes in [self.name.len(), help.len(), text_bytes, exact.len()] {
+            out.extend(length(bytes)?);
         }
-        for text in texts {
-            out.extend_from_slice(text);
-        }
+        out.extend_from_slice(self.name.as_bytes());
+        out.extend_from_slice(help.as_bytes());
         Ok(())
+    }
+
+    /// Appends what stands behind the lines.
+    pub fn encode_tail(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.exact.unwrap_or_default());
     }
 
     fn decode(reader: &mut Reader<'a>) -> Result<Self, RecordError> {

@@ -18,7 +18,7 @@ use crate::bytes::random;
 use crate::files::{Disk, Files, Folder};
 use crate::log::{Tail, tidy};
 use crate::manifest::Manifest;
-use crate::parallel::for_each;
+use crate::parallel::{for_each, spread};
 use crate::replay::{Doubtful, Replay};
 use crate::segment;
 use crate::shared::{Shared, locked};
@@ -46,6 +46,8 @@ pub struct Snapshot {
     /// All frames of this run carry it.
     epoch: u64,
     tail: Option<Tail>,
+    /// When the log was last folded into the archives because it was time to, or the store was opened.
+    folded: Instant,
     frame: Vec<u8>,
     /// Until the first restore, how long the opening took.
     restore_seconds: f64,
@@ -87,6 +89,7 @@ impl Snapshot {
             sequence,
             epoch: random(),
             tail: None,
+            folded: started,
             frame: Vec::new(),
             restore_seconds: started.elapsed().as_secs_f64(),
         })
@@ -104,10 +107,32 @@ impl Snapshot {
         if tail.has_room(frame_bytes) {
             return Ok(());
         }
-        self.shared.leave_unsynced(tail.handle.clone(), self.sequence);
-        let next = Tail::begin(&self.shared, Some(tail), self.epoch, first, frame_bytes)?;
-        self.tail = Some(next);
+        self.begin_next(frame_bytes)?;
         self.after_a_segment(first)
+    }
+
+    /// Leaves the segment that is written for a new one.
+    fn begin_next(&mut self, frame_bytes: usize) -> Result<(), BackendError> {
+        let Some(tail) = &self.tail else { return Ok(()) };
+        self.shared.leave_unsynced(tail.handle.clone(), self.sequence);
+        self.tail = Some(Tail::begin(&self.shared, Some(tail), self.epoch, self.sequence + 1, frame_bytes)?);
+        Ok(())
+    }
+
+    /// Folds all of the log into the archives, behind the scenes.
+    fn fold(&mut self) -> Result<(), BackendError> {
+        match &self.tail {
+            Some(_) => self.begin_next(0)?,
+            // What an earlier run has left.
+            None => self.make_room(0)?,
+        }
+        // What opening has read would be out of date.
+        self.replay = None;
+        if let (Some(workers), Some(tail)) = (&self.workers, &self.tail) {
+            workers.sync();
+            workers.archive(tail.number - 1, self.sequence + 1);
+        }
+        Ok(())
     }
 
     /// Writes again what an earlier run may not have brought to the disk. Syncing it would not do: after an error of a sync the
@@ -185,7 +210,9 @@ impl Backend for Snapshot {
         };
         let (records, record_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         if let Some(replay) = &replay {
-            for_each(manifest.archives.len(), threads, |partition, buffer: &mut AlignedVec| {
+            let order = spread(manifest.archives.len(), threads);
+            for_each(order.len(), threads, |at, buffer: &mut AlignedVec| {
+                let partition = order[at];
                 let (mut count, mut bytes) = (0, 0);
                 let each = |key: &str, record: &[u8]| {
                     count += 1;
@@ -232,6 +259,17 @@ impl Backend for Snapshot {
                 Err(error)
             }
         }
+    }
+
+    fn tend(&mut self) -> Result<(), BackendError> {
+        let Some(interval) = self.shared.options.archive_interval else { return Ok(()) };
+        let is_due = self.restored && self.folded.elapsed() >= interval;
+        if !is_due || self.shared.log_bytes.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        self.shared.refuse_if_poisoned()?;
+        self.folded = Instant::now();
+        self.fold().inspect_err(|error| self.shared.poison(error))
     }
 
     fn figures(&self) -> Figures {

@@ -48,3 +48,26 @@ pub(crate) fn for_each<S: Default, T: Send, E: Send>(
     all.sort_unstable_by_key(|(at, _)| *at);
     Ok(all.into_iter().map(|(_, result)| result).collect())
 }
+
+/// The numbers below `count` in an order in which threads that work beside each other are far apart: neighbours often end up in
+/// the same place, where they would be in each other's way.
+pub(crate) fn spread(count: usize, threads: NonZeroUsize) -> Vec<usize> {
+    let stride = count.div_ceil(threads.get());
+    (0..stride).flat_map(|at| (at..count).step_by(stride)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_that_is_spread_leaves_nothing_out() {
+        let threads = |count| NonZeroUsize::new(count).expect("not zero");
+        assert_eq!(spread(6, threads(2)), [0, 3, 1, 4, 2, 5]);
+        for (count, number) in [(0, 1), (1, 4), (5, 2), (64, 3), (7, 8)] {
+            let mut order = spread(count, threads(number));
+            order.sort_unstable();
+            assert_eq!(order, (0..count).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The thread that has the storage engine, and what cores know of it.
+//!
+//! A core sends what a command left behind while it still holds its shard: so the changes of a group, and of all groups of a core,
+//! reach the engine in the order in which they were applied. The thread drains its queue, commits once, and answers everybody
+//! who is in the batch. Scrapes and health checks never come here.
+//!
+//! After a commit that failed nobody knows what is on the disk. Then the store is *poisoned*: every write is refused until a restart,
+//! and scrapes go on.
+
+mod restore;
+mod writer;
+
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+
+use futures_channel::oneshot;
+use sluicegate_backend::{Backend, Durability, Figures};
+
+use crate::shard::Shard;
+use crate::shard::push::Outcome;
+use crate::shard::registry::{Moment, Registry};
+use crate::storage::import::Imported;
+
+use super::home::Reply;
+use super::net::shutdown::Shutdown;
+
+/// What may wait for the engine, in bytes of records. Above it pushes are turned away.
+const QUEUE_BYTES_MAX: u64 = 256 << 20;
+
+/// Commands that were not kept: nobody knows whether they will be there after a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotKept;
+
+/// What a command left behind, and who waits for it.
+#[derive(Debug)]
+pub struct Kept {
+    /// The canonical text of the grouping key.
+    pub key: Arc<str>,
+    /// What became of the group.
+    pub change: GroupChange,
+    /// See [`crate::shard::Work::commit`].
+    pub commit: Option<Moment>,
+    /// Whom to tell.
+    pub waits: Waits,
+}
+
+/// What became of a group.
+#[derive(Debug)]
+pub enum GroupChange {
+    /// It is now this record.
+    Put(Vec<u8>),
+    /// It is gone.
+    Delete,
+    /// It is as it was; the answer comes after those to all changes before.
+    Nothing,
+}
+
+/// Who waits until something is kept.
+#[derive(Debug)]
+pub enum Waits {
+    /// A client, for this answer.
+    Client(Reply, Outcome),
+    /// A wipe.
+    Wipe(oneshot::Sender<Result<(), NotKept>>),
+    /// Nobody.
+    Nobody,
+}
+
+/// How far the store is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum State {
+    /// Groups are being taken back: how many are, and which part of the bytes, if that can be said.
+    Restoring(u64, Option<f64>),
+    /// Writes are taken.
+    Ready,
+    /// It takes nothing more, for this reason.
+    Poisoned(String),
+}
+
+/// Opens the engine; an error is told to the operator.
+pub type Open = Box<dyn FnOnce() -> Result<Box<dyn Backend>, String> + Send>;
+/// Gives the groups that a store shall take over from another program. Is told whether the store is new.
+pub type Import = Box<dyn FnOnce(bool) -> Result<Vec<Imported>, String> + Send>;
+
+/// What is needed to begin with.
+pub struct Start {
+    /// Opens the engine.
+    pub open: Open,
+    /// Gives what is to be taken over.
+    pub import: Import,
+    /// What commits shall survive.
+    pub durability: Durability,
+    /// The shards of all cores, empty.
+    pub shards: Vec<Arc<async_lock::Mutex<Shard>>>,
+    /// Names taken.
+    pub registry: Arc<Registry>,
+    /// Pulled if the start fails.
+    pub shutdown: Shutdown,
+}
+
+/// The store as cores see it.
+#[derive(Debug)]
+pub struct Store {
+    queue: Sender<Item>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+enum Item {
+    Kept(Kept),
+    Close,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    phase: AtomicU8,
+    /// Why nothing more is taken, or why the start failed.
+    failure: OnceLock<String>,
+    restored: AtomicU64,
+    restored_bytes: AtomicU64,
+    /// Bytes to restore, about; 0 if unknown.
+    restore_bytes: AtomicU64,
+    contradictions: AtomicU64,
+    waiting: AtomicUsize,
+    waiting_bytes: AtomicU64,
+    figures: Mutex<Figures>,
+}
+
+const RESTORING: u8 = 0;
+const READY: u8 = 1;
+const POISONED: u8 = 2;
+const NOT_STARTED: u8 = 3;
+
+impl Store {
+    /// Starts the thread. It opens the engine and restores; what is sent before that is done waits.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub fn start(start: Start) -> std::io::Result<Self> {
+        let (queue, items) = mpsc::channel();
+        let shared = Arc::new(Shared::default());
+        let thread = {
+            let shared = shared.clone();
+            let name = "store".to_owned();
+            std::thread::Builder::new().name(name).spawn(move || writer::run(start, &shared, &items))?
+        };
+        Ok(Self { queue, shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Sends what a command left behind. Must be called while the shard is still held.
+    pub fn keep(&self, kept: Kept) {
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        self.shared.waiting_bytes.fetch_add(kept.bytes(), Ordering::Relaxed);
+        if let Err(mpsc::SendError(Item::Kept(kept))) = self.queue.send(Item::Kept(kept)) {
+            kept.waits.tell(Err(NotKept));
+        }
+    }
+
+    /// Whether so much waits for the engine that no more is taken.
+    pub fn is_full(&self) -> bool {
+        self.shared.waiting_bytes.load(Ordering::Relaxed) > QUEUE_BYTES_MAX
+    }
+
+    /// Whether writes are taken. Cheaper than [`Self::state`].
+    pub fn is_ready(&self) -> bool {
+        self.shared.phase.load(Ordering::Acquire) == READY
+    }
+
+    /// How far the store is.
+    pub fn state(&self) -> State {
+        let shared = &self.shared;
+        match shared.phase.load(Ordering::Acquire) {
+            READY => State::Ready,
+            POISONED => State::Poisoned(shared.failure.get().cloned().unwrap_or_default()),
+            _ => {
+                let whole = shared.restore_bytes.load(Ordering::Relaxed);
+                let part = shared.restored_bytes.load(Ordering::Relaxed) as f64 / whole as f64;
+                State::Restoring(shared.restored.load(Ordering::Relaxed), (whole > 0).then(|| part.min(1.0)))
+            }
+        }
+    }
+
+    /// What the engine says about itself, not older than about a second.
+    pub fn figures(&self) -> Figures {
+        self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Commands that wait for the engine, and the bytes of their records.
+    pub fn waiting(&self) -> (usize, u64) {
+        (self.shared.waiting.load(Ordering::Relaxed), self.shared.waiting_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Groups that contradicted others when they were restored.
+    pub fn contradictions(&self) -> u64 {
+        self.shared.contradictions.load(Ordering::Relaxed)
+    }
+
+    /// Commits what is waiting, closes the engine and ends the thread. Says why, if the store could not be started at all.
+    ///
+    /// # Errors
+    /// The reason, for the operator.
+    pub fn close(&self) -> Result<(), String> {
+        // A restore that is under way is not waited for: it has changed nothing.
+        if self.shared.phase.load(Ordering::Acquire) != RESTORING {
+            let _ = self.queue.send(Item::Close);
+            let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if thread.is_some_and(|thread| thread.join().is_err()) {
+                return Err("the storage thread panicked".to_owned());
+            }
+        }
+        match self.shared.phase.load(Ordering::Acquire) {
+            NOT_STARTED => Err(self.shared.failure.get().cloned().unwrap_or_default()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Kept {
+    fn bytes(&self) -> u64 {
+        let record = if let GroupChange::Put(record) = &self.change { record.len() } else { 0 };
+        (size_of::<Self>() + self.key.len() + record) as u64
+    }
+}
+
+impl Waits {
+    /// Answers.
+    fn tell(self, kept: Result<(), NotKept>) {
+        match self {
+            Self::Client(reply, outcome) => reply.send(kept.map(|()| outcome)),
+            Self::Wipe(answer) => {
+                let _ = answer.send(kept);
+            }
+            Self::Nobody => {}
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The gateway with a store: what was acknowledged is there after a restart, however the process ended.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use support::gateway::Gateway;
+use support::wait_for;
+
+const BACKENDS: [&str; 2] = ["snapshot", "sled"];
+
+/// An empty folder of a test's own.
+fn folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("storage-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).expect("a folder can be made");
+    path
+}
+
+fn flags(backend: &str, path: &Path) -> Vec<String> {
+    vec![format!("--storage.backend={backend}"), format!("--storage.path={}", path.display())]
+}
+
+fn start(flags: &[String]) -> Gateway {
+    Gateway::start(&flags.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The pushed part of a scrape, sorted.
+fn pushed(gateway: &Gateway) -> Vec<String> {
+    let text = gateway.request("GET", "/metrics", &[], b"").text();
+    let own = ["process_", "pushgateway_", "sluicegate_", "#"];
+    let mut lines: Vec<String> =
+        text.lines().filter(|line| !own.iter().any(|own| line.starts_with(own))).map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn groups_outlive_the_process_however_it_ends() {
+    for backend in BACKENDS {
+        for durability in ["process", "disk"] {
+            let path = folder(&format!("outlive-{backend}-{durability}"));
+            let mut flags = flags(backend, &path);
+            flags.push(format!("--storage.durability={durability}"));
+            let mut gateway = start(&flags);
+            let histogram = "# HELP h of all\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_sum 3\nh_count 4\n";
+            for (method, path, body, status) in [
+                ("PUT", "/metrics/job/a", "m 1\n# TYPE c counter\nc{x=\"1\"} 1e+09\n", 200),
+                ("POST", "/metrics/job/a", histogram, 200),
+                ("PUT", "/metrics/job/b/zone/x", "m 2\n", 200),
+                ("PUT", "/metrics/job/b/zone/y", "m 3\n", 200),
+                ("DELETE", "/metrics/job/b/zone/y", "", 202),
+                ("PUT", "/metrics/job/c", "# TYPE m counter\nm 2\n", 400),
+                ("PUT", "/metrics/job/empty", "", 200),
+                ("PUT", "/metrics/job/z", "z -0\n", 200),
+            ] {
+                let answer = gateway.request(method, path, &[], body.as_bytes());
+                assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+            }
+            let before = pushed(&gateway);
+            assert!(
+                before
+                    .iter()
+                    .any(|line| line.starts_with("push_failure_time_seconds{instance=\"\",job=\"c\"}"))
+            );
+            for signal in ["KILL", "TERM", "KILL"] {
+                match signal {
+                    "KILL" => gateway.kill(),
+                    _ => assert!(gateway.stop().success()),
+                }
+                gateway = start(&flags);
+                assert_eq!(pushed(&gateway), before, "{backend}, {durability}, after {signal}");
+            }
+            // And goes on from there.
+            assert_eq!(gateway.request("DELETE", "/metrics/job/a", &[], b"").status, 202);
+            assert_eq!(gateway.request("PUT", "/metrics/job/c", &[], b"# TYPE m counter\nm 2\n").status, 400);
+            assert_eq!(gateway.request("DELETE", "/metrics/job/b/zone/x", &[], b"").status, 202);
+            assert_eq!(gateway.request("PUT", "/metrics/job/c", &[], b"# TYPE m counter\nm 2\n").status, 200);
+        }
+    }
+}
+
+#[test]
+fn a_wipe_outlives_the_process() {
+    for backend in BACKENDS {
+        let path = folder(&format!("wipe-{backend}"));
+        let mut flags = flags(backend, &path);
+        flags.push("--web.enable-admin-api".to_owned());
+        let mut gateway = start(&flags);
+        for job in 0..20 {
+            assert_eq!(gateway.request("PUT", &format!("/metrics/job/{job}"), &[], b"m 1\n").status, 200);
+        }
+        assert_eq!(gateway.request("PUT", "/api/v1/admin/wipe", &[], b"").status, 202);
+        gateway.kill();
+        assert_eq!(pushed(&start(&flags)), [""; 0]);
+    }
+}
+
+#[test]
+fn a_store_has_one_gateway() {
+    for backend in BACKENDS {
+        let path = folder(&format!("one-{backend}"));
+        let _first = start(&flags(backend, &path));
+        let flags = flags(backend, &path);
+        let (status, log) = Gateway::fails_to_start(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(status.code(), Some(1));
+        assert!(log.contains("in use by another process"), "{log}");
+    }
+}
+
+/// The file is not touched, and not read again when its groups are gone.
+#[test]
+fn the_file_of_the_official_program_is_taken_over_once() {
+    let path = folder("import");
+    let file = path.join("store");
+    let official = Path::new(env!("CARGO_MANIFEST_DIR")).join("backends/gob/testdata");
+    let any = std::fs::read_dir(&official).expect("test data").filter_map(|file| Some(file.ok()?.path()));
+    let source =
+        any.into_iter().find(|path| path.to_string_lossy().contains("1.11.3")).expect("a file of 1.11.3");
+    std::fs::copy(&source, &file).expect("a copy");
+    let flags = [format!("--persistence.file={}", file.display())];
+    let mut gateway = start(&flags);
+    let before = pushed(&gateway);
+    assert!(!before.is_empty());
+    assert_eq!(std::fs::read(&file).expect("still there"), std::fs::read(&source).expect("still there"));
+    gateway.kill();
+    gateway = start(&flags);
+    assert_eq!(pushed(&gateway), before);
+    for line in before.iter().filter(|line| line.starts_with("push_time_seconds{")) {
+        let labels = line.trim_start_matches("push_time_seconds{").split('}').next().expect("labels");
+        let mut path = "/metrics".to_owned();
+        let mut pairs: Vec<(&str, &str)> =
+            labels.split(',').filter_map(|label| label.split_once('=')).collect();
+        pairs.sort_by_key(|(name, _)| *name != "job");
+        for (name, value) in pairs.iter().filter(|pair| **pair != ("instance", "\"\"")) {
+            path.push_str(&format!("/{name}/{}", value.trim_matches('"')));
+        }
+        gateway.request("DELETE", &path, &[], b"");
+    }
+    gateway.request("PUT", "/metrics/job/own", &[], b"m 1\n");
+    let after = pushed(&gateway);
+    gateway.kill();
+    gateway = start(&flags);
+    assert_eq!(pushed(&gateway), after);
+    // The official program has run again: which of the two counts?
+    assert!(gateway.stop().success());
+    std::thread::sleep(Duration::from_millis(20));
+    std::fs::write(&file, std::fs::read(&source).expect("test data")).expect("can be written");
+    let (status, log) = Gateway::fails_to_start(&[&flags[0]]);
+    assert_eq!(status.code(), Some(1));
+    assert!(log.contains("was written after"), "{log}");
+}
+
+#[test]
+fn what_is_no_persistence_file_stops_the_start() {
+    let path = folder("no-gob");
+    let file = path.join("store");
+    std::fs::write(&file, "not a gob").expect("can be written");
+    let (status, log) = Gateway::fails_to_start(&[&format!("--persistence.file={}", file.display())]);
+    assert_eq!(status.code(), Some(1));
+    assert!(log.contains("not a persistence file"), "{log}");
+    assert_eq!(std::fs::read(&file).expect("still there"), b"not a gob");
+}
+
+/// A limit on the size of files is a disk that is full.
+#[test]
+fn a_full_disk_poisons_the_store_and_scrapes_go_on() {
+    let path = folder("full");
+    let flags = flags("snapshot", &path);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let limit = ["sh", "-c", "ulimit -f 8192; trap '' XFSZ; exec \"$@\"", "sh"];
+    let mut gateway = Gateway::start_by(&limit, &flags);
+    let body = format!("m{{x=\"{}\"}} 1\n", "x".repeat(1 << 20));
+    let mut acknowledged = 0;
+    let refused = (0..100).find_map(|number| {
+        let answer = gateway.request("PUT", &format!("/metrics/job/{number}"), &[], body.as_bytes());
+        if answer.status == 200 {
+            acknowledged += 1;
+            return None;
+        }
+        Some(answer)
+    });
+    let refused = refused.expect("the disk is full at some time");
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(refused.text().contains("outcome unknown"), "{}", refused.text());
+    let health = gateway.request("GET", "/-/healthy", &[], b"");
+    assert_eq!(health.status, 500);
+    assert!(health.text().contains("the store failed"), "{}", health.text());
+    assert_eq!(gateway.request("PUT", "/metrics/job/late", &[], b"m 1\n").status, 503);
+    assert_eq!(gateway.request("DELETE", "/metrics/job/0", &[], b"").status, 503);
+    let scrape = gateway.request("GET", "/metrics", &[], b"");
+    assert_eq!(scrape.status, 200);
+    assert!(scrape.text().contains("sluicegate_storage_failed 1"), "the failure is a metric");
+    gateway.kill();
+    let gateway = Gateway::start(&flags);
+    let times = pushed(&gateway).iter().filter(|line| line.starts_with("push_time_seconds{")).count();
+    assert!(
+        times == acknowledged || times == acknowledged + 1,
+        "{times} groups of {acknowledged} acknowledged"
+    );
+    assert_eq!(gateway.request("PUT", "/metrics/job/late", &[], b"m{x=\"1\"} 1\n").status, 200);
+}
+
+/// A store that some other program filled: the earlier push keeps its series, the later one its times.
+#[test]
+fn groups_that_contradict_each_other_are_taken_back_in_order_of_push_time() {
+    use sluicegate_backend::record::{Family, Kind, Record};
+    use sluicegate_backend::{Backend, Change, Durability};
+
+    let path = folder("contradict");
+    {
+        let mut store = sluicegate_snapshot::Snapshot::open(&path, sluicegate_snapshot::Options::default())
+            .expect("a new store");
+        store.restore(std::num::NonZeroUsize::MIN, &|_, _| {}).expect("is empty");
+        let record = |kind, text: &'static str, push_seconds: f64| {
+            let family =
+                Family { name: "m", kind, help: None, push_seconds, text: text.as_bytes(), exact: None };
+            let record = Record {
+                revision: 0,
+                push_seconds,
+                failure_seconds: 0.0,
+                created_seconds: push_seconds,
+                expires_seconds: None,
+                families: vec![family],
+            };
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes).expect("is small");
+            bytes
+        };
+        let records = [
+            ("job=\"late\"", record(Kind::Counter, "m{instance=\"\",job=\"late\"} 1\n", 30.0)),
+            ("job=\"early\"", record(Kind::Gauge, "m{instance=\"\",job=\"early\",zone=\"x\"} 1\n", 10.0)),
+            (
+                "job=\"early\",zone=\"x\"",
+                record(Kind::Gauge, "m{instance=\"\",job=\"early\",zone=\"x\"} 2\n", 20.0),
+            ),
+        ];
+        let batch: Vec<_> = records.iter().map(|(key, record)| Change::Put { key, record }).collect();
+        store.commit(&batch, Durability::Disk).expect("is kept");
+        Box::new(store).close().expect("is closed");
+    }
+    for _ in 0..2 {
+        let mut gateway = start(&flags("snapshot", &path));
+        let lines = pushed(&gateway);
+        let of_m: Vec<&String> = lines.iter().filter(|line| line.starts_with("m{")).collect();
+        assert_eq!(of_m, ["m{instance=\"\",job=\"early\",zone=\"x\"} 1"]);
+        assert_eq!(lines.iter().filter(|line| line.starts_with("push_time_seconds{")).count(), 3);
+        gateway.kill();
+    }
+}
+
+#[test]
+fn a_gateway_that_restores_is_healthy_but_not_ready() {
+    let path = folder("ready");
+    let flags = flags("snapshot", &path);
+    let gateway = start(&flags);
+    wait_for("the store's metrics", Duration::from_secs(10), || {
+        let text = gateway.request("GET", "/metrics", &[], b"").text();
+        text.contains("sluicegate_storage_restore_seconds").then_some(())
+    });
+}
