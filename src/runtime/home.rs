@@ -39,6 +39,8 @@ pub enum Order {
     Delete(GroupingKey, Place, oneshot::Sender<Result<Outcome, NotKept>>),
     /// Deletes all groups.
     Wipe(oneshot::Sender<Result<(), NotKept>>),
+    /// Answers commands of this core which the store has, or does not have.
+    Answer(Vec<(Reply, Result<Outcome, NotKept>)>),
     /// Hands over what there is to scrape.
     Collect(oneshot::Sender<(Vec<Handed>, Counts)>),
     /// Copies some groups out, from a place on.
@@ -103,10 +105,10 @@ impl Home {
         match order {
             Order::Push(push, place, answer) => self.push(push, Reply { place, answer }),
             Order::Delete(key, place, answer) => {
-                let (reply, store) = (Reply { place, answer }, self.store.clone());
+                let (reply, core, store) = (Reply { place, answer }, self.core, self.store.clone());
                 self.with_shard(move |mut shard| {
                     let work = shard.delete(&key);
-                    Carrying { shard, work, key, reply, store }.carry_out();
+                    Carrying { shard, work, key, reply, core, store }.carry_out();
                 });
             }
             Order::Wipe(answer) => {
@@ -115,6 +117,7 @@ impl Home {
                     monoio::spawn(wipe(shard, store, answer));
                 });
             }
+            Order::Answer(answers) => answers.into_iter().for_each(|(reply, outcome)| reply.send(outcome)),
             Order::Collect(answer) => self.with_shard(move |shard| {
                 let _ = answer.send((shard.hand_over(), shard.counts()));
             }),
@@ -218,7 +221,8 @@ impl Home {
     }
 
     fn carry_out(&self, shard: ShardGuard, work: Work, push: &Push, reply: Reply) {
-        Carrying { shard, work, key: push.key.clone(), reply, store: self.store.clone() }.carry_out();
+        let (key, core, store) = (push.key.clone(), self.core, self.store.clone());
+        Carrying { shard, work, key, reply, core, store }.carry_out();
     }
 
     /// Waits until every collection and commit that began at or before a moment has ended.
@@ -239,6 +243,7 @@ struct Carrying {
     work: Work,
     key: GroupingKey,
     reply: Reply,
+    core: usize,
     store: Option<Arc<Store>>,
 }
 
@@ -256,14 +261,14 @@ impl Carrying {
     }
 
     fn keep(self) {
-        let Self { shard, work, key, reply, store } = self;
+        let Self { shard, work, key, reply, core, store } = self;
         let Some(store) = store else {
             drop(shard);
             return reply.send(Ok(work.outcome));
         };
         let to_store = shard.to_store(&work);
         let send = move |change| {
-            let waits = Waits::Client(reply, work.outcome);
+            let waits = Waits::Client(core, reply, work.outcome);
             store.keep(Kept { key: key.text().clone(), change, commit: work.commit, waits });
         };
         match to_store {

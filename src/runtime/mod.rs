@@ -112,7 +112,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         Some(store) => {
             let durability = if store.durability == Durability::Disk { "disk" } else { "process" };
             own_metrics.set_info(names::STORAGE_INFO, &[("backend", engine), ("durability", durability)]);
-            Some(Arc::new(start_store(store, &shards, &registry, &shutdown)?))
+            Some(Arc::new(start_store(store, &shards, &registry, &mailboxes, &shutdown)?))
         }
         None => {
             own_metrics.set_info(names::STORAGE_INFO, &[("backend", engine), ("durability", "none")]);
@@ -179,6 +179,7 @@ fn start_store(
     store: &config::Store,
     shards: &[Arc<async_lock::Mutex<Shard>>],
     registry: &Arc<Registry>,
+    mailboxes: &Mailboxes,
     shutdown: &Shutdown,
 ) -> Result<Store, StartError> {
     let (opened, imported) = (store.clone(), store.clone());
@@ -194,6 +195,7 @@ fn start_store(
         },
         shards: shards.to_vec(),
         registry: registry.clone(),
+        mailboxes: mailboxes.clone(),
         shutdown: shutdown.clone(),
     };
     Store::start(start).map_err(|why| StartError::because("the store's thread", why))

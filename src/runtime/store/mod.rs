@@ -24,6 +24,7 @@ use crate::shard::registry::{Moment, Registry};
 use crate::storage::import::Imported;
 
 use super::home::Reply;
+use super::mailbox::Mailboxes;
 use super::net::shutdown::Shutdown;
 
 /// What may wait for the engine, in bytes of records. Above it pushes are turned away.
@@ -60,8 +61,8 @@ pub enum GroupChange {
 /// Who waits until something is kept.
 #[derive(Debug)]
 pub enum Waits {
-    /// A client, for this answer.
-    Client(Reply, Outcome),
+    /// A client, for this answer; by way of the core the group lives on.
+    Client(usize, Reply, Outcome),
     /// A wipe.
     Wipe(oneshot::Sender<Result<(), NotKept>>),
     /// Nobody.
@@ -96,6 +97,8 @@ pub struct Start {
     pub shards: Vec<Arc<async_lock::Mutex<Shard>>>,
     /// Names taken.
     pub registry: Arc<Registry>,
+    /// The way back to the cores.
+    pub mailboxes: Mailboxes,
     /// Pulled if the start fails.
     pub shutdown: Shutdown,
 }
@@ -154,9 +157,8 @@ impl Store {
     pub fn keep(&self, kept: Kept) {
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         self.shared.waiting_bytes.fetch_add(kept.bytes(), Ordering::Relaxed);
-        if let Err(mpsc::SendError(Item::Kept(kept))) = self.queue.send(Item::Kept(kept)) {
-            kept.waits.tell(Err(NotKept));
-        }
+        // Without the thread whoever waits hears it from the channel that ends.
+        let _ = self.queue.send(Item::Kept(kept));
     }
 
     /// Whether so much waits for the engine that no more is taken.
@@ -222,18 +224,5 @@ impl Kept {
     fn bytes(&self) -> u64 {
         let record = if let GroupChange::Put(record) = &self.change { record.len() } else { 0 };
         (size_of::<Self>() + self.key.len() + record) as u64
-    }
-}
-
-impl Waits {
-    /// Answers.
-    fn tell(self, kept: Result<(), NotKept>) {
-        match self {
-            Self::Client(reply, outcome) => reply.send(kept.map(|()| outcome)),
-            Self::Wipe(answer) => {
-                let _ = answer.send(kept);
-            }
-            Self::Nobody => {}
-        }
     }
 }

@@ -12,16 +12,21 @@ use crate::shard::registry::{Moment, Registry};
 use crate::telemetry::names;
 
 use super::restore::{Restoring, restore};
-use super::{GroupChange, Item, Kept, NOT_STARTED, NotKept, POISONED, READY, Shared, Start};
+use super::{GroupChange, Item, Kept, NOT_STARTED, NotKept, POISONED, READY, Shared, Start, Waits};
+use crate::runtime::home::Order;
+use crate::runtime::mailbox::Mailboxes;
 
 /// A batch is closed above this, so that nobody waits for the commit of a great many others.
 const BATCH_BYTES_MAX: u64 = 16 << 20;
+/// Where several came together, more are on their way: so long is waited for them. One commit for many costs each of them less than
+/// the wait, and who comes alone does not wait.
+const COMPANY_WAIT: Duration = Duration::from_micros(100);
 /// How old what the engine says about itself may become.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Does all that the thread does.
 pub(super) fn run(start: Start, shared: &Shared, items: &Receiver<Item>) {
-    let Start { open, import, durability, shards, registry, shutdown } = start;
+    let Start { open, import, durability, shards, registry, mailboxes, shutdown } = start;
     let restoring = Restoring { shards, registry: registry.clone(), shared };
     let started = catch_unwind(AssertUnwindSafe(|| restore(open, import, durability, &restoring)))
         .unwrap_or_else(|_| Err("the storage engine panicked, see above".to_owned()));
@@ -32,6 +37,7 @@ pub(super) fn run(start: Start, shared: &Shared, items: &Receiver<Item>) {
                 backend,
                 durability,
                 registry: &registry,
+                mailboxes: &mailboxes,
                 shared,
                 trouble: None,
                 figures_at: Instant::now(),
@@ -55,6 +61,7 @@ struct Writer<'s> {
     backend: Box<dyn Backend>,
     durability: Durability,
     registry: &'s Registry,
+    mailboxes: &'s Mailboxes,
     shared: &'s Shared,
     /// What the engine complains of, as logged last.
     trouble: Option<String>,
@@ -66,7 +73,11 @@ struct Writer<'s> {
 impl Writer<'_> {
     fn serve(&mut self, items: &Receiver<Item>) {
         let mut batch = Vec::new();
+        let mut had_company = false;
         loop {
+            if had_company {
+                std::thread::sleep(COMPANY_WAIT);
+            }
             match items.recv_timeout(FIGURES_INTERVAL) {
                 Ok(Item::Kept(kept)) => batch.push(kept),
                 Err(RecvTimeoutError::Timeout) => self.tend(),
@@ -87,6 +98,7 @@ impl Writer<'_> {
                     Err(_) => break,
                 }
             }
+            had_company = batch.len() > 1;
             if !batch.is_empty() {
                 self.keep(&mut batch, bytes);
             }
@@ -110,8 +122,19 @@ impl Writer<'_> {
         }
         self.shared.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
         self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        // One message a core, so that a core is woken once.
+        let mut answers: Vec<Vec<_>> = (0..self.mailboxes.cores()).map(|_| Vec::new()).collect();
         for Kept { waits, .. } in batch.drain(..) {
-            waits.tell(kept);
+            match waits {
+                Waits::Client(core, reply, outcome) => answers[core].push((reply, kept.map(|()| outcome))),
+                Waits::Wipe(answer) => {
+                    let _ = answer.send(kept);
+                }
+                Waits::Nobody => {}
+            }
+        }
+        for (core, answers) in answers.into_iter().enumerate().filter(|(_, answers)| !answers.is_empty()) {
+            self.mailboxes.order(core, Order::Answer(answers));
         }
     }
 
