@@ -10,7 +10,7 @@ use super::list::Refusal;
 use super::plan::{Step, Tries, find_held};
 use super::push::{Mode, Outcome, Push, PushedFamily};
 use super::registry::{Moment, SetId, SharedFamily};
-use super::segments::NewLines;
+use super::segments::{NewLines, RUN_BYTES_MAX, own_segments};
 use super::series::has_new_series;
 use super::stored::ToStore;
 use super::tables::{Group, Held, Number};
@@ -107,7 +107,7 @@ impl Shard {
     }
 
     /// Replaces the lines of a group in a family, and counts. Returns the bytes of the new ones.
-    pub(super) fn replace_lines(&mut self, group: Number, family: Number, lines: NewLines<'_>) -> usize {
+    fn replace_lines(&mut self, group: Number, family: Number, lines: NewLines<'_>) -> usize {
         let text = Arc::make_mut(&mut self.families[family].text);
         let (old_bytes, old_lines) = measure(text.run(group));
         let (new_bytes, new_lines) = match &lines {
@@ -121,6 +121,28 @@ impl Shard {
         counts.series = counts.series + new_lines - old_lines;
         counts.segments = counts.segments + text.segments().len() - old_segments;
         new_bytes
+    }
+
+    /// Adds the lines of a group that is new in a family, and counts.
+    pub(super) fn add_lines(&mut self, group: Number, family: Number, lines: &[u8], exact: Option<&[u8]>) {
+        let local = &mut self.families[family];
+        let text = Arc::make_mut(&mut local.text);
+        let old_segments = text.segments().len();
+        if text.append(group, lines, exact) {
+            let (bytes, count) = measure([lines]);
+            self.counts.bytes += bytes;
+            self.counts.series += count;
+            self.counts.segments += text.segments().len() - old_segments;
+            return;
+        }
+        let new = match exact {
+            _ if lines.len() > RUN_BYTES_MAX => {
+                NewLines::Segments(own_segments(&local.shared.name, local.kind, lines, exact))
+            }
+            Some(exact) => NewLines::Exact(lines, exact),
+            None => NewLines::Run(lines),
+        };
+        self.replace_lines(group, family, new);
     }
 
     /// Takes a push into the tables. What it takes at the registry was taken before.

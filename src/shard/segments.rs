@@ -18,6 +18,8 @@ use super::series::ends_metric;
 pub const SEGMENT_BYTES_MAX: usize = 16 * 1024;
 /// Segments below this are merged with a neighbour.
 const SEGMENT_BYTES_MIN: usize = SEGMENT_BYTES_MAX / 4;
+/// The step in which the memory of a segment grows.
+const GROWTH_BYTES: usize = 1024;
 /// A group's lines above this get segments of their own.
 pub const RUN_BYTES_MAX: usize = 64 * 1024;
 
@@ -231,6 +233,19 @@ impl Segment {
         Self { text, runs, exact, ..Self::default() }
     }
 
+    /// Adds the run of a group behind all others. Doubles the memory until a segment is full: there will be more.
+    fn append_run(&mut self, group: u32, lines: &[u8], exact: Option<&[u8]>) {
+        let (len, wanted) = (self.text.len(), self.text.len() + lines.len());
+        if self.text.capacity() < wanted {
+            let doubled = (2 * self.text.capacity()).min(SEGMENT_BYTES_MAX);
+            self.text.reserve_exact(doubled.max(wanted.next_multiple_of(GROWTH_BYTES)) - len);
+        }
+        self.text.extend_from_slice(lines);
+        self.runs.push(Run { group, end: wanted as u32 });
+        self.exact.extend(exact.map(|exact| (group, Arc::from(exact))));
+        self.forget();
+    }
+
     fn append(&mut self, other: &Self) {
         let at = self.text.len() as u32;
         reserve(&mut self.text, other.text.len());
@@ -259,9 +274,8 @@ fn replace_range(text: &mut Vec<u8>, range: std::ops::Range<usize>, new: &[u8]) 
 
 /// Grows by 1 KB steps: doubling would leave a quarter of the memory empty.
 fn reserve(text: &mut Vec<u8>, more: usize) {
-    const STEP: usize = 1024;
     if text.capacity() - text.len() < more {
-        let wanted = (text.len() + more).next_multiple_of(STEP);
+        let wanted = (text.len() + more).next_multiple_of(GROWTH_BYTES);
         text.reserve_exact(wanted - text.len());
     }
 }
@@ -379,6 +393,32 @@ impl FamilyText {
                 }
             }
         }
+    }
+
+    /// Adds the lines of a group behind all others, if that is its place and they are few; else does nothing and says so. As
+    /// [`Self::replace`], for many groups in the order of their numbers: no search, and segments are filled to the end.
+    pub fn append(&mut self, group: u32, lines: &[u8], exact: Option<&[u8]>) -> bool {
+        if lines.is_empty() || lines.len() > RUN_BYTES_MAX {
+            return false;
+        }
+        let last_group = |entry: &Entry| entry.segment.runs.last().map_or(entry.first, |run| run.group);
+        if self.entries.last().is_some_and(|entry| last_group(entry) >= group) {
+            return false;
+        }
+        match self.entries.last_mut().filter(|entry| !entry.exclusive) {
+            Some(entry) if entry.segment.text.len() + lines.len() <= SEGMENT_BYTES_MAX => {
+                Arc::make_mut(&mut entry.segment).append_run(group, lines, exact);
+            }
+            last => {
+                if let Some(full) = last {
+                    Arc::make_mut(&mut full.segment).runs.shrink_to_fit();
+                }
+                let mut segment = Segment::default();
+                segment.append_run(group, lines, exact);
+                self.entries.push(Entry { first: group, exclusive: false, segment: Arc::new(segment) });
+            }
+        }
+        true
     }
 
     /// The entries that belong to this group alone.
@@ -567,6 +607,33 @@ mod tests {
             // What a scrape held never changed under it.
             for (text, before) in held {
                 prop_assert!(whole(&text) == before);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn appending_is_like_a_map(runs in prop::collection::vec((0u32..5, 0u8..26, 0usize..5), 1..80)) {
+            let sizes = [0, 300, 5_000, 30_000, 150_000];
+            let (mut text, mut model, mut group) = (FamilyText::default(), Model::new(), 0);
+            for (step, seed, size) in runs {
+                // Now and then a number is taken again.
+                group += step;
+                let new = if sizes[size] == 0 { Vec::new() } else { lines(seed, sizes[size]) };
+                let exact = (seed % 3 == 0 && !new.is_empty()).then(|| vec![seed; 3]);
+                if !text.append(group, &new, exact.as_deref()) {
+                    let new = match &exact {
+                        _ if new.len() > RUN_BYTES_MAX => {
+                            NewLines::Segments(own_segments("m", MetricType::Gauge, &new, exact.as_deref()))
+                        }
+                        Some(exact) => NewLines::Exact(&new, exact),
+                        None => NewLines::Run(&new),
+                    };
+                    text.replace(group, new);
+                }
+                if new.is_empty() { model.remove(&group); } else { model.insert(group, (new, exact)); }
+                check(&text, &model);
             }
         }
     }

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use sluicegate_backend::record::{Family, Kind, Record};
+use smallvec::SmallVec;
 
 use crate::exposition::model::MetricType;
 
 use super::apply::write_time;
 use super::key::GroupingKey;
 use super::registry::{FamilyChange, NotNow, Presence, SharedFamily, type_conflict};
-use super::segments::{NewLines, RUN_BYTES_MAX, own_segments};
 use super::series::series_of;
 use super::tables::{Held, Number};
 use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
@@ -94,15 +94,16 @@ impl Shard {
             exact: exact.as_deref(),
         };
         let out = &mut writing.out;
+        let pieces: SmallVec<[&[u8]; 1]> = local.text.run(writing.group).collect();
         let done = match writing.pieces {
             Some(done) => done,
             None => {
-                let bytes = local.text.run(writing.group).map(<[u8]>::len).sum();
+                let bytes = pieces.iter().map(|piece| piece.len()).sum();
                 family.encode_head(out, bytes).expect(FITS);
                 0
             }
         };
-        for (index, piece) in local.text.run(writing.group).enumerate().skip(done) {
+        for (index, piece) in pieces.into_iter().enumerate().skip(done) {
             if out.len() >= end {
                 writing.pieces = Some(index);
                 return;
@@ -124,9 +125,11 @@ impl Shard {
         }
         let set = self.set_id(key);
         let mut changes = Vec::new();
+        let mut numbers: Vec<Option<Number>> = Vec::with_capacity(record.families.len());
         for family in &record.families {
             let kind = type_of(family.kind);
-            let local = self.families_by_name.get(family.name).map(|number| &self.families[*number]);
+            let number = self.families_by_name.get(family.name).copied();
+            let local = number.map(|number| &self.families[number]);
             if let Some(other) = local.map(|local| local.kind).filter(|other| *other != kind) {
                 return Err(type_conflict(family.name, other, kind));
             }
@@ -143,37 +146,29 @@ impl Shard {
             if change.set_added.is_some() || change.help_added.is_some() {
                 changes.push(change);
             }
+            numbers.push(number);
         }
         let shared = match changes.as_slice() {
             [] => Vec::new(),
             changes => self.take_at_registry(changes)?,
         };
-        for shared in shared.into_iter().flatten() {
-            let kind = record.families.iter().find(|family| *family.name == *shared.name);
-            self.add_family(shared, kind.map_or(MetricType::Untyped, |family| type_of(family.kind)));
-        }
+        // New families in the order of their changes, which is that of the record.
+        let mut shared = shared.into_iter().flatten();
         let group = self.add_group(key, set, record.created_seconds);
         let mut held = Vec::with_capacity(record.families.len());
         let mut bytes_bound = 0;
-        for family in &record.families {
+        for (family, number) in record.families.iter().zip(numbers) {
             bytes_bound +=
                 family.text.len() + family.help.map_or(0, str::len) + family.exact.map_or(0, <[u8]>::len);
-            let number = self.families_by_name[family.name];
+            let number = number.unwrap_or_else(|| {
+                let shared = shared.next().expect("a family new to the core was taken at the registry");
+                self.add_family(shared, type_of(family.kind))
+            });
             let local = &mut self.families[number];
             local.take(set);
             let help = local.take_help(family.help);
             held.push(Held { family: number, help, push_seconds: family.push_seconds });
-            let lines = match family.exact {
-                _ if family.text.len() > RUN_BYTES_MAX => NewLines::Segments(own_segments(
-                    family.name,
-                    type_of(family.kind),
-                    family.text,
-                    family.exact,
-                )),
-                Some(exact) => NewLines::Exact(family.text, exact),
-                None => NewLines::Run(family.text),
-            };
-            self.replace_lines(group, number, lines);
+            self.add_lines(group, number, family.text, family.exact);
         }
         held.sort_unstable_by_key(|held| held.family);
         let entry = &mut self.groups[group];
@@ -188,7 +183,7 @@ impl Shard {
         {
             line.clear();
             write_time(&mut line, &self.families[number].shared.name, key.text(), seconds);
-            self.replace_lines(group, number, NewLines::Run(&line));
+            self.add_lines(group, number, &line, None);
         }
         Ok(())
     }
