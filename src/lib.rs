@@ -4,6 +4,7 @@
 //!
 //! * [`exposition`] — PURE. bytes ↔ metric families: parser, numbers, names, rendering, stitched compression.
 //! * [`shard`] — PURE. The state of one core: groups, segments, the push rules, the consistency check.
+//! * [`storage`] — opening storage engines, taking over the official persistence file, `sluicegate storage …`.
 //! * [`api`] — routes, headers and status codes; the JSON API; the web page.
 //! * [`config`] — flags as typed, configuration as meant. A leaf.
 //! * [`telemetry`] — the gateway's own metrics and logs. A leaf.
@@ -14,4 +15,5 @@ pub mod config;
 pub mod exposition;
 pub mod runtime;
 pub mod shard;
+pub mod storage;
 pub mod telemetry;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room may name those before it.
-const ORDER: [&str; 4] = ["exposition", "shard", "api", "runtime"];
+const ORDER: [&str; 5] = ["exposition", "shard", "storage", "api", "runtime"];
 /// Leaves name no room at all; every room that is not pure may name them.
 const LEAVES: [&str; 2] = ["config", "telemetry"];
 /// No IO, no time, no counting: everything is an argument.

@@ -8,6 +8,7 @@ use super::build::BUILD;
 use super::duration::GoDuration;
 use super::listen::ListenAddress;
 use super::size::ByteSize;
+use super::store::Durability;
 
 /// Everything that can be typed. The official flags come first, with the official names and defaults.
 #[derive(Debug, Parser)]
@@ -17,7 +18,7 @@ use super::size::ByteSize;
     about = "A push gateway for Prometheus that replaces the official one without a change to its clients.",
     after_help = "Durations are written as 300ms, 30s, 5m or 1h30m, sizes as 65536, 64KiB or 64MiB. \
                   A switch can be negated: --no-web.enable-lifecycle.",
-    override_usage = "sluicegate [<flags>]",
+    override_usage = "sluicegate [<flags>]\n       sluicegate storage inspect|verify|migrate <flags>",
     disable_help_flag = true,
     disable_version_flag = true,
     next_line_help = true
@@ -29,6 +30,8 @@ pub(super) struct Flags {
     pub push: PushFlags,
     #[command(flatten)]
     pub persistence: PersistenceFlags,
+    #[command(flatten)]
+    pub storage: StorageFlags,
     #[command(flatten)]
     pub limits: LimitFlags,
     #[command(flatten)]
@@ -82,12 +85,27 @@ pub(super) struct PushFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Persistence")]
 pub(super) struct PersistenceFlags {
-    /// File in which metrics outlive the program. Without one they live in memory alone. [not available yet]
+    /// Keep metrics in the folder FILE.sluicegate. A FILE of the official program is taken over once, and left as it is.
     #[arg(long = "persistence.file", value_name = "FILE", default_value = "", hide_default_value = true)]
     pub file: String,
-    /// The least time between two writes of the file.
+    /// How often the log is folded into the archives, if anything is in it. Pushes are kept before they are answered.
     #[arg(long = "persistence.interval", value_name = "DURATION", default_value = "5m")]
     pub interval: GoDuration,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Storage (instead of --persistence.file)")]
+pub(super) struct StorageFlags {
+    /// What keeps metrics. Without it snapshot if there is a folder, else memory.
+    #[arg(long = "storage.backend", value_name = "ENGINE", value_enum)]
+    pub backend: Option<Backend>,
+    /// The folder in which metrics are kept.
+    #[arg(long = "storage.path", value_name = "FOLDER", default_value = "", hide_default_value = true)]
+    pub path: String,
+    /// What a push survives that was answered: the death of the process, or a loss of power, too. Without it process.
+    // No default here: that it was typed matters.
+    #[arg(long = "storage.durability", value_name = "DURABILITY", value_enum)]
+    pub durability: Option<Durability>,
 }
 
 #[derive(Debug, Args)]
@@ -173,6 +191,17 @@ pub enum LogFormat {
     Logfmt,
     /// One JSON object a line.
     Json,
+}
+
+/// What keeps metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Backend {
+    /// Nothing does: they end with the process.
+    Memory,
+    /// A log of pushes, folded into archives.
+    Snapshot,
+    /// The embedded database sled.
+    Sled,
 }
 
 /// What does the network IO.

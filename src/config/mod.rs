@@ -7,7 +7,9 @@ mod build;
 mod duration;
 mod flags;
 mod listen;
+mod program;
 mod size;
+mod store;
 mod url;
 
 #[cfg(test)]
@@ -23,6 +25,8 @@ use clap::ValueEnum;
 pub use build::{BUILD, BuildInfo};
 pub use flags::{Driver, LogFormat, LogLevel, Stop};
 pub use listen::{AddressError, ListenAddress};
+pub use program::{Place, PlaceParser, Program, StorageCommand, StorePlace};
+pub use store::{Durability, Engine, Store};
 
 use flags::Flags;
 
@@ -45,8 +49,8 @@ pub struct Config {
     pub consistency_check: bool,
     /// Whether names of metrics and labels may be any UTF-8.
     pub utf8_names: bool,
-    /// The least time between two writes of the persistence file.
-    pub persistence_interval: Duration,
+    /// Where groups are kept beyond the life of the process; `None`: nowhere.
+    pub store: Option<Store>,
     /// What is refused because it would be too much.
     pub limits: Limits,
     /// How many cores to use; `None` means all that the process may use.
@@ -57,7 +61,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// How log messages are written.
     pub log_format: LogFormat,
-    /// Every flag by name with its value, as the status API and the web page show it. The route prefix is the one in force.
+    /// Every flag by name with its value, as the status API and the web page show it. The route prefix and the engine are those
+    /// in force.
     pub flags: BTreeMap<String, String>,
     /// Facts of the build.
     pub build: BuildInfo,
@@ -102,9 +107,10 @@ impl Config {
             "" => external_prefix.clone(),
             prefix => url::normal_prefix(prefix),
         };
+        let store = store::store(flags)?;
         Ok(Self {
             telemetry_path: telemetry_path(&route_prefix, &flags.web.telemetry_path)?,
-            flags: shown(flags, &route_prefix),
+            flags: shown(flags, &route_prefix, store.as_ref()),
             listen: flags.web.listen_address.clone(),
             route_prefix,
             external_prefix,
@@ -112,8 +118,7 @@ impl Config {
             admin_api: flags.web.enable_admin_api,
             consistency_check: !flags.push.disable_consistency_check,
             utf8_names: flags.push.enable_utf8_names,
-            // The official program takes a negative interval for "at once", too.
-            persistence_interval: flags.persistence.interval.non_negative().unwrap_or_default(),
+            store,
             limits: limits(flags),
             cores: NonZeroUsize::new(flags.runtime.cores),
             driver: flags.runtime.driver,
@@ -129,8 +134,7 @@ type Used = fn(&Flags) -> bool;
 
 /// Flags that are read but have nothing behind them yet. To start without what they ask for could lose data or open a door, so
 /// their use stops the start. A flag becomes available by leaving this table, and its help text.
-const NOT_YET: [(&str, Used); 3] = [
-    ("persistence.file", |flags| !flags.persistence.file.is_empty()),
+const NOT_YET: [(&str, Used); 2] = [
     ("web.config.file", |flags| !flags.web.config_file.is_empty()),
     ("web.systemd-socket", |flags| flags.web.systemd_socket),
 ];
@@ -169,8 +173,8 @@ fn unless_zero<T: Default + PartialEq>(value: T) -> Option<T> {
     (value != T::default()).then_some(value)
 }
 
-fn shown(flags: &Flags, route_prefix: &str) -> BTreeMap<String, String> {
-    let Flags { web, push, persistence, limits, runtime, log, .. } = flags;
+fn shown(flags: &Flags, route_prefix: &str, store: Option<&Store>) -> BTreeMap<String, String> {
+    let Flags { web, push, persistence, storage, limits, runtime, log, .. } = flags;
     let listen: Vec<String> = web.listen_address.iter().map(ToString::to_string).collect();
     let entries = [
         ("web.listen-address", listen.join(",")),
@@ -185,6 +189,9 @@ fn shown(flags: &Flags, route_prefix: &str) -> BTreeMap<String, String> {
         ("push.enable-utf8-names", push.enable_utf8_names.to_string()),
         ("persistence.file", persistence.file.clone()),
         ("persistence.interval", persistence.interval.to_string()),
+        ("storage.backend", store.map_or("memory", |store| store.engine.name()).to_owned()),
+        ("storage.path", storage.path.clone()),
+        ("storage.durability", storage.durability.unwrap_or_default().name().to_owned()),
         ("push.body-bytes-max", limits.push_body_bytes_max.to_string()),
         ("push.queue-max", limits.push_queue_max.to_string()),
         ("web.head-bytes-max", limits.web_head_bytes_max.to_string()),

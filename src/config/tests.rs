@@ -31,7 +31,7 @@ fn defaults() {
     assert_eq!((config.route_prefix.as_str(), config.external_prefix.as_str()), ("", ""));
     assert_eq!(config.telemetry_path, "/metrics");
     assert!(!config.lifecycle && !config.admin_api && config.consistency_check);
-    assert_eq!(config.persistence_interval, Duration::from_secs(300));
+    assert_eq!(config.store, None);
     assert_eq!((config.cores, config.driver), (None, Driver::Auto));
     assert_eq!((config.log_level, config.log_format), (LogLevel::Info, LogFormat::Logfmt));
     assert_eq!(
@@ -183,7 +183,76 @@ fn flags_are_shown_as_the_official_program_shows_them() {
         assert_eq!(flags[name], value, "{name}");
     }
     assert_eq!(meant(&["--persistence.interval=-5m"]).flags["persistence.interval"], "-5m0s");
-    assert_eq!(meant(&["--persistence.interval=-5m"]).persistence_interval, Duration::ZERO);
+}
+
+fn kept(arguments: &[&str]) -> Store {
+    meant(arguments).store.expect("a store")
+}
+
+#[test]
+fn a_path_or_a_persistence_file_keeps_groups() {
+    let plain = Store {
+        engine: Engine::Snapshot,
+        path: "/var/x".into(),
+        durability: Durability::Process,
+        archive_interval: Duration::from_secs(300),
+        import: None,
+    };
+    assert_eq!(kept(&["--storage.path=/var/x"]), plain);
+    assert_eq!(kept(&["--storage.path=/var/x", "--storage.backend=snapshot", "--persistence.file="]), plain);
+    assert_eq!(
+        kept(&["--storage.backend=sled", "--storage.durability=disk", "--storage.path", "/var/x"]),
+        Store { engine: Engine::Sled, durability: Durability::Disk, ..plain.clone() }
+    );
+    assert_eq!(
+        kept(&["--persistence.file=a/b.gob", "--persistence.interval=90s"]),
+        Store {
+            path: "a/b.gob.sluicegate".into(),
+            archive_interval: Duration::from_secs(90),
+            import: Some("a/b.gob".into()),
+            ..plain.clone()
+        }
+    );
+    // What is less than a second would do nothing but write archives.
+    for interval in ["-5m", "0", "1ms"] {
+        let interval = format!("--persistence.interval={interval}");
+        assert_eq!(kept(&["--storage.path=x", &interval]).archive_interval, Duration::from_secs(1));
+    }
+    assert_eq!(meant(&["--storage.backend=memory"]).store, None);
+    assert_eq!(meant(&["--persistence.interval=1m"]).store, None);
+}
+
+#[test]
+fn the_engine_in_force_is_shown() {
+    for (arguments, backend, durability) in [
+        (&[][..], "memory", "process"),
+        (&["--storage.path=x", "--storage.durability=disk"], "snapshot", "disk"),
+        (&["--storage.path=x", "--storage.backend=sled"], "sled", "process"),
+        (&["--persistence.file=x"], "snapshot", "process"),
+    ] {
+        let flags = meant(arguments).flags;
+        assert_eq!(flags["storage.backend"], backend, "{arguments:?}");
+        assert_eq!(flags["storage.durability"], durability, "{arguments:?}");
+    }
+}
+
+#[test]
+fn flags_that_mean_two_stores_or_none_are_refused() {
+    for (arguments, word) in [
+        (&["--persistence.file=x", "--storage.path=y"][..], "together"),
+        (&["--persistence.file=x", "--storage.backend=memory"], "together"),
+        (&["--persistence.file=x", "--storage.durability=disk"], "together"),
+        (&["--storage.backend=snapshot"], "--storage.path"),
+        (&["--storage.backend=sled", "--storage.path="], "--storage.path"),
+        (&["--storage.backend=memory", "--storage.path=y"], "memory"),
+        (&["--storage.durability=disk"], "--storage.path"),
+        (&["--storage.backend=memory", "--storage.durability=disk"], "memory"),
+        (&["--storage.backend=redb", "--storage.path=y"], "snapshot"),
+        (&["--storage.durability=ram", "--storage.path=y"], "disk"),
+    ] {
+        let text = refusal(arguments);
+        assert!(text.contains(word), "{arguments:?} gave {text}");
+    }
 }
 
 /// A flag that is forgotten in the list of shown ones would be missing on the web page, and nobody would notice.
@@ -221,11 +290,9 @@ fn every_flag_is_documented() {
 
 #[test]
 fn what_is_not_available_stops_the_start_and_help_says_so() {
-    for (argument, name) in [
-        ("--persistence.file=x", "persistence.file"),
-        ("--web.config.file=x", "web.config.file"),
-        ("--web.systemd-socket", "web.systemd-socket"),
-    ] {
+    for (argument, name) in
+        [("--web.config.file=x", "web.config.file"), ("--web.systemd-socket", "web.systemd-socket")]
+    {
         assert_eq!(
             refusal(&[argument]),
             format!("sluicegate: error: --{name} is not available yet, try --help\n")

@@ -23,6 +23,8 @@ mod shared;
 mod tests;
 mod workers;
 
+use std::time::Duration;
+
 pub use engine::Snapshot;
 
 /// Sizes. The defaults fit every gateway; tests want everything small.
@@ -36,6 +38,9 @@ pub struct Options {
     pub segment_bytes_max: u64,
     /// The log is merged into the archives when it is this large, or a quarter of the archives, but at most four times this.
     pub log_bytes: u64,
+    /// How often a log with anything in it is merged into the archives, however small it is; `None`: never for that. Needs
+    /// `background`.
+    pub archive_interval: Option<Duration>,
     /// Whether syncs that nobody waits for, zeroing and merging happen on threads of their own. If not, they happen within a
     /// commit, always at the same point.
     pub background: bool,
@@ -48,6 +53,7 @@ impl Default for Options {
             segment_bytes_min: 1 << 20,
             segment_bytes_max: 64 << 20,
             log_bytes: 64 << 20,
+            archive_interval: None,
             background: true,
         }
     }

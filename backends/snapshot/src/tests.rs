@@ -21,6 +21,7 @@ fn tiny() -> Options {
         segment_bytes_min: 2048,
         segment_bytes_max: 8192,
         log_bytes: 12_000,
+        archive_interval: None,
         background: false,
     }
 }

@@ -20,6 +20,7 @@ fn small(background: bool) -> Options {
         segment_bytes_min: 4096,
         segment_bytes_max: 1 << 16,
         log_bytes: 1 << 17,
+        archive_interval: None,
         background,
     }
 }

@@ -20,6 +20,7 @@ impl Subject for Small {
             segment_bytes_min: 512,
             segment_bytes_max: 1024,
             log_bytes: 1500,
+            archive_interval: None,
             background: false,
         };
         Ok(Box::new(Snapshot::open(folder, options)?))

@@ -20,6 +20,7 @@ const SMALL: Options = Options {
     segment_bytes_min: 1024,
     segment_bytes_max: 1024,
     log_bytes: 1200,
+    archive_interval: None,
     background: false,
 };
 
