@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::builder::{TypedValueParser, ValueParserFactory};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{Arg, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::flags::Stop;
@@ -128,14 +128,11 @@ impl TypedValueParser for PlaceParser {
         value: &OsStr,
     ) -> Result<Place, clap::Error> {
         place(value).ok_or_else(|| {
-            let mut error = clap::Error::new(ErrorKind::ValueValidation).with_cmd(command);
-            if let Some(argument) = argument {
-                let name = ContextValue::String(argument.to_string());
-                error.insert(ContextKind::InvalidArg, name);
-            }
-            let value = ContextValue::String(value.to_string_lossy().into_owned());
-            error.insert(ContextKind::InvalidValue, value);
-            error
+            let (flag, value) =
+                (argument.map(ToString::to_string).unwrap_or_default(), value.to_string_lossy());
+            let text =
+                format!("'{value}' for '{flag}' names no store: write snapshot:FOLDER or sled:FOLDER\n");
+            clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
         })
     }
 }

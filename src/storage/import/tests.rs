@@ -70,7 +70,8 @@ fn groups_come_with_their_lines_help_and_times() {
 /// The labels of a group, and its families by name with their messages.
 type TestGroup<'a> = (&'a [(&'a str, &'a str)], &'a [(&'a str, &'a [u8])]);
 
-/// A file of these groups, as the official program writes it: Go's gob, as short as it can be: lengths, types by number, fields by distance.
+/// A file of these groups, as the official program writes it. Go's gob, as short as it can be: lengths, types by number,
+/// fields by distance.
 fn file(groups: &[TestGroup<'_>]) -> Vec<u8> {
     fn bytes(out: &mut Vec<u8>, bytes: &[u8]) {
         length(out, bytes.len());
