@@ -4,7 +4,7 @@
 //!
 //! * [`exposition`] — PURE. bytes ↔ metric families: parser, numbers, names, rendering, stitched compression.
 //! * [`shard`] — PURE. The state of one core: groups, segments, the push rules, the consistency check.
-//! * [`storage`] — storage engines by name; what the official program kept.
+//! * [`storage`] — opening storage engines, taking over the official persistence file, `sluicegate storage …`.
 //! * [`api`] — routes, headers and status codes; the JSON API; the web page.
 //! * [`config`] — flags as typed, configuration as meant. A leaf.
 //! * [`telemetry`] — the gateway's own metrics and logs. A leaf.

@@ -1,23 +1,27 @@
-//! Starts the gateway: arguments → [`Config`] → [`runtime::run`] → exit code.
+//! Starts the program: arguments → what is meant → one `match` runs it → exit code.
 
 use std::process::ExitCode;
 
-use sluicegate::config::{Config, LogFormat, LogLevel, Stop};
-use sluicegate::{runtime, telemetry};
+use sluicegate::config::{Config, LogFormat, LogLevel, Program, Stop, StorageCommand};
+use sluicegate::{runtime, storage, telemetry};
 use tracing::level_filters::LevelFilter;
 
 fn main() -> ExitCode {
-    let config = match Config::from_arguments(std::env::args_os()) {
-        Ok(config) => config,
+    match Program::from_arguments(std::env::args_os()) {
+        Ok(Program::Gateway(config)) => gateway(*config),
+        Ok(Program::Storage(command)) => look_after(&command),
         Err(Stop::Answered(text)) => {
             print!("{text}");
-            return ExitCode::SUCCESS;
+            ExitCode::SUCCESS
         }
         Err(Stop::Refused(text)) => {
             eprint!("{text}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
+    }
+}
+
+fn gateway(config: Config) -> ExitCode {
     let level = match config.log_level {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
@@ -36,6 +40,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             tracing::error!(error = %why, "cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn look_after(command: &StorageCommand) -> ExitCode {
+    match storage::command::run(command, &mut std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("sluicegate: error: {why}");
             ExitCode::FAILURE
         }
     }

@@ -8,6 +8,7 @@ use super::build::BUILD;
 use super::duration::GoDuration;
 use super::listen::ListenAddress;
 use super::size::ByteSize;
+use super::store::Durability;
 
 /// Everything that can be typed. The official flags come first, with the official names and defaults.
 #[derive(Debug, Parser)]
@@ -17,7 +18,7 @@ use super::size::ByteSize;
     about = "A push gateway for Prometheus that replaces the official one without a change to its clients.",
     after_help = "Durations are written as 300ms, 30s, 5m or 1h30m, sizes as 65536, 64KiB or 64MiB. \
                   A switch can be negated: --no-web.enable-lifecycle.",
-    override_usage = "sluicegate [<flags>]",
+    override_usage = "sluicegate [<flags>]\n       sluicegate storage inspect|verify|migrate <flags>",
     disable_help_flag = true,
     disable_version_flag = true,
     next_line_help = true
@@ -84,11 +85,10 @@ pub(super) struct PushFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Persistence")]
 pub(super) struct PersistenceFlags {
-    /// Keep groups in the folder FILE.sluicegate; take over what the official program left in FILE. Without it, or
-    /// --storage.path, groups live in memory alone.
+    /// Keep metrics in the folder FILE.sluicegate. A FILE of the official program is taken over once, and left as it is.
     #[arg(long = "persistence.file", value_name = "FILE", default_value = "", hide_default_value = true)]
     pub file: String,
-    /// How often the log of a snapshot store is folded into its archives.
+    /// How often the log is folded into the archives, if anything is in it. Pushes are kept before they are answered.
     #[arg(long = "persistence.interval", value_name = "DURATION", default_value = "5m")]
     pub interval: GoDuration,
 }
@@ -96,15 +96,16 @@ pub(super) struct PersistenceFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Storage (instead of --persistence.file)")]
 pub(super) struct StorageFlags {
-    /// What keeps groups. With a path: snapshot unless said otherwise; without one: memory.
-    #[arg(long = "storage.backend", value_name = "BACKEND", value_enum)]
-    pub backend: Option<StorageBackend>,
-    /// Folder of the store.
+    /// What keeps metrics. Without it snapshot if there is a folder, else memory.
+    #[arg(long = "storage.backend", value_name = "ENGINE", value_enum)]
+    pub backend: Option<Backend>,
+    /// The folder in which metrics are kept.
     #[arg(long = "storage.path", value_name = "FOLDER", default_value = "", hide_default_value = true)]
     pub path: String,
-    /// What an acknowledged push survives: the end of the process, however it ends, or a loss of power, too.
-    #[arg(long = "storage.durability", value_name = "WHAT", value_enum, default_value_t = Durability::Process)]
-    pub durability: Durability,
+    /// What a push survives that was answered: the death of the process, or a loss of power, too. Without it process.
+    // No default here: that it was typed matters.
+    #[arg(long = "storage.durability", value_name = "DURABILITY", value_enum)]
+    pub durability: Option<Durability>,
 }
 
 #[derive(Debug, Args)]
@@ -192,24 +193,15 @@ pub enum LogFormat {
     Json,
 }
 
-/// What keeps groups, as typed.
+/// What keeps metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum StorageBackend {
-    /// Nothing is kept beyond the process.
+pub(super) enum Backend {
+    /// Nothing does: they end with the process.
     Memory,
-    /// A log and archives.
+    /// A log of pushes, folded into archives.
     Snapshot,
     /// The embedded database sled.
     Sled,
-}
-
-/// What an acknowledged push survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Durability {
-    /// The end of the process, however it ends.
-    Process,
-    /// A loss of power, too.
-    Disk,
 }
 
 /// What does the network IO.

@@ -7,6 +7,7 @@ mod build;
 mod duration;
 mod flags;
 mod listen;
+mod program;
 mod size;
 mod store;
 mod url;
@@ -22,9 +23,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 pub use build::{BUILD, BuildInfo};
-pub use flags::{Driver, Durability, LogFormat, LogLevel, Stop};
+pub use flags::{Driver, LogFormat, LogLevel, Stop};
 pub use listen::{AddressError, ListenAddress};
-pub use store::{Engine, Store};
+pub use program::{Place, PlaceParser, Program, StorageCommand, StorePlace};
+pub use store::{Durability, Engine, Store};
 
 use flags::Flags;
 
@@ -47,7 +49,7 @@ pub struct Config {
     pub consistency_check: bool,
     /// Whether names of metrics and labels may be any UTF-8.
     pub utf8_names: bool,
-    /// Where groups are kept beyond the process; `None`: nowhere.
+    /// Where groups are kept beyond the life of the process; `None`: nowhere.
     pub store: Option<Store>,
     /// What is refused because it would be too much.
     pub limits: Limits,
@@ -59,7 +61,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// How log messages are written.
     pub log_format: LogFormat,
-    /// Every flag by name with its value, as the status API and the web page show it. The route prefix is the one in force.
+    /// Every flag by name with its value, as the status API and the web page show it. The route prefix and the engine are those
+    /// in force.
     pub flags: BTreeMap<String, String>,
     /// Facts of the build.
     pub build: BuildInfo,
@@ -104,9 +107,10 @@ impl Config {
             "" => external_prefix.clone(),
             prefix => url::normal_prefix(prefix),
         };
+        let store = store::store(flags)?;
         Ok(Self {
             telemetry_path: telemetry_path(&route_prefix, &flags.web.telemetry_path)?,
-            flags: shown(flags, &route_prefix),
+            flags: shown(flags, &route_prefix, store.as_ref()),
             listen: flags.web.listen_address.clone(),
             route_prefix,
             external_prefix,
@@ -114,7 +118,7 @@ impl Config {
             admin_api: flags.web.enable_admin_api,
             consistency_check: !flags.push.disable_consistency_check,
             utf8_names: flags.push.enable_utf8_names,
-            store: store::meant_by(flags)?,
+            store,
             limits: limits(flags),
             cores: NonZeroUsize::new(flags.runtime.cores),
             driver: flags.runtime.driver,
@@ -169,7 +173,7 @@ fn unless_zero<T: Default + PartialEq>(value: T) -> Option<T> {
     (value != T::default()).then_some(value)
 }
 
-fn shown(flags: &Flags, route_prefix: &str) -> BTreeMap<String, String> {
+fn shown(flags: &Flags, route_prefix: &str, store: Option<&Store>) -> BTreeMap<String, String> {
     let Flags { web, push, persistence, storage, limits, runtime, log, .. } = flags;
     let listen: Vec<String> = web.listen_address.iter().map(ToString::to_string).collect();
     let entries = [
@@ -185,9 +189,9 @@ fn shown(flags: &Flags, route_prefix: &str) -> BTreeMap<String, String> {
         ("push.enable-utf8-names", push.enable_utf8_names.to_string()),
         ("persistence.file", persistence.file.clone()),
         ("persistence.interval", persistence.interval.to_string()),
-        ("storage.backend", storage.backend.as_ref().map(word).unwrap_or_default()),
+        ("storage.backend", store.map_or("memory", |store| store.engine.name()).to_owned()),
         ("storage.path", storage.path.clone()),
-        ("storage.durability", word(&storage.durability)),
+        ("storage.durability", storage.durability.unwrap_or_default().name().to_owned()),
         ("push.body-bytes-max", limits.push_body_bytes_max.to_string()),
         ("push.queue-max", limits.push_queue_max.to_string()),
         ("web.head-bytes-max", limits.web_head_bytes_max.to_string()),

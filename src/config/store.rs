@@ -1,11 +1,19 @@
-//! Where groups are kept: the official persistence flags, and ours.
+//! Where groups are kept beyond the life of the process, if anywhere.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::flags::{Durability, Flags, Stop, StorageBackend};
+use clap::ValueEnum;
 
-/// Where groups are kept beyond the process.
+use super::flags::{Backend, Flags, PersistenceFlags, Stop, StorageFlags};
+
+/// A shorter interval than this would write archives and nothing else. Nothing is safer for it: pushes are in the log.
+const ARCHIVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// What follows the name of the official persistence file in that of our store beside it.
+const BESIDE: &str = ".sluicegate";
+
+/// A store of groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
     /// What keeps them.
@@ -14,16 +22,16 @@ pub struct Store {
     pub path: PathBuf,
     /// What an acknowledged push survives.
     pub durability: Durability,
-    /// How often the log of a snapshot store is folded into its archives.
+    /// How often the engine shall fold its log into its archives, if it has these.
     pub archive_interval: Duration,
-    /// A file of the official program, to be taken over by a store that is new.
+    /// The persistence file of the official program, to be taken over if it is there and the store is new.
     pub import: Option<PathBuf>,
 }
 
 /// What keeps groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
-    /// A log and archives.
+    /// A log of pushes, folded into archives.
     Snapshot,
     /// The embedded database sled.
     Sled,
@@ -39,31 +47,85 @@ impl Engine {
     }
 }
 
-/// What the flags mean together.
-pub(super) fn meant_by(flags: &Flags) -> Result<Option<Store>, Stop> {
-    let (persistence, storage) = (&flags.persistence, &flags.storage);
-    let store = |engine, path, import| Store {
-        engine,
-        path,
-        durability: storage.durability,
-        // The official program takes a negative interval for "at once", too.
-        archive_interval: persistence.interval.non_negative().unwrap_or_default(),
-        import,
-    };
-    let (file, path) = (persistence.file.as_str(), storage.path.as_str());
-    match (file, path, storage.backend) {
-        ("", "", None | Some(StorageBackend::Memory)) => Ok(None),
-        ("", "", Some(_)) => Err(Stop::refuse("--storage.backend needs --storage.path")),
-        ("", _, Some(StorageBackend::Memory)) => {
-            Err(Stop::refuse("--storage.backend=memory keeps nothing, so it has no --storage.path"))
+/// What an acknowledged push survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Durability {
+    /// The death of the process.
+    #[default]
+    Process,
+    /// A loss of power.
+    Disk,
+}
+
+impl Durability {
+    /// The word by which it is typed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Disk => "disk",
         }
-        ("", path, Some(StorageBackend::Sled)) => Ok(Some(store(Engine::Sled, path.into(), None))),
-        ("", path, _) => Ok(Some(store(Engine::Snapshot, path.into(), None))),
-        (file, "", None) => {
-            Ok(Some(store(Engine::Snapshot, format!("{file}.sluicegate").into(), Some(file.into()))))
-        }
-        _ => Err(Stop::refuse(
-            "--persistence.file cannot be used together with --storage.backend or --storage.path",
-        )),
     }
+}
+
+/// The store that the flags mean. Both kinds of flag together could mean two, so they mean none.
+pub(super) fn store(flags: &Flags) -> Result<Option<Store>, Stop> {
+    let (StorageFlags { backend, path, durability }, persistence) = (&flags.storage, &flags.persistence);
+    if !persistence.file.is_empty() {
+        if backend.is_some() || !path.is_empty() || durability.is_some() {
+            return Err(Stop::refuse(format_args!(
+                "--persistence.file and --storage.* cannot be used together: the file selects the snapshot engine in {0:?}; \
+                 for other settings give --storage.path={0:?} instead of the file",
+                beside(Path::new(&persistence.file))
+            )));
+        }
+        return Ok(Some(beside_the_official(persistence)));
+    }
+    let engine = match (backend, path.is_empty()) {
+        (None, true) if durability.is_some() => {
+            return Err(Stop::refuse("--storage.durability needs --storage.path"));
+        }
+        (Some(Backend::Memory), _) if durability.is_some() => {
+            return Err(Stop::refuse(
+                "--storage.backend=memory keeps nothing, so --storage.durability has no meaning",
+            ));
+        }
+        (None | Some(Backend::Memory), true) => return Ok(None),
+        (Some(Backend::Memory), false) => {
+            return Err(Stop::refuse(
+                "--storage.backend=memory keeps nothing, so --storage.path has no meaning",
+            ));
+        }
+        (Some(_), true) => return Err(Stop::refuse("--storage.backend needs --storage.path")),
+        (None | Some(Backend::Snapshot), false) => Engine::Snapshot,
+        (Some(Backend::Sled), false) => Engine::Sled,
+    };
+    Ok(Some(Store {
+        engine,
+        path: PathBuf::from(path),
+        durability: durability.unwrap_or_default(),
+        archive_interval: archive_interval(persistence),
+        import: None,
+    }))
+}
+
+fn beside_the_official(persistence: &PersistenceFlags) -> Store {
+    let file = PathBuf::from(&persistence.file);
+    Store {
+        engine: Engine::Snapshot,
+        path: beside(&file),
+        durability: Durability::default(),
+        archive_interval: archive_interval(persistence),
+        import: Some(file),
+    }
+}
+
+fn beside(file: &Path) -> PathBuf {
+    let mut name = OsString::from(file);
+    name.push(BESIDE);
+    name.into()
+}
+
+/// The official program takes a negative interval for "at once", too.
+fn archive_interval(persistence: &PersistenceFlags) -> Duration {
+    persistence.interval.non_negative().unwrap_or_default().max(ARCHIVE_INTERVAL_MIN)
 }

@@ -183,8 +183,76 @@ fn flags_are_shown_as_the_official_program_shows_them() {
         assert_eq!(flags[name], value, "{name}");
     }
     assert_eq!(meant(&["--persistence.interval=-5m"]).flags["persistence.interval"], "-5m0s");
-    let store = meant(&["--persistence.file=f", "--persistence.interval=-5m"]).store;
-    assert_eq!(store.map(|store| store.archive_interval), Some(Duration::ZERO));
+}
+
+fn kept(arguments: &[&str]) -> Store {
+    meant(arguments).store.expect("a store")
+}
+
+#[test]
+fn a_path_or_a_persistence_file_keeps_groups() {
+    let plain = Store {
+        engine: Engine::Snapshot,
+        path: "/var/x".into(),
+        durability: Durability::Process,
+        archive_interval: Duration::from_secs(300),
+        import: None,
+    };
+    assert_eq!(kept(&["--storage.path=/var/x"]), plain);
+    assert_eq!(kept(&["--storage.path=/var/x", "--storage.backend=snapshot", "--persistence.file="]), plain);
+    assert_eq!(
+        kept(&["--storage.backend=sled", "--storage.durability=disk", "--storage.path", "/var/x"]),
+        Store { engine: Engine::Sled, durability: Durability::Disk, ..plain.clone() }
+    );
+    assert_eq!(
+        kept(&["--persistence.file=a/b.gob", "--persistence.interval=90s"]),
+        Store {
+            path: "a/b.gob.sluicegate".into(),
+            archive_interval: Duration::from_secs(90),
+            import: Some("a/b.gob".into()),
+            ..plain.clone()
+        }
+    );
+    // What is less than a second would do nothing but write archives.
+    for interval in ["-5m", "0", "1ms"] {
+        let interval = format!("--persistence.interval={interval}");
+        assert_eq!(kept(&["--storage.path=x", &interval]).archive_interval, Duration::from_secs(1));
+    }
+    assert_eq!(meant(&["--storage.backend=memory"]).store, None);
+    assert_eq!(meant(&["--persistence.interval=1m"]).store, None);
+}
+
+#[test]
+fn the_engine_in_force_is_shown() {
+    for (arguments, backend, durability) in [
+        (&[][..], "memory", "process"),
+        (&["--storage.path=x", "--storage.durability=disk"], "snapshot", "disk"),
+        (&["--storage.path=x", "--storage.backend=sled"], "sled", "process"),
+        (&["--persistence.file=x"], "snapshot", "process"),
+    ] {
+        let flags = meant(arguments).flags;
+        assert_eq!(flags["storage.backend"], backend, "{arguments:?}");
+        assert_eq!(flags["storage.durability"], durability, "{arguments:?}");
+    }
+}
+
+#[test]
+fn flags_that_mean_two_stores_or_none_are_refused() {
+    for (arguments, word) in [
+        (&["--persistence.file=x", "--storage.path=y"][..], "together"),
+        (&["--persistence.file=x", "--storage.backend=memory"], "together"),
+        (&["--persistence.file=x", "--storage.durability=disk"], "together"),
+        (&["--storage.backend=snapshot"], "--storage.path"),
+        (&["--storage.backend=sled", "--storage.path="], "--storage.path"),
+        (&["--storage.backend=memory", "--storage.path=y"], "memory"),
+        (&["--storage.durability=disk"], "--storage.path"),
+        (&["--storage.backend=memory", "--storage.durability=disk"], "memory"),
+        (&["--storage.backend=redb", "--storage.path=y"], "snapshot"),
+        (&["--storage.durability=ram", "--storage.path=y"], "disk"),
+    ] {
+        let text = refusal(arguments);
+        assert!(text.contains(word), "{arguments:?} gave {text}");
+    }
 }
 
 /// A flag that is forgotten in the list of shown ones would be missing on the web page, and nobody would notice.
@@ -218,36 +286,6 @@ fn every_flag_is_documented() {
     let typed = typed_flags();
     assert!(typed.iter().all(|name| documented.contains(&name.as_str())), "{typed:?} {documented:?}");
     assert!(documented.iter().all(|name| typed.iter().any(|typed| typed == name)), "{documented:?}");
-}
-
-#[test]
-fn a_store_is_asked_for_in_one_way() {
-    let store = |arguments: &[&str]| {
-        meant(arguments).store.map(|store| (store.engine, store.path.display().to_string(), store.durability))
-    };
-    let (process, disk) = (Durability::Process, Durability::Disk);
-    for nothing in
-        [&[][..], &["--persistence.file="], &["--storage.backend=memory"], &["--storage.durability=disk"]]
-    {
-        assert_eq!(store(nothing), None, "{nothing:?}");
-    }
-    assert_eq!(store(&["--storage.path=/d"]), Some((Engine::Snapshot, "/d".to_owned(), process)));
-    assert_eq!(
-        store(&["--storage.path=/d", "--storage.backend=sled", "--storage.durability=disk"]),
-        Some((Engine::Sled, "/d".to_owned(), disk))
-    );
-    let store = meant(&["--persistence.file=/d/f", "--persistence.interval=1m"]).store.expect("is asked for");
-    assert_eq!(store.path.display().to_string(), "/d/f.sluicegate");
-    assert_eq!((store.engine, store.archive_interval), (Engine::Snapshot, Duration::from_secs(60)));
-    assert_eq!(store.import, Some("/d/f".into()));
-    for (arguments, sentence) in [
-        (&["--storage.backend=sled"][..], "--storage.backend needs --storage.path"),
-        (&["--storage.backend=memory", "--storage.path=/d"], "keeps nothing"),
-        (&["--persistence.file=f", "--storage.path=/d"], "cannot be used together"),
-        (&["--persistence.file=f", "--storage.backend=snapshot"], "cannot be used together"),
-    ] {
-        assert!(refusal(arguments).contains(sentence), "{arguments:?}: {}", refusal(arguments));
-    }
 }
 
 #[test]

@@ -33,7 +33,8 @@ use crate::exposition::form::Coding;
 use crate::exposition::names::NameRules;
 use crate::shard::Shard;
 use crate::shard::registry::Registry;
-use crate::storage::{engines, import};
+use crate::storage::engines;
+use crate::storage::import::Official;
 use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::{self, names};
 
@@ -182,13 +183,12 @@ fn start_store(
     mailboxes: &Mailboxes,
     shutdown: &Shutdown,
 ) -> Result<Store, StartError> {
-    let (opened, imported) = (store.clone(), store.clone());
+    // Before anything is opened, which would make the store look newer than the file.
+    let official = Official::look_for(store).map_err(|why| StartError(why.to_string()))?;
+    let opened = store.clone();
     let start = store::Start {
-        open: Box::new(move || engines::open(&opened)),
-        import: Box::new(move |is_new| match &imported.import {
-            Some(file) => import::records(file, &imported.path, is_new),
-            None => Ok(Vec::new()),
-        }),
+        open: Box::new(move || engines::open(&opened).map_err(|why| why.to_string())),
+        import: Box::new(move |is_new| official.records(is_new).map_err(|why| why.to_string())),
         durability: match store.durability {
             Durability::Process => sluicegate_backend::Durability::Process,
             Durability::Disk => sluicegate_backend::Durability::Disk,

@@ -1,39 +1,170 @@
-//! The engines of this build. Each is a crate of its own behind a feature of its name.
+//! From a configured store to an open engine. The only place that knows which engines there are.
 
-use sluicegate_backend::Backend;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sluicegate_backend::{Backend, BackendError};
 
 use crate::config::{Engine, Store};
 
-/// Opens a store, or makes a new one.
+/// Why there is no open store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The engine was left out when the program was built.
+    #[error(
+        "this build has no {0} engine; build it with the feature {0:?}, or choose another engine",
+        engine.name()
+    )]
+    NotInThisBuild {
+        /// The engine.
+        engine: Engine,
+    },
+    /// Opening it would begin a second store in the same folder, and hide the first.
+    #[error(
+        "{} holds a store of the {} engine, not of {}; choose that engine or another folder, or carry the groups over with \
+         `sluicegate storage migrate`",
+        path.display(), found.name(), wanted.name()
+    )]
+    OtherEngine {
+        /// The folder.
+        path: PathBuf,
+        /// Whose store is there.
+        found: Engine,
+        /// Whose was asked for.
+        wanted: Engine,
+    },
+    /// There is nothing to look at.
+    #[error("there is no store of the {} engine in {}", engine.name(), path.display())]
+    NoStore {
+        /// The folder.
+        path: PathBuf,
+        /// Whose store was asked for.
+        engine: Engine,
+    },
+    /// The engine refuses.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// Opens the store, or makes a new one.
 ///
 /// # Errors
-/// It cannot be read as it was written, another process has it, or this build lacks the engine; in words for the operator.
-pub fn open(store: &Store) -> Result<Box<dyn Backend>, String> {
-    match store.engine {
-        Engine::Snapshot => open_snapshot(store),
-        Engine::Sled => open_sled(store),
+/// The build lacks the engine, the folder is another engine's, or the engine refuses: somebody else has the store, or it is damaged.
+pub fn open(store: &Store) -> Result<Box<dyn Backend>, OpenError> {
+    open_or_make(store.engine, &store.path, Some(store.archive_interval))
+}
+
+/// Opens a store that is to be there, to read it.
+///
+/// # Errors
+/// There is none, and as [`open`].
+pub(super) fn open_existing(engine: Engine, path: &Path) -> Result<Box<dyn Backend>, OpenError> {
+    refuse_other_engine(engine, path)?;
+    if !is_there(engine, path) {
+        return Err(OpenError::NoStore { path: path.to_owned(), engine });
+    }
+    open_or_make(engine, path, None)
+}
+
+/// Opens a store, or makes a new one, that no gateway will use now.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn open_or_make(
+    engine: Engine,
+    path: &Path,
+    archive_interval: Option<Duration>,
+) -> Result<Box<dyn Backend>, OpenError> {
+    refuse_other_engine(engine, path)?;
+    match engine {
+        Engine::Snapshot => snapshot(path, archive_interval),
+        Engine::Sled => sled(path),
     }
 }
 
 #[cfg(feature = "snapshot")]
-fn open_snapshot(store: &Store) -> Result<Box<dyn Backend>, String> {
+fn snapshot(path: &Path, archive_interval: Option<Duration>) -> Result<Box<dyn Backend>, OpenError> {
     use sluicegate_snapshot::{Options, Snapshot};
-
-    let options = Options { archive_interval: Some(store.archive_interval), ..Options::default() };
-    Ok(Box::new(Snapshot::open(&store.path, options).map_err(|error| error.to_string())?))
+    Ok(Box::new(Snapshot::open(path, Options { archive_interval, ..Options::default() })?))
 }
 
 #[cfg(not(feature = "snapshot"))]
-fn open_snapshot(_: &Store) -> Result<Box<dyn Backend>, String> {
-    Err("this build has no snapshot engine; build it with --features snapshot".to_owned())
+fn snapshot(_: &Path, _: Option<Duration>) -> Result<Box<dyn Backend>, OpenError> {
+    Err(OpenError::NotInThisBuild { engine: Engine::Snapshot })
 }
 
 #[cfg(feature = "sled")]
-fn open_sled(store: &Store) -> Result<Box<dyn Backend>, String> {
-    Ok(Box::new(sluicegate_sled::Sled::open(&store.path).map_err(|error| error.to_string())?))
+fn sled(path: &Path) -> Result<Box<dyn Backend>, OpenError> {
+    Ok(Box::new(sluicegate_sled::Sled::open(path)?))
 }
 
 #[cfg(not(feature = "sled"))]
-fn open_sled(_: &Store) -> Result<Box<dyn Backend>, String> {
-    Err("this build has no sled engine; build it with --features sled".to_owned())
+fn sled(_: &Path) -> Result<Box<dyn Backend>, OpenError> {
+    Err(OpenError::NotInThisBuild { engine: Engine::Sled })
+}
+
+fn refuse_other_engine(wanted: Engine, path: &Path) -> Result<(), OpenError> {
+    let found =
+        [Engine::Snapshot, Engine::Sled].into_iter().find(|other| *other != wanted && is_there(*other, path));
+    match found {
+        Some(found) => Err(OpenError::OtherEngine { path: path.to_owned(), found, wanted }),
+        None => Ok(()),
+    }
+}
+
+/// Whether an engine has kept anything in a folder. A damaged store counts: the engine shall say so.
+pub(super) fn is_there(engine: Engine, path: &Path) -> bool {
+    let names: &[&str] = match engine {
+        Engine::Snapshot => &["manifest"],
+        Engine::Sled => &["db", "mark"],
+    };
+    names.iter().any(|name| path.join(name).exists()) || (engine == Engine::Snapshot && has_segments(path))
+}
+
+fn has_segments(path: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(path) else { return false };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.into_iter().any(|name| name.starts_with("log-0") || name.starts_with("archive-0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use sluicegate_backend::{Change, Durability};
+
+    use super::*;
+
+    fn store(engine: Engine, path: &Path) -> Store {
+        Store {
+            engine,
+            path: path.to_owned(),
+            durability: crate::config::Durability::Process,
+            archive_interval: Duration::from_secs(300),
+            import: None,
+        }
+    }
+
+    #[test]
+    fn a_folder_has_one_engine() {
+        for (engine, other) in [(Engine::Snapshot, Engine::Sled), (Engine::Sled, Engine::Snapshot)] {
+            let folder = tempfile::tempdir().expect("a folder for a test");
+            let path = folder.path().join("new");
+            assert!(matches!(open_existing(engine, &path), Err(OpenError::NoStore { .. })));
+            assert!(!path.exists(), "looking makes no store");
+            let opened = open(&store(engine, &path));
+            if let Err(OpenError::NotInThisBuild { .. }) = opened {
+                continue;
+            }
+            let mut backend = opened.expect("it opens");
+            backend.restore(NonZeroUsize::MIN, &|_, _| ()).expect("it can be read");
+            let put = Change::Put { key: "job=\"a\"", record: b"x" };
+            backend.commit(&[put], Durability::Process).expect("a batch is kept");
+            drop(backend);
+            assert!(open_existing(engine, &path).is_ok());
+            let Err(error) = open(&store(other, &path)) else { panic!("the store of {engine:?} is hidden") };
+            let text = error.to_string();
+            assert!(text.contains(engine.name()) && text.contains("migrate"), "{text}");
+        }
+    }
 }

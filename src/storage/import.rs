@@ -1,126 +1,289 @@
-//! The persistence file of the official program → records, so that a gateway can take over its groups.
+//! The persistence file of the official program → records, so that a gateway takes over what was pushed to the other.
 //!
-//! Each family goes through the same parser and renderer as a pushed one, so what comes out is what a push of it would have left. The
-//! file is only read.
+//! The file is read once, into a new store, and never written. If it is newer than a store that has groups already, the official
+//! program has run since, and nobody but the operator can say which of the two counts: the start stops.
+//!
+//! Nothing is lost without a word: a group that this gateway would refuse stops the start, too, with all such groups named.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use prost::encoding::encode_varint;
 use sluicegate_backend::record::{Family, Record};
+use sluicegate_gob::{GobError, Group};
 
+use crate::config::Store;
+use crate::exposition::model::Value;
 use crate::exposition::names::NameRules;
 use crate::exposition::protobuf;
-use crate::exposition::render::render;
+use crate::exposition::render::{Rendered, render};
 use crate::shard::key::GroupingKey;
 use crate::shard::stored::kind_of;
 use crate::shard::{FAILURE_TIME, PUSH_TIME};
 
-/// The text of a grouping key, and its encoded record.
-pub type Imported = (String, Vec<u8>);
+use super::engines;
 
-/// What a store shall take over from this file: nothing, if there is no file or the store is not new.
+/// So many groups that cannot be taken over are named; all are counted.
+const NAMED_MAX: usize = 20;
+
+/// Groups by the text of their keys, with their encoded records.
+pub type Records = Vec<(String, Vec<u8>)>;
+
+/// Why nothing was taken over. The start must stop: to go on would hide groups.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The operating system refused.
+    #[error("{}: cannot {doing}: {source}", file.display())]
+    Io {
+        /// The file or folder.
+        file: PathBuf,
+        /// The verb.
+        doing: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// There is something else in its place.
+    #[error("{}: not a file, so neither a persistence file nor a place for one", file.display())]
+    NotAFile {
+        /// Its place.
+        file: PathBuf,
+    },
+    /// The official program has run since.
+    #[error(
+        "{0} was written after the store in {1}, so the official program has run since. If {0} shall count, move {1} away: the \
+         file is then taken over anew. If the store shall count, move {0} away",
+        file.display(), store.display()
+    )]
+    Newer {
+        /// The persistence file.
+        file: PathBuf,
+        /// The folder of our store.
+        store: PathBuf,
+    },
+    /// It is no persistence file of a Pushgateway, or a damaged one.
+    #[error(
+        "{}: not a persistence file of the official program, or damaged: {error}. Put it back from a copy, or move it away to \
+         start with nothing",
+        file.display()
+    )]
+    Gob {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it, and where.
+        error: GobError,
+    },
+    /// It has groups that this gateway refuses.
+    #[error(
+        "{}: {refused}. Delete these groups in the official program and start again, or move the file away to start with nothing",
+        file.display()
+    )]
+    Groups {
+        /// The file.
+        file: PathBuf,
+        /// The groups, and why.
+        refused: Refused,
+    },
+}
+
+/// Groups that cannot be taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The first of them by grouping key, with the reason.
+    pub groups: Vec<(String, String)>,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} groups cannot be taken over", self.count)?;
+        for (index, (key, why)) in self.groups.iter().enumerate() {
+            write!(out, "{} {{{key}}} ({why})", if index == 0 { ":" } else { "," })?;
+        }
+        if self.count > self.groups.len() {
+            write!(out, " and {} more", self.count - self.groups.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// A persistence file that may be taken over.
+#[derive(Debug)]
+pub struct Official {
+    /// `None`: there is none, or the store needs none.
+    file: Option<PathBuf>,
+}
+
+impl Official {
+    /// Looks for the file that the configuration names. Before the engine is opened: opening and restoring may write, and then the
+    /// file would look older than it is.
+    ///
+    /// # Errors
+    /// It is newer than the store, or cannot be looked at.
+    pub fn look_for(store: &Store) -> Result<Self, ImportError> {
+        let Some(file) = &store.import else { return Ok(Self { file: None }) };
+        let error = |doing, file: &Path, source| ImportError::Io { file: file.to_owned(), doing, source };
+        let found = match fs::metadata(file) {
+            Ok(found) => found,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Self { file: None }),
+            Err(source) => return Err(error("look at it", file, source)),
+        };
+        if !found.is_file() {
+            return Err(ImportError::NotAFile { file: file.clone() });
+        }
+        if engines::is_there(store.engine, &store.path) {
+            let written = found.modified().map_err(|source| error("tell its age", file, source))?;
+            let kept = newest(&store.path).map_err(|source| error("tell its age", &store.path, source))?;
+            if kept.is_some_and(|kept| written > kept) {
+                return Err(ImportError::Newer { file: file.clone(), store: store.path.clone() });
+            }
+        }
+        Ok(Self { file: Some(file.clone()) })
+    }
+
+    /// The groups of the file, if the store shall have them. `is_new` says whether nothing was ever committed to it (the
+    /// restored sequence is 0); a store whose groups were all deleted is not new. All records must be committed as one batch,
+    /// else a crash could leave a part of them, and the store would not be new any more.
+    ///
+    /// # Errors
+    /// The file cannot be read, is damaged, or has groups that would be refused.
+    pub fn records(self, is_new: bool) -> Result<Records, ImportError> {
+        let Some(file) = self.file.filter(|_| is_new) else { return Ok(Records::new()) };
+        let bytes = fs::read(&file).map_err(|source| ImportError::Io {
+            file: file.clone(),
+            doing: "read",
+            source,
+        })?;
+        let records = records(&file, &bytes)?;
+        tracing::info!(file = %file.display(), groups = records.len(), "taking over the official persistence file");
+        Ok(records)
+    }
+}
+
+/// When the last of the files in a folder was written.
+fn newest(folder: &Path) -> io::Result<Option<SystemTime>> {
+    let mut newest = None;
+    for entry in fs::read_dir(folder)? {
+        newest = newest.max(Some(entry?.metadata()?.modified()?));
+    }
+    Ok(newest)
+}
+
+/// Makes records of the content of a persistence file; `file` is its name, for errors.
 ///
 /// # Errors
-/// The file cannot be read as one of the official program, or it was written after the store: then somebody has to say which of
-/// the two counts. In words for the operator.
-pub fn records(file: &Path, store: &Path, store_is_new: bool) -> Result<Vec<Imported>, String> {
-    let Some(written) = written(file)? else { return Ok(Vec::new()) };
-    if !store_is_new {
-        return match newest(store).is_some_and(|kept| kept < written) {
-            true => Err(format!(
-                "{} was written after {}: the official program has run since. Move the one away whose groups shall not count, \
-                 and start again",
-                file.display(),
-                store.display()
-            )),
-            false => Ok(Vec::new()),
-        };
-    }
-    let in_file = |what: &dyn std::fmt::Display| format!("{}: {what}", file.display());
-    let bytes = fs::read(file).map_err(|error| in_file(&error))?;
-    let groups = sluicegate_gob::read(&bytes).map_err(|error| {
-        in_file(&format_args!(
-            "not a persistence file of the official program, {error}; move it away to start without it"
-        ))
-    })?;
-    groups.iter().map(|group| record(group).map_err(|why| in_file(&why))).collect()
-}
-
-/// When a file was written; `None` if it is none.
-fn written(file: &Path) -> Result<Option<SystemTime>, String> {
-    match fs::metadata(file) {
-        Ok(found) if found.is_file() => Ok(found.modified().ok()),
-        Ok(_) => Err(format!("{}: not a file", file.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("{}: {error}", file.display())),
-    }
-}
-
-/// When the store was last written.
-fn newest(store: &Path) -> Option<SystemTime> {
-    let files = fs::read_dir(store).ok()?;
-    files.filter_map(|file| file.ok()?.metadata().ok()?.modified().ok()).max()
-}
-
-fn record(group: &sluicegate_gob::Group<'_>) -> Result<Imported, String> {
-    let key =
-        GroupingKey::new(group.labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    let of_group = |why: &dyn std::fmt::Display| format!("the group {{{}}}: {why}", key.text());
-    let mut times = [0.0; 2];
-    let mut bodies = Vec::new();
-    for (name, family) in &group.families {
-        let Some(message) = family.protobuf else {
-            return Err(of_group(&format_args!("the family {name} is damaged")));
-        };
-        let mut body = Vec::with_capacity(message.len() + 4);
-        prost::encoding::encode_varint(message.len() as u64, &mut body);
-        body.extend_from_slice(message);
-        match [PUSH_TIME, FAILURE_TIME].iter().position(|time| time == name) {
-            Some(place) => times[place] = time(&body).map_err(|why| of_group(&why))?,
-            None => bodies.push((family.push_seconds, body)),
+/// It is damaged, or has groups that would be refused.
+pub fn records(file: &Path, bytes: &[u8]) -> Result<Records, ImportError> {
+    let groups =
+        sluicegate_gob::read(bytes).map_err(|error| ImportError::Gob { file: file.to_owned(), error })?;
+    let keys: Vec<GroupingKey> = groups.iter().map(key).collect();
+    let known: HashSet<&str> = keys.iter().map(|key| &**key.text()).collect();
+    let (mut records, mut refused) = (Records::with_capacity(groups.len()), Vec::new());
+    for (key, group) in keys.iter().zip(&groups) {
+        match record(key, group, &known) {
+            Ok(record) => records.push((key.text().to_string(), record)),
+            Err(why) => refused.push((key.text().to_string(), why)),
         }
     }
-    let (mut rendered, mut pushed) = (Vec::with_capacity(bodies.len()), Vec::new());
-    for (push_seconds, body) in &bodies {
-        let families = protobuf::parse(body, NameRules::Utf8).map_err(|why| of_group(&why))?;
-        let lines = render(&families, &key.labels(), NameRules::Utf8, usize::MAX);
-        rendered.push((*push_seconds, lines.map_err(|why| of_group(&why))?));
-        pushed.push(*push_seconds);
+    if refused.is_empty() {
+        return Ok(records);
     }
-    let families = rendered.iter().flat_map(|(push_seconds, lines)| {
-        lines.families().iter().map(|family| Family {
-            name: lines.name(family),
+    let count = refused.len();
+    refused.sort_unstable();
+    refused.truncate(NAMED_MAX);
+    Err(ImportError::Groups { file: file.to_owned(), refused: Refused { groups: refused, count } })
+}
+
+fn key(group: &Group<'_>) -> GroupingKey {
+    GroupingKey::of_sorted(group.labels.iter().map(|(name, value)| (*name, *value)))
+}
+
+/// The encoded record of a group, or why it cannot be taken over.
+fn record(key: &GroupingKey, group: &Group<'_>, known: &HashSet<&str>) -> Result<Vec<u8>, String> {
+    if group.labels.get("job").is_none_or(|job| job.is_empty()) {
+        return Err("it has no job".to_owned());
+    }
+    if let Some(name) = group.labels.keys().find(|name| name.is_empty() || name.starts_with("__")) {
+        return Err(format!("improper label name {name:?}"));
+    }
+    if let Some(twin) = key.twin().filter(|twin| known.contains(&**twin.text())) {
+        return Err(format!("it has the same push times as {{{}}}", twin.text()));
+    }
+    let rendered = rendered(key, group)?;
+    let push_seconds = match time(group, PUSH_TIME)? {
+        Some(seconds) => seconds,
+        // A file without them: the last push that left a family is the last that is known of.
+        None => {
+            let pushed = group.families.iter().filter(|(name, _)| **name != FAILURE_TIME);
+            pushed.map(|(_, family)| family.push_seconds).fold(0.0, f64::max)
+        }
+    };
+    let failure_seconds = time(group, FAILURE_TIME)?.unwrap_or_default();
+    let times = group.families.values().map(|family| family.push_seconds);
+    let created_seconds =
+        times.chain([push_seconds, failure_seconds]).filter(|at| *at > 0.0).reduce(f64::min);
+    let families = rendered.families().iter().map(|family| {
+        let name = rendered.name(family);
+        let brought = group.families.get(name).map_or(0.0, |family| family.push_seconds);
+        Family {
+            name,
             kind: kind_of(family.kind),
-            help: lines.help(family),
-            push_seconds: *push_seconds,
-            text: lines.text(family),
-            exact: lines.exact(family),
-        })
+            help: rendered.help(family),
+            push_seconds: if brought > 0.0 { brought } else { push_seconds },
+            text: rendered.text(family),
+            exact: rendered.exact(family),
+        }
     });
-    let known = pushed.iter().chain(&times).copied().filter(|seconds| *seconds > 0.0);
     let record = Record {
         revision: 0,
-        push_seconds: times[0],
-        failure_seconds: times[1],
-        created_seconds: known.fold(f64::INFINITY, f64::min).min(f64::MAX),
+        push_seconds,
+        failure_seconds,
+        created_seconds: created_seconds.unwrap_or_default(),
         expires_seconds: None,
         families: families.collect(),
     };
-    let record = match record.created_seconds {
-        f64::MAX => Record { created_seconds: 0.0, ..record },
-        _ => record,
-    };
     let mut bytes = Vec::new();
-    record.encode(&mut bytes).map_err(|why| of_group(&why))?;
-    Ok((key.text().to_string(), bytes))
+    record.encode(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+/// The families of a group but both push times, as if they were pushed together.
+fn rendered(key: &GroupingKey, group: &Group<'_>) -> Result<Rendered, String> {
+    let (mut body, mut names) = (Vec::new(), Vec::new());
+    for (name, family) in &group.families {
+        if [PUSH_TIME, FAILURE_TIME].contains(name) {
+            continue;
+        }
+        let Some(message) = family.protobuf else {
+            // The official program passes over it, too: there is nothing in it.
+            tracing::warn!(group = %key.text(), family = name, "the family has no content in the persistence file");
+            continue;
+        };
+        encode_varint(message.len() as u64, &mut body);
+        body.extend_from_slice(message);
+        names.push(*name);
+    }
+    let families = protobuf::parse(&body, NameRules::Utf8).map_err(|error| error.to_string())?;
+    // Of two families of one name only the last would be left.
+    if !families.families.iter().map(|family| &*family.name).eq(names.iter().copied()) {
+        return Err("a family bears another name than the one it is filed under".to_owned());
+    }
+    render(&families, &key.labels(), NameRules::Utf8, usize::MAX).map_err(|error| error.to_string())
 }
 
 /// The value of a push-time family.
-fn time(body: &[u8]) -> Result<f64, String> {
-    let families = protobuf::parse(body, NameRules::Legacy).map_err(|why| why.to_string())?;
-    let lines = render(&families, &[], NameRules::Legacy, usize::MAX).map_err(|why| why.to_string())?;
-    let line = lines.families().first().map(|family| lines.text(family)).unwrap_or_default();
-    let value = std::str::from_utf8(line).ok().and_then(|line| line.trim_end().rsplit_once(' '));
-    value.and_then(|(_, value)| value.parse().ok()).ok_or_else(|| "a push time that is no number".to_owned())
+fn time(group: &Group<'_>, name: &str) -> Result<Option<f64>, String> {
+    let Some(message) = group.families.get(name).and_then(|family| family.protobuf) else { return Ok(None) };
+    let families = protobuf::decode_family(message).map_err(|error| error.to_string())?;
+    match families.metrics.first().map(|metric| &metric.value) {
+        Some(Value::Single(seconds)) if seconds.is_finite() && *seconds >= 0.0 => Ok(Some(*seconds)),
+        _ => Err(format!("{name} is no time")),
+    }
 }
+
+#[cfg(test)]
+mod tests;

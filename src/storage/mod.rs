@@ -1,9 +1,13 @@
-//! Which storage engines there are, by name, and what other programs kept.
+//! Stores from the outside: which engine is opened, what is taken over from the official program, and what an operator does
+//! with a store while no gateway uses it.
 //!
-//! * [`engines`] — opening an engine.
+//! * [`engines`] — from a configured store to an open engine.
 //! * [`import`] — the persistence file of the official program → records.
+//! * [`command`] — `sluicegate storage inspect|verify|migrate`.
 //!
-//! It keeps nothing itself and has no thread: `runtime` calls the engine.
+//! Who writes while the gateway runs is the runtime's business; what a record says is the shards'. Nothing here knows HTTP.
 
+pub mod command;
 pub mod engines;
 pub mod import;
+mod progress;

@@ -10,6 +10,22 @@ pub use survey::{Bad, Survey, survey};
 
 use xxhash_rust::xxh3::Xxh3;
 
+/// Is told of each record that is passed, from several threads at once: what is being done, and the bytes of its key and content.
+pub type Progress<'a> = &'a (dyn Fn(Phase, u64) + Sync);
+
+/// What is being done. A tool goes through its phases one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Reading the store, or of two the source.
+    ReadSource,
+    /// Reading what the target holds before anything is written.
+    ReadTarget,
+    /// Writing to the target what it does not hold.
+    Copy,
+    /// Reading the target again.
+    Check,
+}
+
 /// How many records there are, and a sum over them that does not depend on their order: equal stores have equal totals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Total {

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use sluicegate_backend::{Backend, BackendError, Change, Commit, Durability};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::Total;
+use crate::{Phase, Progress, Total};
 
 /// So much is committed at once.
 const BATCH_BYTES: usize = 1 << 20;
@@ -35,14 +35,14 @@ pub enum MigrateError {
     /// The target cannot be read or written.
     #[error("target: {0}")]
     Target(BackendError),
-    /// The target is another store, or the source has changed since a migration was interrupted.
+    /// The target is another store, or the source has changed since a migration was interrupted. Nothing was written.
     #[error(
-        "the target has {groups} groups that the source does not have, {example:?} for one; empty it and start again"
+        "the target has {groups} groups that the source does not have, or has otherwise, {{{example}}} for one; empty it and start again"
     )]
     TargetHasOthers {
         /// How many.
         groups: u64,
-        /// One of them.
+        /// The key of one of them.
         example: String,
     },
     /// The target gives back something else than was put into it.
@@ -63,52 +63,89 @@ pub fn migrate(
     from: &mut dyn Backend,
     to: &mut dyn Backend,
     threads: NonZeroUsize,
+    progress: Progress<'_>,
 ) -> Result<Migrated, MigrateError> {
     let there = Mutex::new(HashMap::new());
     to.restore(threads, &|key, record| {
-        locked(&there).insert(key.to_owned(), xxh3_128(record));
+        progress(Phase::ReadTarget, bytes(key, record));
+        let entry = There { hash: xxh3_128(record), is_same: false };
+        locked(&there).insert(key.to_owned(), entry);
     })
     .map_err(MigrateError::Target)?;
-    let there = there.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let copy =
-        Mutex::new(Copy { to, there, batch: Vec::new(), batch_bytes: 0, written: 0, found: 0, failed: None });
-    let read = from.restore(threads, &|key, record| locked(&copy).take(key, record));
-    let mut copy = copy.into_inner().unwrap_or_else(PoisonError::into_inner);
-    read.map_err(MigrateError::Source)?;
-    copy.flush(Durability::Disk);
-    let Copy { to, there, written, found, failed, .. } = copy;
-    if let Some(error) = failed {
-        return Err(MigrateError::Target(error));
+    let source = Mutex::new(Total::default());
+    from.restore(threads, &|key, record| {
+        progress(Phase::ReadSource, bytes(key, record));
+        locked(&source).add(key, record);
+        if let Some(entry) = locked(&there).get_mut(key) {
+            entry.is_same = entry.hash == xxh3_128(record);
+        }
+    })
+    .map_err(MigrateError::Source)?;
+    let (source, there) = (whole(source), whole(there));
+    // Before anything is written: it may be the wrong store.
+    let mut others = there.iter().filter(|(_, entry)| !entry.is_same).map(|(key, _)| key);
+    if let Some(example) = others.next() {
+        return Err(MigrateError::TargetHasOthers {
+            groups: 1 + others.count() as u64,
+            example: example.clone(),
+        });
     }
-    if let Some(example) = there.keys().next() {
-        let groups = there.len() as u64;
-        return Err(MigrateError::TargetHasOthers { groups, example: example.clone() });
-    }
-    let source = total(from, threads).map_err(MigrateError::Source)?;
-    let target = total(to, threads).map_err(MigrateError::Target)?;
+    let found = there.len() as u64;
+    let written = copy(from, to, threads, &there, progress)?;
+    let target = Mutex::new(Total::default());
+    to.restore(threads, &|key, record| {
+        progress(Phase::Check, bytes(key, record));
+        locked(&target).add(key, record);
+    })
+    .map_err(MigrateError::Target)?;
+    let target = whole(target);
     if source != target {
         return Err(MigrateError::Differ { from: source, to: target });
     }
     Ok(Migrated { written, found, total: source })
 }
 
+/// A group that the target held at the beginning.
+struct There {
+    hash: u128,
+    /// Whether the source has it, and the same.
+    is_same: bool,
+}
+
+/// Writes what is not there; returns how many groups that were.
+fn copy(
+    from: &mut dyn Backend,
+    to: &mut dyn Backend,
+    threads: NonZeroUsize,
+    there: &HashMap<String, There>,
+    progress: Progress<'_>,
+) -> Result<u64, MigrateError> {
+    let copy = Mutex::new(Copy { to, batch: Vec::new(), batch_bytes: 0, written: 0, failed: None });
+    let read = from.restore(threads, &|key, record| {
+        progress(Phase::Copy, bytes(key, record));
+        if !there.contains_key(key) {
+            locked(&copy).take(key, record);
+        }
+    });
+    read.map_err(MigrateError::Source)?;
+    let mut copy = whole(copy);
+    copy.flush(Durability::Disk);
+    match copy.failed {
+        Some(error) => Err(MigrateError::Target(error)),
+        None => Ok(copy.written),
+    }
+}
+
 struct Copy<'a> {
     to: &'a mut dyn Backend,
-    /// What the target had that was not met in the source yet.
-    there: HashMap<String, u128>,
     batch: Vec<(String, Vec<u8>)>,
     batch_bytes: usize,
     written: u64,
-    found: u64,
     failed: Option<BackendError>,
 }
 
 impl Copy<'_> {
     fn take(&mut self, key: &str, record: &[u8]) {
-        if self.there.remove(key) == Some(xxh3_128(record)) {
-            self.found += 1;
-            return;
-        }
         self.written += 1;
         self.batch_bytes += key.len() + record.len();
         self.batch.push((key.to_owned(), record.to_vec()));
@@ -135,12 +172,14 @@ impl Copy<'_> {
     }
 }
 
-fn total(backend: &mut dyn Backend, threads: NonZeroUsize) -> Result<Total, BackendError> {
-    let total = Mutex::new(Total::default());
-    backend.restore(threads, &|key, record| locked(&total).add(key, record))?;
-    Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner))
+fn bytes(key: &str, record: &[u8]) -> u64 {
+    (key.len() + record.len()) as u64
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn whole<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use sluicegate_backend::record::{Record, RecordError};
 use sluicegate_backend::{Backend, BackendError, Restored};
 
-use crate::Total;
+use crate::{Phase, Progress, Total};
 
 /// So many bad records are named; all are counted.
 const BAD_MAX: usize = 100;
@@ -79,9 +79,14 @@ impl Survey {
 ///
 /// # Errors
 /// Those of the engine: it refuses a store that is damaged.
-pub fn survey(backend: &mut dyn Backend, threads: NonZeroUsize) -> Result<Survey, BackendError> {
+pub fn survey(
+    backend: &mut dyn Backend,
+    threads: NonZeroUsize,
+    progress: Progress<'_>,
+) -> Result<Survey, BackendError> {
     let survey = Mutex::new(Survey::default());
     let restored = backend.restore(threads, &|key, record| {
+        progress(Phase::ReadSource, (key.len() + record.len()) as u64);
         survey.lock().unwrap_or_else(PoisonError::into_inner).add(key, record);
     })?;
     let survey = survey.into_inner().unwrap_or_else(PoisonError::into_inner);

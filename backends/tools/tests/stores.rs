@@ -87,13 +87,13 @@ impl Backend for Failing {
 fn a_survey_counts_what_is_there_and_names_what_cannot_be_read() {
     let folder = tempfile::tempdir().expect("a folder for a test");
     let mut backend = filled(snapshot(folder.path()));
-    let flawless = survey(backend.as_mut(), THREADS).expect("it can be read");
+    let flawless = survey(backend.as_mut(), THREADS, &|_, _| ()).expect("it can be read");
     assert!(flawless.is_flawless());
     assert_eq!((flawless.total.records, flawless.families), (GROUPS as u64, GROUPS as u64));
     assert_eq!(flawless.lines, (0..GROUPS).map(|number| 1 + number as u64 % 100).sum::<u64>());
     assert_eq!(flawless.pushes_seconds, Some((1000.0, 999.0 + GROUPS as f64)));
     put(backend.as_mut(), "job=\"odd\"", b"\x09");
-    let odd = survey(backend.as_mut(), THREADS).expect("it can be read");
+    let odd = survey(backend.as_mut(), THREADS, &|_, _| ()).expect("it can be read");
     assert!(!odd.is_flawless());
     assert_eq!((odd.bad_records, odd.bad[0].key.as_str()), (1, "job=\"odd\""));
     assert_ne!(odd.total, flawless.total);
@@ -104,18 +104,18 @@ fn groups_are_carried_from_engine_to_engine_and_back() {
     let folders = [(); 3].map(|()| tempfile::tempdir().expect("a folder for a test"));
     let [first, second, third] = folders.each_ref().map(tempfile::TempDir::path);
     let mut from = filled(snapshot(first));
-    let before = survey(from.as_mut(), THREADS).expect("it can be read").total;
+    let before = survey(from.as_mut(), THREADS, &|_, _| ()).expect("it can be read").total;
     let mut to = sled(second);
-    let migrated = migrate(from.as_mut(), to.as_mut(), THREADS).expect("it is carried over");
+    let migrated = migrate(from.as_mut(), to.as_mut(), THREADS, &|_, _| ()).expect("it is carried over");
     assert_eq!((migrated.written, migrated.found, migrated.total), (GROUPS as u64, 0, before));
-    let again = migrate(from.as_mut(), to.as_mut(), THREADS).expect("nothing is left to do");
+    let again = migrate(from.as_mut(), to.as_mut(), THREADS, &|_, _| ()).expect("nothing is left to do");
     assert_eq!((again.written, again.found), (0, GROUPS as u64));
     to.close().expect("it closes");
     let mut to = sled(second);
     let mut back = snapshot(third);
-    migrate(to.as_mut(), back.as_mut(), THREADS).expect("it is carried back");
+    migrate(to.as_mut(), back.as_mut(), THREADS, &|_, _| ()).expect("it is carried back");
     back.close().expect("it closes");
-    assert_eq!(survey(snapshot(third).as_mut(), THREADS).expect("it can be read").total, before);
+    assert_eq!(survey(snapshot(third).as_mut(), THREADS, &|_, _| ()).expect("it can be read").total, before);
 }
 
 #[test]
@@ -123,11 +123,11 @@ fn a_migration_that_was_interrupted_goes_on() {
     let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder for a test"));
     let mut from = filled(sled(folders[0].path()));
     let mut to = Failing { inner: snapshot(folders[1].path()), commits_left: 1 };
-    let error = migrate(from.as_mut(), &mut to, THREADS).expect_err("the second batch fails");
+    let error = migrate(from.as_mut(), &mut to, THREADS, &|_, _| ()).expect_err("the second batch fails");
     assert!(matches!(error, MigrateError::Target(_)), "{error}");
     drop(to);
     let mut to = snapshot(folders[1].path());
-    let migrated = migrate(from.as_mut(), to.as_mut(), THREADS).expect("now it comes to its end");
+    let migrated = migrate(from.as_mut(), to.as_mut(), THREADS, &|_, _| ()).expect("now it comes to its end");
     assert!(migrated.found > 0 && migrated.written > 0, "{migrated:?}");
     assert_eq!(migrated.found + migrated.written, GROUPS as u64);
 }
@@ -139,6 +139,6 @@ fn a_target_that_holds_something_else_is_refused() {
     let mut to = snapshot(folders[1].path());
     to.restore(THREADS, &|_, _| ()).expect("it can be read");
     put(to.as_mut(), "job=\"other\"", b"");
-    let error = migrate(from.as_mut(), to.as_mut(), THREADS).expect_err("a group too many");
+    let error = migrate(from.as_mut(), to.as_mut(), THREADS, &|_, _| ()).expect_err("a group too many");
     assert!(matches!(&error, MigrateError::TargetHasOthers { groups: 1, .. }), "{error}");
 }

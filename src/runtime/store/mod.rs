@@ -21,7 +21,7 @@ use sluicegate_backend::{Backend, Durability, Figures};
 use crate::shard::Shard;
 use crate::shard::push::Outcome;
 use crate::shard::registry::{Moment, Registry};
-use crate::storage::import::Imported;
+use crate::storage::import::Records;
 
 use super::home::Reply;
 use super::mailbox::Mailboxes;
@@ -83,7 +83,7 @@ pub enum State {
 /// Opens the engine; an error is told to the operator.
 pub type Open = Box<dyn FnOnce() -> Result<Box<dyn Backend>, String> + Send>;
 /// Gives the groups that a store shall take over from another program. Is told whether the store is new.
-pub type Import = Box<dyn FnOnce(bool) -> Result<Vec<Imported>, String> + Send>;
+pub type Import = Box<dyn FnOnce(bool) -> Result<Records, String> + Send>;
 
 /// What is needed to begin with.
 pub struct Start {

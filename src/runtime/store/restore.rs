@@ -18,7 +18,7 @@ use sluicegate_backend::{Backend, Change, Durability};
 use crate::shard::Shard;
 use crate::shard::key::GroupingKey;
 use crate::shard::registry::Registry;
-use crate::storage::import::Imported;
+use crate::storage::import::Records;
 
 use super::{Import, Open, Shared};
 
@@ -248,7 +248,7 @@ impl Restoring<'_> {
     fn import(
         &self,
         backend: &mut dyn Backend,
-        records: &[Imported],
+        records: &Records,
         durability: Durability,
     ) -> Result<(), String> {
         let count = records.len();

@@ -1,0 +1,161 @@
+//! Segments against a map from group to lines.
+
+use super::*;
+use crate::exposition::form::{Coding, Escaping, Format};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn lines(seed: u8, len: usize) -> Vec<u8> {
+    let mut text: Vec<u8> =
+        (0..len).map(|at| if at % 100 == 99 { b'\n' } else { b'a' + seed % 26 }).collect();
+    text.push(b'\n');
+    text
+}
+
+fn whole(text: &FamilyText) -> Vec<u8> {
+    text.segments().map(|segment| segment.text()).collect::<Vec<_>>().concat()
+}
+
+type Model = BTreeMap<u32, (Vec<u8>, Option<Vec<u8>>)>;
+
+fn check(text: &FamilyText, model: &Model) {
+    let all = whole(text);
+    assert!(all == model.values().map(|(lines, _)| lines.as_slice()).collect::<Vec<_>>().concat());
+    for (group, (lines, exact)) in model {
+        assert_eq!(&text.run(*group).collect::<Vec<_>>().concat(), lines);
+        assert_eq!(text.exact(*group).as_deref(), exact.as_deref());
+    }
+    assert_eq!(text.len(), all.len());
+    for entry in &text.entries {
+        let segment = &entry.segment;
+        assert!(!segment.text.is_empty(), "an empty segment was kept");
+        assert_eq!(segment.runs.is_empty(), entry.exclusive);
+        if let Some(last) = segment.runs.last() {
+            assert_eq!(last.end as usize, segment.text.len());
+            assert_eq!(segment.runs[0].group, entry.first);
+            assert!(segment.exact.iter().all(|(group, _)| segment.find(*group).is_ok()));
+            assert!(segment.runs.len() == 1 || segment.text.len() <= SEGMENT_BYTES_MAX);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// The model is a map from group to lines; the segments are its values in order.
+    #[test]
+    fn splicing_is_like_a_map(steps in prop::collection::vec((0u32..60, 0u8..26, 0usize..5), 1..200)) {
+        let sizes = [0, 300, 5_000, 30_000, 150_000];
+        let (mut text, mut model) = (FamilyText::default(), Model::new());
+        let mut held = Vec::new();
+        for (group, seed, size) in steps {
+            let new = if sizes[size] == 0 { Vec::new() } else { lines(seed, sizes[size]) };
+            let before = whole(&text);
+            held.push((text.clone(), before));
+            if held.len() > 5 {
+                held.remove(0);
+            }
+            let exact = (seed % 3 == 0 && !new.is_empty()).then(|| vec![seed; 3]);
+            let new_lines = match &exact {
+                _ if new.len() > RUN_BYTES_MAX => {
+                    NewLines::Segments(own_segments("m", MetricType::Gauge, &new, exact.as_deref()))
+                }
+                Some(exact) => NewLines::Exact(&new, exact),
+                None => NewLines::Run(&new),
+            };
+            text.replace(group, new_lines);
+            if new.is_empty() { model.remove(&group); } else { model.insert(group, (new, exact)); }
+            check(&text, &model);
+        }
+        // What a scrape held never changed under it.
+        for (text, before) in held {
+            prop_assert!(whole(&text) == before);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn appending_is_like_a_map(runs in prop::collection::vec((0u32..5, 0u8..26, 0usize..5), 1..80)) {
+        let sizes = [0, 300, 5_000, 30_000, 150_000];
+        let (mut text, mut model, mut group) = (FamilyText::default(), Model::new(), 0);
+        for (step, seed, size) in runs {
+            // Now and then a number is taken again.
+            group += step;
+            let new = if sizes[size] == 0 { Vec::new() } else { lines(seed, sizes[size]) };
+            let exact = (seed % 3 == 0 && !new.is_empty()).then(|| vec![seed; 3]);
+            if !text.append(group, &new, exact.as_deref()) {
+                let new = match &exact {
+                    _ if new.len() > RUN_BYTES_MAX => {
+                        NewLines::Segments(own_segments("m", MetricType::Gauge, &new, exact.as_deref()))
+                    }
+                    Some(exact) => NewLines::Exact(&new, exact),
+                    None => NewLines::Run(&new),
+                };
+                text.replace(group, new);
+            }
+            if new.is_empty() { model.remove(&group); } else { model.insert(group, (new, exact)); }
+            check(&text, &model);
+        }
+    }
+}
+
+#[test]
+fn groups_with_rising_numbers_fill_their_segments() {
+    let mut text = FamilyText::default();
+    for group in 0..1_000 {
+        text.replace(group, NewLines::Run(&lines(1, 79)));
+    }
+    assert!(text.segments().count() <= 1_000 * 80 / (SEGMENT_BYTES_MAX - 100) + 1);
+}
+
+#[test]
+fn a_long_run_is_cut_where_a_metric_ends() {
+    let metric = |n: usize| {
+        format!("h_bucket{{n=\"{n}\",le=\"+Inf\"}} 1\nh_sum{{n=\"{n}\"}} 1\nh_count{{n=\"{n}\"}} 1\n")
+    };
+    let text: String = (0..3_000).map(metric).collect();
+    let segments = own_segments("h", MetricType::Histogram, text.as_bytes(), None);
+    assert!(segments.len() > 3);
+    for segment in &segments {
+        let last = segment.text().split_inclusive(|byte| *byte == b'\n').next_back();
+        assert!(last.is_some_and(|line| line.starts_with(b"h_count{")));
+    }
+    assert_eq!(segments.iter().map(|segment| segment.text()).collect::<Vec<_>>().concat(), text.as_bytes());
+}
+
+#[test]
+fn only_some_forms_are_kept() {
+    let segment = Segment::default();
+    let forms = Escaping::ALL
+        .into_iter()
+        .flat_map(|escaping| Coding::ALL.map(|coding| Form { format: Format::Protobuf, escaping, coding }));
+    for form in forms.clone() {
+        segment.keep_piece(form, Piece::Plain(Default::default()));
+    }
+    let kept: Vec<bool> = forms.map(|form| segment.piece(form).is_some()).collect();
+    let (old, new) = kept.split_at(kept.len() - PIECES_MAX);
+    assert!(!old.contains(&true) && !new.contains(&false));
+}
+
+#[test]
+fn a_change_forgets_the_compressed_form_and_a_held_segment_keeps_it() {
+    let mut text = FamilyText::default();
+    text.replace(1, NewLines::Run(b"a 1\n"));
+    let held = text.clone();
+    let form = Form { format: Format::Protobuf, escaping: Escaping::AllowUtf8, coding: Coding::Gzip };
+    for segment in held.segments() {
+        segment.deflate_with(|_| Deflated::default());
+        segment.keep_piece(form, Piece::Gzip(Deflated::default()));
+    }
+    let is_kept = |segment: &Arc<Segment>| (segment.deflated().is_some(), segment.piece(form).is_some());
+    assert!(text.segments().all(|segment| is_kept(segment) == (true, true)), "the scrape's work is shared");
+    text.replace(1, NewLines::Run(b"a 2\n"));
+    assert!(text.segments().all(|segment| is_kept(segment) == (false, false)));
+    assert!(held.segments().all(|segment| is_kept(segment) == (true, true)));
+    // Nor when nobody holds it, so that it is changed in place.
+    drop(held);
+    text.segments().for_each(|segment| segment.keep_piece(form, Piece::Gzip(Deflated::default())));
+    text.replace(1, NewLines::Run(b"a 3\n"));
+    assert!(text.segments().all(|segment| is_kept(segment) == (false, false)));
+}

@@ -1,0 +1,179 @@
+//! `sluicegate storage inspect|verify|migrate`: what an operator does with a store while no gateway uses it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use indicatif::{HumanBytes, HumanCount, HumanDuration};
+use jiff::Timestamp;
+use sluicegate_backend::{Backend, BackendError, Figures};
+use sluicegate_store_tools::{MigrateError, Survey, migrate, survey};
+
+use crate::config::{Engine, Place, StorageCommand, StorePlace};
+
+use super::engines::{OpenError, open_existing, open_or_make};
+use super::progress::Progress;
+
+/// Why a command did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// There is no open store.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The engine refuses the store.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The copy did not come to its end.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// There are records that are none.
+    #[error("{records} records in {} cannot be read", path.display())]
+    BadRecords {
+        /// How many.
+        records: u64,
+        /// The store.
+        path: PathBuf,
+    },
+    /// A store cannot be its own copy.
+    #[error("{} is the source and the target", path.display())]
+    SameFolder {
+        /// The store.
+        path: PathBuf,
+    },
+    /// The summary cannot be shown.
+    #[error("the summary cannot be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Does what was asked for, and writes a summary for people.
+///
+/// # Errors
+/// The store is damaged, used by somebody, not there, or refused for another reason.
+pub fn run(command: &StorageCommand, out: &mut dyn Write) -> Result<(), CommandError> {
+    match command {
+        StorageCommand::Inspect(store) => inspect(store, out),
+        StorageCommand::Verify(store) => verify(store, out),
+        StorageCommand::Migrate { from, to } => carry(from, to, out),
+    }
+}
+
+fn inspect(store: &StorePlace, out: &mut dyn Write) -> Result<(), CommandError> {
+    let (survey, figures) = read(store)?;
+    write_store(out, store, &survey, &figures)?;
+    write_content(out, &survey)?;
+    write_warnings(out, &survey)
+}
+
+fn verify(store: &StorePlace, out: &mut dyn Write) -> Result<(), CommandError> {
+    let (survey, _) = read(store)?;
+    write_content(out, &survey)?;
+    for bad in &survey.bad {
+        writeln!(out, "bad record      {{{}}}: {}", bad.key, bad.error)?;
+    }
+    write_warnings(out, &survey)?;
+    if survey.bad_records > 0 {
+        return Err(CommandError::BadRecords { records: survey.bad_records, path: store.path.clone() });
+    }
+    match survey.restored.warnings.len() {
+        0 => writeln!(out, "ok: every checksum is right and every record can be read")?,
+        count => writeln!(out, "every record that is there can be read, but there are {count} warnings")?,
+    }
+    Ok(())
+}
+
+fn carry(from: &Place, to: &Place, out: &mut dyn Write) -> Result<(), CommandError> {
+    let is_same = |path: &Path| fs::canonicalize(path).ok();
+    if is_same(&from.path).is_some_and(|path| is_same(&to.path) == Some(path)) {
+        return Err(CommandError::SameFolder { path: to.path.clone() });
+    }
+    let mut source = open_existing(from.engine, &from.path)?;
+    let mut target = open_or_make(to.engine, &to.path, None)?;
+    let migrated = {
+        let progress = Progress::new(file_bytes(&source.figures()));
+        let progress = |phase, bytes| progress.add(phase, bytes);
+        migrate(source.as_mut(), target.as_mut(), threads(), &progress)?
+    };
+    target.close()?;
+    writeln!(out, "copied          {} groups", HumanCount(migrated.written))?;
+    writeln!(out, "there before    {} groups", HumanCount(migrated.found))?;
+    let total = migrated.total;
+    writeln!(out, "both hold       {} groups, {}", HumanCount(total.records), HumanBytes(total.bytes))?;
+    writeln!(out, "checksum        {:032x}, the same in both", total.sum)?;
+    Ok(())
+}
+
+/// Reads a whole store. It is dropped then, not closed: a look should change nothing.
+fn read(store: &StorePlace) -> Result<(Survey, Figures), CommandError> {
+    let mut backend: Box<dyn Backend> = open_existing(store.backend, &store.path)?;
+    let progress = Progress::new(file_bytes(&backend.figures()));
+    let survey = survey(backend.as_mut(), threads(), &|phase, bytes| progress.add(phase, bytes))?;
+    Ok((survey, backend.figures()))
+}
+
+fn file_bytes(figures: &Figures) -> u64 {
+    figures.log_bytes + figures.archive_bytes
+}
+
+fn threads() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+fn write_store(
+    out: &mut dyn Write,
+    store: &StorePlace,
+    survey: &Survey,
+    figures: &Figures,
+) -> io::Result<()> {
+    writeln!(out, "store           {} ({})", store.path.display(), store.backend.name())?;
+    let left = if survey.restored.closed { "closed" } else { "left by a kill or a crash" };
+    writeln!(out, "state           {left}")?;
+    writeln!(
+        out,
+        "batches         {}, of them known to be on the disk: {}",
+        HumanCount(figures.sequence),
+        HumanCount(figures.sequence_on_disk)
+    )?;
+    if store.backend == Engine::Sled {
+        return writeln!(out, "files           {}", HumanBytes(figures.archive_bytes));
+    }
+    writeln!(out, "log             {}", HumanBytes(figures.log_bytes))?;
+    let age = figures.archive_age_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let age = age.map(|age| format!(", written {} ago", HumanDuration(age))).unwrap_or_default();
+    writeln!(out, "archives        {}{age}", HumanBytes(figures.archive_bytes))
+}
+
+fn write_content(out: &mut dyn Write, survey: &Survey) -> io::Result<()> {
+    writeln!(
+        out,
+        "groups          {}, {}",
+        HumanCount(survey.total.records),
+        HumanBytes(survey.total.bytes)
+    )?;
+    writeln!(out, "families        {}", HumanCount(survey.families))?;
+    writeln!(out, "lines           {}", HumanCount(survey.lines))?;
+    if let Some((bytes, key)) = &survey.largest {
+        writeln!(out, "largest group   {{{key}}}, {}", HumanBytes(*bytes))?;
+    }
+    if let Some((first, last)) = survey.pushes_seconds {
+        writeln!(out, "last pushes     from {} to {}", moment(first), moment(last))?;
+    }
+    writeln!(out, "checksum        {:032x}", survey.total.sum)
+}
+
+fn write_warnings(out: &mut dyn Write, survey: &Survey) -> Result<(), CommandError> {
+    for warning in &survey.restored.warnings {
+        writeln!(out, "warning         {warning}")?;
+    }
+    Ok(())
+}
+
+/// A time of day, or the number where the calendar ends.
+fn moment(unix_seconds: f64) -> String {
+    match Timestamp::from_second(unix_seconds as i64) {
+        Ok(at) => at.to_string(),
+        Err(_) => unix_seconds.to_string(),
+    }
+}

@@ -1,0 +1,298 @@
+//! Files that real Pushgateways wrote, and files that none would write.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::time::Duration;
+
+use sluicegate_backend::record::Kind;
+
+use super::*;
+use crate::config::{Durability, Engine};
+
+const FILES: [(&str, &[u8]); 2] = [
+    ("1.5.1", include_bytes!("../../../backends/gob/testdata/pushgateway-1.5.1.gob")),
+    ("1.11.3", include_bytes!("../../../backends/gob/testdata/pushgateway-1.11.3.gob")),
+];
+
+fn taken(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    records(Path::new("file"), bytes).expect("a file that can be taken over").into_iter().collect()
+}
+
+fn lines(record: &Record<'_>) -> String {
+    record.families.iter().map(|family| String::from_utf8_lossy(family.text)).collect()
+}
+
+#[test]
+fn groups_come_with_their_lines_help_and_times() {
+    for (version, bytes) in FILES {
+        let records = taken(bytes);
+        let keys: Vec<&str> = records.keys().map(String::as_str).collect();
+        assert_eq!(
+            keys,
+            [
+                "instance=\"db1\",job=\"backup\"",
+                "job=\"a/b\",path=\"\"",
+                "job=\"empty\"",
+                "job=\"odd job ünï\"",
+                "job=\"refused\"",
+                "job=\"shapes\",zone=\"eu\"",
+            ],
+            "{version}"
+        );
+        let decode = |key: &str| Record::decode(&records[key]).expect("a record");
+        let backup = decode("instance=\"db1\",job=\"backup\"");
+        let [seconds, done] = backup.families.as_slice() else { panic!("{version}: {backup:?}") };
+        assert_eq!((seconds.name, seconds.kind), ("backup_seconds", Kind::Gauge));
+        assert_eq!(seconds.help, Some("How long it took."));
+        assert_eq!(
+            lines(&backup),
+            "backup_seconds{instance=\"db1\",job=\"backup\"} 12.5\n\
+             backup_seconds{disk=\"sda\",instance=\"db1\",job=\"backup\"} 3\n\
+             done_total{instance=\"db1\",job=\"backup\"} 7\n",
+            "{version}"
+        );
+        // Pushed to twice: the first push made the group.
+        assert_eq!(done.push_seconds, backup.push_seconds);
+        assert_eq!(seconds.push_seconds, backup.created_seconds);
+        assert!(backup.created_seconds < backup.push_seconds && backup.failure_seconds == 0.0, "{version}");
+
+        let refused = decode("job=\"refused\"");
+        assert!(refused.families.is_empty() && refused.push_seconds == 0.0, "{version}");
+        assert!(refused.failure_seconds > 0.0 && refused.created_seconds > 0.0, "{version}");
+        let empty = decode("job=\"empty\"");
+        assert!(empty.families.is_empty() && empty.push_seconds > 0.0, "{version}");
+
+        let shapes = decode("job=\"shapes\",zone=\"eu\"");
+        let kinds: Vec<_> = shapes.families.iter().map(|family| (family.name, family.kind)).collect();
+        assert_eq!(kinds, [("lat", Kind::Histogram), ("s", Kind::Summary)], "{version}");
+        assert!(lines(&shapes).contains("lat_bucket{instance=\"\",job=\"shapes\",zone=\"eu\",le=\"+Inf\"}"));
+    }
+}
+
+/// The labels of a group, and its families by name with their messages.
+type TestGroup<'a> = (&'a [(&'a str, &'a str)], &'a [(&'a str, &'a [u8])]);
+
+/// A file of these groups, as the official program writes it. Go's gob, as short as it can be: lengths, types by number,
+/// fields by distance.
+fn file(groups: &[TestGroup<'_>]) -> Vec<u8> {
+    fn bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+        length(out, bytes.len());
+        out.extend_from_slice(bytes);
+    }
+    fn length(out: &mut Vec<u8>, value: usize) {
+        match u8::try_from(value) {
+            Ok(small) if small < 0x80 => out.push(small),
+            _ => {
+                out.push(0xfc);
+                out.extend((value as u32).to_be_bytes());
+            }
+        }
+    }
+    // The types are those of a real file: all its messages but the last, which is the value.
+    let (_, real) = FILES[1];
+    let (mut at, mut value_at) = (0, 0);
+    while at < real.len() {
+        value_at = at;
+        let (message, width) = match real[at] {
+            small if small < 0x80 => (usize::from(small), 1),
+            count => {
+                let width = usize::from(!count + 1);
+                let length =
+                    real[at + 1..=at + width].iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+                (length, 1 + width)
+            }
+        };
+        at += width + message;
+    }
+    // The number of the type stands in front of the value, behind the length; the map has no name.
+    let width = if real[value_at] < 0x80 { 1 } else { 1 + usize::from(!real[value_at] + 1) };
+    let number =
+        real[value_at + width..].iter().position(|byte| *byte == 0).expect("the zero behind the type");
+    let mut value = real[value_at + width..=value_at + width + number].to_vec();
+    length(&mut value, groups.len());
+    for (index, (labels, families)) in groups.iter().enumerate() {
+        bytes(&mut value, index.to_string().as_bytes());
+        value.push(1);
+        length(&mut value, labels.len());
+        for (name, label) in *labels {
+            bytes(&mut value, name.as_bytes());
+            bytes(&mut value, label.as_bytes());
+        }
+        value.push(1);
+        length(&mut value, families.len());
+        for (name, message) in *families {
+            bytes(&mut value, name.as_bytes());
+            // The second field alone: no time.
+            value.push(2);
+            bytes(&mut value, message);
+            value.push(0);
+        }
+        value.push(0);
+    }
+    let mut file = real[..value_at].to_vec();
+    length(&mut file, value.len());
+    file.extend(value);
+    file
+}
+
+/// The message of a family that has the field with the value of an untyped metric.
+fn untyped(name: &str, metric: &[u8]) -> Vec<u8> {
+    let mut message = vec![0x0a, name.len() as u8];
+    message.extend_from_slice(name.as_bytes());
+    message.extend([0x18, 3, 0x22, metric.len() as u8]);
+    message.extend_from_slice(metric);
+    message
+}
+
+const ONE: &[u8] = &[0x2a, 9, 9, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f];
+
+fn refused(bytes: &[u8]) -> Refused {
+    match records(Path::new("file"), bytes) {
+        Err(ImportError::Groups { refused, .. }) => refused,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_group_without_any_time_is_taken_over() {
+    let (x, labels) = (untyped("x", ONE), [("job", "a"), ("zone", "\"\\\n")]);
+    let records = taken(&file(&[(&labels, &[("x", &x)])]));
+    let (key, record) = records.iter().next().expect("a group");
+    assert_eq!(key, r#"job="a",zone="\"\\\n""#);
+    let record = Record::decode(record).expect("a record");
+    assert_eq!((record.push_seconds, record.failure_seconds, record.created_seconds), (0.0, 0.0, 0.0));
+    assert_eq!(lines(&record), "x{instance=\"\",job=\"a\",zone=\"\\\"\\\\\\n\"} 1\n");
+}
+
+#[test]
+fn groups_that_would_be_refused_stop_it_and_are_all_named() {
+    let with_time = [ONE, &[0x30, 5]].concat();
+    let (x, timed, sum) = (untyped("x", ONE), untyped("x", &with_time), untyped("s_sum", ONE));
+    let summary: &[u8] = &[0x0a, 1, b's', 0x18, 2, 0x22, 4, 0x22, 2, 8, 1];
+    let good: TestGroup<'_> = (&[("job", "good")], &[("x", &x)]);
+    let no_time = untyped(PUSH_TIME, &[0x2a, 9, 9, 0, 0, 0, 0, 0, 0, 0xf8, 0x7f]);
+    for (labels, families, reason) in [
+        (&[("job", "a")][..], &[("x", &timed[..])][..], "timestamps"),
+        (&[("job", "a")], &[("s", summary), ("s_sum", &sum)], "collides"),
+        (&[("job", "a")], &[("x", b"\x0a\x09")], "message 1"),
+        (&[("job", "a")], &[("y", &x)], "another name"),
+        (&[("job", "a"), ("quantile", "1")], &[("s", summary)], "quantile"),
+        (&[("job", "a")], &[("push_time_seconds", &no_time)], "no time"),
+        (&[("job", "")], &[("x", &x)], "no job"),
+        (&[("zone", "a")], &[("x", &x)], "no job"),
+        (&[("job", "a"), ("__x", "a")], &[("x", &x)], "__x"),
+    ] {
+        let refused = refused(&file(&[good, (labels, families)]));
+        assert_eq!(refused.count, 1, "{reason}");
+        assert!(refused.groups[0].1.contains(reason), "{reason}: {refused}");
+    }
+    let twins = refused(&file(&[good, (&[("job", "a")], &[]), (&[("job", "a"), ("instance", "")], &[])]));
+    assert_eq!(twins.count, 2);
+    let families = [("x", &timed[..])];
+    let many = [(&[("job", "a")][..], &families[..]); 30];
+    let text = ImportError::Groups { file: "f".into(), refused: refused(&file(&many)) }.to_string();
+    assert!(
+        text.contains("30 groups") && text.contains("{job=\"a\"}") && text.contains("and 10 more"),
+        "{text}"
+    );
+}
+
+#[test]
+fn damage_names_the_file_and_the_way_out() {
+    let (_, real) = FILES[0];
+    for bytes in [&b""[..], &real[..real.len() / 2], b"hello"] {
+        let error =
+            records(Path::new("/var/x.gob"), bytes).expect_err("not a file of a Pushgateway").to_string();
+        assert!(error.starts_with("/var/x.gob: ") && error.contains("move it away"), "{error}");
+    }
+}
+
+/// The file and the folder of the store, both not there yet.
+struct Places {
+    _folder: tempfile::TempDir,
+    store: Store,
+}
+
+impl Places {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder for a test");
+        let file = folder.path().join("gob");
+        let store = Store {
+            engine: Engine::Snapshot,
+            path: folder.path().join("gob.sluicegate"),
+            durability: Durability::Process,
+            archive_interval: Duration::from_secs(300),
+            import: Some(file),
+        };
+        Self { _folder: folder, store }
+    }
+
+    fn file(&self) -> &Path {
+        self.store.import.as_deref().expect("there is a file")
+    }
+
+    fn write_file(&self) {
+        fs::write(self.file(), FILES[0].1).expect("a file");
+    }
+
+    /// As an engine leaves it after its first batch.
+    fn write_store(&self) {
+        fs::create_dir_all(&self.store.path).expect("a folder");
+        fs::write(self.store.path.join("lock"), "").expect("a file");
+        fs::write(self.store.path.join("manifest"), "").expect("a file");
+    }
+
+    fn look(&self) -> Result<Official, ImportError> {
+        Official::look_for(&self.store)
+    }
+}
+
+fn set_written(file: &Path, at: SystemTime) {
+    File::options().write(true).open(file).and_then(|file| file.set_modified(at)).expect("a file of our own");
+}
+
+#[test]
+fn a_new_store_takes_the_file_over_and_leaves_it_alone() {
+    let places = Places::new();
+    assert_eq!(places.look().expect("nothing there").records(true).expect("nothing there").len(), 0);
+    places.write_file();
+    assert_eq!(places.look().expect("it is there").records(true).expect("it can be read").len(), 6);
+    assert_eq!(fs::read(places.file()).expect("it is there"), FILES[0].1);
+    // A store that nothing was committed to has no files but the lock.
+    fs::create_dir_all(&places.store.path).expect("a folder");
+    fs::write(places.store.path.join("lock"), "").expect("a file");
+    set_written(&places.store.path.join("lock"), SystemTime::UNIX_EPOCH);
+    assert_eq!(places.look().expect("it is there").records(true).expect("it can be read").len(), 6);
+    // A damaged file matters only if it is needed.
+    fs::write(places.file(), "").expect("a file");
+    assert!(places.look().expect("it is there").records(true).is_err());
+    assert_eq!(places.look().expect("it is there").records(false).expect("not needed").len(), 0);
+}
+
+#[test]
+fn a_file_that_is_newer_than_a_store_stops_the_start() {
+    let places = Places::new();
+    places.write_file();
+    places.write_store();
+    let manifest = places.store.path.join("manifest");
+    let now = fs::metadata(&manifest).and_then(|it| it.modified()).expect("a file of our own");
+    let second = Duration::from_secs(1);
+    for at in [now - second, now] {
+        set_written(places.file(), at);
+        assert_eq!(places.look().expect("older, or as old").records(false).expect("not needed").len(), 0);
+    }
+    set_written(places.file(), now + second);
+    let error = places.look().expect_err("newer").to_string();
+    assert!(error.contains("gob.sluicegate") && error.contains("move"), "{error}");
+    // Any file of the store counts, and the folder is never written for it.
+    fs::write(places.store.path.join("log-0000000001"), "").expect("a file");
+    set_written(&places.store.path.join("log-0000000001"), now + second);
+    assert!(places.look().is_ok());
+}
+
+#[test]
+fn what_is_no_file_stops_the_start() {
+    let places = Places::new();
+    fs::create_dir(places.file()).expect("a folder");
+    assert!(matches!(places.look(), Err(ImportError::NotAFile { .. })));
+}

@@ -1,0 +1,50 @@
+//! How far a tool is, for who waits at a terminal. Elsewhere nothing is shown.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use sluicegate_store_tools::Phase;
+
+const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A bar on stderr, if that is a terminal.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    phase: AtomicU8,
+}
+
+impl Progress {
+    /// `bytes` are those of the store's files: about as many as will be read, since records make up nearly all of them.
+    pub fn new(bytes: u64) -> Self {
+        let bar = ProgressBar::new(bytes);
+        let style = "{msg:24} {wide_bar} {bytes} of about {total_bytes}, {elapsed}";
+        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.enable_steady_tick(REDRAW_INTERVAL);
+        Self { bar, phase: AtomicU8::new(u8::MAX) }
+    }
+
+    /// Another record of some bytes was passed.
+    pub fn add(&self, phase: Phase, bytes: u64) {
+        if self.phase.swap(phase as u8, Ordering::Relaxed) != phase as u8 {
+            self.bar.set_message(words(phase));
+            self.bar.set_position(0);
+        }
+        self.bar.inc(bytes);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+const fn words(phase: Phase) -> &'static str {
+    match phase {
+        Phase::ReadSource => "reading",
+        Phase::ReadTarget => "reading the target",
+        Phase::Copy => "copying",
+        Phase::Check => "reading the copy again",
+    }
+}

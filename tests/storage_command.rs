@@ -1,0 +1,260 @@
+//! `sluicegate storage inspect|verify|migrate`, as an operator types it, on stores that the engines made.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use sluicegate_backend::record::{Family, Kind, Record};
+use sluicegate_backend::{Backend, Change, Durability};
+use sluicegate_sled::Sled;
+use sluicegate_snapshot::{Options, Snapshot};
+use tempfile::TempDir;
+
+const GROUPS: usize = 500;
+
+/// Runs the program.
+fn storage(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+        .arg("storage")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts")
+}
+
+/// What it wrote to stdout, if it ended well.
+fn answer(arguments: &[&str]) -> String {
+    let output = storage(arguments);
+    let [out, error] =
+        [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}\n{out}\n{error}");
+    assert_eq!(error, "", "no progress where there is no terminal");
+    out
+}
+
+/// What it wrote to stdout and stderr, if it ended with status 1.
+fn refusal(arguments: &[&str]) -> (String, String) {
+    let output = storage(arguments);
+    let [out, error] =
+        [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}\n{out}\n{error}");
+    (out, error)
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder for a test")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("folders of tests are UTF-8")
+}
+
+fn record(number: usize) -> Vec<u8> {
+    let text = format!("x{{instance=\"\",job=\"{number}\"}} 1\n");
+    let family = Family {
+        name: "x",
+        kind: Kind::Gauge,
+        help: None,
+        push_seconds: 1e9,
+        text: text.as_bytes(),
+        exact: None,
+    };
+    let record = Record {
+        revision: 0,
+        push_seconds: 1e9 + number as f64,
+        failure_seconds: 0.0,
+        created_seconds: 1e9,
+        expires_seconds: None,
+        families: vec![family],
+    };
+    let mut bytes = Vec::new();
+    record.encode(&mut bytes).expect("a small record");
+    bytes
+}
+
+fn open(engine: &str, path: &Path) -> Box<dyn Backend> {
+    match engine {
+        "sled" => Box::new(Sled::open(path).expect("it opens")),
+        _ => Box::new(Snapshot::open(path, Options::default()).expect("it opens")),
+    }
+}
+
+/// Makes a store of some groups and closes it.
+fn fill(engine: &str, path: &Path, groups: std::ops::Range<usize>) {
+    let mut backend = open(engine, path);
+    backend.restore(NonZeroUsize::MIN, &|_, _| ()).expect("it can be read");
+    for number in groups {
+        let (key, record) = (format!("job=\"{number}\""), record(number));
+        let put = Change::Put { key: &key, record: &record };
+        backend.commit(&[put], Durability::Process).expect("a batch is kept");
+    }
+    backend.close().expect("it closes");
+}
+
+/// The names and contents of all files.
+fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(path)
+        .expect("a folder")
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.is_file())
+        .map(|path| (path.clone(), fs::read(&path).expect("a readable file")))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_store_is_shown_and_stays_as_it_is() {
+    for engine in ["snapshot", "sled"] {
+        let folder = folder();
+        fill(engine, folder.path(), 0..GROUPS);
+        let before = files(folder.path());
+        let flags = ["--backend", engine, "--path", text(folder.path())];
+        let shown = answer(&[&["inspect"], &flags[..]].concat());
+        for word in [
+            engine,
+            "closed",
+            "groups          500,",
+            "families        500",
+            "2001-09-09T01:46:40Z",
+            "checksum",
+        ] {
+            assert!(shown.contains(word), "{word}: {shown}");
+        }
+        let verified = answer(&[&["verify"], &flags[..]].concat());
+        assert!(verified.contains("\nok: "), "{verified}");
+        assert!(files(folder.path()) == before, "looking at a store of {engine} changes it");
+    }
+}
+
+#[test]
+fn bad_records_and_damage_end_verify_with_1() {
+    let folder = folder();
+    fill("snapshot", folder.path(), 0..GROUPS);
+    let path = text(folder.path()).to_owned();
+    let mut backend = open("snapshot", folder.path());
+    backend.restore(NonZeroUsize::MIN, &|_, _| ()).expect("it can be read");
+    let put = Change::Put { key: "job=\"odd\"", record: b"\x09" };
+    backend.commit(&[put], Durability::Disk).expect("a batch is kept");
+    backend.close().expect("it closes");
+    let (out, error) = refusal(&["verify", "--path", &path]);
+    assert!(out.contains("bad record      {job=\"odd\"}: record in format 9"), "{out}");
+    assert!(error.contains("1 records") && error.contains(&path), "{error}");
+
+    let (archive, mut bytes) = files(folder.path())
+        .into_iter()
+        .find(|(file, _)| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("archive-")))
+        .expect("a closed store has archives");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&archive, bytes).expect("a file of our own");
+    for command in ["verify", "inspect"] {
+        let (_, error) = refusal(&[command, "--path", &path]);
+        assert!(error.contains(text(&archive)) && error.contains("from a copy"), "{error}");
+    }
+}
+
+#[test]
+fn warnings_are_shown_and_are_no_failure() {
+    let folder = folder();
+    let mut backend = open("snapshot", folder.path());
+    backend.restore(NonZeroUsize::MIN, &|_, _| ()).expect("it can be read");
+    for number in 0..3 {
+        let (key, record) = (format!("job=\"{number}\""), record(number));
+        let put = Change::Put { key: &key, record: &record };
+        backend.commit(&[put], Durability::Process).expect("a batch is kept");
+    }
+    drop(backend);
+    // As a loss of power may leave it: the last frame is torn, and nothing says that it was on the disk.
+    let log = folder.path().join("log-0000000001");
+    let mut bytes = fs::read(&log).expect("the log");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("there are batches");
+    bytes[end] = 0;
+    fs::write(&log, bytes).expect("a file of our own");
+    let out = answer(&["verify", "--path", text(folder.path())]);
+    assert!(out.contains("warning         ") && out.contains("the log was cut there"), "{out}");
+    assert!(out.contains("there are 1 warnings") && !out.contains("\nok"), "{out}");
+}
+
+#[test]
+fn what_is_not_there_is_not_made() {
+    let folder = folder();
+    let missing = folder.path().join("missing");
+    for command in [
+        &["verify", "--path", text(&missing)][..],
+        &["inspect", "--backend=sled", "--path", text(&missing)],
+        &["migrate", "--from", &format!("snapshot:{}", text(&missing)), "--to", "sled:elsewhere"],
+    ] {
+        let (_, error) = refusal(command);
+        assert!(error.contains("there is no store"), "{error}");
+    }
+    assert!(!missing.exists());
+}
+
+#[test]
+fn a_store_of_another_engine_or_in_use_is_refused() {
+    let folder = folder();
+    fill("snapshot", folder.path(), 0..3);
+    let (_, error) = refusal(&["verify", "--backend=sled", "--path", text(folder.path())]);
+    assert!(error.contains("store of the snapshot engine"), "{error}");
+    let user = open("snapshot", folder.path());
+    let (_, error) = refusal(&["verify", "--path", text(folder.path())]);
+    assert!(error.contains("in use by another process"), "{error}");
+    drop(user);
+    let place = format!("snapshot:{}", text(folder.path()));
+    let (_, error) = refusal(&["migrate", "--from", &place, "--to", &format!("{place}/.")]);
+    assert!(error.contains("the source and the target"), "{error}");
+}
+
+#[test]
+fn groups_are_carried_over_and_a_second_time_finds_them() {
+    let (first, second) = (folder(), folder());
+    fill("snapshot", first.path(), 0..GROUPS);
+    // As an interrupted migration leaves it.
+    fill("sled", second.path(), 0..GROUPS / 5);
+    let (from, to) = (format!("snapshot:{}", text(first.path())), format!("sled:{}", text(second.path())));
+    let before = files(first.path());
+    let out = answer(&["migrate", "--from", &from, "--to", &to]);
+    assert!(
+        out.contains("copied          400 groups") && out.contains("there before    100 groups"),
+        "{out}"
+    );
+    assert!(files(first.path()) == before, "the source has changed");
+    let again = answer(&["migrate", "--from", &from, "--to", &to]);
+    assert!(again.contains("copied          0 groups"), "{again}");
+    let checksum = |engine: &str, path: &Path| {
+        let out = answer(&["inspect", "--backend", engine, "--path", text(path)]);
+        out.lines().find(|line| line.starts_with("checksum")).expect("a checksum").to_owned()
+    };
+    assert_eq!(checksum("snapshot", first.path()), checksum("sled", second.path()));
+}
+
+#[test]
+fn a_target_that_holds_something_else_is_refused_before_anything_is_written() {
+    let (first, second) = (folder(), folder());
+    fill("snapshot", first.path(), 0..GROUPS);
+    fill("snapshot", second.path(), GROUPS - 1..GROUPS + 1);
+    let [from, to] = [&first, &second].map(|folder| format!("snapshot:{}", text(folder.path())));
+    let (_, error) = refusal(&["migrate", "--from", &from, "--to", &to]);
+    assert!(error.contains("1 groups") && error.contains("{job=\"500\"}"), "{error}");
+    let out = answer(&["inspect", "--path", text(second.path())]);
+    assert!(out.contains("groups          2,"), "{out}");
+}
+
+#[test]
+fn each_command_explains_itself_and_the_gateways_flags_are_no_words() {
+    for (arguments, word) in [
+        (&["--help"][..], "migrate"),
+        (&["inspect", "--help"], "--backend"),
+        (&["verify", "--help"], "--path"),
+        (&["migrate", "--help"], "--from"),
+    ] {
+        let out = answer(arguments);
+        assert!(out.contains(word) && out.contains("Usage: sluicegate storage"), "{out}");
+    }
+    let (_, error) = refusal(&["wipe"]);
+    assert!(error.contains("wipe"), "{error}");
+    let output = Command::new(env!("CARGO_BIN_EXE_sluicegate")).arg("verify").output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+}
