@@ -78,6 +78,9 @@ pub struct Run {
     /// Scrapes that are not one moment over all groups are violations, too
     #[arg(long)]
     pub one_moment: bool,
+    /// A DELETE may take effect after its answer, but before a push that is sent then does: so promises the official program
+    #[arg(long)]
+    pub late_deletes: bool,
     /// Leave the groups in the gateway
     #[arg(long)]
     pub keep: bool,

@@ -80,7 +80,7 @@ pub struct Gateway {
 impl Gateway {
     /// Starts it by a command in which `{port}` and `{dir}` are replaced, and waits until it is ready. The folder must exist.
     pub fn start(template: &str, folder: &Path) -> Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let target = Target::parse(&format!("http://127.0.0.1:{port}"), false)?;
         fs::create_dir_all(folder.join("data"))?;
         let child = spawn(template, port, folder)?;
@@ -130,11 +130,6 @@ impl Gateway {
         memory_bytes(self.child.id())
     }
 
-    /// For whoever looks at `/proc`.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// What lies in its data folder.
     pub fn disk_bytes(&self) -> u64 {
         folder_bytes(&self.folder.join("data"))
@@ -166,6 +161,14 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A port below those that the system gives to clients: while the gateway is down, one of our own connections could
+/// otherwise get its port, and even connect to itself.
+fn free_port() -> Result<u16> {
+    let begin = 12_000 + (std::process::id() % 18_000) as u16;
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (begin..begin + 2_000).find(free).context("no port is free")
 }
 
 fn spawn(template: &str, port: u16, folder: &Path) -> Result<Child> {

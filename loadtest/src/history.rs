@@ -124,6 +124,8 @@ pub struct History {
     pub scrapes: Vec<Scrapes>,
     /// Between the end of one process and the start of the next; nothing was under way then.
     pub crashes: Vec<u64>,
+    /// A DELETE may take effect after its answer, as long as no later push has.
+    pub late_deletes: bool,
 }
 
 /// What a slot showed: a version, and the type its family had.

@@ -5,6 +5,7 @@
 //! server: a checker with the server's parser would have the server's bugs.
 
 mod check;
+mod compare;
 mod exposition;
 mod flags;
 mod gateway;
@@ -13,6 +14,7 @@ mod http;
 mod layout;
 mod load;
 mod progress;
+mod report;
 mod run;
 mod scenario;
 mod scraper;
@@ -61,7 +63,7 @@ fn act(command: Command) -> Result<bool> {
         Command::Contention(run) => (Scenario::Contention, run),
         Command::Churn(run) => (Scenario::Churn, run),
         Command::Big(run) => (Scenario::Big, run),
-        Command::Compare(_) => anyhow::bail!("compare comes later"),
+        Command::Compare(flags) => return compare::compare(&flags, &stop),
     };
     once(scenario, &run, &stop)
 }
@@ -70,6 +72,7 @@ fn once(scenario: Scenario, flags: &Run, stop: &AtomicBool) -> Result<bool> {
     let options = run::Options {
         kill_every: flags.kill_every,
         no_check: flags.no_check,
+        late_deletes: flags.late_deletes,
         keep: flags.keep,
         quiet: flags.quiet || flags.json,
     };

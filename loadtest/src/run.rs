@@ -33,6 +33,8 @@ pub struct Options {
     pub kill_every: Option<Duration>,
     /// Do not check.
     pub no_check: bool,
+    /// See [`History::late_deletes`].
+    pub late_deletes: bool,
     /// Leave the groups there.
     pub keep: bool,
     /// No progress bar.
@@ -81,7 +83,7 @@ pub fn run(
     let threads = load.threads.clamp(1, plan.connections);
     let pushing = AtomicUsize::new(threads);
     let killing = AtomicBool::new(options.kill_every.is_some());
-    let mut history = History::default();
+    let mut history = History { late_deletes: options.late_deletes, ..History::default() };
     let mut summary = Summary { scenario: format!("{scenario:?}").to_lowercase(), ..Summary::default() };
     let (mut push, mut delete, mut scrape) = (histogram(), histogram(), histogram());
     let (mut gateway_used, mut own_used, mut seconds) = (None, 0.0, 0.0);

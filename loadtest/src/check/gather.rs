@@ -105,6 +105,9 @@ impl<'a> Index<'a> {
                 let crash = self.history.crashes.iter().find(|crash| **crash > request.start);
                 crash.map_or(NEVER, |crash| crash - 1)
             }
+            Answer::Done if self.history.late_deletes && request.ask == Ask::Delete => {
+                self.next_answer(request)
+            }
             Answer::Done | Answer::Refused | Answer::Unknown(_) => request.end,
         };
         let mut push =
@@ -126,6 +129,15 @@ impl<'a> Index<'a> {
         if !answered && matches!(request.ask, Ask::Put | Ask::Post) && contested() {
             all.push(Source::Request(version), request.start, end, Effect::Fail, true, false);
         }
+    }
+
+    /// When the first push was answered that was sent after this request had been.
+    fn next_answer(&self, request: &Request) -> u64 {
+        let later = self
+            .requests(request.group)
+            .filter(|(_, other)| other.start > request.end && other.ask != Ask::Delete);
+        let answered = later.filter(|(_, other)| matches!(other.answer, Answer::Done | Answer::Refused));
+        answered.map(|(_, other)| other.end).min().unwrap_or(NEVER)
     }
 
     fn scraper(
