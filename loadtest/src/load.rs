@@ -36,8 +36,10 @@ pub struct Shared<'a> {
     pub begin: Instant,
     /// Ends the run early.
     pub stop: &'a AtomicBool,
-    /// Nothing new is sent while the gateway is down.
+    /// Writers begin nothing new while the gateway is down, and until it was seen what it still has.
     pub paused: AtomicBool,
+    /// Scrapers begin nothing new while the gateway is down.
+    pub dark: AtomicBool,
     /// Threads that have something under way.
     pub busy: AtomicUsize,
     /// Requests that may still be sent.

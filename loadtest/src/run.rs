@@ -18,6 +18,9 @@ use crate::scenario::Plan;
 use crate::scraper;
 use crate::summary::{Counts, Memory, Quantiles, Summary};
 
+/// How long writers wait for a scrape after a kill.
+const SIGHT_MAX: Duration = Duration::from_secs(10);
+
 /// Where the load goes.
 pub enum Place<'a> {
     /// To a gateway that somebody else runs.
@@ -73,6 +76,7 @@ pub fn run(
         begin: Instant::now(),
         stop,
         paused: AtomicBool::new(false),
+        dark: AtomicBool::new(false),
         busy: AtomicUsize::new(0),
         left: AtomicU64::new(load.count),
         pushes: AtomicU64::new(0),
@@ -114,6 +118,7 @@ pub fn run(
                     // Nothing can go on without a gateway.
                     shared.stop.store(true, Ordering::SeqCst);
                     shared.paused.store(false, Ordering::SeqCst);
+                    shared.dark.store(false, Ordering::SeqCst);
                 }
                 result
             })
@@ -229,6 +234,7 @@ fn kill(
         let mut gateway = gateway.lock().expect("no thread panics with it");
         gateway.kill()?;
         shared.paused.store(true, Ordering::SeqCst);
+        shared.dark.store(true, Ordering::SeqCst);
         // All connections are gone; when everybody has noticed, nothing of the old process is under way.
         while shared.busy.load(Ordering::SeqCst) > 0 {
             std::thread::sleep(Duration::from_millis(1));
@@ -236,6 +242,16 @@ fn kill(
         crashes.push(shared.now());
         gateway.start_again().context("after it was killed")?;
         drop(gateway);
+        // What is gone must be seen before new pushes could explain it.
+        let scrapes = shared.scrapes.load(Ordering::SeqCst);
+        shared.dark.store(false, Ordering::SeqCst);
+        let begin = Instant::now();
+        while shared.plan.scrapers > 0
+            && shared.scrapes.load(Ordering::SeqCst) == scrapes
+            && begin.elapsed() < SIGHT_MAX
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         shared.paused.store(false, Ordering::SeqCst);
     }
 }

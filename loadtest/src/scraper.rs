@@ -65,7 +65,7 @@ pub fn run(shared: &Shared<'_>, number: usize, check: bool, done: &dyn Fn() -> b
                 }
             }
             Ok(_) => measured.failed += 1,
-            Err(_) if shared.paused.load(Ordering::SeqCst) => {}
+            Err(_) if shared.dark.load(Ordering::SeqCst) => {}
             Err(_) => measured.failed += 1,
         }
         if last {
@@ -86,7 +86,7 @@ fn enter(shared: &Shared<'_>, busy: &mut bool) -> bool {
         shared.busy.fetch_add(1, Ordering::SeqCst);
         *busy = true;
     }
-    if shared.paused.load(Ordering::SeqCst) {
+    if shared.dark.load(Ordering::SeqCst) {
         leave(shared, busy);
     }
     *busy
