@@ -113,10 +113,13 @@ fn kind(history: &History, all: &Gathered, small: &Small) -> &'static str {
         let (version, _) = read_shown(shown)?;
         history.request(version).map(|request| request.end)
     };
-    let deleted = before.iter().any(|at| {
-        let action = &all.actions[*at];
+    let seen_at = all.actions[*last].end;
+    let deleted = all.actions.iter().any(|action| {
         let older = |shown: &u64| ended(*shown).is_some_and(|end| end < action.start);
-        action.effect == Effect::Delete && sight.slots.iter().any(older)
+        action.effect == Effect::Delete
+            && action.confirmed
+            && action.end < seen_at
+            && sight.slots.iter().any(older)
     });
     if deleted {
         return "revived group";

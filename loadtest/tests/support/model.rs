@@ -113,6 +113,9 @@ fn parse(body: &[u8]) -> Option<BTreeMap<String, (String, Vec<(String, String)>)
         let (series, value) = (&line[..end], line[end..].strip_prefix(' ')?);
         value.split(' ').next()?.parse::<f64>().ok()?;
         let bare = series.split('{').next()?;
+        if series.contains('{') != series.ends_with('}') {
+            return None;
+        }
         if !bare.starts_with(&current.0) || current.0.is_empty() || bare.starts_with("lt_t") {
             current = (bare.to_owned(), "untyped".to_owned());
         }

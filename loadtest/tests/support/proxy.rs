@@ -85,6 +85,7 @@ impl Wrong {
             return if request.path == "/metrics" { self.scrape(answer) } else { answer };
         }
         let well_meant = well_meant(&request.body);
+        let contested = String::from_utf8_lossy(&request.body).contains("_contested");
         let now = self.pushes.fetch_add(1, Ordering::Relaxed) % ONE_IN == 0;
         let done = Answer { status: 200, body: Vec::new() };
         let delete = request.method == "DELETE";
@@ -94,11 +95,11 @@ impl Wrong {
                 self.later(request);
                 done
             }
-            Fault::Repeat if now && well_meant && !delete => {
+            Fault::Repeat if now && well_meant && !delete && !contested => {
                 self.later(request.clone());
                 self.pass(&request)
             }
-            Fault::Split if well_meant && request.method == "PUT" => {
+            Fault::Split if well_meant && !contested && request.method == "PUT" => {
                 let text = String::from_utf8_lossy(&request.body).into_owned();
                 let Some(middle) = text.rfind("# HELP").filter(|at| *at > 0) else {
                     return self.pass(&request);
