@@ -14,6 +14,8 @@ use crate::http::Client;
 
 /// Ticks of `/proc/PID/stat` in a second: fixed on Linux for what programs see.
 const TICKS: f64 = 100.0;
+/// How long a start is tried again after a kill.
+const RESTART_MAX: Duration = Duration::from_secs(10);
 /// How long a start may take.
 const START_MAX: Duration = Duration::from_secs(120);
 
@@ -75,6 +77,8 @@ pub struct Gateway {
     child: Child,
     /// CPU of earlier processes, which were killed.
     cpu_before: f64,
+    /// Starts after a kill that did not succeed.
+    pub starts_failed: usize,
 }
 
 impl Gateway {
@@ -84,18 +88,41 @@ impl Gateway {
         let target = Target::parse(&format!("http://127.0.0.1:{port}"), false)?;
         fs::create_dir_all(folder.join("data"))?;
         let child = spawn(template, port, folder)?;
-        let mut gateway =
-            Self { template: template.to_owned(), target, folder: folder.to_owned(), child, cpu_before: 0.0 };
+        let mut gateway = Self {
+            template: template.to_owned(),
+            target,
+            folder: folder.to_owned(),
+            child,
+            cpu_before: 0.0,
+            starts_failed: 0,
+        };
         gateway.becomes_ready()?;
         Ok(gateway)
     }
 
     /// Starts it again, after [`Gateway::kill`] or [`Gateway::stop`], in the same folder. Gives the time until it was ready.
+    ///
+    /// A start that fails is tried again, as whoever supervises it would: the system may hold on to the port or to a lock
+    /// for a moment after a process was killed. [`Gateway::starts_failed`] counts them.
     pub fn start_again(&mut self) -> Result<Duration> {
-        let begin = Instant::now();
-        self.child = spawn(&self.template, self.target.address.port(), &self.folder)?;
-        self.becomes_ready()?;
-        Ok(begin.elapsed())
+        let first = Instant::now();
+        loop {
+            let begin = Instant::now();
+            self.child = spawn(&self.template, self.target.address.port(), &self.folder)?;
+            match self.becomes_ready() {
+                Ok(()) => return Ok(begin.elapsed()),
+                Err(error) if first.elapsed() > RESTART_MAX => return Err(error),
+                Err(_) => self.starts_failed += 1,
+            }
+            self.kill_if_alive();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn kill_if_alive(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// SIGKILL.
@@ -157,9 +184,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill_if_alive();
     }
 }
 

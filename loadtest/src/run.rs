@@ -162,6 +162,9 @@ pub fn run(
         }
         Ok(())
     })?;
+    if let Some(gateway) = &own {
+        summary.starts_failed = gateway.lock().expect("no thread panics with it").starts_failed;
+    }
     let counts = count(&history);
     let answered = counts.done + counts.refused + counts.rejected;
     summary.stopped_early = stop.load(Ordering::SeqCst);

@@ -102,6 +102,8 @@ pub struct Summary {
     pub gateway_cpu_microseconds_per_push: Option<f64>,
     /// How often it was killed.
     pub kills: usize,
+    /// Starts after a kill that did not succeed at once.
+    pub starts_failed: usize,
     /// Of a gateway that was started here.
     pub memory: Vec<Memory>,
     /// What the checker found.
@@ -152,7 +154,11 @@ impl Display for Summary {
             )?;
         }
         if self.kills > 0 {
-            writeln!(f, "  killed {} times", self.kills)?;
+            writeln!(
+                f,
+                "  killed {} times; {} starts had to be tried again",
+                self.kills, self.starts_failed
+            )?;
         }
         writeln!(
             f,

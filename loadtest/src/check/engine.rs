@@ -93,7 +93,7 @@ pub enum Beginning {
     Unknown(u64),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Moment {
     /// Never.
     Zero,
@@ -104,7 +104,7 @@ enum Moment {
     Any,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct State {
     /// `None`: nobody knows.
     there: Option<bool>,
@@ -268,8 +268,9 @@ impl<'a> Engine<'a> {
             if self.crashes && !matches!(action.effect, Effect::See(_)) {
                 if action.confirmed {
                     new.undo.clear();
-                } else if !new.undo.contains(&way.state) {
-                    new.undo.push(way.state.clone());
+                } else if let Err(place) = new.undo.binary_search(&way.state) {
+                    // In order, so that it does not matter how it came about.
+                    new.undo.insert(place, way.state.clone());
                 }
             }
             self.take_fitting_sights(&mut new);

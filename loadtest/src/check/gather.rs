@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::engine::{Action, Effect, Sight};
 use super::{Findings, Violation, explain};
 use crate::exposition::kind_of;
-use crate::history::{self, ABSENT, Answer, Ask, History, NEVER, Request, Scrape, read_shown, shown};
+use crate::history::{self, Answer, Ask, History, NEVER, Request, Scrape, read_shown, shown};
 use crate::layout::{Group, Layout, Version};
 
 /// Where things about a group stand in the history.
@@ -188,8 +188,8 @@ impl<'a> Index<'a> {
         let (begins, ends) = span;
         let times = &self.history.scrapes[scraper].times;
         let from = range.start.max(times.partition_point(|scrape| scrape.end < begins));
-        for at in from..range.end.min(times.len()) {
-            let Scrape { start, end } = times[at];
+        let seen = times.iter().enumerate().take(range.end).skip(from);
+        for (at, Scrape { start, end }) in seen.map(|(at, scrape)| (at, *scrape)) {
             all.push(Source::Scrape(scraper, at), start, end, Effect::See(None), false, true);
             if start > ends {
                 break;
@@ -260,6 +260,5 @@ fn set(layout: &Layout, request: &Request, version: Version, replace: bool) -> E
     let class = &layout.classes[request.group.class()];
     let families = class.shapes[usize::from(request.shape)].iter().map(|at| &class.families[*at]);
     let slots = families.map(|family| (family.slot, shown(version, family.kind))).collect();
-    debug_assert!(ABSENT == 0, "no version is 0");
     Effect::Set { replace, version: version.0, slots }
 }
