@@ -111,7 +111,7 @@ fn explained(actions: &[Action]) -> bool {
                         Effect::Set { .. } => latest_pushed = None,
                         Effect::Fail => latest_failed = None,
                         Effect::Delete => {
-                            (latest_pushed, latest_failed, floor_pushed, floor_failed) = (None, None, 0, 0)
+                            (latest_pushed, latest_failed, floor_pushed, floor_failed) = (None, None, 0, 0);
                         }
                         _ => {}
                     }
@@ -145,7 +145,7 @@ fn plan() -> impl Strategy<Value = (Plan, u64, u64, u64, bool)> {
 }
 
 /// A history of a correct gateway: each thing takes effect at a moment between its start and its end.
-fn history(plans: Vec<(Plan, u64, u64, u64, bool)>) -> Vec<Action> {
+fn history(plans: &[(Plan, u64, u64, u64, bool)]) -> Vec<Action> {
     let mut moments: Vec<(u64, usize)> = plans
         .iter()
         .enumerate()
@@ -192,7 +192,7 @@ proptest! {
 
     #[test]
     fn a_correct_gateway_is_never_accused(plans in prop::collection::vec(plan(), 0..14)) {
-        prop_assert!(engine_says(&history(plans)));
+        prop_assert!(engine_says(&history(&plans)));
     }
 
     #[test]
@@ -201,7 +201,7 @@ proptest! {
         victim in any::<prop::sample::Index>(),
         change in 0_u8..5,
     ) {
-        let mut actions = history(plans);
+        let mut actions = history(&plans);
         let states: Vec<_> = actions.iter().filter_map(|action| match &action.effect {
             Effect::See(sight) => Some(sight.clone()),
             _ => None,

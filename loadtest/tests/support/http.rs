@@ -1,6 +1,6 @@
 //! Requests and answers over std's sockets, one thread for each connection.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 

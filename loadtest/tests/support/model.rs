@@ -11,9 +11,11 @@ use super::http::{Answer, Request, serve};
 struct Group {
     pushed: f64,
     failed: f64,
-    /// Type and samples of a family, by name.
-    families: BTreeMap<String, (String, Vec<(String, String)>)>,
+    families: Families,
 }
+
+/// Type and samples of a family, by name.
+type Families = BTreeMap<String, (String, Vec<(String, String)>)>;
 
 type Groups = BTreeMap<String, Group>;
 
@@ -39,7 +41,7 @@ fn real(program: &str) -> u16 {
     let mut command = Command::new("sh");
     command.args(["-c", script, program, &port.to_string()]).stdin(Stdio::piped());
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell");
-    std::mem::forget(child.stdin);
+    std::mem::forget(child);
     while super::http::ask(port, &Request { method: "GET".into(), path: "/-/ready".into(), body: Vec::new() })
         .is_none()
     {
@@ -93,9 +95,9 @@ fn answer(groups: &mut Groups, request: &Request) -> Answer {
 }
 
 /// Families by name; `None` if it is not what the program pushes when it means well.
-fn parse(body: &[u8]) -> Option<BTreeMap<String, (String, Vec<(String, String)>)>> {
+fn parse(body: &[u8]) -> Option<Families> {
     let text = std::str::from_utf8(body).ok()?;
-    let mut families: BTreeMap<String, (String, Vec<(String, String)>)> = BTreeMap::new();
+    let mut families = Families::new();
     let mut current = (String::new(), String::new());
     if !text.is_empty() && !text.ends_with('\n') {
         return None;

@@ -86,7 +86,7 @@ impl Wrong {
         }
         let well_meant = well_meant(&request.body);
         let contested = String::from_utf8_lossy(&request.body).contains("_contested");
-        let now = self.pushes.fetch_add(1, Ordering::Relaxed) % ONE_IN == 0;
+        let now = self.pushes.fetch_add(1, Ordering::Relaxed).is_multiple_of(ONE_IN);
         let done = Answer { status: 200, body: Vec::new() };
         let delete = request.method == "DELETE";
         match self.fault {
@@ -140,7 +140,7 @@ impl Wrong {
                 let broken = ["lt_broken", "lt_twice", "lt_timed", "# TYPE lt_broken"];
                 let end = broken.iter().filter_map(|word| text.find(word)).min().unwrap_or(0);
                 let answer = self.pass(&request);
-                self.pass(&Request { body: text[..end].as_bytes().to_vec(), ..request });
+                self.pass(&Request { body: text.as_bytes()[..end].to_vec(), ..request });
                 answer
             }
             _ => self.pass(&request),
