@@ -56,7 +56,8 @@ fn each_fault_is_found() {
         (Fault::Reorder, &["lost push", "stale", "half a push", "revived group", "push time"]),
         (Fault::Split, &["half a push", "stale"]),
         (Fault::Repeat, &["stale", "revived group", "push time", "half a push"]),
-        (Fault::Revive, &["revived group"]),
+        // It can also bring back something that a push had replaced meanwhile.
+        (Fault::Revive, &["revived group", "stale", "push time"]),
         (Fault::TwoTypes, &["two types"]),
         (Fault::TimeBack, &["push time"]),
         (Fault::TakeBad, &["bad push taken"]),
