@@ -1,0 +1,87 @@
+//! The checker can fail: gateways made wrong on purpose, by a proxy in front of one that is right.
+//!
+//! The right one is the smallest gateway that can be told at sight to be right, and by `SLUICEGATE_LOADTEST_GATEWAY=PROGRAM` the real
+//! one. Nothing here asserts a time.
+
+mod support;
+
+use std::process::{Command, Output};
+
+use support::model;
+use support::proxy::{Fault, Proxy};
+
+/// Runs the program against a port; gives its status and its JSON.
+fn loadtest(scenario: &str, port: u16, more: &[&str]) -> (i32, serde_json::Value) {
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_sluicegate-loadtest"))
+        .args([
+            scenario,
+            "--json",
+            "--seed=7",
+            "--duration=20s",
+            "--target",
+            &format!("http://127.0.0.1:{port}"),
+        ])
+        .args(more)
+        .output()
+        .expect("the program starts");
+    let json = serde_json::from_slice(&stdout);
+    let code = status.code().expect("it ends by itself");
+    (code, json.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&stderr))))
+}
+
+const SMALL: [&str; 5] =
+    ["--count=3000", "--connections=4", "--groups=3", "--scrape-interval=3ms", "--scrapers=2"];
+
+fn kinds(json: &serde_json::Value) -> Vec<String> {
+    let violations = json["findings"]["violations"].as_array().expect("findings");
+    violations.iter().map(|violation| violation["kind"].as_str().expect("a kind").to_owned()).collect()
+}
+
+#[test]
+fn a_gateway_that_is_right_passes() {
+    for scenario in ["contention", "mixed", "churn", "fleet", "steady"] {
+        let proxy = Proxy::start(model::start(), Fault::None);
+        let (code, json) = loadtest(scenario, proxy.port, &SMALL);
+        assert_eq!(code, 0, "{scenario}: {json:#}");
+        assert!(json["findings"]["sights"].as_u64() > Some(0), "{json:#}");
+        assert_eq!(json["findings"]["undecided"], 0, "{json:#}");
+    }
+}
+
+/// Each fault is found, under one of the names that fit it, with a history that a person can read.
+#[test]
+fn each_fault_is_found() {
+    let faults: [(Fault, &[&str]); 10] = [
+        (Fault::Drop, &["lost push", "stale", "half a push", "revived group", "push time"]),
+        (Fault::Reorder, &["lost push", "stale", "half a push", "revived group", "push time"]),
+        (Fault::Split, &["half a push", "stale"]),
+        (Fault::Repeat, &["stale", "revived group", "push time", "half a push"]),
+        // It can also bring back something that a push had replaced meanwhile.
+        (Fault::Revive, &["revived group", "stale", "push time"]),
+        (Fault::TwoTypes, &["two types"]),
+        (Fault::TimeBack, &["push time"]),
+        (Fault::TakeBad, &["bad push taken"]),
+        (Fault::HalfFamily, &["half a push"]),
+        (Fault::ShowRefused, &["refused push shown"]),
+    ];
+    for (fault, names) in faults {
+        let proxy = Proxy::start(model::start(), fault);
+        let (code, json) = loadtest("contention", proxy.port, &SMALL);
+        let found = kinds(&json);
+        assert_eq!(code, 1, "{fault:?} passes: {json:#}");
+        assert!(found.iter().any(|kind| names.contains(&kind.as_str())), "{fault:?} is called {found:?}");
+        let stories = json["findings"]["violations"].as_array().expect("violations");
+        assert!(stories.iter().all(|violation| !violation["story"].as_array().expect("a story").is_empty()));
+        eprintln!("{fault:?}: {} found, {found:?}", json["findings"]["violations_total"]);
+    }
+}
+
+#[test]
+fn a_machine_that_is_not_this_one_must_be_confirmed() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sluicegate-loadtest"))
+        .args(["steady", "--target=http://192.0.2.1:9091", "--duration=1s"])
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--target-is-mine"));
+}
