@@ -31,6 +31,10 @@ use super::watch::Watch;
 const READ_BYTES: usize = 4 << 10;
 /// A direct read's buffer; only held while a large body comes.
 const BULK_BYTES: usize = 64 << 10;
+/// So many direct reads follow each other; then one goes by way of the ring. hyper yields after 16 by waking itself, and while some
+/// task of a core is always awake, its runtime does not look at what other threads woke: a core full of uploads would let
+/// everybody else wait.
+const BULK_READS_MAX: usize = 8;
 /// Writes up to this size gather; a usual answer is below it.
 const GATHER_BYTES_MAX: usize = 2 << 10;
 /// What is copied into an operation to wait for room in the kernel.
@@ -50,6 +54,8 @@ pub(super) struct Bridge {
     input_start: usize,
     /// The last read filled its buffer.
     more_has_come: bool,
+    /// Direct reads since the last one by way of the ring.
+    bulk_reads: usize,
     ended: bool,
     bulk: Vec<u8>,
 
@@ -101,6 +107,7 @@ impl Bridge {
             input: Vec::with_capacity(READ_BYTES),
             input_start: 0,
             more_has_come: false,
+            bulk_reads: 0,
             ended: false,
             bulk: Vec::new(),
             write_task: Some(Box::pin(write_forever(writer, write_desk.clone()))),
@@ -135,6 +142,11 @@ impl Bridge {
         if !self.more_has_come || self.input_start < self.input.len() {
             return Ok(None);
         }
+        if self.bulk_reads == BULK_READS_MAX {
+            self.more_has_come = false;
+            return Ok(None);
+        }
+        self.bulk_reads += 1;
         self.bulk.resize(BULK_BYTES, 0);
         let room = max.min(BULK_BYTES);
         match self.socket.receive(&mut self.bulk[..room]) {
@@ -177,6 +189,7 @@ impl Bridge {
         match result {
             Ok(count) => {
                 self.ended = count == 0;
+                self.bulk_reads = 0;
                 self.more_has_come = count > 0 && count == self.input.capacity();
                 Poll::Ready(Ok(()))
             }

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
@@ -18,6 +18,9 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 const BACKLOG: i32 = 4096;
 /// When the kernel asks whether a silent peer is still alive; finds clients that vanished without a word.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// How long an address may be taken by a gateway that is just ending.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why an address cannot be listened on.
 #[derive(Debug)]
@@ -92,7 +95,7 @@ impl Listeners {
     }
 
     fn bind_address(&mut self, address: &str) -> io::Result<()> {
-        let first = first_listener(address)?;
+        let first = first_listener_patiently(address)?;
         let bound = first.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP address"))?;
         // From here on, sockets of the same user which set the flag too may share the port.
         first.set_reuse_port(true)?;
@@ -112,6 +115,20 @@ impl Listeners {
         }
         self.addresses.push(bound);
         Ok(())
+    }
+}
+
+/// As [`first_listener`]; waits a while for an address that is taken. The ring of a gateway that was killed can hold its listeners
+/// for a moment after its process has ended, and a restart must not fail for that.
+fn first_listener_patiently(address: &str) -> io::Result<Socket> {
+    let begun = Instant::now();
+    loop {
+        match first_listener(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(PATIENCE / 20);
+            }
+            done => return done,
+        }
     }
 }
 
