@@ -39,6 +39,38 @@ fn what_is_for_the_process_only_reaches_the_disk_all_the_same() {
     }
 }
 
+#[test]
+fn a_log_is_folded_when_it_is_time_however_small_it_is() {
+    let folder = tempfile::tempdir().expect("a folder for a test");
+    let options = Options { archive_interval: Some(std::time::Duration::ZERO), ..Options::default() };
+    let put = |key: &str| Op::put(key, b"a record");
+    let (mut backend, _, _) = open(&Engine(options), folder.path()).expect("the store opens");
+    backend.tend().expect("there is nothing to do yet");
+    assert_eq!(backend.figures().archive_bytes, 0);
+    commit(backend.as_mut(), &[put("a")], Durability::Process).expect("a batch is kept");
+    backend.tend().expect("the log is left for a new one");
+    // Batches go on meanwhile.
+    commit(backend.as_mut(), &[put("b")], Durability::Process).expect("a batch is kept");
+    let folded = (0..1000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        backend.figures().archive_bytes > 0
+    });
+    assert!(folded, "nobody folds the log");
+    drop(backend);
+    // What a killed run has left is folded, too.
+    let (mut backend, state, _) = open(&Engine(options), folder.path()).expect("the store opens");
+    assert_eq!(state.len(), 2);
+    backend.tend().expect("the log of the run before is left");
+    let folded = (0..1000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        backend.figures().log_bytes == 0
+    });
+    assert!(folded, "nobody folds the log of an earlier run");
+    drop(backend);
+    let (_, state, _) = open(&Engine(options), folder.path()).expect("the store opens");
+    assert_eq!(state.len(), 2);
+}
+
 mod usual {
     use sluicegate_backend::conformance;
 
