@@ -94,14 +94,18 @@ pub fn write_help(out: &mut Vec<u8>, help: &str) {
 ///
 /// Ends at the first byte that cannot continue them; the text comes from the gateway itself, never from a stranger.
 pub fn read_labels(text: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
-    let mut labels = Vec::new();
+    each_label(text).collect()
+}
+
+/// As [`read_labels`], one after the other.
+pub fn each_label(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     let mut rest = text;
-    while let Some((name, after)) = read_label_name(rest) {
-        let Some((value, after)) = after.strip_prefix("=\"").and_then(read_quoted) else { break };
-        labels.push((name, value));
+    std::iter::from_fn(move || {
+        let (name, after) = read_label_name(rest)?;
+        let (value, after) = after.strip_prefix("=\"").and_then(read_quoted)?;
         rest = after.strip_prefix(',').unwrap_or("");
-    }
-    labels
+        Some((name, value))
+    })
 }
 
 /// Reads a name which [`write_label_name`] wrote; returns it with what follows.

@@ -94,7 +94,8 @@ impl Shard {
             (Lines::Pushed(index), Some(push)) => push.lines(&push.families()[*index]),
             (Lines::Time(seconds), _) => {
                 let name = &self.families[splice.family].shared.name;
-                write_time(&mut time, name, &self.groups[group].key, *seconds);
+                let labels = GroupingKey::from_text(self.groups[group].key.clone()).series_labels();
+                write_time(&mut time, name, &labels, *seconds);
                 NewLines::Run(&time)
             }
             (Lines::None | Lines::Pushed(_), _) => NewLines::Run(&[]),
@@ -125,16 +126,7 @@ impl Shard {
 
     /// Adds the lines of a group that is new in a family, and counts.
     pub(super) fn add_lines(&mut self, group: Number, family: Number, lines: &[u8], exact: Option<&[u8]>) {
-        let local = &mut self.families[family];
-        let text = Arc::make_mut(&mut local.text);
-        let old_segments = text.segments().len();
-        if text.append(group, lines, exact) {
-            let (bytes, count) = measure([lines]);
-            self.counts.bytes += bytes;
-            self.counts.series += count;
-            self.counts.segments += text.segments().len() - old_segments;
-            return;
-        }
+        let local = &self.families[family];
         let new = match exact {
             _ if lines.len() > RUN_BYTES_MAX => {
                 NewLines::Segments(own_segments(&local.shared.name, local.kind, lines, exact))
@@ -216,7 +208,7 @@ impl Shard {
         let group = match self.groups_by_key.get(key.text()) {
             Some(group) => *group,
             None => {
-                let set = self.set_id(key);
+                let set = self.set_id(key.names());
                 splices.push_back(Splice { family: PUSH_TIME_NUMBER, lines: Lines::Time(0.0) });
                 self.add_group(key, set, now)
             }
@@ -326,17 +318,17 @@ pub(super) struct Taken {
 }
 
 /// Bytes and lines.
-fn measure<'t>(pieces: impl IntoIterator<Item = &'t [u8]>) -> (usize, usize) {
+pub(super) fn measure<'t>(pieces: impl IntoIterator<Item = &'t [u8]>) -> (usize, usize) {
     pieces.into_iter().fold((0, 0), |(bytes, lines), piece| {
         (bytes + piece.len(), lines + memchr::memchr_iter(b'\n', piece).count())
     })
 }
 
-/// Writes a group's line in a push-time family.
-pub(super) fn write_time(out: &mut Vec<u8>, name: &str, key: &Arc<str>, seconds: f64) {
+/// Writes a group's line in a push-time family; the labels as [`GroupingKey::series_labels`] gives them.
+pub(super) fn write_time(out: &mut Vec<u8>, name: &str, labels: &str, seconds: f64) {
     out.extend_from_slice(name.as_bytes());
     out.push(b'{');
-    out.extend_from_slice(GroupingKey::from_text(key.clone()).series_labels().as_bytes());
+    out.extend_from_slice(labels.as_bytes());
     out.extend_from_slice(b"} ");
     write_float(out, seconds);
     out.push(b'\n');

@@ -1,12 +1,28 @@
 //! The grouping key: which group a push is about, and on which core that group lives.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use crate::exposition::labels::{read_labels, write_label, write_label_name};
+use memchr::memmem::Finder;
+
+use crate::exposition::labels::{each_label, read_labels, write_label, write_label_name};
 
 /// The label whose absence and empty value name groups with the same push-time series.
 const INSTANCE: &str = "instance";
+
+/// The label with an empty value, as it is written.
+static EMPTY_INSTANCE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("instance=\"\""));
+
+/// What the labels of a grouping key say, read in one go.
+#[derive(Debug)]
+pub struct KeyParts {
+    /// See [`GroupingKey::names`].
+    pub names: String,
+    /// See [`GroupingKey::series_labels`].
+    pub series_labels: Arc<str>,
+    /// See [`GroupingKey::twin`].
+    pub twin: Option<GroupingKey>,
+}
 
 /// A grouping key, canonical: equal keys have equal text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -54,36 +70,39 @@ impl GroupingKey {
     /// The names of the labels as they are written, sorted, separated by line feeds (which no written name has): two groups can
     /// hold the same series only if these differ.
     pub fn names(&self) -> String {
-        let mut names = Vec::with_capacity(32);
-        for (name, _) in read_labels(&self.text) {
-            if !names.is_empty() {
-                names.push(b'\n');
-            }
-            write_label_name(&mut names, &name);
-        }
-        String::from_utf8(names).expect("names are UTF-8")
+        names_of(&read_labels(&self.text))
     }
 
     /// The labels of the group's push-time series: those of the key, and `instance=""` where it has no instance.
     pub fn series_labels(&self) -> Arc<str> {
-        let labels = read_labels(&self.text);
-        if labels.iter().any(|(name, _)| name == INSTANCE) {
+        if each_label(&self.text).any(|(name, _)| name == INSTANCE) {
             return self.text.clone();
         }
-        self.variant(&labels, true)
+        Self::variant(&read_labels(&self.text), true)
     }
 
     /// The key that differs only by `instance=""`, if there can be one: both show the same push times.
     pub fn twin(&self) -> Option<Self> {
+        self.parts().twin
+    }
+
+    /// What the labels say.
+    pub fn parts(&self) -> KeyParts {
         let labels = read_labels(&self.text);
-        match labels.iter().find(|(name, _)| name == INSTANCE) {
-            Some((_, value)) if !value.is_empty() => None,
-            found => Some(Self { text: self.variant(&labels, found.is_none()) }),
-        }
+        let instance = labels.iter().find(|(name, _)| name == INSTANCE).map(|(_, value)| value.is_empty());
+        let (series_labels, twin) = match instance {
+            Some(false) => (self.text.clone(), None),
+            Some(true) => (self.text.clone(), Some(Self::variant(&labels, false))),
+            None => {
+                let twin = Self::variant(&labels, true);
+                (twin.clone(), Some(twin))
+            }
+        };
+        KeyParts { names: names_of(&labels), series_labels, twin: twin.map(Self::from_text) }
     }
 
     /// The text without, or with, an empty instance.
-    fn variant(&self, labels: &[(Cow<'_, str>, Cow<'_, str>)], with: bool) -> Arc<str> {
+    fn variant(labels: &[(Cow<'_, str>, Cow<'_, str>)], with: bool) -> Arc<str> {
         let mut pairs: Vec<(&str, &str)> = labels
             .iter()
             .map(|(name, value)| (&**name, &**value))
@@ -99,11 +118,12 @@ impl GroupingKey {
     /// A hash that is the same in every run and version. A key and its twin hash alike.
     pub fn hash(&self) -> u64 {
         // A quote inside a value or a quoted name is escaped, so this is a label wherever one can start.
-        let empty = memchr::memmem::find_iter(self.text.as_bytes(), b"instance=\"\"")
+        let empty = EMPTY_INSTANCE
+            .find_iter(self.text.as_bytes())
             .any(|at| at == 0 || self.text.as_bytes()[at - 1] == b',');
         match empty {
             false => xxhash_rust::xxh3::xxh3_64(self.text.as_bytes()),
-            true => xxhash_rust::xxh3::xxh3_64(self.variant(&read_labels(&self.text), false).as_bytes()),
+            true => xxhash_rust::xxh3::xxh3_64(Self::variant(&read_labels(&self.text), false).as_bytes()),
         }
     }
 
@@ -112,6 +132,17 @@ impl GroupingKey {
         // The upper bits, multiplied out: an even spread for any number of cores.
         ((u128::from(self.hash()) * cores as u128) >> 64) as usize
     }
+}
+
+fn names_of(labels: &[(Cow<'_, str>, Cow<'_, str>)]) -> String {
+    let mut names = Vec::with_capacity(32);
+    for (name, _) in labels {
+        if !names.is_empty() {
+            names.push(b'\n');
+        }
+        write_label_name(&mut names, name);
+    }
+    String::from_utf8(names).expect("names are UTF-8")
 }
 
 #[cfg(test)]

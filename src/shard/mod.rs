@@ -9,6 +9,7 @@ pub mod list;
 mod plan;
 pub mod push;
 pub mod registry;
+mod restore;
 pub mod segments;
 mod series;
 pub mod stored;
@@ -55,6 +56,7 @@ pub struct Shard {
     /// The latest time given to a push; times never run backwards.
     latest_seconds: f64,
     counts: Counts,
+    restoring: restore::Restoring,
     /// Whether commands are committed to a store: what they give up then waits for that, too.
     is_stored: bool,
 }
@@ -90,6 +92,7 @@ impl Shard {
             ghosts: Vec::new(),
             latest_seconds: 0.0,
             counts: Counts::default(),
+            restoring: restore::Restoring::default(),
             is_stored,
         };
         for name in [PUSH_TIME, FAILURE_TIME] {
@@ -120,8 +123,8 @@ impl Shard {
         self.families.remove(number);
     }
 
-    fn set_id(&mut self, key: &key::GroupingKey) -> SetId {
-        let names = key.names();
+    /// The number of a set of label names, given as [`key::GroupingKey::names`].
+    fn set_id(&mut self, names: String) -> SetId {
         match self.sets_by_names.get(&names) {
             Some(id) => *id,
             None => {

@@ -229,6 +229,7 @@ impl Gateway {
                 .restore(&key, &record)
                 .expect("groups that were accepted do not contradict each other");
         }
+        new.shards.iter_mut().for_each(Shard::end_restoring);
         let mut hashes: Vec<u64> = new.shards.iter().flat_map(Shard::series_hashes).collect();
         hashes.sort_unstable();
         assert!(hashes.windows(2).all(|pair| pair[0] != pair[1]), "no series is there twice");

@@ -72,7 +72,11 @@ impl Shard {
     }
 
     fn decide(&mut self, push: &Arc<Push>, tries: &mut Tries, now_seconds: f64) -> Attempt {
-        if let Some(twin) = push.key.twin().filter(|twin| self.groups_by_key.contains_key(twin.text())) {
+        debug_assert!(!self.is_restoring(), "a shard that is being restored is asked for nothing else");
+        let group = self.groups_by_key.get(push.key.text()).copied();
+        // A group that is there has no twin beside it.
+        let twin = if group.is_none() { push.key.twin() } else { None };
+        if let Some(twin) = twin.filter(|twin| self.groups_by_key.contains_key(twin.text())) {
             let reason = format!(
                 "the group {{{}}} exists; one that differs only by an empty instance would show the same push times",
                 twin.text()
@@ -82,10 +86,9 @@ impl Shard {
         if let Content::Refused(reason) = &push.content {
             return Attempt::Begun(self.refuse(push, reason.clone(), now_seconds));
         }
-        let group = self.groups_by_key.get(push.key.text()).copied();
         let set = match group {
             Some(number) => self.groups[number].set,
-            None => self.set_id(&push.key),
+            None => self.set_id(push.key.names()),
         };
         if self.is_stored && self.is_too_large(push, group) {
             return Attempt::Begun(Work::ended(Outcome::TooLarge));

@@ -288,6 +288,38 @@ fn give_back(text: &mut Vec<u8>) {
     }
 }
 
+/// Runs of groups in the order of their numbers, gathered until they fill a segment: as many [`FamilyText::replace`], for the
+/// price of a copy.
+#[derive(Debug, Default, Clone)]
+pub struct GatheredRuns {
+    segment: Segment,
+}
+
+impl GatheredRuns {
+    /// Whether nothing was gathered.
+    pub fn is_empty(&self) -> bool {
+        self.segment.runs.is_empty()
+    }
+
+    /// The lines gathered.
+    pub fn text(&self) -> &[u8] {
+        &self.segment.text
+    }
+
+    /// Adds the lines of a group behind all others of the family, whose `text` has what was gathered before. If that is not its
+    /// place, or the lines are too many, does nothing and says so. `exact` as in [`NewLines::Exact`].
+    pub fn push(&mut self, text: &FamilyText, group: u32, lines: &[u8], exact: Option<&[u8]>) -> bool {
+        let fits = match self.segment.runs.last() {
+            None => lines.len() <= RUN_BYTES_MAX && text.ends_before(group),
+            Some(last) => last.group < group && self.segment.text.len() + lines.len() <= SEGMENT_BYTES_MAX,
+        };
+        if fits && !lines.is_empty() {
+            self.segment.append_run(group, lines, exact);
+        }
+        fits
+    }
+}
+
 /// The new lines of one group in one family.
 #[derive(Debug, Clone)]
 pub enum NewLines<'a> {
@@ -395,30 +427,21 @@ impl FamilyText {
         }
     }
 
-    /// Adds the lines of a group behind all others, if that is its place and they are few; else does nothing and says so. As
-    /// [`Self::replace`], for many groups in the order of their numbers: no search, and segments are filled to the end.
-    pub fn append(&mut self, group: u32, lines: &[u8], exact: Option<&[u8]>) -> bool {
-        if lines.is_empty() || lines.len() > RUN_BYTES_MAX {
-            return false;
-        }
+    /// Whether all groups that have lines here come before this one.
+    fn ends_before(&self, group: u32) -> bool {
         let last_group = |entry: &Entry| entry.segment.runs.last().map_or(entry.first, |run| run.group);
-        if self.entries.last().is_some_and(|entry| last_group(entry) >= group) {
-            return false;
-        }
-        match self.entries.last_mut().filter(|entry| !entry.exclusive) {
-            Some(entry) if entry.segment.text.len() + lines.len() <= SEGMENT_BYTES_MAX => {
-                Arc::make_mut(&mut entry.segment).append_run(group, lines, exact);
-            }
-            last => {
-                if let Some(full) = last {
-                    Arc::make_mut(&mut full.segment).runs.shrink_to_fit();
-                }
-                let mut segment = Segment::default();
-                segment.append_run(group, lines, exact);
-                self.entries.push(Entry { first: group, exclusive: false, segment: Arc::new(segment) });
-            }
-        }
-        true
+        self.entries.last().is_none_or(|entry| last_group(entry) < group)
+    }
+
+    /// Adds what was gathered, whose place is behind all others, as a segment. Leaves it empty, with room for as much again.
+    pub fn append(&mut self, gathered: &mut GatheredRuns) {
+        let mut next = Segment::default();
+        next.text.reserve_exact(gathered.segment.text.len().max(SEGMENT_BYTES_MAX));
+        next.runs.reserve_exact(gathered.segment.runs.len());
+        let mut full = std::mem::replace(&mut gathered.segment, next);
+        full.runs.shrink_to_fit();
+        give_back(&mut full.text);
+        self.insert_shared(self.entries.len(), full);
     }
 
     /// The entries that belong to this group alone.

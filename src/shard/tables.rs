@@ -55,6 +55,10 @@ impl<T> Slab<T> {
         self.items.len() - self.free.len()
     }
 
+    pub fn get(&self, number: Number) -> Option<&T> {
+        self.items.get(number as usize)?.as_ref()
+    }
+
     /// The items from a number on, with their numbers.
     pub fn from(&self, start: Number) -> impl Iterator<Item = (Number, &T)> {
         let items = self.items.get(start as usize..).unwrap_or_default();
@@ -163,6 +167,13 @@ impl LocalFamily {
                 self.helps.push((help.into(), 1));
                 self.helps.len() as u32 - 1
             }
+        }
+    }
+
+    /// Takes the help text of a place that a group has, or none.
+    pub fn take_help_at(&mut self, place: u32) {
+        if let Some((_, count)) = self.helps.get_mut(place as usize) {
+            *count += 1;
         }
     }
 

@@ -18,7 +18,7 @@ use crate::bytes::random;
 use crate::files::{Disk, Files, Folder};
 use crate::log::{Tail, tidy};
 use crate::manifest::Manifest;
-use crate::parallel::{for_each, spread};
+use crate::parallel::for_each;
 use crate::replay::{Doubtful, Replay};
 use crate::segment;
 use crate::shared::{Shared, locked};
@@ -210,9 +210,7 @@ impl Backend for Snapshot {
         };
         let (records, record_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         if let Some(replay) = &replay {
-            let order = spread(manifest.archives.len(), threads);
-            for_each(order.len(), threads, |at, buffer: &mut AlignedVec| {
-                let partition = order[at];
+            for_each(manifest.archives.len(), threads, |partition, buffer: &mut AlignedVec| {
                 let (mut count, mut bytes) = (0, 0);
                 let each = |key: &str, record: &[u8]| {
                     count += 1;

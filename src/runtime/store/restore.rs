@@ -98,8 +98,24 @@ struct Brought {
 }
 
 impl Restoring<'_> {
+    /// Its thread has it for a few microseconds at a time: to sleep would take longer than that.
     fn shard(&self, key: &GroupingKey) -> MutexGuard<'_, Shard> {
-        self.shards[key.home(self.shards.len())].lock_blocking()
+        /// About 50 µs.
+        const SPINS: usize = 1000;
+        let shard = &self.shards[key.home(self.shards.len())];
+        let spun = (0..SPINS).find_map(|_| {
+            let guard = shard.try_lock();
+            if guard.is_none() {
+                std::hint::spin_loop();
+            }
+            guard
+        });
+        spun.unwrap_or_else(|| shard.lock_blocking())
+    }
+
+    /// What was given to the shards is in its place.
+    fn end(&self) {
+        self.shards.iter().for_each(|shard| shard.lock_blocking().end_restoring());
     }
 
     fn threads(&self) -> NonZeroUsize {
@@ -127,6 +143,7 @@ impl Restoring<'_> {
             }
         });
         let restored = restored.map_err(|error| error.to_string())?;
+        self.end();
         match unreadable.into_inner() {
             Some(why) => Err(why),
             None => Ok(Brought {
@@ -199,6 +216,7 @@ impl Restoring<'_> {
                 changed.push((key.clone(), kept.record));
             }
         }
+        self.end();
         Ok(changed)
     }
 
@@ -273,6 +291,7 @@ impl Restoring<'_> {
             self.shared.restored.fetch_add(1, Ordering::Relaxed);
             kept.push((key.clone(), record));
         }
+        self.end();
         // In one batch: a start that is cut off begins anew.
         commit(backend, &kept, durability.max(Durability::Disk))?;
         tracing::info!(groups = count, "took over the groups of the persistence file");

@@ -76,15 +76,19 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn appending_is_like_a_map(runs in prop::collection::vec((0u32..5, 0u8..26, 0usize..5), 1..80)) {
+    fn gathering_is_like_a_map(runs in prop::collection::vec((0u32..5, 0u8..26, 0usize..5), 1..80)) {
         let sizes = [0, 300, 5_000, 30_000, 150_000];
         let (mut text, mut model, mut group) = (FamilyText::default(), Model::new(), 0);
+        let mut gathered = GatheredRuns::default();
         for (step, seed, size) in runs {
             // Now and then a number is taken again.
             group += step;
             let new = if sizes[size] == 0 { Vec::new() } else { lines(seed, sizes[size]) };
             let exact = (seed % 3 == 0 && !new.is_empty()).then(|| vec![seed; 3]);
-            if !text.append(group, &new, exact.as_deref()) {
+            if !gathered.push(&text, group, &new, exact.as_deref()) {
+                if !gathered.is_empty() {
+                    text.append(&mut gathered);
+                }
                 let new = match &exact {
                     _ if new.len() > RUN_BYTES_MAX => {
                         NewLines::Segments(own_segments("m", MetricType::Gauge, &new, exact.as_deref()))
@@ -95,7 +99,11 @@ proptest! {
                 text.replace(group, new);
             }
             if new.is_empty() { model.remove(&group); } else { model.insert(group, (new, exact)); }
-            check(&text, &model);
+            let mut whole = text.clone();
+            if !gathered.is_empty() {
+                whole.append(&mut gathered.clone());
+            }
+            check(&whole, &model);
         }
     }
 }
