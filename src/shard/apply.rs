@@ -208,7 +208,7 @@ impl Shard {
         let group = match self.groups_by_key.get(key.text()) {
             Some(group) => *group,
             None => {
-                let set = self.set_id(key.names());
+                let set = self.set_id(&key.names());
                 splices.push_back(Splice { family: PUSH_TIME_NUMBER, lines: Lines::Time(0.0) });
                 self.add_group(key, set, now)
             }

@@ -14,7 +14,7 @@ const INSTANCE: &str = "instance";
 static EMPTY_INSTANCE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("instance=\"\""));
 
 /// What the labels of a grouping key say, read in one go.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct KeyParts {
     /// See [`GroupingKey::names`].
     pub names: String,
@@ -70,7 +70,9 @@ impl GroupingKey {
     /// The names of the labels as they are written, sorted, separated by line feeds (which no written name has): two groups can
     /// hold the same series only if these differ.
     pub fn names(&self) -> String {
-        names_of(&read_labels(&self.text))
+        let mut names = Vec::with_capacity(32);
+        each_label(&self.text).for_each(|(name, _)| write_next_name(&mut names, &name));
+        String::from_utf8(names).expect("names are UTF-8")
     }
 
     /// The labels of the group's push-time series: those of the key, and `instance=""` where it has no instance.
@@ -88,17 +90,20 @@ impl GroupingKey {
 
     /// What the labels say.
     pub fn parts(&self) -> KeyParts {
-        let labels = read_labels(&self.text);
-        let instance = labels.iter().find(|(name, _)| name == INSTANCE).map(|(_, value)| value.is_empty());
-        let (series_labels, twin) = match instance {
-            Some(false) => (self.text.clone(), None),
-            Some(true) => (self.text.clone(), Some(Self::variant(&labels, false))),
-            None => {
-                let twin = Self::variant(&labels, true);
-                (twin.clone(), Some(twin))
+        let (mut names, mut instance) = (Vec::with_capacity(32), None);
+        for (name, value) in each_label(&self.text) {
+            write_next_name(&mut names, &name);
+            if name == INSTANCE {
+                instance = Some(value.is_empty());
             }
-        };
-        KeyParts { names: names_of(&labels), series_labels, twin: twin.map(Self::from_text) }
+        }
+        let twin =
+            (instance != Some(false)).then(|| Self::variant(&read_labels(&self.text), instance.is_none()));
+        KeyParts {
+            names: String::from_utf8(names).expect("names are UTF-8"),
+            series_labels: twin.as_ref().filter(|_| instance.is_none()).unwrap_or(&self.text).clone(),
+            twin: twin.map(Self::from_text),
+        }
     }
 
     /// The text without, or with, an empty instance.
@@ -134,15 +139,12 @@ impl GroupingKey {
     }
 }
 
-fn names_of(labels: &[(Cow<'_, str>, Cow<'_, str>)]) -> String {
-    let mut names = Vec::with_capacity(32);
-    for (name, _) in labels {
-        if !names.is_empty() {
-            names.push(b'\n');
-        }
-        write_label_name(&mut names, name);
+/// Appends a label name to those before it.
+fn write_next_name(names: &mut Vec<u8>, name: &str) {
+    if !names.is_empty() {
+        names.push(b'\n');
     }
-    String::from_utf8(names).expect("names are UTF-8")
+    write_label_name(names, name);
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ pub mod list;
 mod plan;
 pub mod push;
 pub mod registry;
-mod restore;
+pub mod restore;
 pub mod segments;
 mod series;
 pub mod stored;
@@ -124,12 +124,12 @@ impl Shard {
     }
 
     /// The number of a set of label names, given as [`key::GroupingKey::names`].
-    fn set_id(&mut self, names: String) -> SetId {
-        match self.sets_by_names.get(&names) {
+    fn set_id(&mut self, names: &str) -> SetId {
+        match self.sets_by_names.get(names) {
             Some(id) => *id,
             None => {
-                let id = self.registry.set_id(&names);
-                self.sets_by_names.insert(names, id);
+                let id = self.registry.set_id(names);
+                self.sets_by_names.insert(names.to_owned(), id);
                 id
             }
         }

@@ -12,6 +12,7 @@ use sluicegate_backend::record::Record;
 use super::key::GroupingKey;
 use super::push::{Content, Mode, Outcome, Push};
 use super::registry::{Moment, Registry};
+use super::restore::StoredGroup;
 use super::stored::ToStore;
 use super::{Attempt, FAILURE_TIME, Handed, PUSH_TIME, Shard, Tries, TwinAnswer, Work};
 use crate::exposition::escape::{NameKind, escape};
@@ -226,7 +227,7 @@ impl Gateway {
             assert_eq!(&again, &self.store[text], "written in pieces as in one");
             let key = GroupingKey::from_text(text.as_str().into());
             new.shard(&key)
-                .restore(&key, &record)
+                .restore(&StoredGroup::new(text, record))
                 .expect("groups that were accepted do not contradict each other");
         }
         new.shards.iter_mut().for_each(Shard::end_restoring);

@@ -88,7 +88,7 @@ impl Shard {
         }
         let set = match group {
             Some(number) => self.groups[number].set,
-            None => self.set_id(push.key.names()),
+            None => self.set_id(&push.key.names()),
         };
         if self.is_stored && self.is_too_large(push, group) {
             return Attempt::Begun(Work::ended(Outcome::TooLarge));

@@ -11,12 +11,44 @@ use smallvec::SmallVec;
 use crate::exposition::model::MetricType;
 
 use super::apply::{measure, write_time};
-use super::key::GroupingKey;
+use super::key::{GroupingKey, KeyParts};
 use super::registry::{FamilyChange, NotNow, Presence, SharedFamily, type_conflict};
 use super::segments::GatheredRuns;
 use super::series::series_of;
 use super::tables::{Held, NO_HELP, Number};
 use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
+
+/// A group as it was read, before its shard is asked.
+#[derive(Debug, Clone)]
+pub struct StoredGroup<'a> {
+    key: GroupingKey,
+    parts: KeyParts,
+    record: Record<'a>,
+}
+
+impl<'a> StoredGroup<'a> {
+    /// A group that was kept under the text of a grouping key.
+    pub fn new(key: &str, record: Record<'a>) -> Self {
+        let key = GroupingKey::from_text(key.into());
+        Self { parts: key.parts(), key, record }
+    }
+
+    /// The core it lives on.
+    pub fn home(&self, cores: usize) -> usize {
+        self.key.home(cores)
+    }
+
+    /// What was kept.
+    pub fn record(&self) -> &Record<'a> {
+        &self.record
+    }
+
+    /// Only the push times of the group.
+    pub fn times(&self) -> Self {
+        let record = Record { families: Vec::new(), ..self.record };
+        Self { record, ..self.clone() }
+    }
+}
 
 /// What is on its way back.
 #[derive(Debug, Default)]
@@ -33,12 +65,12 @@ impl Shard {
     ///
     /// # Errors
     /// It contradicts a group that was taken back before, for this reason; nothing is changed then.
-    pub fn restore(&mut self, key: &GroupingKey, record: &Record<'_>) -> Result<(), String> {
-        let parts = key.parts();
-        if let Some(twin) = parts.twin.filter(|twin| self.groups_by_key.contains_key(twin.text())) {
+    pub fn restore(&mut self, stored: &StoredGroup<'_>) -> Result<(), String> {
+        let StoredGroup { key, parts, record } = stored;
+        if let Some(twin) = parts.twin.as_ref().filter(|twin| self.groups_by_key.contains_key(twin.text())) {
             return Err(format!("the group {{{}}} has the same push times", twin.text()));
         }
-        let set = self.set_id(parts.names);
+        let set = self.set_id(&parts.names);
         let mut changes = Vec::new();
         let mut places: SmallVec<[_; 16]> = SmallVec::with_capacity(record.families.len());
         for (index, family) in record.families.iter().enumerate() {

@@ -50,7 +50,7 @@ impl Shard {
     /// Where to look for twins of a push's series in these families. The caller holds their leases, so that the sets of label
     /// names which are announced later find the push applied.
     pub fn lookups(&mut self, push: &Push, families: &[Arc<str>]) -> Vec<Lookup> {
-        let own = self.set_id(push.key.names());
+        let own = self.set_id(&push.key.names());
         let mut lookups = Vec::new();
         for pushed in push.families() {
             let name = push.name(pushed);

@@ -122,14 +122,31 @@ struct Shared {
     phase: AtomicU8,
     /// Why nothing more is taken, or why the start failed.
     failure: OnceLock<String>,
-    restored: AtomicU64,
-    restored_bytes: AtomicU64,
+    restored: Vec<Progress>,
     /// Bytes to restore, about; 0 if unknown.
     restore_bytes: AtomicU64,
     contradictions: AtomicU64,
     waiting: AtomicUsize,
     waiting_bytes: AtomicU64,
     figures: Mutex<Figures>,
+}
+
+/// How many groups of a core were restored. Threads that count for different cores are not in each other's way.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Progress {
+    groups: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Shared {
+    /// Groups restored, and the bytes of their records.
+    fn restored(&self) -> (u64, u64) {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        self.restored
+            .iter()
+            .fold((0, 0), |(groups, bytes), core| (groups + load(&core.groups), bytes + load(&core.bytes)))
+    }
 }
 
 const RESTORING: u8 = 0;
@@ -144,7 +161,8 @@ impl Store {
     /// If there is no thread to be had.
     pub fn start(start: Start) -> std::io::Result<Self> {
         let (queue, items) = mpsc::channel();
-        let shared = Arc::new(Shared::default());
+        let restored = start.shards.iter().map(|_| Progress::default()).collect();
+        let shared = Arc::new(Shared { restored, ..Shared::default() });
         let thread = {
             let shared = shared.clone();
             let name = "store".to_owned();
@@ -179,8 +197,8 @@ impl Store {
             POISONED => State::Poisoned(shared.failure.get().cloned().unwrap_or_default()),
             _ => {
                 let whole = shared.restore_bytes.load(Ordering::Relaxed);
-                let part = shared.restored_bytes.load(Ordering::Relaxed) as f64 / whole as f64;
-                State::Restoring(shared.restored.load(Ordering::Relaxed), (whole > 0).then(|| part.min(1.0)))
+                let (groups, bytes) = shared.restored();
+                State::Restoring(groups, (whole > 0).then(|| (bytes as f64 / whole as f64).min(1.0)))
             }
         }
     }

@@ -18,6 +18,7 @@ use sluicegate_backend::{Backend, Change, Durability};
 use crate::shard::Shard;
 use crate::shard::key::GroupingKey;
 use crate::shard::registry::Registry;
+use crate::shard::restore::StoredGroup;
 use crate::storage::import::Records;
 
 use super::{Import, Open, Shared};
@@ -76,7 +77,7 @@ pub(super) fn restore(
         restoring.import(&mut *backend, &imported, durability)?;
     }
     tracing::info!(
-        groups = restoring.shared.restored.load(Ordering::Relaxed),
+        groups = restoring.shared.restored().0,
         bytes = restored.bytes,
         was_closed = restored.closed,
         open_seconds,
@@ -99,10 +100,10 @@ struct Brought {
 
 impl Restoring<'_> {
     /// Its thread has it for a few microseconds at a time: to sleep would take longer than that.
-    fn shard(&self, key: &GroupingKey) -> MutexGuard<'_, Shard> {
+    fn shard(&self, home: usize) -> MutexGuard<'_, Shard> {
         /// About 50 µs.
         const SPINS: usize = 1000;
-        let shard = &self.shards[key.home(self.shards.len())];
+        let shard = &self.shards[home];
         let spun = (0..SPINS).find_map(|_| {
             let guard = shard.try_lock();
             if guard.is_none() {
@@ -111,6 +112,15 @@ impl Restoring<'_> {
             guard
         });
         spun.unwrap_or_else(|| shard.lock_blocking())
+    }
+
+    /// Counts a group on its core, and says which that is.
+    fn count(&self, group: &StoredGroup<'_>, bytes: u64) -> usize {
+        let home = group.home(self.shards.len());
+        let progress = &self.shared.restored[home];
+        progress.groups.fetch_add(1, Ordering::Relaxed);
+        progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+        home
     }
 
     /// What was given to the shards is in its place.
@@ -125,15 +135,14 @@ impl Restoring<'_> {
     fn in_any_order(&self, backend: &mut dyn Backend) -> Result<Brought, String> {
         let (contradiction, unreadable) = (OnceLock::new(), OnceLock::new());
         let restored = backend.restore(self.threads(), &|key, bytes| {
-            self.shared.restored.fetch_add(1, Ordering::Relaxed);
-            self.shared.restored_bytes.fetch_add((key.len() + bytes.len()) as u64, Ordering::Relaxed);
             if contradiction.get().is_some() || unreadable.get().is_some() {
                 return;
             }
             match Record::decode(bytes) {
                 Ok(record) => {
-                    let key = GroupingKey::from_text(key.into());
-                    if let Err(reason) = self.shard(&key).restore(&key, &record) {
+                    let group = StoredGroup::new(key, record);
+                    let home = self.count(&group, (key.len() + bytes.len()) as u64);
+                    if let Err(reason) = self.shard(home).restore(&group) {
                         let _ = contradiction.set(reason);
                     }
                 }
@@ -187,8 +196,10 @@ impl Restoring<'_> {
                 }
             }
         }
-        self.shared.restored.store(0, Ordering::Relaxed);
-        self.shared.restored_bytes.store(0, Ordering::Relaxed);
+        for progress in &self.shared.restored {
+            progress.groups.store(0, Ordering::Relaxed);
+            progress.bytes.store(0, Ordering::Relaxed);
+        }
     }
 
     /// The slow way. Returns the records that have to be changed in the store; `None` is one to be deleted.
@@ -210,8 +221,8 @@ impl Restoring<'_> {
         });
         let (mut seen, mut changed) = (HashSet::new(), Vec::new());
         for (key, record) in decoded {
-            self.shared.restored.fetch_add(1, Ordering::Relaxed);
-            if let Some(kept) = self.take_or_strip(key, &record, &mut seen)? {
+            let group = StoredGroup::new(key, record);
+            if let Some(kept) = self.take_or_strip(key, &group, &mut seen)? {
                 self.shared.contradictions.fetch_add(1, Ordering::Relaxed);
                 changed.push((key.clone(), kept.record));
             }
@@ -224,27 +235,30 @@ impl Restoring<'_> {
     fn take_or_strip(
         &self,
         text: &str,
-        record: &Record<'_>,
+        group: &StoredGroup<'_>,
         seen: &mut HashSet<Box<[u8]>>,
     ) -> Result<Option<Stripped>, String> {
-        let key = GroupingKey::from_text(text.into());
-        let lines =
-            record.families.iter().flat_map(|family| family.text.split_inclusive(|byte| *byte == b'\n'));
+        let lines = group
+            .record()
+            .families
+            .iter()
+            .flat_map(|family| family.text.split_inclusive(|byte| *byte == b'\n'));
         let series: Vec<Box<[u8]>> =
             lines.filter_map(|line| Some(line[..memchr::memrchr(b' ', line)?].into())).collect();
+        let home = self.count(group, 0);
         let mut reason = None;
         if let Some(twin) = series.iter().find(|series| seen.contains(*series)) {
             reason = Some(format!("an earlier group holds {}", String::from_utf8_lossy(twin)));
         }
         if reason.is_none() {
-            reason = self.shard(&key).restore(&key, record).err();
+            reason = self.shard(home).restore(group).err();
         }
         let Some(reason) = reason else {
             seen.extend(series);
             return Ok(None);
         };
-        let times = Record { families: Vec::new(), ..record.clone() };
-        if let Err(reason) = self.shard(&key).restore(&key, &times) {
+        let times = group.times();
+        if let Err(reason) = self.shard(home).restore(&times) {
             tracing::error!(
                 group = text,
                 reason,
@@ -258,7 +272,7 @@ impl Restoring<'_> {
             "a stored group contradicts an earlier one and keeps only its times"
         );
         let mut bytes = Vec::new();
-        times.encode(&mut bytes).map_err(|error| unreadable_record(text, &error))?;
+        times.record().encode(&mut bytes).map_err(|error| unreadable_record(text, &error))?;
         Ok(Some(Stripped { record: Some(bytes) }))
     }
 
@@ -281,14 +295,14 @@ impl Restoring<'_> {
         decoded.sort_by(|(_, _, record), (_, _, other)| record.push_seconds.total_cmp(&other.push_seconds));
         let mut kept = Vec::with_capacity(count);
         for (key, bytes, record) in decoded {
-            let record = match self.take_or_strip(key, &record, &mut seen)? {
+            let group = StoredGroup::new(key, record);
+            let record = match self.take_or_strip(key, &group, &mut seen)? {
                 None => Some(bytes.clone()),
                 Some(stripped) => {
                     self.shared.contradictions.fetch_add(1, Ordering::Relaxed);
                     stripped.record
                 }
             };
-            self.shared.restored.fetch_add(1, Ordering::Relaxed);
             kept.push((key.clone(), record));
         }
         self.end();
