@@ -12,7 +12,7 @@ use super::push::{Mode, Outcome, Push, PushedFamily};
 use super::registry::{Moment, SetId, SharedFamily};
 use super::segments::{NewLines, RUN_BYTES_MAX, own_segments};
 use super::series::has_new_series;
-use super::stored::ToStore;
+use super::stored::{ToStore, Writing};
 use super::tables::{Group, Held, Number};
 use super::twins::Ghost;
 use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
@@ -63,7 +63,7 @@ impl Shard {
     pub fn to_store(&self, work: &Work) -> ToStore {
         match work.outcome {
             Outcome::Done if work.push.is_none() => ToStore::Delete,
-            Outcome::Done | Outcome::Refused(_) => ToStore::Put(self.begin_record(work.group)),
+            Outcome::Done | Outcome::Refused(_) => ToStore::Put(Writing::new(work.group)),
             Outcome::NotAdmitted(_) | Outcome::TooLarge => ToStore::Nothing,
         }
     }
@@ -176,11 +176,14 @@ impl Shard {
             if step.held.is_none() {
                 local.take(set);
             }
-            // The new text first: when both are the same, its place stays.
-            let help = local.take_help(help);
-            if let Some(old) = &step.held {
-                local.drop_help(old.help);
-            }
+            let help = match &step.held {
+                Some(old) if step.same_help => old.help,
+                old => {
+                    let place = local.take_help(help);
+                    old.iter().for_each(|old| local.drop_help(old.help));
+                    place
+                }
+            };
             held.push(Held { family, help, push_seconds: now });
             splices.push_back(Splice { family, lines: Lines::Pushed(step.pushed) });
         }

@@ -42,6 +42,8 @@ pub(super) struct Step {
     pub local: Option<Number>,
     /// The group's hold on it.
     pub held: Option<Held>,
+    /// The group holds it with the help text that is pushed, or both have none.
+    pub same_help: bool,
     /// The change at the registry that makes room for it, by place.
     pub change: Option<usize>,
 }
@@ -184,12 +186,25 @@ impl Shard {
             let name = push.name(pushed);
             let local = self.families_by_name.get(name).copied();
             let held = local.and_then(|local| find_held(held, local));
-            let change = self.change_of(name, pushed, push.help(pushed), local, held.as_ref(), set)?;
+            let help = push.help(pushed);
+            let same_help = local.zip(held).is_some_and(|(local, held)| {
+                self.families[local].help(held.help).map(|help| &**help) == help
+            });
+            let change = match (local, held) {
+                (Some(local), _) => self.change_of((local, held), (pushed, help), same_help, set)?,
+                (None, _) => Some(FamilyChange {
+                    name,
+                    presence: Presence::Taken(pushed.kind),
+                    set_added: Some(set),
+                    help_added: help.map(Arc::from),
+                    ..FamilyChange::default()
+                }),
+            };
             let change = change.map(|change| {
                 plan.changes.push(change);
                 plan.changes.len() - 1
             });
-            plan.steps.push(Step { pushed: index, local, held, change });
+            plan.steps.push(Step { pushed: index, local, held, same_help, change });
         }
         if push.mode == Mode::Replace {
             let mut kept: Vec<Number> = plan.steps.iter().filter_map(|step| step.local).collect();
@@ -203,33 +218,22 @@ impl Shard {
         Ok(plan)
     }
 
-    /// What the registry must hear about a family that is pushed. `None` in the common case: nothing.
-    fn change_of<'p>(
+    /// What the registry must hear about a family that is pushed and that this core knows. `None` in the common case: nothing.
+    fn change_of(
         &self,
-        name: &'p str,
-        pushed: &PushedFamily,
-        help: Option<&str>,
-        local: Option<Number>,
-        held: Option<&Held>,
+        (local, held): (Number, Option<Held>),
+        (pushed, help): (&PushedFamily, Option<&str>),
+        same_help: bool,
         set: SetId,
-    ) -> Result<Option<FamilyChange<'p>>, String> {
-        let Some(local) = local else {
-            return Ok(Some(FamilyChange {
-                name,
-                presence: Presence::Taken(pushed.kind),
-                set_added: Some(set),
-                help_added: help.map(Arc::from),
-                ..FamilyChange::default()
-            }));
-        };
+    ) -> Result<Option<FamilyChange<'_>>, String> {
         let family = &self.families[local];
+        let name = &*family.shared.name;
         let presence = match held {
             _ if family.kind == pushed.kind => Presence::Stays,
             Some(_) if family.holders == 1 => Presence::Changed(pushed.kind),
             _ => return Err(type_conflict(name, family.kind, pushed.kind)),
         };
         let old_help = held.and_then(|held| family.help(held.help));
-        let same_help = old_help.map(|help| &**help) == help;
         let change = FamilyChange {
             name,
             presence,

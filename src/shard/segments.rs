@@ -38,6 +38,15 @@ struct Entry {
     segment: Arc<Segment>,
 }
 
+/// Where the lines of a group are.
+enum Place {
+    /// In these entries, which are its own.
+    Own(std::ops::Range<usize>),
+    /// In a run of an entry that it shares with others.
+    Shared(usize, usize),
+    Nowhere,
+}
+
 impl Entry {
     /// Where a group's run is, or would be.
     fn find(&self, group: u32) -> Result<usize, usize> {
@@ -377,23 +386,35 @@ impl FamilyText {
 
     /// The lines of a group, in one piece or several.
     pub fn run(&self, group: u32) -> impl Iterator<Item = &[u8]> {
-        let range = self.exclusive_range(group);
-        let shared = match range.is_empty() {
-            true => self.find(group).map(|(entry, run)| {
+        self.run_of(self.place(group))
+    }
+
+    fn run_of(&self, place: Place) -> impl Iterator<Item = &[u8]> {
+        let (range, shared) = match place {
+            Place::Own(range) => (range, None),
+            Place::Shared(entry, run) => {
                 let segment = &self.entries[entry].segment;
-                &segment.text[segment.range_at(run)]
-            }),
-            false => None,
+                (0..0, Some(&segment.text[segment.range_at(run)]))
+            }
+            Place::Nowhere => (0..0, None),
         };
         self.entries[range].iter().map(|entry| entry.segment.text()).chain(shared)
     }
 
+    /// The lines of a group, in one piece or several, and the protobuf of what they cannot give back.
+    pub fn whole(&self, group: u32) -> (impl Iterator<Item = &[u8]>, Option<&Arc<[u8]>>) {
+        let place = self.place(group);
+        let exact = match &place {
+            Place::Own(range) => self.entries[range.start].segment.exact.first().map(|(_, exact)| exact),
+            Place::Shared(entry, _) => self.entries[*entry].segment.exact_of(group),
+            Place::Nowhere => None,
+        };
+        (self.run_of(place), exact)
+    }
+
     /// The protobuf of a group whose lines cannot give everything back.
     pub fn exact(&self, group: u32) -> Option<Arc<[u8]>> {
-        match self.exclusive_range(group).next() {
-            Some(first) => self.entries[first].segment.exact.first().map(|(_, exact)| exact.clone()),
-            None => self.entries[self.shared_entry(group)?].segment.exact_of(group).cloned(),
-        }
+        self.whole(group).1.cloned()
     }
 
     /// Replaces the lines of a group, or takes the group out.
@@ -403,19 +424,17 @@ impl FamilyText {
             NewLines::Exact(new, exact) => (new, Some(exact), Vec::new()),
             NewLines::Segments(segments) => (&[][..], None, segments),
         };
-        let own = self.exclusive_range(group);
-        if !own.is_empty() {
-            self.entries.drain(own);
-        }
-        match self.find(group) {
-            Some((entry, run)) if !new.is_empty() => {
+        match self.place(group) {
+            Place::Shared(entry, run) if !new.is_empty() => {
                 Arc::make_mut(&mut self.entries[entry].segment).splice(run, new, exact);
                 self.split_if_large(entry);
                 self.merge_if_small(entry);
             }
-            found => {
-                if let Some((entry, run)) = found {
-                    self.remove_run(entry, run);
+            place => {
+                match place {
+                    Place::Shared(entry, run) => self.remove_run(entry, run),
+                    Place::Own(range) => drop(self.entries.drain(range)),
+                    Place::Nowhere => {}
                 }
                 if !new.is_empty() {
                     self.insert_run(group, new, exact);
@@ -444,12 +463,16 @@ impl FamilyText {
         self.insert_shared(self.entries.len(), full);
     }
 
-    /// The entries that belong to this group alone.
-    fn exclusive_range(&self, group: u32) -> std::ops::Range<usize> {
-        let start = self.entries.partition_point(|entry| entry.first < group);
-        let own = |entry: &Entry| entry.first == group && entry.exclusive;
-        let len = self.entries[start..].iter().take_while(|entry| own(entry)).count();
-        start..start + len
+    /// Where a group's lines are.
+    fn place(&self, group: u32) -> Place {
+        let end = self.entries.partition_point(|entry| entry.first <= group);
+        let Some(last) = end.checked_sub(1) else { return Place::Nowhere };
+        if self.entries[last].exclusive {
+            let own = |entry: &&Entry| entry.first == group && entry.exclusive;
+            let len = self.entries[..end].iter().rev().take_while(own).count();
+            return if len > 0 { Place::Own(end - len..end) } else { Place::Nowhere };
+        }
+        self.entries[last].find(group).map_or(Place::Nowhere, |run| Place::Shared(last, run))
     }
 
     /// The entry a group's run is or would be in, if it is a shared one.
@@ -457,11 +480,6 @@ impl FamilyText {
         let after = self.entries.partition_point(|entry| entry.first <= group);
         let index = after.checked_sub(1)?;
         (!self.entries[index].exclusive).then_some(index)
-    }
-
-    fn find(&self, group: u32) -> Option<(usize, usize)> {
-        let entry = self.shared_entry(group)?;
-        Some((entry, self.entries[entry].find(group).ok()?))
     }
 
     fn remove_run(&mut self, entry: usize, run: usize) {

@@ -38,6 +38,13 @@ pub struct Writing {
 }
 
 impl Writing {
+    /// Begins to write the record of a group.
+    pub(super) fn new(group: Number) -> Self {
+        /// Most groups fit.
+        const BYTES: usize = 4096;
+        Self { group, out: Vec::with_capacity(BYTES), family: 0, pieces: None }
+    }
+
     /// The bytes, once all is written.
     pub fn into_bytes(self) -> Vec<u8> {
         self.out
@@ -45,13 +52,6 @@ impl Writing {
 }
 
 impl Shard {
-    /// Begins to write the record of a group.
-    pub(super) fn begin_record(&self, group: Number) -> Writing {
-        /// Most groups fit.
-        const BYTES: usize = 4096;
-        Writing { group, out: Vec::with_capacity(BYTES), family: 0, pieces: None }
-    }
-
     /// Writes about `bytes_max` more of a record. True when it is whole. Nothing may be asked of the shard in between.
     pub fn write_record(&self, writing: &mut Writing, bytes_max: usize) -> bool {
         let group = &self.groups[writing.group];
@@ -78,17 +78,17 @@ impl Shard {
 
     fn write_family(&self, writing: &mut Writing, held: &Held, end: usize) {
         let local = &self.families[held.family];
-        let exact = local.text.exact(writing.group);
+        let (pieces, exact) = local.text.whole(writing.group);
         let family = Family {
             name: &local.shared.name,
             kind: kind_of(local.kind),
             help: local.help(held.help).map(|help| &**help),
             push_seconds: held.push_seconds,
             text: &[],
-            exact: exact.as_deref(),
+            exact: exact.map(|exact| &**exact),
         };
         let out = &mut writing.out;
-        let pieces: SmallVec<[&[u8]; 1]> = local.text.run(writing.group).collect();
+        let pieces: SmallVec<[&[u8]; 1]> = pieces.collect();
         let done = match writing.pieces {
             Some(done) => done,
             None => {
