@@ -16,6 +16,7 @@ pub struct Reader<'a> {
     /// Which families bear a name: more than one where types contest it.
     families: HashMap<&'a [u8], Vec<(usize, usize)>>,
     instance: memmem::Finder<'static>,
+    first: memmem::Finder<'static>,
     /// What must follow the number of the group.
     rest: Vec<u8>,
     groups: HashMap<Group, usize>,
@@ -64,6 +65,7 @@ impl<'a> Reader<'a> {
             layout,
             families,
             instance: memmem::Finder::new(b"instance=\"g").into_owned(),
+            first: memmem::Finder::new(b"series=\"0\"").into_owned(),
             rest: format!("\",job=\"loadtest\",run=\"{}\"", layout.run).into_bytes(),
             groups: HashMap::new(),
             found: Vec::new(),
@@ -153,10 +155,11 @@ impl<'a> Reader<'a> {
             Place::Failed => self.found[at].failed = value.to_bits(),
             Place::Ours(class, family) if class == group.class() => {
                 let slot = self.layout.classes[class].families[family].slot;
+                let checksums = self.is_checksum(line);
                 let seen = &mut self.seen[self.found[at].at + slot];
                 seen.lines += 1;
                 seen.kind = family;
-                if is_checksum(line) {
+                if checksums {
                     seen.checksum = value as u64;
                 } else if seen.version == 0 {
                     seen.version = value as u64;
@@ -171,6 +174,12 @@ impl<'a> Reader<'a> {
                 );
             }
         }
+    }
+
+    /// Whether a line is the one of its family that holds the checksum.
+    fn is_checksum(&self, line: &[u8]) -> bool {
+        let brace = memchr(b'{', line).unwrap_or(0);
+        line[..brace].ends_with(b"_sum") || self.first.find(line).is_some()
     }
 
     /// The group of a line, if it is one of this run.
@@ -221,12 +230,6 @@ fn flaw(group: Group, slot: usize, lines: u32, seen: &Seen) -> Option<String> {
     let wanted = checksum(group, slot, version);
     (seen.checksum != wanted)
         .then(|| format!("checksum {} of push {version} instead of {wanted}", seen.checksum))
-}
-
-/// Whether a line is the one of its family that holds the checksum.
-fn is_checksum(line: &[u8]) -> bool {
-    let brace = memchr(b'{', line).unwrap_or(0);
-    line[..brace].ends_with(b"_sum") || memmem::find(line, b"series=\"0\"").is_some()
 }
 
 /// The value of a metric without labels, such as `process_cpu_seconds_total`.

@@ -63,8 +63,9 @@ impl Target {
 
     /// CPU that the gateway says it used, in seconds.
     pub fn cpu_seconds(&self) -> Option<f64> {
-        let answer = self.client().get(&format!("{}/metrics", self.prefix)).ok()?;
-        plain_value(&answer.body, "process_cpu_seconds_total")
+        let mut client = self.client();
+        let answer = client.get(&format!("{}/metrics", self.prefix)).ok()?;
+        plain_value(answer.body, "process_cpu_seconds_total")
     }
 }
 

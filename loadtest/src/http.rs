@@ -11,6 +11,8 @@ use memchr::memmem;
 
 /// Heads beyond this are an error.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// What is read at a time.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +75,10 @@ pub fn head(text: &[u8]) -> Result<Option<Head>> {
     Ok(Some(head))
 }
 
-/// Takes the chunks of a body apart; `None` if the last one is not there. Gives the body and where it ends.
-pub fn chunks(text: &[u8]) -> Result<Option<(Vec<u8>, usize)>> {
-    let (mut body, mut at) = (Vec::new(), 0);
+/// Takes the chunks of a body apart, into `body`; `None` if the last one is not there. Gives where it ends.
+pub fn chunks(text: &[u8], body: &mut Vec<u8>) -> Result<Option<usize>> {
+    body.clear();
+    let mut at = 0;
     loop {
         let Some(line) = memmem::find(&text[at..], b"\r\n") else { return Ok(None) };
         let size = std::str::from_utf8(&text[at..at + line]).unwrap_or_default();
@@ -86,7 +89,7 @@ pub fn chunks(text: &[u8]) -> Result<Option<(Vec<u8>, usize)>> {
         body.extend_from_slice(&chunk[..size]);
         at += size + 2;
         if size == 0 {
-            return Ok(Some((body, at)));
+            return Ok(Some(at));
         }
     }
 }
@@ -97,15 +100,26 @@ pub struct Client {
     host: String,
     stream: Option<TcpStream>,
     timeout: Duration,
+    /// Memory for the next answer; expositions are large, and come again and again.
+    memory: Memory,
+}
+
+#[derive(Default)]
+struct Memory {
+    piece: Vec<u8>,
+    text: Vec<u8>,
+    body: Vec<u8>,
 }
 
 /// An answer as a whole.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Answer<'c> {
     /// 200 and so on.
     pub status: u16,
-    /// Decompressed.
-    pub body: Vec<u8>,
+    /// As it came, but for chunks.
+    pub body: &'c [u8],
+    /// It is compressed.
+    pub gzip: bool,
     /// As they came, with the head.
     pub wire_bytes: usize,
 }
@@ -113,24 +127,27 @@ pub struct Answer {
 impl Client {
     /// A client for one address; it connects when it is needed.
     pub fn new(address: SocketAddr, host: &str, timeout: Duration) -> Self {
-        Self { address, host: host.to_owned(), stream: None, timeout }
+        Self { address, host: host.to_owned(), stream: None, timeout, memory: Memory::default() }
     }
 
     /// One request without a body.
-    pub fn request(&mut self, method: &str, path: &str, gzip: bool) -> Result<Answer> {
-        let result = self.exchange(method, path, gzip);
-        if result.is_err() {
-            self.stream = None;
-        }
-        result
+    pub fn request(&mut self, method: &str, path: &str, gzip: bool) -> Result<Answer<'_>> {
+        let (head, wire_bytes) = self.exchange(method, path, gzip)?;
+        let Memory { text, body, .. } = &self.memory;
+        let body = match head.length {
+            Length::Chunked => body,
+            Length::Known(_) | Length::UntilClosed => &text[head.bytes..],
+        };
+        Ok(Answer { status: head.status, body, gzip: head.gzip, wire_bytes })
     }
 
     /// GET.
-    pub fn get(&mut self, path: &str) -> Result<Answer> {
+    pub fn get(&mut self, path: &str) -> Result<Answer<'_>> {
         self.request("GET", path, false)
     }
 
-    fn exchange(&mut self, method: &str, path: &str, gzip: bool) -> Result<Answer> {
+    /// After an error the connection is gone.
+    fn exchange(&mut self, method: &str, path: &str, gzip: bool) -> Result<(Head, usize)> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
@@ -144,54 +161,53 @@ impl Client {
         let encoding = if gzip { "Accept-Encoding: gzip\r\n" } else { "" };
         let request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{encoding}\r\n", self.host);
         stream.write_all(request.as_bytes())?;
-        let mut text = Vec::new();
+        let Memory { piece, text, body } = &mut self.memory;
+        piece.resize(PIECE_BYTES, 0);
+        text.clear();
         let head = loop {
-            read_more(&mut stream, &mut text)?;
-            if let Some(head) = head(&text)? {
+            read_more(&mut stream, piece, text)?;
+            if let Some(head) = head(text)? {
                 break head;
             }
         };
-        let mut body = match head.length {
+        match head.length {
             Length::Known(bytes) => {
                 text.reserve(bytes);
                 while text.len() < head.bytes + bytes {
-                    read_more(&mut stream, &mut text)?;
+                    read_more(&mut stream, piece, text)?;
                 }
-                text[head.bytes..head.bytes + bytes].to_vec()
+                text.truncate(head.bytes + bytes);
             }
             // A body of many megabytes is looked at once, when its end may be there.
             Length::Chunked => loop {
-                if text.ends_with(b"0\r\n\r\n")
-                    && let Some((body, _)) = chunks(&text[head.bytes..])?
-                {
-                    break body;
+                if text.ends_with(b"0\r\n\r\n") && chunks(&text[head.bytes..], body)?.is_some() {
+                    break;
                 }
-                read_more(&mut stream, &mut text)?;
+                read_more(&mut stream, piece, text)?;
             },
             Length::UntilClosed => {
-                stream.read_to_end(&mut text)?;
-                text[head.bytes..].to_vec()
+                stream.read_to_end(text)?;
             }
-        };
-        if head.gzip {
-            let mut plain = Vec::with_capacity(body.len() * 8);
-            flate2::bufread::MultiGzDecoder::new(&body[..]).read_to_end(&mut plain)?;
-            body = plain;
         }
         if !head.closes {
             self.stream = Some(stream);
         }
-        Ok(Answer { status: head.status, body, wire_bytes: text.len() })
+        Ok((head, text.len()))
     }
 }
 
-fn read_more(stream: &mut TcpStream, text: &mut Vec<u8>) -> io::Result<()> {
-    let mut buffer = [0; 64 * 1024];
-    let got = stream.read(&mut buffer)?;
+/// Decompresses a body into `plain`.
+pub fn gunzip(packed: &[u8], plain: &mut Vec<u8>) -> io::Result<()> {
+    plain.clear();
+    flate2::bufread::MultiGzDecoder::new(packed).read_to_end(plain).map(drop)
+}
+
+fn read_more(stream: &mut TcpStream, piece: &mut [u8], text: &mut Vec<u8>) -> io::Result<()> {
+    let got = stream.read(piece)?;
     if got == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    text.extend_from_slice(&buffer[..got]);
+    text.extend_from_slice(&piece[..got]);
     Ok(())
 }
 
@@ -214,10 +230,9 @@ mod tests {
 
     #[test]
     fn chunks_are_put_together() {
-        assert_eq!(
-            chunks(b"3\r\nabc\r\n1;x\r\nd\r\n0\r\n\r\n").expect("chunks"),
-            Some((b"abcd".to_vec(), 21))
-        );
-        assert_eq!(chunks(b"3\r\nabc\r\n1\r\n").expect("chunks"), None);
+        let mut body = Vec::new();
+        assert_eq!(chunks(b"3\r\nabc\r\n1;x\r\nd\r\n0\r\n\r\n", &mut body).expect("chunks"), Some(21));
+        assert_eq!(body, b"abcd");
+        assert_eq!(chunks(b"3\r\nabc\r\n1\r\n", &mut body).expect("chunks"), None);
     }
 }

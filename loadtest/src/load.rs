@@ -133,8 +133,10 @@ pub fn run(
         gap: shared.plan.rate.map(|rate| 1e9 * threads as f64 / rate),
         due: 0.0,
         measured: Measured { requests: Vec::new(), push: histogram(), delete: histogram(), unsent: 0 },
+        alarm: 0.0,
         counted: false,
         swept: Instant::now(),
+        buffer: vec![0; READ_BYTES],
     };
     pusher.run(&mut poll, &timer)
 }
@@ -149,9 +151,13 @@ struct Pusher<'a> {
     /// When the next one is due.
     due: f64,
     measured: Measured,
+    /// For when the timer is set.
+    alarm: f64,
     /// Whether `Shared::busy` counts this thread.
     counted: bool,
     swept: Instant,
+    /// What is read goes here first.
+    buffer: Vec<u8>,
 }
 
 impl Pusher<'_> {
@@ -173,11 +179,8 @@ impl Pusher<'_> {
             poll.poll(&mut events, Some(Duration::from_millis(if paused { 1 } else { 20 })))
                 .or_else(|error| if error.kind() == ErrorKind::Interrupted { Ok(()) } else { Err(error) })?;
             for event in &events {
-                if event.token() == TIMER {
-                    let mut ticks = [0; 8];
-                    // Only its readiness matters.
-                    let _ = rustix::io::read(timer, &mut ticks);
-                } else {
+                // The timer only wakes. It need not be read: each time that it is set and runs out is told.
+                if event.token() != TIMER {
                     self.drive(
                         event.token().0,
                         event.is_readable() || event.is_error() || event.is_read_closed(),
@@ -218,6 +221,10 @@ impl Pusher<'_> {
             let now = self.shared.now();
             let due = if self.gap.is_some() { self.due } else { now as f64 };
             if due > now as f64 {
+                if due == self.alarm {
+                    return Ok(());
+                }
+                self.alarm = due;
                 let wait = Duration::from_nanos((due - now as f64) as u64 + 1);
                 let value =
                     Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
@@ -260,21 +267,33 @@ impl Pusher<'_> {
             writer.stream = None;
         }
         if writer.stream.is_none() {
-            let mut stream = match TcpStream::connect(self.shared.target.address) {
-                Ok(stream) => stream,
+            match TcpStream::connect(self.shared.target.address) {
+                Ok(stream) => writer.stream = Some(stream),
                 Err(_) => {
                     self.finish(at, None);
                     return Ok(());
                 }
-            };
-            poll.registry().register(&mut stream, Token(at), Interest::READABLE | Interest::WRITABLE)?;
-            let _ = stream.set_nodelay(true);
-            writer.stream = Some(stream);
-            // The event that says it is connected writes.
-            return Ok(());
+            }
+            // A connection within a machine often stands at once; if not, the event that says so writes.
+            self.drive(at, false);
+            return self.register(at, job.fresh, poll);
         }
         self.drive(at, false);
         Ok(())
+    }
+
+    /// Has a new connection watched.
+    fn register(&mut self, at: usize, fresh: bool, poll: &Poll) -> Result<()> {
+        let writer = &mut self.writers[at];
+        let Some(stream) = &mut writer.stream else { return Ok(()) };
+        let mut interest = Interest::READABLE;
+        if !fresh || writer.written < writer.out.len() {
+            interest |= Interest::WRITABLE;
+        }
+        if !fresh {
+            let _ = stream.set_nodelay(true);
+        }
+        poll.registry().register(stream, Token(at), interest).map_err(Into::into)
     }
 
     /// Writes what can be written, reads what is there.
@@ -309,9 +328,9 @@ impl Pusher<'_> {
         if !readable {
             return;
         }
-        let mut buffer = [0; READ_BYTES];
+        let buffer = &mut self.buffer;
         loop {
-            match stream.read(&mut buffer) {
+            match stream.read(buffer) {
                 Ok(0) => return self.finish(at, None),
                 Ok(got) => {
                     writer.answer.extend_from_slice(&buffer[..got]);
@@ -397,7 +416,7 @@ fn whole(answer: &[u8]) -> Result<Option<(u16, usize, bool)>> {
     let Some(head) = http::head(answer)? else { return Ok(None) };
     let there = match head.length {
         Length::Known(bytes) => answer.len() >= head.bytes + bytes,
-        Length::Chunked => http::chunks(&answer[head.bytes..])?.is_some(),
+        Length::Chunked => http::chunks(&answer[head.bytes..], &mut Vec::new())?.is_some(),
         // What such an answer says stands in its head.
         Length::UntilClosed => true,
     };

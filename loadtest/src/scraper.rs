@@ -1,4 +1,6 @@
-//! The scrapers: a thread each, which scrapes at its interval and reads what comes.
+//! The scrapers: a thread each, which scrapes at its interval, and reads what came when the load is over.
+//!
+//! To read an exposition takes longer than a good gateway needs to send it, so it would compete with the gateway that is measured.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,7 +10,11 @@ use hdrhistogram::Histogram;
 use crate::exposition::Reader;
 use crate::flags::Encoding;
 use crate::history::{Scrape, Scrapes};
+use crate::http::{Answer, gunzip};
 use crate::load::{Shared, histogram};
+
+/// Above this, a run's scrapes are read while it goes on.
+const KEPT_BYTES_MAX: usize = 512 << 20;
 
 /// What a scraper measured.
 pub struct Measured {
@@ -24,7 +30,7 @@ pub struct Measured {
 
 /// Scrapes until `done` says so, and once more then: that one shows what all pushes left.
 pub fn run(shared: &Shared<'_>, number: usize, check: bool, done: &dyn Fn() -> bool) -> Measured {
-    let mut reader = Reader::new(shared.layout);
+    let mut kept = Kept::new(shared);
     let mut client = shared.target.client();
     let path = format!("{}/metrics", shared.target.prefix);
     let gzip = match shared.load.scrape_encoding {
@@ -61,7 +67,7 @@ pub fn run(shared: &Shared<'_>, number: usize, check: bool, done: &dyn Fn() -> b
                 measured.wire_bytes += answer.wire_bytes as u64;
                 shared.scrapes.fetch_add(1, Ordering::Relaxed);
                 if check {
-                    reader.read(&answer.body, Scrape { start, end }, &mut measured.scrapes);
+                    kept.keep(&answer, Scrape { start, end }, &mut measured);
                 }
             }
             Ok(_) => measured.failed += 1,
@@ -78,7 +84,52 @@ pub fn run(shared: &Shared<'_>, number: usize, check: bool, done: &dyn Fn() -> b
         }
     }
     leave(shared, &mut busy);
+    kept.read(&mut measured);
     measured
+}
+
+/// Scrapes as they came.
+struct Kept<'a> {
+    reader: Reader<'a>,
+    scrapes: Vec<(Scrape, bool, Vec<u8>)>,
+    bytes: usize,
+    bytes_max: usize,
+    plain: Vec<u8>,
+}
+
+impl<'a> Kept<'a> {
+    fn new(shared: &Shared<'a>) -> Self {
+        let bytes_max = KEPT_BYTES_MAX / shared.plan.scrapers.max(1);
+        Self {
+            reader: Reader::new(shared.layout),
+            scrapes: Vec::new(),
+            bytes: 0,
+            bytes_max,
+            plain: Vec::new(),
+        }
+    }
+
+    fn keep(&mut self, answer: &Answer<'_>, scrape: Scrape, measured: &mut Measured) {
+        self.bytes += answer.body.len();
+        self.scrapes.push((scrape, answer.gzip, answer.body.to_vec()));
+        if self.bytes > self.bytes_max {
+            self.read(measured);
+        }
+    }
+
+    fn read(&mut self, measured: &mut Measured) {
+        self.bytes = 0;
+        for (scrape, gzip, body) in self.scrapes.drain(..) {
+            let text = match gzip {
+                false => Ok(&body),
+                true => gunzip(&body, &mut self.plain).map(|()| &self.plain),
+            };
+            match text {
+                Ok(text) => self.reader.read(text, scrape, &mut measured.scrapes),
+                Err(_) => measured.failed += 1,
+            }
+        }
+    }
 }
 
 fn enter(shared: &Shared<'_>, busy: &mut bool) -> bool {

@@ -1,7 +1,7 @@
 //! Violations in words.
 
 use super::Violation;
-use super::engine::Effect;
+use super::engine::{Effect, Sight};
 use super::gather::{Gathered, Source};
 use super::shrink::Small;
 use crate::history::{ABSENT, Answer, Ask, History, NEVER, Request, read_shown};
@@ -105,7 +105,7 @@ fn kind(history: &History, all: &Gathered, small: &Small) -> &'static str {
         return "lost in a kill";
     }
     let Effect::See(Some(sight)) = &all.actions[*last].effect else { return "lost push" };
-    if time_ran_back(all, small, sight) {
+    if time_ran_back(history, all, small, sight) {
         return "push time";
     }
     // Was a push that is shown taken away by a DELETE before?
@@ -149,7 +149,7 @@ fn kind(history: &History, all: &Gathered, small: &Small) -> &'static str {
     if same && no_requests { "push time" } else { "stale" }
 }
 
-fn time_ran_back(all: &Gathered, small: &Small, sight: &super::engine::Sight) -> bool {
+fn time_ran_back(history: &History, all: &Gathered, small: &Small, sight: &Sight) -> bool {
     let deleted = small.needed.iter().any(|at| all.actions[*at].effect == Effect::Delete);
     let later = |at: &usize| match &all.actions[*at].effect {
         Effect::See(Some(other)) => f64::from_bits(other.pushed) > f64::from_bits(sight.pushed),
@@ -158,7 +158,15 @@ fn time_ran_back(all: &Gathered, small: &Small, sight: &super::engine::Sight) ->
     !deleted && small.needed.iter().any(later) && {
         // Older content with an older time is stale, not a clock that runs backwards.
         small.needed.iter().all(|at| match &all.actions[*at].effect {
-            Effect::See(Some(other)) => other.slots == sight.slots || other.pushed <= sight.pushed,
+            Effect::See(Some(other)) => {
+                let is_newer = |shown: &u64| {
+                    let request = read_shown(*shown).and_then(|(version, _)| history.request(version));
+                    request.is_some_and(|request| request.end > all.actions[*at].start)
+                };
+                other.slots == sight.slots
+                    || f64::from_bits(other.pushed) <= f64::from_bits(sight.pushed)
+                    || sight.slots.iter().any(is_newer)
+            }
             _ => true,
         })
     }
