@@ -250,13 +250,81 @@ fn groups_that_contradict_each_other_are_taken_back_in_order_of_push_time() {
     }
 }
 
+/// A store that takes a while to read.
+fn large_store(path: &Path, groups: u32) {
+    use sluicegate_backend::record::{Family, Kind, Record};
+    use sluicegate_backend::{Backend, Change, Durability};
+
+    let mut store = sluicegate_snapshot::Snapshot::open(path, sluicegate_snapshot::Options::default())
+        .expect("a new store");
+    store.restore(std::num::NonZeroUsize::MIN, &|_, _| {}).expect("is empty");
+    let names: Vec<String> = (0..10).map(|family| format!("m{family}")).collect();
+    for first in (0..groups).step_by(10_000) {
+        let records: Vec<(String, Vec<u8>)> = (first..groups.min(first + 10_000))
+            .map(|group| {
+                let texts: Vec<String> = names
+                    .iter()
+                    .map(|name| format!("{name}{{instance=\"{group}\",job=\"large\"}} 1\n"))
+                    .collect();
+                let family = |(name, text)| {
+                    let (name, text): (&String, &String) = (name, text);
+                    let kind = Kind::Gauge;
+                    Family { name, kind, help: None, push_seconds: 10.0, text: text.as_bytes(), exact: None }
+                };
+                let record = Record {
+                    revision: 0,
+                    push_seconds: 10.0,
+                    failure_seconds: 0.0,
+                    created_seconds: 10.0,
+                    expires_seconds: None,
+                    families: names.iter().zip(&texts).map(family).collect(),
+                };
+                let mut bytes = Vec::new();
+                record.encode(&mut bytes).expect("is small");
+                (format!("instance=\"{group}\",job=\"large\""), bytes)
+            })
+            .collect();
+        let batch: Vec<_> = records.iter().map(|(key, record)| Change::Put { key, record }).collect();
+        store.commit(&batch, Durability::Process).expect("is kept");
+    }
+    Box::new(store).close().expect("is closed");
+}
+
 #[test]
 fn a_gateway_that_restores_is_healthy_but_not_ready() {
+    const GROUPS: u32 = 200_000;
     let path = folder("ready");
+    large_store(&path, GROUPS);
     let flags = flags("snapshot", &path);
-    let gateway = start(&flags);
-    wait_for("the store's metrics", Duration::from_secs(10), || {
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    // A test that is not scheduled for a moment may come too late to see it.
+    for _ in 0..10 {
+        let mut gateway = Gateway::begin(&flags);
+        let mut connection = wait_for("the gateway to listen", Duration::from_secs(20), || {
+            support::http::Connection::open(gateway.port()).ok()
+        });
+        let mut ask = |method, path| connection.request(method, path, &[], b"").expect("an answer");
+        let [ready, healthy, push, scrape] = [
+            ask("GET", "/-/ready"),
+            ask("GET", "/-/healthy"),
+            ask("PUT", "/metrics/job/early"),
+            ask("GET", "/metrics"),
+        ];
+        if scrape.status == 200 {
+            gateway.kill();
+            continue;
+        }
+        assert_eq!([ready.status, healthy.status, push.status, scrape.status], [503, 200, 503, 503]);
+        assert!(ready.text().starts_with("restoring: "), "{}", ready.text());
+        wait_for("all groups", Duration::from_secs(60), || {
+            let text = gateway.request("GET", "/-/ready", &[], b"");
+            (text.status == 200).then_some(())
+        });
         let text = gateway.request("GET", "/metrics", &[], b"").text();
-        text.contains("sluicegate_storage_restore_seconds").then_some(())
-    });
+        let count = |name: &str| text.lines().filter(|line| line.starts_with(name)).count() as u32;
+        assert_eq!([count("push_time_seconds{"), count("m9{")], [GROUPS, GROUPS]);
+        assert!(text.contains("sluicegate_storage_restore_seconds"));
+        return;
+    }
+    panic!("it was never seen to restore");
 }

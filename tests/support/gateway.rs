@@ -47,6 +47,11 @@ impl Gateway {
         panic!("the gateway does not start with {all:?}");
     }
 
+    /// Starts the gateway and waits for nothing. Its port may be taken by somebody else before it listens.
+    pub fn begin(flags: &[&str]) -> Self {
+        Self::spawn(&[], flags)
+    }
+
     fn spawn(wrapper: &[&str], flags: &[&str]) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
