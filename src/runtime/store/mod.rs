@@ -8,6 +8,8 @@
 //! and scrapes go on.
 
 mod restore;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
