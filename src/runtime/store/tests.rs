@@ -37,8 +37,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 #[test]
 fn a_store_that_cannot_keep_up_is_full_until_it_has() {
-    const KEY: &str = "job=\"a\"";
-    const CHANGE_BYTES: usize = 16 << 20;
+    const CHANGE_BYTES: u64 = 16 << 20;
     let (release, held) = channel();
     let registry = Arc::new(Registry::default());
     let (mailboxes, _inboxes) = Mailboxes::new(1, None);
@@ -53,10 +52,16 @@ fn a_store_that_cannot_keep_up_is_full_until_it_has() {
     })
     .expect("a thread");
     wait_until("the restore", || store.is_ready());
-    for sent in 0..=QUEUE_BYTES_MAX / CHANGE_BYTES as u64 {
-        assert!(!store.is_full(), "after {sent} records");
-        let change = GroupChange::Put(vec![0; CHANGE_BYTES - KEY.len()]);
-        store.keep(Kept { key: KEY.into(), change, commit: None, waits: Waits::Nobody });
+    for sent in 0..=QUEUE_BYTES_MAX / CHANGE_BYTES {
+        assert!(!store.is_full(), "after {sent} changes");
+        let mut kept = Kept {
+            key: "job=\"a\"".into(),
+            change: GroupChange::Put(Vec::new()),
+            commit: None,
+            waits: Waits::Nobody,
+        };
+        kept.change = GroupChange::Put(vec![0; (CHANGE_BYTES - kept.bytes()) as usize]);
+        store.keep(kept);
     }
     assert!(store.is_full());
     drop(release);
