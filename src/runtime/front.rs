@@ -220,7 +220,8 @@ impl Front {
         };
         let key = prepared.key.clone();
         let prepared = Arc::new(prepared);
-        match self.command(key, |place, answer| Order::Push(prepared, place, answer)).await {
+        let sent = prepared.clone();
+        match self.command(key, |place, answer| Order::Push(sent, place, answer)).await {
             Ok(outcome) => {
                 self.count_refusal(&outcome);
                 push::answer(&outcome, self.shared.rules)

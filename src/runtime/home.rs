@@ -33,7 +33,8 @@ const WIPE_KEYS: usize = 256;
 /// What is asked of a core.
 #[derive(Debug)]
 pub enum Order {
-    /// Applies a push.
+    /// Applies a push. Who sends it keeps it until the answer, so that it is freed where it was made: threads that free each
+    /// other's memory wait for each other in the allocator.
     Push(Arc<Push>, Place, oneshot::Sender<Result<Outcome, NotKept>>),
     /// Deletes a group.
     Delete(GroupingKey, Place, oneshot::Sender<Result<Outcome, NotKept>>),
@@ -148,7 +149,7 @@ impl Home {
         let mut tries = Tries::default();
         let first = match self.shard.try_lock_arc() {
             Some(mut shard) => match shard.attempt(&push, &mut tries, now_seconds()) {
-                Attempt::Begun(work) => return self.carry_out(shard, work, &push, reply),
+                Attempt::Begun(work) => return self.carry_out(shard, work, push, reply),
                 hindered => Some(hindered),
             },
             None => None,
@@ -177,7 +178,7 @@ impl Home {
                     if let Err(reason) = self.look_up(&push, &families).await {
                         let mut shard = self.shard.lock_arc().await;
                         let work = shard.reject(&push, &mut tries, reason, now_seconds());
-                        return self.carry_out(shard, work, &push, reply);
+                        return self.carry_out(shard, work, push, reply);
                     }
                     tries.looked_up = families;
                 }
@@ -187,7 +188,7 @@ impl Home {
             match shard.attempt(&push, &mut tries, now_seconds()) {
                 // The text is whole before the leases are given back: the lock is held until then, and who gets a lease next
                 // looks by way of that lock.
-                Attempt::Begun(work) => return self.carry_out(shard, work, &push, reply),
+                Attempt::Begun(work) => return self.carry_out(shard, work, push, reply),
                 again => hindered = Some(again),
             }
         }
@@ -220,8 +221,9 @@ impl Home {
         Ok(())
     }
 
-    fn carry_out(&self, shard: ShardGuard, work: Work, push: &Push, reply: Reply) {
+    fn carry_out(&self, shard: ShardGuard, work: Work, push: Arc<Push>, reply: Reply) {
         let (key, core, store) = (push.key.clone(), self.core, self.store.clone());
+        drop(push);
         Carrying { shard, work, key, reply, core, store }.carry_out();
     }
 
@@ -264,13 +266,12 @@ impl Carrying {
         let Self { shard, work, key, reply, core, store } = self;
         let Some(store) = store else {
             drop(shard);
-            return reply.send(Ok(work.outcome));
+            return reply.send(Ok(work.into_outcome()));
         };
         let to_store = shard.to_store(&work);
-        let send = move |change| {
-            let waits = Waits::Client(core, reply, work.outcome);
-            store.keep(Kept { key: key.text().clone(), change, commit: work.commit, waits });
-        };
+        let commit = work.commit;
+        let waits = Waits::Client(core, reply, work.into_outcome());
+        let send = move |change| store.keep(Kept { key: key.text().clone(), change, commit, waits });
         match to_store {
             ToStore::Nothing => send(GroupChange::Nothing),
             ToStore::Delete => send(GroupChange::Delete),

@@ -48,6 +48,11 @@ enum Lines {
 }
 
 impl Work {
+    /// What to answer. Lets go of the push.
+    pub fn into_outcome(self) -> Outcome {
+        self.outcome
+    }
+
     /// Nothing to do but to answer.
     pub(super) fn ended(outcome: Outcome) -> Self {
         Self::on(0, outcome)
