@@ -4,6 +4,7 @@
 //! serving its connections between two slices, but nobody sees half a push. What cannot be done at once goes on in a
 //! task of its own, so that a client who leaves does not leave a command half done.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -41,7 +42,7 @@ pub enum Order {
     /// Deletes all groups.
     Wipe(oneshot::Sender<Result<(), NotKept>>),
     /// Answers commands of this core which the store has, or does not have.
-    Answer(Vec<(Reply, Result<Outcome, NotKept>)>),
+    Answer(Vec<Answer>),
     /// Hands over what there is to scrape.
     Collect(oneshot::Sender<(Vec<Handed>, Counts)>),
     /// Copies some groups out, from a place on.
@@ -68,6 +69,22 @@ impl Reply {
     }
 }
 
+/// What became of a command in the store.
+#[derive(Debug)]
+pub struct Answer {
+    /// Who waits for it.
+    pub reply: Reply,
+    /// What became of the command.
+    pub outcome: Result<Outcome, NotKept>,
+    /// Memory that its record does not need any more.
+    pub spare: Vec<u8>,
+}
+
+/// So much memory is kept for records that are to be written: for about as many as wait for a commit at a time,
+const SPARES_MAX: usize = 64;
+/// if they are no larger than most.
+const SPARE_BYTES_MAX: usize = 16 * 1024;
+
 /// A core's shard with what it needs of the others.
 pub struct Home {
     core: usize,
@@ -77,6 +94,8 @@ pub struct Home {
     mailboxes: Mailboxes,
     /// Where commands are kept before they are answered; `None`: nowhere.
     store: Option<Arc<Store>>,
+    /// Memory for records, which comes back from the store: see [`Order::Push`].
+    spares: RefCell<Vec<Vec<u8>>>,
 }
 
 type ShardGuard = MutexGuardArc<Shard>;
@@ -91,7 +110,8 @@ impl Home {
         mailboxes: Mailboxes,
         store: Option<Arc<Store>>,
     ) -> Rc<Self> {
-        Rc::new(Self { core, shard, registry, leases, mailboxes, store })
+        let spares = RefCell::default();
+        Rc::new(Self { core, shard, registry, leases, mailboxes, store, spares })
     }
 
     /// Does what other cores order, until nobody can order any more.
@@ -106,10 +126,10 @@ impl Home {
         match order {
             Order::Push(push, place, answer) => self.push(push, Reply { place, answer }),
             Order::Delete(key, place, answer) => {
-                let (reply, core, store) = (Reply { place, answer }, self.core, self.store.clone());
+                let home = self.clone();
                 self.with_shard(move |mut shard| {
                     let work = shard.delete(&key);
-                    Carrying { shard, work, key, reply, core, store }.carry_out();
+                    home.carry_out(shard, work, key, Reply { place, answer });
                 });
             }
             Order::Wipe(answer) => {
@@ -118,7 +138,12 @@ impl Home {
                     monoio::spawn(wipe(shard, store, answer));
                 });
             }
-            Order::Answer(answers) => answers.into_iter().for_each(|(reply, outcome)| reply.send(outcome)),
+            Order::Answer(answers) => {
+                for Answer { reply, outcome, spare } in answers {
+                    reply.send(outcome);
+                    self.take_spare(spare);
+                }
+            }
             Order::Collect(answer) => self.with_shard(move |shard| {
                 let _ = answer.send((shard.hand_over(), shard.counts()));
             }),
@@ -149,7 +174,7 @@ impl Home {
         let mut tries = Tries::default();
         let first = match self.shard.try_lock_arc() {
             Some(mut shard) => match shard.attempt(&push, &mut tries, now_seconds()) {
-                Attempt::Begun(work) => return self.carry_out(shard, work, push, reply),
+                Attempt::Begun(work) => return self.carry_out_push(shard, work, push, reply),
                 hindered => Some(hindered),
             },
             None => None,
@@ -178,7 +203,7 @@ impl Home {
                     if let Err(reason) = self.look_up(&push, &families).await {
                         let mut shard = self.shard.lock_arc().await;
                         let work = shard.reject(&push, &mut tries, reason, now_seconds());
-                        return self.carry_out(shard, work, push, reply);
+                        return self.carry_out_push(shard, work, push, reply);
                     }
                     tries.looked_up = families;
                 }
@@ -188,7 +213,7 @@ impl Home {
             match shard.attempt(&push, &mut tries, now_seconds()) {
                 // The text is whole before the leases are given back: the lock is held until then, and who gets a lease next
                 // looks by way of that lock.
-                Attempt::Begun(work) => return self.carry_out(shard, work, push, reply),
+                Attempt::Begun(work) => return self.carry_out_push(shard, work, push, reply),
                 again => hindered = Some(again),
             }
         }
@@ -221,10 +246,23 @@ impl Home {
         Ok(())
     }
 
-    fn carry_out(&self, shard: ShardGuard, work: Work, push: Arc<Push>, reply: Reply) {
-        let (key, core, store) = (push.key.clone(), self.core, self.store.clone());
+    fn carry_out_push(&self, shard: ShardGuard, work: Work, push: Arc<Push>, reply: Reply) {
+        let key = push.key.clone();
         drop(push);
-        Carrying { shard, work, key, reply, core, store }.carry_out();
+        self.carry_out(shard, work, key, reply);
+    }
+
+    fn carry_out(&self, shard: ShardGuard, work: Work, key: GroupingKey, reply: Reply) {
+        let (core, store) = (self.core, self.store.clone());
+        let spare = self.spares.borrow_mut().pop().unwrap_or_default();
+        Carrying { shard, work, key, reply, core, store, spare }.carry_out();
+    }
+
+    fn take_spare(&self, spare: Vec<u8>) {
+        let mut spares = self.spares.borrow_mut();
+        if spares.len() < SPARES_MAX && (1..=SPARE_BYTES_MAX).contains(&spare.capacity()) {
+            spares.push(spare);
+        }
     }
 
     /// Waits until every collection and commit that began at or before a moment has ended.
@@ -247,6 +285,8 @@ struct Carrying {
     reply: Reply,
     core: usize,
     store: Option<Arc<Store>>,
+    /// Memory for the record.
+    spare: Vec<u8>,
 }
 
 impl Carrying {
@@ -263,12 +303,12 @@ impl Carrying {
     }
 
     fn keep(self) {
-        let Self { shard, work, key, reply, core, store } = self;
+        let Self { shard, work, key, reply, core, store, spare } = self;
         let Some(store) = store else {
             drop(shard);
             return reply.send(Ok(work.into_outcome()));
         };
-        let to_store = shard.to_store(&work);
+        let to_store = shard.to_store(&work, spare);
         let commit = work.commit;
         let waits = Waits::Client(core, reply, work.into_outcome());
         let send = move |change| store.keep(Kept { key: key.text().clone(), change, commit, waits });

@@ -64,11 +64,11 @@ impl Work {
 }
 
 impl Shard {
-    /// What a store must hear of a command whose text is whole.
-    pub fn to_store(&self, work: &Work) -> ToStore {
+    /// What a store must hear of a command whose text is whole. `spare` is memory to write it into.
+    pub fn to_store(&self, work: &Work, spare: Vec<u8>) -> ToStore {
         match work.outcome {
             Outcome::Done if work.push.is_none() => ToStore::Delete,
-            Outcome::Done | Outcome::Refused(_) => ToStore::Put(Writing::new(work.group)),
+            Outcome::Done | Outcome::Refused(_) => ToStore::Put(Writing::new(work.group, spare)),
             Outcome::NotAdmitted(_) | Outcome::TooLarge => ToStore::Nothing,
         }
     }

@@ -196,7 +196,7 @@ impl Gateway {
     fn carry_out(&mut self, key: &GroupingKey, mut work: Work) -> Outcome {
         let shard = self.shard(key);
         while !shard.step(&mut work, 1) {}
-        let record = match shard.to_store(&work) {
+        let record = match shard.to_store(&work, Vec::new()) {
             ToStore::Nothing => return work.outcome,
             ToStore::Delete => None,
             ToStore::Put(mut writing) => {

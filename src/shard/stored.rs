@@ -39,10 +39,12 @@ pub struct Writing {
 
 impl Writing {
     /// Begins to write the record of a group.
-    pub(super) fn new(group: Number) -> Self {
+    pub(super) fn new(group: Number, mut out: Vec<u8>) -> Self {
         /// Most groups fit.
         const BYTES: usize = 4096;
-        Self { group, out: Vec::with_capacity(BYTES), family: 0, pieces: None }
+        out.clear();
+        out.reserve(BYTES);
+        Self { group, out, family: 0, pieces: None }
     }
 
     /// The bytes, once all is written.

@@ -13,7 +13,7 @@ use crate::telemetry::names;
 
 use super::restore::{Restoring, restore};
 use super::{GroupChange, Item, Kept, NOT_STARTED, NotKept, POISONED, READY, Shared, Start, Waits};
-use crate::runtime::home::Order;
+use crate::runtime::home::{Answer, Order};
 use crate::runtime::mailbox::Mailboxes;
 
 /// A batch is closed above this, so that nobody waits for the commit of a great many others.
@@ -21,6 +21,10 @@ const BATCH_BYTES_MAX: u64 = 16 << 20;
 /// Where several came together, more are on their way: so long is waited for them. One commit for many costs each of them less than
 /// the wait, and who comes alone does not wait.
 const COMPANY_WAIT: Duration = Duration::from_micros(100);
+/// Who waits: batches of at least this many changes, on average
+const COMPANY_MIN: f64 = 1.5;
+/// over about this many batches.
+const COMPANY_MEMORY: f64 = 8.0;
 /// How old what the engine says about itself may become.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -73,9 +77,10 @@ struct Writer<'s> {
 impl Writer<'_> {
     fn serve(&mut self, items: &Receiver<Item>) {
         let mut batch = Vec::new();
-        let mut had_company = false;
+        // How many came together lately; a short memory, so that one who came alone among many does not end the waiting.
+        let mut company = 1.0;
         loop {
-            if had_company {
+            if company >= COMPANY_MIN {
                 std::thread::sleep(COMPANY_WAIT);
             }
             match items.recv_timeout(FIGURES_INTERVAL) {
@@ -98,8 +103,8 @@ impl Writer<'_> {
                     Err(_) => break,
                 }
             }
-            had_company = batch.len() > 1;
             if !batch.is_empty() {
+                company += (batch.len() as f64 - company) / COMPANY_MEMORY;
                 self.keep(&mut batch, bytes);
             }
             if closes {
@@ -124,9 +129,12 @@ impl Writer<'_> {
         self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
         // One message a core, so that a core is woken once.
         let mut answers: Vec<Vec<_>> = (0..self.mailboxes.cores()).map(|_| Vec::new()).collect();
-        for Kept { waits, .. } in batch.drain(..) {
+        for Kept { waits, change, .. } in batch.drain(..) {
             match waits {
-                Waits::Client(core, reply, outcome) => answers[core].push((reply, kept.map(|()| outcome))),
+                Waits::Client(core, reply, outcome) => {
+                    let spare = if let GroupChange::Put(record) = change { record } else { Vec::new() };
+                    answers[core].push(Answer { reply, outcome: kept.map(|()| outcome), spare });
+                }
                 Waits::Wipe(answer) => {
                     let _ = answer.send(kept);
                 }
