@@ -1,3 +1,5 @@
+//! What is promised of the thread with the engine, on an engine that does what the test says.
+
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, channel};
 
