@@ -16,7 +16,8 @@ pub struct Reader<'a> {
     /// Which families bear a name: more than one where types contest it.
     families: HashMap<&'a [u8], Vec<(usize, usize)>>,
     instance: memmem::Finder<'static>,
-    first: memmem::Finder<'static>,
+    /// In the line with the checksum of a gauge or counter.
+    checksum_label: memmem::Finder<'static>,
     /// What must follow the number of the group.
     rest: Vec<u8>,
     groups: HashMap<Group, usize>,
@@ -65,7 +66,7 @@ impl<'a> Reader<'a> {
             layout,
             families,
             instance: memmem::Finder::new(b"instance=\"g").into_owned(),
-            first: memmem::Finder::new(b"series=\"0\"").into_owned(),
+            checksum_label: memmem::Finder::new(b"series=\"0\"").into_owned(),
             rest: format!("\",job=\"loadtest\",run=\"{}\"", layout.run).into_bytes(),
             groups: HashMap::new(),
             found: Vec::new(),
@@ -155,11 +156,11 @@ impl<'a> Reader<'a> {
             Place::Failed => self.found[at].failed = value.to_bits(),
             Place::Ours(class, family) if class == group.class() => {
                 let slot = self.layout.classes[class].families[family].slot;
-                let checksums = self.is_checksum(line);
+                let is_checksum = self.is_checksum(line);
                 let seen = &mut self.seen[self.found[at].at + slot];
                 seen.lines += 1;
                 seen.kind = family;
-                if checksums {
+                if is_checksum {
                     seen.checksum = value as u64;
                 } else if seen.version == 0 {
                     seen.version = value as u64;
@@ -179,7 +180,7 @@ impl<'a> Reader<'a> {
     /// Whether a line is the one of its family that holds the checksum.
     fn is_checksum(&self, line: &[u8]) -> bool {
         let brace = memchr(b'{', line).unwrap_or(0);
-        line[..brace].ends_with(b"_sum") || self.first.find(line).is_some()
+        line[..brace].ends_with(b"_sum") || self.checksum_label.find(line).is_some()
     }
 
     /// The group of a line, if it is one of this run.

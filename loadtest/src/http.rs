@@ -11,6 +11,8 @@ use memchr::memmem;
 
 /// Heads beyond this are an error.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Bodies beyond this are an error, packed or not.
+const BODY_BYTES_MAX: usize = 1 << 30;
 /// What is read at a time.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -60,7 +62,8 @@ pub fn head(text: &[u8]) -> Result<Option<Head>> {
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
             let value = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
-            head.length = Length::Known(value.context("a length that is no number")?);
+            let value = value.filter(|bytes| *bytes <= BODY_BYTES_MAX);
+            head.length = Length::Known(value.context("a length that is no number, or too much")?);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             head.length = Length::Chunked;
         } else if name.eq_ignore_ascii_case(b"connection") {
@@ -83,7 +86,8 @@ pub fn chunks(text: &[u8], body: &mut Vec<u8>) -> Result<Option<usize>> {
         let Some(line) = memmem::find(&text[at..], b"\r\n") else { return Ok(None) };
         let size = std::str::from_utf8(&text[at..at + line]).unwrap_or_default();
         let size = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16);
-        let size = size.context("a chunk without a length")?;
+        let size = size.ok().filter(|bytes| *bytes <= BODY_BYTES_MAX);
+        let size = size.context("a chunk without a length, or too long")?;
         at += line + 2;
         let Some(chunk) = text.get(at..at + size + 2) else { return Ok(None) };
         body.extend_from_slice(&chunk[..size]);
@@ -186,7 +190,8 @@ impl Client {
                 read_more(&mut stream, piece, text)?;
             },
             Length::UntilClosed => {
-                stream.read_to_end(text)?;
+                let most = (HEAD_BYTES_MAX + BODY_BYTES_MAX) as u64;
+                (&mut stream).take(most).read_to_end(text)?;
             }
         }
         if !head.closes {
@@ -199,7 +204,11 @@ impl Client {
 /// Decompresses a body into `plain`.
 pub fn gunzip(packed: &[u8], plain: &mut Vec<u8>) -> io::Result<()> {
     plain.clear();
-    flate2::bufread::MultiGzDecoder::new(packed).read_to_end(plain).map(drop)
+    let decoder = flate2::bufread::MultiGzDecoder::new(packed);
+    if decoder.take(BODY_BYTES_MAX as u64 + 1).read_to_end(plain)? > BODY_BYTES_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(())
 }
 
 fn read_more(stream: &mut TcpStream, piece: &mut [u8], text: &mut Vec<u8>) -> io::Result<()> {
@@ -208,6 +217,9 @@ fn read_more(stream: &mut TcpStream, piece: &mut [u8], text: &mut Vec<u8>) -> io
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     text.extend_from_slice(&piece[..got]);
+    if text.len() > HEAD_BYTES_MAX + BODY_BYTES_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     Ok(())
 }
 
@@ -226,6 +238,7 @@ mod tests {
             assert_eq!(head(&text[..end]).expect("not an error"), None);
         }
         assert!(head(b"SSH-2.0\r\n\r\n").is_err());
+        assert!(head(b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n").is_err());
     }
 
     #[test]
@@ -234,5 +247,6 @@ mod tests {
         assert_eq!(chunks(b"3\r\nabc\r\n1;x\r\nd\r\n0\r\n\r\n", &mut body).expect("chunks"), Some(21));
         assert_eq!(body, b"abcd");
         assert_eq!(chunks(b"3\r\nabc\r\n1\r\n", &mut body).expect("chunks"), None);
+        assert!(chunks(b"ffffffffffffffff\r\nabc", &mut body).is_err());
     }
 }

@@ -220,6 +220,7 @@ impl Front {
         };
         let key = prepared.key.clone();
         let prepared = Arc::new(prepared);
+        // Kept here until the answer, see `Order::Push`.
         let sent = prepared.clone();
         match self.command(key, |place, answer| Order::Push(sent, place, answer)).await {
             Ok(outcome) => {
