@@ -21,9 +21,9 @@ const BATCH_BYTES_MAX: u64 = 16 << 20;
 /// Where several came together, more are on their way: so long is waited for them. One commit for many costs each of them less than
 /// the wait, and who comes alone does not wait.
 const COMPANY_WAIT: Duration = Duration::from_micros(100);
-/// Who waits: batches of at least this many changes, on average
+/// With at least so many changes in a batch on average, more are waited for.
 const COMPANY_MIN: f64 = 1.5;
-/// over about this many batches.
+/// Batches over which the average is taken, about.
 const COMPANY_MEMORY: f64 = 8.0;
 /// How old what the engine says about itself may become.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
