@@ -169,14 +169,15 @@ impl Pusher<'_> {
             if over && under_way == 0 {
                 break;
             }
-            let paused = self.enter(under_way);
-            if paused {
+            let mut patience = Duration::from_millis(20);
+            if self.enter(under_way) {
                 // Nobody could have sent anything; the time of the gateway's absence is not its latency.
                 self.due = self.due.max(self.shared.now() as f64);
-            } else if !over {
-                self.send_what_is_due(poll, timer)?;
+                patience = Duration::from_millis(1);
+            } else if !over && self.send_what_is_due(poll, timer)? {
+                patience = Duration::ZERO;
             }
-            poll.poll(&mut events, Some(Duration::from_millis(if paused { 1 } else { 20 })))
+            poll.poll(&mut events, Some(patience))
                 .or_else(|error| if error.kind() == ErrorKind::Interrupted { Ok(()) } else { Err(error) })?;
             for event in &events {
                 // The timer only wakes. It need not be read: each time that it is set and runs out is told.
@@ -216,13 +217,17 @@ impl Pusher<'_> {
         paused
     }
 
-    fn send_what_is_due(&mut self, poll: &Poll, timer: &impl std::os::fd::AsFd) -> Result<()> {
-        while !self.idle.is_empty() {
+    /// Gives every idle writer one request at most; true if more is due.
+    ///
+    /// Where nobody listens a writer is idle again at once. Without that bound this would never end, neither for a pause nor
+    /// for the end of the run.
+    fn send_what_is_due(&mut self, poll: &Poll, timer: &impl std::os::fd::AsFd) -> Result<bool> {
+        for _ in 0..self.idle.len() {
             let now = self.shared.now();
             let due = if self.gap.is_some() { self.due } else { now as f64 };
             if due > now as f64 {
                 if due == self.alarm {
-                    return Ok(());
+                    return Ok(false);
                 }
                 self.alarm = due;
                 let wait = Duration::from_nanos((due - now as f64) as u64 + 1);
@@ -230,11 +235,11 @@ impl Pusher<'_> {
                     Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
                 let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
                 rustix::time::timerfd_settime(timer, TimerfdTimerFlags::empty(), &once)?;
-                return Ok(());
+                return Ok(false);
             }
             let one_less = |left: u64| left.checked_sub(1);
             if self.shared.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_err() {
-                return Ok(());
+                return Ok(false);
             }
             if let Some(gap) = self.gap {
                 self.due += match self.shared.load.arrivals {
@@ -246,7 +251,7 @@ impl Pusher<'_> {
             let job = self.workload.next(self.writers[at].number, at);
             self.send(at, job, due as u64, poll)?;
         }
-        Ok(())
+        Ok(!self.idle.is_empty())
     }
 
     fn send(&mut self, at: usize, job: Job, due: u64, poll: &Poll) -> Result<()> {

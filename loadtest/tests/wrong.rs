@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::{Command, Output};
 
 use support::model;
@@ -13,14 +15,7 @@ use support::proxy::{Fault, Proxy};
 /// Runs the program against a port; gives its status and its JSON.
 fn loadtest(scenario: &str, port: u16, more: &[&str]) -> (i32, serde_json::Value) {
     let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_sluicegate-loadtest"))
-        .args([
-            scenario,
-            "--json",
-            "--seed=7",
-            "--duration=20s",
-            "--target",
-            &format!("http://127.0.0.1:{port}"),
-        ])
+        .args([scenario, "--json", "--seed=7", "--target", &format!("http://127.0.0.1:{port}")])
         .args(more)
         .output()
         .expect("the program starts");
@@ -29,8 +24,14 @@ fn loadtest(scenario: &str, port: u16, more: &[&str]) -> (i32, serde_json::Value
     (code, json.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&stderr))))
 }
 
-const SMALL: [&str; 5] =
-    ["--count=3000", "--connections=4", "--groups=3", "--scrape-interval=3ms", "--scrapers=2"];
+const SMALL: [&str; 6] = [
+    "--duration=20s",
+    "--count=3000",
+    "--connections=4",
+    "--groups=3",
+    "--scrape-interval=3ms",
+    "--scrapers=2",
+];
 
 fn kinds(json: &serde_json::Value) -> Vec<String> {
     let violations = json["findings"]["violations"].as_array().expect("findings");
@@ -73,6 +74,26 @@ fn each_fault_is_found() {
         let stories = json["findings"]["violations"].as_array().expect("violations");
         assert!(stories.iter().all(|violation| !violation["story"].as_array().expect("a story").is_empty()));
         eprintln!("{fault:?}: {} found, {found:?}", json["findings"]["violations_total"]);
+    }
+}
+
+/// Where nobody listens any more the run ends with its time, not when the last of its requests was tried.
+#[test]
+fn a_gateway_that_went_away_does_not_hold_the_run() {
+    for scenario in ["contention", "mixed"] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let gateway = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("the question whether it is ready");
+            drop(listener);
+            let head = stream.read(&mut [0; 4096]).expect("a request");
+            assert!(head > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("it waits for that");
+        });
+        let (_, json) = loadtest(scenario, port, &["--duration=300ms", "--count=30000"]);
+        gateway.join().expect("it does not panic");
+        let tried = json["counts"]["not_sent"].as_u64().expect("a count");
+        assert!((1..30_000).contains(&tried), "{scenario}: {json:#}");
     }
 }
 
