@@ -4,7 +4,6 @@
 //! serving its connections between two slices, but nobody sees half a push. What cannot be done at once goes on in a
 //! task of its own, so that a client who leaves does not leave a command half done.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,7 +21,8 @@ use crate::shard::{Attempt, Counts, GroupView, Handed, Lookup, Shard, Tries, Twi
 
 use super::leases::{Lease, Leases};
 use super::mailbox::{Inbox, Mailboxes, Place};
-use super::store::{GroupChange, Kept, NotKept, Store, Waits};
+use super::store::outbox::Outbox;
+use super::store::{Batch, GroupChange, Kept, NotKept, Store, Waits};
 
 /// Text changed at one go; about a quarter of a millisecond.
 const SLICE_BYTES: usize = 1 << 20;
@@ -42,7 +42,7 @@ pub enum Order {
     /// Deletes all groups.
     Wipe(oneshot::Sender<Result<(), NotKept>>),
     /// Answers commands of this core which the store has, or does not have.
-    Answer(Vec<Answer>),
+    Kept(Batch, Result<(), NotKept>),
     /// Hands over what there is to scrape.
     Collect(oneshot::Sender<(Vec<Handed>, Counts)>),
     /// Copies some groups out, from a place on.
@@ -69,22 +69,6 @@ impl Reply {
     }
 }
 
-/// What became of a command in the store.
-#[derive(Debug)]
-pub struct Answer {
-    /// Who waits for it.
-    pub reply: Reply,
-    /// What became of the command.
-    pub outcome: Result<Outcome, NotKept>,
-    /// Memory that its record does not need any more.
-    pub spare: Vec<u8>,
-}
-
-/// So much memory is kept for records that are to be written: for about as many as wait for a commit at a time,
-const SPARES_MAX: usize = 64;
-/// if they are no larger than most.
-const SPARE_BYTES_MAX: usize = 16 * 1024;
-
 /// A core's shard with what it needs of the others.
 pub struct Home {
     core: usize,
@@ -92,10 +76,8 @@ pub struct Home {
     registry: Arc<Registry>,
     leases: Arc<Leases>,
     mailboxes: Mailboxes,
-    /// Where commands are kept before they are answered; `None`: nowhere.
-    store: Option<Arc<Store>>,
-    /// Memory for records, which comes back from the store: see [`Order::Push`].
-    spares: RefCell<Vec<Vec<u8>>>,
+    /// The way to where commands are kept before they are answered; `None`: there is no such place.
+    outbox: Option<Rc<Outbox>>,
 }
 
 type ShardGuard = MutexGuardArc<Shard>;
@@ -110,8 +92,8 @@ impl Home {
         mailboxes: Mailboxes,
         store: Option<Arc<Store>>,
     ) -> Rc<Self> {
-        let spares = RefCell::default();
-        Rc::new(Self { core, shard, registry, leases, mailboxes, store, spares })
+        let outbox = store.map(|store| Outbox::new(core, store));
+        Rc::new(Self { core, shard, registry, leases, mailboxes, outbox })
     }
 
     /// Does what other cores order, until nobody can order any more.
@@ -133,15 +115,14 @@ impl Home {
                 });
             }
             Order::Wipe(answer) => {
-                let store = self.store.clone();
+                let outbox = self.outbox.clone();
                 self.with_shard(move |shard| {
-                    monoio::spawn(wipe(shard, store, answer));
+                    monoio::spawn(wipe(shard, outbox, answer));
                 });
             }
-            Order::Answer(answers) => {
-                for Answer { reply, outcome, spare } in answers {
-                    reply.send(outcome);
-                    self.take_spare(spare);
+            Order::Kept(batch, kept) => {
+                if let Some(outbox) = &self.outbox {
+                    outbox.answer(batch, kept);
                 }
             }
             Order::Collect(answer) => self.with_shard(move |shard| {
@@ -253,16 +234,7 @@ impl Home {
     }
 
     fn carry_out(&self, shard: ShardGuard, work: Work, key: GroupingKey, reply: Reply) {
-        let (core, store) = (self.core, self.store.clone());
-        let spare = self.spares.borrow_mut().pop().unwrap_or_default();
-        Carrying { shard, work, key, reply, core, store, spare }.carry_out();
-    }
-
-    fn take_spare(&self, spare: Vec<u8>) {
-        let mut spares = self.spares.borrow_mut();
-        if spares.len() < SPARES_MAX && (1..=SPARE_BYTES_MAX).contains(&spare.capacity()) {
-            spares.push(spare);
-        }
+        Carrying { shard, work, key, reply, outbox: self.outbox.clone() }.carry_out();
     }
 
     /// Waits until every collection and commit that began at or before a moment has ended.
@@ -283,10 +255,7 @@ struct Carrying {
     work: Work,
     key: GroupingKey,
     reply: Reply,
-    core: usize,
-    store: Option<Arc<Store>>,
-    /// Memory for the record.
-    spare: Vec<u8>,
+    outbox: Option<Rc<Outbox>>,
 }
 
 impl Carrying {
@@ -303,15 +272,15 @@ impl Carrying {
     }
 
     fn keep(self) {
-        let Self { shard, work, key, reply, core, store, spare } = self;
-        let Some(store) = store else {
+        let Self { shard, work, key, reply, outbox } = self;
+        let Some(outbox) = outbox else {
             drop(shard);
             return reply.send(Ok(work.into_outcome()));
         };
-        let to_store = shard.to_store(&work, spare);
+        let to_store = shard.to_store(&work, outbox.memory());
         let commit = work.commit;
-        let waits = Waits::Client(core, reply, work.into_outcome());
-        let send = move |change| store.keep(Kept { key: key.text().clone(), change, commit, waits });
+        let waits = Waits::Client(reply, work.into_outcome());
+        let send = move |change| outbox.keep(Kept { key: key.text().clone(), change, commit, waits });
         match to_store {
             ToStore::Nothing => send(GroupChange::Nothing),
             ToStore::Delete => send(GroupChange::Delete),
@@ -339,7 +308,7 @@ async fn finish(shard: &mut Shard, work: &mut Work) {
 
 async fn wipe(
     mut shard: ShardGuard,
-    store: Option<Arc<Store>>,
+    outbox: Option<Rc<Outbox>>,
     answer: oneshot::Sender<Result<(), NotKept>>,
 ) {
     loop {
@@ -350,17 +319,17 @@ async fn wipe(
         for key in keys {
             let mut work = shard.delete(&GroupingKey::from_text(key.clone()));
             finish(&mut shard, &mut work).await;
-            if let Some(store) = &store {
+            if let Some(outbox) = &outbox {
                 let (change, waits) = (GroupChange::Delete, Waits::Nobody);
-                store.keep(Kept { key, change, commit: work.commit, waits });
+                outbox.keep(Kept { key, change, commit: work.commit, waits });
             }
         }
         breathe().await;
     }
-    match store {
-        Some(store) => {
+    match outbox {
+        Some(outbox) => {
             let (key, change, waits) = ("".into(), GroupChange::Nothing, Waits::Wipe(answer));
-            store.keep(Kept { key, change, commit: None, waits });
+            outbox.keep(Kept { key, change, commit: None, waits });
         }
         None => {
             let _ = answer.send(Ok(()));

@@ -4,6 +4,7 @@
 //! * [`mailbox`] — orders from core to core.
 //! * [`leases`] — who may add series to a family in which twins are possible.
 //! * [`home`] — one core's shard and what is asked of it.
+//! * [`scheduling`] — threads that do not interrupt cores.
 //! * [`workers`] — threads for long work.
 //! * [`store`] — the thread that has the storage engine.
 //! * [`collect`] — scrapes.
@@ -15,6 +16,7 @@ pub mod home;
 pub mod leases;
 pub mod mailbox;
 pub mod net;
+pub mod scheduling;
 pub mod store;
 pub mod workers;
 

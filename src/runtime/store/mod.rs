@@ -1,12 +1,13 @@
 //! The thread that has the storage engine, and what cores know of it.
 //!
-//! A core sends what a command left behind while it still holds its shard: so the changes of a group, and of all groups of a core,
-//! reach the engine in the order in which they were applied. The thread drains its queue, commits once, and answers everybody
-//! who is in the batch. Scrapes and health checks never come here.
+//! A core puts what a command left behind into its outbox while it still holds its shard: so the changes of a group, and of all
+//! groups of a core, reach the engine in the order in which they were applied. The thread drains its queue, commits once, and
+//! sends everything back to its core, which answers. Scrapes and health checks never come here.
 //!
 //! After a commit that failed nobody knows what is on the disk. Then the store is *poisoned*: every write is refused until a restart,
 //! and scrapes go on.
 
+pub mod outbox;
 mod restore;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,17 @@ pub struct Kept {
     pub waits: Waits,
 }
 
+/// What some commands of one core left behind, in their order. It comes back to the core with what became of it.
+#[derive(Debug)]
+pub struct Batch {
+    /// Which core that is.
+    pub core: usize,
+    /// What the commands left behind.
+    pub kept: Vec<Kept>,
+    /// What it weighs, see [`Kept::bytes`].
+    pub bytes: u64,
+}
+
 /// What became of a group.
 #[derive(Debug)]
 pub enum GroupChange {
@@ -63,8 +75,8 @@ pub enum GroupChange {
 /// Who waits until something is kept.
 #[derive(Debug)]
 pub enum Waits {
-    /// A client, for this answer; by way of the core the group lives on.
-    Client(usize, Reply, Outcome),
+    /// A client, for this answer.
+    Client(Reply, Outcome),
     /// A wipe.
     Wipe(oneshot::Sender<Result<(), NotKept>>),
     /// Nobody.
@@ -115,7 +127,7 @@ pub struct Store {
 
 #[derive(Debug)]
 enum Item {
-    Kept(Kept),
+    Keep(Batch),
     Close,
 }
 
@@ -173,12 +185,12 @@ impl Store {
         Ok(Self { queue, shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Sends what a command left behind. Must be called while the shard is still held.
-    pub fn keep(&self, kept: Kept) {
-        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        self.shared.waiting_bytes.fetch_add(kept.bytes(), Ordering::Relaxed);
+    /// Sends what some commands left behind.
+    pub fn keep(&self, batch: Batch) {
+        self.shared.waiting.fetch_add(batch.kept.len(), Ordering::Relaxed);
+        self.shared.waiting_bytes.fetch_add(batch.bytes, Ordering::Relaxed);
         // Without the thread whoever waits hears it from the channel that ends.
-        let _ = self.queue.send(Item::Kept(kept));
+        let _ = self.queue.send(Item::Keep(batch));
     }
 
     /// Whether so much waits for the engine that no more is taken.
@@ -241,7 +253,8 @@ impl Store {
 }
 
 impl Kept {
-    fn bytes(&self) -> u64 {
+    /// What it weighs in memory, about.
+    pub fn bytes(&self) -> u64 {
         let record = if let GroupChange::Put(record) = &self.change { record.len() } else { 0 };
         (size_of::<Self>() + self.key.len() + record) as u64
     }

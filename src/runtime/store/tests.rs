@@ -63,7 +63,9 @@ fn a_store_that_cannot_keep_up_is_full_until_it_has() {
             waits: Waits::Nobody,
         };
         kept.change = GroupChange::Put(vec![0; (CHANGE_BYTES - kept.bytes()) as usize]);
-        store.keep(kept);
+        let mut batch = Batch { core: 0, kept: Vec::new(), bytes: 0 };
+        batch.push(kept);
+        store.keep(batch);
     }
     assert!(store.is_full());
     drop(release);

@@ -12,25 +12,21 @@ use crate::shard::registry::{Moment, Registry};
 use crate::telemetry::names;
 
 use super::restore::{Restoring, restore};
-use super::{GroupChange, Item, Kept, NOT_STARTED, NotKept, POISONED, READY, Shared, Start, Waits};
-use crate::runtime::home::{Answer, Order};
+use super::{Batch, GroupChange, Item, NOT_STARTED, NotKept, POISONED, READY, Shared, Start};
+use crate::runtime::home::Order;
 use crate::runtime::mailbox::Mailboxes;
+use crate::runtime::scheduling::interrupt_nobody;
 
 /// A batch is closed above this, so that nobody waits for the commit of a great many others.
 const BATCH_BYTES_MAX: u64 = 16 << 20;
-/// Where several came together, more are on their way: so long is waited for them. One commit for many costs each of them less than
-/// the wait, and who comes alone does not wait.
-const COMPANY_WAIT: Duration = Duration::from_micros(100);
-/// With at least so many changes in a batch on average, more are waited for.
-const COMPANY_MIN: f64 = 1.5;
-/// Batches over which the average is taken, about.
-const COMPANY_MEMORY: f64 = 8.0;
 /// How old what the engine says about itself may become.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Does all that the thread does.
 pub(super) fn run(start: Start, shared: &Shared, items: &Receiver<Item>) {
     let Start { open, import, durability, shards, registry, mailboxes, shutdown } = start;
+    // The more the cores have done before it has its turn, the more goes into one commit.
+    interrupt_nobody();
     let restoring = Restoring { shards, registry: registry.clone(), shared };
     let started = catch_unwind(AssertUnwindSafe(|| restore(open, import, durability, &restoring)))
         .unwrap_or_else(|_| Err("the storage engine panicked, see above".to_owned()));
@@ -76,25 +72,20 @@ struct Writer<'s> {
 
 impl Writer<'_> {
     fn serve(&mut self, items: &Receiver<Item>) {
-        let mut batch = Vec::new();
-        // How many came together lately; a short memory, so that one who came alone among many does not end the waiting.
-        let mut company = 1.0;
+        let mut batches = Vec::new();
         loop {
-            if company >= COMPANY_MIN {
-                std::thread::sleep(COMPANY_WAIT);
-            }
             match items.recv_timeout(FIGURES_INTERVAL) {
-                Ok(Item::Kept(kept)) => batch.push(kept),
+                Ok(Item::Keep(batch)) => batches.push(batch),
                 Err(RecvTimeoutError::Timeout) => self.tend(),
                 Ok(Item::Close) | Err(RecvTimeoutError::Disconnected) => return,
             }
-            let mut bytes: u64 = batch.iter().map(Kept::bytes).sum();
+            let mut bytes: u64 = batches.iter().map(|batch| batch.bytes).sum();
             let mut closes = false;
             while bytes < BATCH_BYTES_MAX {
                 match items.try_recv() {
-                    Ok(Item::Kept(kept)) => {
-                        bytes += kept.bytes();
-                        batch.push(kept);
+                    Ok(Item::Keep(batch)) => {
+                        bytes += batch.bytes;
+                        batches.push(batch);
                     }
                     Ok(Item::Close) => {
                         closes = true;
@@ -103,9 +94,8 @@ impl Writer<'_> {
                     Err(_) => break,
                 }
             }
-            if !batch.is_empty() {
-                company += (batch.len() as f64 - company) / COMPANY_MEMORY;
-                self.keep(&mut batch, bytes);
+            if !batches.is_empty() {
+                self.keep(&mut batches, bytes);
             }
             if closes {
                 return;
@@ -116,42 +106,30 @@ impl Writer<'_> {
         }
     }
 
-    /// Commits a batch and tells everybody.
-    fn keep(&mut self, batch: &mut Vec<Kept>, bytes: u64) {
-        let kept = self.commit(batch);
-        // What the batch gave up is free now, also if it failed: then nothing can claim it any more.
-        let mut moments: Vec<Moment> = batch.iter().filter_map(|kept| kept.commit).collect();
+    /// Commits some batches at once and sends them back.
+    fn keep(&mut self, batches: &mut Vec<Batch>, bytes: u64) {
+        let kept = self.commit(batches);
+        let all = || batches.iter().flat_map(|batch| &batch.kept);
+        // What they gave up is free now, also if it failed: then nothing can claim it any more.
+        let mut moments: Vec<Moment> = all().filter_map(|kept| kept.commit).collect();
         if !moments.is_empty() {
             moments.sort_unstable();
             self.registry.end(&moments);
         }
-        self.shared.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
+        self.shared.waiting.fetch_sub(all().count(), Ordering::Relaxed);
         self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        // One message a core, so that a core is woken once.
-        let mut answers: Vec<Vec<_>> = (0..self.mailboxes.cores()).map(|_| Vec::new()).collect();
-        for Kept { waits, change, .. } in batch.drain(..) {
-            match waits {
-                Waits::Client(core, reply, outcome) => {
-                    let spare = if let GroupChange::Put(record) = change { record } else { Vec::new() };
-                    answers[core].push(Answer { reply, outcome: kept.map(|()| outcome), spare });
-                }
-                Waits::Wipe(answer) => {
-                    let _ = answer.send(kept);
-                }
-                Waits::Nobody => {}
-            }
-        }
-        for (core, answers) in answers.into_iter().enumerate().filter(|(_, answers)| !answers.is_empty()) {
-            self.mailboxes.order(core, Order::Answer(answers));
+        for batch in batches.drain(..) {
+            self.mailboxes.order(batch.core, Order::Kept(batch, kept));
         }
     }
 
-    fn commit(&mut self, batch: &[Kept]) -> Result<(), NotKept> {
+    fn commit(&mut self, batches: &[Batch]) -> Result<(), NotKept> {
         if self.shared.failure.get().is_some() {
             return Err(NotKept);
         }
-        let changes: Vec<Change<'_>> = batch
+        let changes: Vec<Change<'_>> = batches
             .iter()
+            .flat_map(|batch| &batch.kept)
             .filter_map(|kept| match &kept.change {
                 GroupChange::Put(record) => Some(Change::Put { key: &kept.key, record }),
                 GroupChange::Delete => Some(Change::Delete { key: &kept.key }),
