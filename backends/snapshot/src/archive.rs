@@ -100,11 +100,8 @@ pub(crate) fn read(
 ) -> Result<(), BackendError> {
     let name = place.name();
     let wrong = |what: &str| damaged(folder, &name, what);
-    let handle = match folder.open(&name) {
-        Err(BackendError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            return Err(wrong("missing, although the manifest names it"));
-        }
-        other => other?,
+    let Some(handle) = folder.open_if_there(&name)? else {
+        return Err(wrong("missing, although the manifest names it"));
     };
     let length = handle.length()?;
     if length != entry.bytes || length < HEAD_BYTES as u64 {

@@ -13,7 +13,7 @@ use crate::archive::{self, Place, Records};
 use crate::files::Folder;
 use crate::manifest::{Entry, Manifest, damaged};
 use crate::replay::{Part, Replay};
-use crate::segment::{self, Found};
+use crate::segment::{self, FoundPut};
 use crate::shared::{Shared, locked};
 
 /// The archives that a manifest names.
@@ -68,7 +68,7 @@ pub(crate) fn archive(shared: &Shared, last_segment: u64, below: u64) -> Result<
 /// Writes the archives that change. `None` if there is no time left for it.
 fn merged(shared: &Shared, old: &Manifest, replay: &Replay) -> Result<Option<Vec<Entry>>, BackendError> {
     let mut archives = old.archives.clone();
-    let (mut records, mut buffer) = (Records::default(), AlignedVec::new());
+    let (mut records, mut buffers) = (Records::default(), Buffers::default());
     for (partition, entry) in archives.iter_mut().enumerate() {
         if shared.stopping.load(Ordering::Acquire) {
             return Ok(None);
@@ -78,7 +78,7 @@ fn merged(shared: &Shared, old: &Manifest, replay: &Replay) -> Result<Option<Vec
             continue;
         }
         records.clear();
-        read_partition(&shared.folder, old, replay, partition, &mut buffer, |key, record| {
+        read_partition(&shared.folder, old, replay, partition, &mut buffers, |key, record| {
             records.push(key, record);
         })?;
         let place = Place { store: old.store, partition, generation: replay.last };
@@ -90,38 +90,42 @@ fn merged(shared: &Shared, old: &Manifest, replay: &Replay) -> Result<Option<Vec
     Ok(Some(archives))
 }
 
+/// Memory for [`read_partition`], used again from call to call.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    archive: AlignedVec,
+    record: Vec<u8>,
+}
+
 /// Gives the records of a partition: those of its archive which the log does not change, then those of the log.
 pub(crate) fn read_partition(
     folder: &Folder,
     manifest: &Manifest,
     replay: &Replay,
     partition: usize,
-    buffer: &mut AlignedVec,
+    buffers: &mut Buffers,
     mut each: impl FnMut(&str, &[u8]),
 ) -> Result<(), BackendError> {
-    let mut changed = HashMap::new();
-    for (segment, changes) in &replay.segments {
-        for place in &changes.partitions[partition] {
-            match place.read(&segment.bytes) {
-                Some(Found::Put(key, record)) => changed.insert(key, Some(record)),
-                Some(Found::Delete(key)) => changed.insert(key, None),
-                None => None,
-            };
-        }
+    let mut changed: HashMap<&str, Option<(usize, FoundPut)>> = HashMap::new();
+    for (at, (_, changes)) in replay.segments.iter().enumerate() {
+        changed
+            .extend(changes.partitions[partition].iter().map(|(key, put)| (key, put.map(|put| (at, put)))));
     }
     let entry = manifest.archives[partition];
     if entry.generation > 0 && !replay.wiped() {
         let place = Place { store: manifest.store, partition, generation: entry.generation };
-        archive::read(folder, place, entry, buffer, |key, record| {
+        archive::read(folder, place, entry, &mut buffers.archive, |key, record| {
             if changed.is_empty() || !changed.contains_key(key) {
                 each(key, record);
             }
         })?;
     }
-    for (key, record) in changed {
-        if let Some(record) = record {
-            each(key, record);
-        }
+    let mut puts: Vec<_> =
+        changed.into_iter().filter_map(|(key, put)| put.map(|(at, put)| (at, put, key))).collect();
+    // In the order in which they stand on the disk.
+    puts.sort_unstable_by_key(|(at, put, _)| (*at, put.start));
+    for (at, put, key) in puts {
+        each(key, replay.segments[at].0.record(folder, &put, &mut buffers.record)?);
     }
     Ok(())
 }

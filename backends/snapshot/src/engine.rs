@@ -7,13 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rkyv::util::AlignedVec;
 use sluicegate_backend::{
     Backend, BackendError, Change, Commit, Durability, Figures, Receipt, Restored, Sink,
 };
 
 use crate::Options;
-use crate::archiving::{archive, log_bytes_max, merge, read_partition};
+use crate::archiving::{Buffers, archive, log_bytes_max, merge, read_partition};
 use crate::bytes::random;
 use crate::files::{Disk, Files, Folder};
 use crate::log::{Tail, tidy};
@@ -210,14 +209,14 @@ impl Backend for Snapshot {
         };
         let (records, record_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         if let Some(replay) = &replay {
-            for_each(manifest.archives.len(), threads, |partition, buffer: &mut AlignedVec| {
+            for_each(manifest.archives.len(), threads, |partition, buffers: &mut Buffers| {
                 let (mut count, mut bytes) = (0, 0);
                 let each = |key: &str, record: &[u8]| {
                     count += 1;
                     bytes += (key.len() + record.len()) as u64;
                     sink(key, record);
                 };
-                read_partition(folder, &manifest, replay, partition, buffer, each)?;
+                read_partition(folder, &manifest, replay, partition, buffers, each)?;
                 records.fetch_add(count, Ordering::Relaxed);
                 record_bytes.fetch_add(bytes, Ordering::Relaxed);
                 Ok::<_, BackendError>(())

@@ -1,5 +1,6 @@
 //! The few things done to files, behind a trait so that a test can lose power at any of them.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -168,14 +169,17 @@ impl Folder {
         self.sync()
     }
 
+    /// Opens a file, or gives `None` if there is no such file.
+    pub fn open_if_there(&self, name: &str) -> Result<Option<Handle>, BackendError> {
+        match self.open(name) {
+            Err(BackendError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// The whole content, or `None` if there is no such file.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, BackendError> {
-        let handle = match self.open(name) {
-            Err(BackendError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(None);
-            }
-            other => other?,
-        };
+        let Some(handle) = self.open_if_there(name)? else { return Ok(None) };
         let mut bytes = vec![0; handle.length()? as usize];
         handle.read_at(&mut bytes, 0)?;
         Ok(Some(bytes))
@@ -192,6 +196,12 @@ impl Folder {
 pub(crate) struct Handle {
     file: Arc<dyn RawFile>,
     path: PathBuf,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Handle").field(&self.path).finish()
+    }
 }
 
 impl Handle {

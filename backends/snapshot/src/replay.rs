@@ -100,8 +100,7 @@ impl Replay {
         }
         let partitions = manifest.archives.len();
         let changes = for_each(count, threads, |at, (): &mut ()| {
-            segment::changes(&segments[at], counts[at], partitions)
-                .map_err(|what| damaged(folder, &segment::name(segments[at].head.number), &what))
+            segment::changes(folder, &segments[at], counts[at], partitions)
         })?;
         let warnings = log.warnings;
         let bytes = segments.iter().map(|segment| segment.used() as u64).sum();

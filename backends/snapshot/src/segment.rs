@@ -10,7 +10,7 @@ use sluicegate_backend::{BackendError, Change};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bytes::{Fields, is_zero, u32_at, u64_at};
-use crate::files::Folder;
+use crate::files::{Folder, Handle};
 use crate::manifest::damaged;
 
 const MAGIC: [u8; 8] = *b"SLGLOG\0\0";
@@ -18,6 +18,8 @@ const VERSION: u32 = 1;
 pub(crate) const HEAD_BYTES: usize = 72;
 pub(crate) const FRAME_HEAD_BYTES: usize = 32;
 const CHANGE_HEAD_BYTES: usize = 9;
+/// What is read of a segment at a time.
+const WINDOW_BYTES: usize = 256 * 1024;
 /// Frames begin at multiples of this.
 const ALIGNMENT: usize = 8;
 /// The most that the changes of one batch may weigh.
@@ -140,16 +142,16 @@ pub(crate) struct Frame {
 
 impl Frame {
     /// Reads the frame at a place, if there is a whole one.
-    fn at(bytes: &[u8], at: usize, epoch: u64) -> Option<Self> {
-        let head = bytes.get(at..at + FRAME_HEAD_BYTES)?;
-        if u64_at(head, 24) != epoch {
-            return None;
-        }
+    fn at(window: &mut Window<'_>, at: usize, epoch: u64) -> Result<Option<Self>, BackendError> {
         let start = at + FRAME_HEAD_BYTES;
-        let payload = start..start + u32_at(head, 4) as usize;
-        let covered = bytes.get(at + 4..payload.end)?;
-        let whole = crc32c::crc32c(covered) == u32_at(head, 0);
-        whole.then(|| Self { sequence: u64_at(head, 8), synced: u64_at(head, 16), payload })
+        let Some(head) = window.get(at..start)?.filter(|head| u64_at(head, 24) == epoch) else {
+            return Ok(None);
+        };
+        let (checksum, bytes) = (u32_at(head, 0), u32_at(head, 4) as usize);
+        let frame =
+            Self { sequence: u64_at(head, 8), synced: u64_at(head, 16), payload: start..start + bytes };
+        let covered = window.get(at + 4..frame.payload.end)?;
+        Ok(covered.is_some_and(|covered| crc32c::crc32c(covered) == checksum).then_some(frame))
     }
 
     fn end(&self) -> usize {
@@ -157,11 +159,54 @@ impl Frame {
     }
 }
 
-/// A segment that was read.
+/// Bytes of a segment, a piece at a time: it may be larger than what there is of memory.
+struct Window<'a> {
+    handle: &'a Handle,
+    length: usize,
+    buffer: Vec<u8>,
+    /// Where in the segment the buffer begins.
+    start: usize,
+}
+
+impl<'a> Window<'a> {
+    fn new(handle: &'a Handle, length: usize) -> Self {
+        Self { handle, length, buffer: Vec::new(), start: 0 }
+    }
+
+    /// The bytes of a range, or `None` if it is not inside.
+    fn get(&mut self, range: Range<usize>) -> Result<Option<&[u8]>, BackendError> {
+        if range.end > self.length {
+            return Ok(None);
+        }
+        if range.start < self.start || range.end > self.start + self.buffer.len() {
+            let bytes = range.len().max(WINDOW_BYTES).min(self.length - range.start);
+            self.buffer.resize(bytes, 0);
+            // After an error it holds nothing.
+            self.start = self.length;
+            self.handle.read_at(&mut self.buffer, range.start as u64)?;
+            self.start = range.start;
+        }
+        let start = range.start - self.start;
+        Ok(self.buffer.get(start..start + range.len()))
+    }
+
+    /// Whether all is zero from a place on.
+    fn is_zero_from(&mut self, start: usize) -> Result<bool, BackendError> {
+        for at in (start..self.length).step_by(WINDOW_BYTES) {
+            let piece = self.get(at..(at + WINDOW_BYTES).min(self.length))?;
+            if !piece.is_some_and(is_zero) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A segment whose frames were read and checked. Their changes stay in the file.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub head: Head,
-    pub bytes: Vec<u8>,
+    handle: Handle,
     /// Its batches, numbered without a gap from `head.first` on.
     pub frames: Vec<Frame>,
     /// Where something stands behind the last of them that does not belong there.
@@ -174,19 +219,22 @@ impl Segment {
     /// Reads a segment and checks every frame.
     pub fn read(folder: &Folder, number: u64, store: u64) -> Result<Self, BackendError> {
         let name = name(number);
-        let Some(bytes) = folder.read(&name)? else {
+        let Some(handle) = folder.open_if_there(&name)? else {
             return Err(damaged(folder, &name, "missing, although the manifest names it"));
         };
-        let head = Head::decode(&bytes, folder, &name)?;
+        let length = handle.length()?;
+        let mut head = vec![0; HEAD_BYTES.min(length as usize)];
+        handle.read_at(&mut head, 0)?;
+        let head = Head::decode(&head, folder, &name)?;
         if (head.number, head.store) != (number, store) {
             return Err(damaged(folder, &name, "a segment of another place or store"));
         }
-        if head.length != bytes.len() as u64 {
-            let what = format!("has {} bytes instead of {}", bytes.len(), head.length);
+        if head.length != length {
+            let what = format!("has {length} bytes instead of {}", head.length);
             return Err(damaged(folder, &name, &what));
         }
-        let mut segment = Self { head, bytes, frames: Vec::new(), torn: None, beyond: (0, 0) };
-        segment.walk();
+        let mut segment = Self { head, handle, frames: Vec::new(), torn: None, beyond: (0, 0) };
+        segment.walk()?;
         Ok(segment)
     }
 
@@ -200,23 +248,25 @@ impl Segment {
         self.frames.last().map_or(HEAD_BYTES, Frame::end)
     }
 
-    fn walk(&mut self) {
-        loop {
-            let at = self.used();
-            match Frame::at(&self.bytes, at, self.head.epoch) {
-                Some(frame) if frame.sequence == self.last() + 1 => self.frames.push(frame),
-                _ => break,
+    fn walk(&mut self) -> Result<(), BackendError> {
+        let (length, epoch) = (self.head.length as usize, self.head.epoch);
+        let handle = self.handle.clone();
+        let mut window = Window::new(&handle, length);
+        while let Some(frame) = Frame::at(&mut window, self.used(), epoch)? {
+            if frame.sequence != self.last() + 1 {
+                break;
             }
+            self.frames.push(frame);
         }
-        let end = self.used().min(self.bytes.len());
-        if is_zero(&self.bytes[end..]) {
-            return;
+        let end = self.used().min(length);
+        if window.is_zero_from(end)? {
+            return Ok(());
         }
         self.torn = Some(end);
         // Frames behind a gap say how much of what is missing was known to be on the disk.
         let mut at = end;
-        while at + FRAME_HEAD_BYTES <= self.bytes.len() {
-            match Frame::at(&self.bytes, at, self.head.epoch) {
+        while at + FRAME_HEAD_BYTES <= length {
+            match Frame::at(&mut window, at, epoch)? {
                 Some(frame) => {
                     self.beyond = (self.beyond.0.max(frame.synced), self.beyond.1 + 1);
                     at = frame.end();
@@ -224,35 +274,65 @@ impl Segment {
                 None => at += ALIGNMENT,
             }
         }
+        Ok(())
+    }
+
+    /// Reads the record that a change brought.
+    pub fn record<'a>(
+        &self,
+        folder: &Folder,
+        change: &FoundPut,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], BackendError> {
+        buffer.resize(change.bytes as usize, 0);
+        self.handle.read_at(buffer, u64::from(change.start))?;
+        if crc32c::crc32c(buffer) != change.checksum {
+            return Err(damaged(folder, &name(self.head.number), "changed while it was read"));
+        }
+        Ok(buffer)
     }
 }
 
-/// A change as it stands in a segment: ranges into its bytes, which are below 4 GiB.
+/// Where in a segment a record stands. Segments are below 4 GiB.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    start: u32,
-    key: u32,
-    record: u32,
-    kind: u8,
+pub(crate) struct FoundPut {
+    pub start: u32,
+    bytes: u32,
+    checksum: u32,
 }
 
-/// What a place says.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Found<'a> {
-    Put(&'a str, &'a [u8]),
-    Delete(&'a str),
+/// The changes of one partition in one segment, in their order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PartitionChanges {
+    /// All keys, one behind the other.
+    keys: String,
+    /// Where each key ends, and its record; `None` if the group was deleted.
+    changes: Vec<(u32, Option<FoundPut>)>,
 }
 
-impl Place {
-    /// Reads the change. `None` if the key is no text, which [`changes`] has ruled out.
-    pub fn read<'a>(&self, bytes: &'a [u8]) -> Option<Found<'a>> {
-        let rest = bytes.get(self.start as usize..)?;
-        let (key, rest) = rest.split_at_checked(self.key as usize)?;
-        let key = std::str::from_utf8(key).ok()?;
-        match self.kind {
-            PUT => Some(Found::Put(key, rest.get(..self.record as usize)?)),
-            _ => Some(Found::Delete(key)),
-        }
+impl PartitionChanges {
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.changes.clear();
+    }
+
+    fn push(&mut self, key: &str, put: Option<FoundPut>) {
+        self.keys.push_str(key);
+        self.changes.push((self.keys.len() as u32, put));
+    }
+
+    /// Each key with its record.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<FoundPut>)> {
+        let mut start = 0;
+        self.changes.iter().map(move |(end, put)| {
+            let key = &self.keys[start..*end as usize];
+            start = *end as usize;
+            (key, *put)
+        })
     }
 }
 
@@ -261,8 +341,8 @@ impl Place {
 pub(crate) struct Changes {
     /// What came before the segment does not count.
     pub wiped: bool,
-    /// In their order, since the last wipe.
-    pub partitions: Vec<Vec<Place>>,
+    /// Since the last wipe.
+    pub partitions: Vec<PartitionChanges>,
 }
 
 /// The partition of a key.
@@ -271,36 +351,54 @@ pub(crate) fn partition(key: &[u8], partitions: usize) -> usize {
     ((u128::from(xxh3_64(key)) * partitions as u128) >> 64) as usize
 }
 
-/// Sorts the changes of the first frames of a segment. An error says where a frame that has the right checksum says what
-/// cannot be.
-pub(crate) fn changes(segment: &Segment, frames: usize, partitions: usize) -> Result<Changes, String> {
-    let mut changes = Changes { wiped: false, partitions: vec![Vec::new(); partitions] };
+/// Sorts the changes of the first frames of a segment.
+pub(crate) fn changes(
+    folder: &Folder,
+    segment: &Segment,
+    frames: usize,
+    partitions: usize,
+) -> Result<Changes, BackendError> {
+    let mut changes = Changes { wiped: false, partitions: vec![PartitionChanges::default(); partitions] };
+    let mut window = Window::new(&segment.handle, segment.head.length as usize);
     for frame in &segment.frames[..frames] {
-        let wrong = || format!("batch {} says what cannot be", frame.sequence);
-        let mut at = frame.payload.start;
-        while at < frame.payload.end {
-            let head = segment.bytes.get(at..(at + CHANGE_HEAD_BYTES).min(frame.payload.end));
-            let Some(head @ [kind, ..]) = head.filter(|head| head.len() == CHANGE_HEAD_BYTES) else {
-                return Err(wrong());
-            };
-            let (key, record) = (u32_at(head, 1), u32_at(head, 5));
-            let start = at + CHANGE_HEAD_BYTES;
-            at = start + key as usize + record as usize;
-            if at > frame.payload.end || *kind > WIPE {
-                return Err(wrong());
-            }
-            if *kind == WIPE {
-                changes.wiped = true;
-                changes.partitions.iter_mut().for_each(Vec::clear);
-                continue;
-            }
-            let text = &segment.bytes[start..start + key as usize];
-            if std::str::from_utf8(text).is_err() {
-                return Err(wrong());
-            }
-            let place = Place { start: start as u32, key, record, kind: *kind };
-            changes.partitions[partition(text, partitions)].push(place);
+        let payload = window.get(frame.payload.clone())?.unwrap_or_default();
+        if changes.read(payload, frame.payload.start).is_none() {
+            let what = format!("batch {} says what cannot be", frame.sequence);
+            return Err(damaged(folder, &name(segment.head.number), &what));
         }
     }
     Ok(changes)
+}
+
+impl Changes {
+    /// Reads those of a frame which begin at `start` in the segment. `None` if they say what cannot be.
+    fn read(&mut self, payload: &[u8], start: usize) -> Option<()> {
+        let mut rest = payload;
+        while !rest.is_empty() {
+            let (head, after) = rest.split_at_checked(CHANGE_HEAD_BYTES)?;
+            let (kind, key_bytes, bytes) = (head[0], u32_at(head, 1), u32_at(head, 5));
+            let (key, after) = after.split_at_checked(key_bytes as usize)?;
+            let (record, after) = after.split_at_checked(bytes as usize)?;
+            let key = std::str::from_utf8(key).ok()?;
+            let put = FoundPut {
+                start: (start + payload.len() - after.len() - record.len()) as u32,
+                bytes,
+                checksum: crc32c::crc32c(record),
+            };
+            rest = after;
+            let put = match kind {
+                WIPE => {
+                    self.wiped = true;
+                    self.partitions.iter_mut().for_each(PartitionChanges::clear);
+                    continue;
+                }
+                DELETE => None,
+                PUT => Some(put),
+                _ => return None,
+            };
+            let partition = partition(key.as_bytes(), self.partitions.len());
+            self.partitions[partition].push(key, put);
+        }
+        Some(())
+    }
 }
