@@ -202,10 +202,25 @@ fn a_full_disk_poisons_the_store_and_scrapes_go_on() {
     assert_eq!(gateway.request("PUT", "/metrics/job/late", &[], b"m{x=\"1\"} 1\n").status, 200);
 }
 
+/// The record of a group that was pushed once.
+fn encoded(families: Vec<sluicegate_backend::record::Family<'_>>, push_seconds: f64) -> Vec<u8> {
+    let record = sluicegate_backend::record::Record {
+        revision: 0,
+        push_seconds,
+        failure_seconds: 0.0,
+        created_seconds: push_seconds,
+        expires_seconds: None,
+        families,
+    };
+    let mut bytes = Vec::new();
+    record.encode(&mut bytes).expect("is small");
+    bytes
+}
+
 /// A store that some other program filled: the earlier push keeps its series, the later one its times.
 #[test]
 fn groups_that_contradict_each_other_are_taken_back_in_order_of_push_time() {
-    use sluicegate_backend::record::{Family, Kind, Record};
+    use sluicegate_backend::record::{Family, Kind};
     use sluicegate_backend::{Backend, Change, Durability};
 
     let path = folder("contradict");
@@ -216,17 +231,7 @@ fn groups_that_contradict_each_other_are_taken_back_in_order_of_push_time() {
         let record = |kind, text: &'static str, push_seconds: f64| {
             let family =
                 Family { name: "m", kind, help: None, push_seconds, text: text.as_bytes(), exact: None };
-            let record = Record {
-                revision: 0,
-                push_seconds,
-                failure_seconds: 0.0,
-                created_seconds: push_seconds,
-                expires_seconds: None,
-                families: vec![family],
-            };
-            let mut bytes = Vec::new();
-            record.encode(&mut bytes).expect("is small");
-            bytes
+            encoded(vec![family], push_seconds)
         };
         let records = [
             ("job=\"late\"", record(Kind::Counter, "m{instance=\"\",job=\"late\"} 1\n", 30.0)),
@@ -252,7 +257,7 @@ fn groups_that_contradict_each_other_are_taken_back_in_order_of_push_time() {
 
 /// A store that takes a while to read.
 fn large_store(path: &Path, groups: u32) {
-    use sluicegate_backend::record::{Family, Kind, Record};
+    use sluicegate_backend::record::{Family, Kind};
     use sluicegate_backend::{Backend, Change, Durability};
 
     let mut store = sluicegate_snapshot::Snapshot::open(path, sluicegate_snapshot::Options::default())
@@ -271,17 +276,8 @@ fn large_store(path: &Path, groups: u32) {
                     let kind = Kind::Gauge;
                     Family { name, kind, help: None, push_seconds: 10.0, text: text.as_bytes(), exact: None }
                 };
-                let record = Record {
-                    revision: 0,
-                    push_seconds: 10.0,
-                    failure_seconds: 0.0,
-                    created_seconds: 10.0,
-                    expires_seconds: None,
-                    families: names.iter().zip(&texts).map(family).collect(),
-                };
-                let mut bytes = Vec::new();
-                record.encode(&mut bytes).expect("is small");
-                (format!("instance=\"{group}\",job=\"large\""), bytes)
+                let record = encoded(names.iter().zip(&texts).map(family).collect(), 10.0);
+                (format!("instance=\"{group}\",job=\"large\""), record)
             })
             .collect();
         let batch: Vec<_> = records.iter().map(|(key, record)| Change::Put { key, record }).collect();

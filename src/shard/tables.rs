@@ -154,7 +154,7 @@ impl LocalFamily {
     pub fn take_help(&mut self, help: Option<&str>) -> u32 {
         let Some(help) = help else { return NO_HELP };
         if let Some(place) = self.find_help(help) {
-            self.helps[place as usize].1 += 1;
+            self.take_help_at(place);
             return place;
         }
         let free = self.helps.iter().position(|(_, count)| *count == 0);
