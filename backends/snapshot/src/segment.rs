@@ -351,7 +351,7 @@ pub(crate) fn partition(key: &[u8], partitions: usize) -> usize {
     ((u128::from(xxh3_64(key)) * partitions as u128) >> 64) as usize
 }
 
-/// Sorts the changes of the first frames of a segment.
+/// Sorts the changes of the first frames of a segment. They are read anew, so they are checked anew.
 pub(crate) fn changes(
     folder: &Folder,
     segment: &Segment,
@@ -361,11 +361,15 @@ pub(crate) fn changes(
     let mut changes = Changes { wiped: false, partitions: vec![PartitionChanges::default(); partitions] };
     let mut window = Window::new(&segment.handle, segment.head.length as usize);
     for frame in &segment.frames[..frames] {
-        let payload = window.get(frame.payload.clone())?.unwrap_or_default();
-        if changes.read(payload, frame.payload.start).is_none() {
-            let what = format!("batch {} says what cannot be", frame.sequence);
-            return Err(damaged(folder, &name(segment.head.number), &what));
-        }
+        let wrong = |what| {
+            let what = format!("batch {} {what}", frame.sequence);
+            damaged(folder, &name(segment.head.number), &what)
+        };
+        let start = frame.payload.start;
+        let again = Frame::at(&mut window, start - FRAME_HEAD_BYTES, segment.head.epoch)?;
+        let payload = window.get(frame.payload.clone())?.filter(|_| again.as_ref() == Some(frame));
+        let payload = payload.ok_or_else(|| wrong("changed while it was read"))?;
+        changes.read(payload, start).ok_or_else(|| wrong("says what cannot be"))?;
     }
     Ok(changes)
 }
