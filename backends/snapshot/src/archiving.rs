@@ -124,8 +124,13 @@ pub(crate) fn read_partition(
         changed.into_iter().filter_map(|(key, put)| put.map(|(at, put)| (at, put, key))).collect();
     // In the order in which they stand on the disk.
     puts.sort_unstable_by_key(|(at, put, _)| (*at, put.start));
-    for (at, put, key) in puts {
-        each(key, replay.segments[at].0.record(folder, &put, &mut buffers.record)?);
+    for of_segment in puts.chunk_by(|(at, ..), (other, ..)| at == other) {
+        let (segment, _) = &replay.segments[of_segment[0].0];
+        let handle = segment.open(folder)?;
+        for (_, put, key) in of_segment {
+            let record = put.read(&handle, &mut buffers.record)?;
+            each(key, record.ok_or_else(|| segment.damaged(folder, segment::CHANGED))?);
+        }
     }
     Ok(())
 }

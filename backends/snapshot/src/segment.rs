@@ -25,6 +25,9 @@ const ALIGNMENT: usize = 8;
 /// The most that the changes of one batch may weigh.
 pub(crate) const BATCH_BYTES_MAX: u64 = 1 << 30;
 
+/// What is wrong with a file that is not the same when it is read again.
+pub(crate) const CHANGED: &str = "changed while it was read";
+
 const DELETE: u8 = 0;
 const PUT: u8 = 1;
 const WIPE: u8 = 2;
@@ -206,7 +209,6 @@ impl<'a> Window<'a> {
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub head: Head,
-    handle: Handle,
     /// Its batches, numbered without a gap from `head.first` on.
     pub frames: Vec<Frame>,
     /// Where something stands behind the last of them that does not belong there.
@@ -233,9 +235,19 @@ impl Segment {
             let what = format!("has {length} bytes instead of {}", head.length);
             return Err(damaged(folder, &name, &what));
         }
-        let mut segment = Self { head, handle, frames: Vec::new(), torn: None, beyond: (0, 0) };
-        segment.walk()?;
+        let mut segment = Self { head, frames: Vec::new(), torn: None, beyond: (0, 0) };
+        segment.walk(&mut Window::new(&handle, length as usize))?;
         Ok(segment)
+    }
+
+    /// Opens its file. There may be many segments, so they are open only while they are read.
+    pub fn open(&self, folder: &Folder) -> Result<Handle, BackendError> {
+        folder.open(&name(self.head.number))
+    }
+
+    /// The error that says what is wrong with it.
+    pub fn damaged(&self, folder: &Folder, what: &str) -> BackendError {
+        damaged(folder, &name(self.head.number), what)
     }
 
     /// The number of its last batch that can be reached, one below its first if there is none.
@@ -248,25 +260,23 @@ impl Segment {
         self.frames.last().map_or(HEAD_BYTES, Frame::end)
     }
 
-    fn walk(&mut self) -> Result<(), BackendError> {
-        let (length, epoch) = (self.head.length as usize, self.head.epoch);
-        let handle = self.handle.clone();
-        let mut window = Window::new(&handle, length);
-        while let Some(frame) = Frame::at(&mut window, self.used(), epoch)? {
+    fn walk(&mut self, window: &mut Window<'_>) -> Result<(), BackendError> {
+        let epoch = self.head.epoch;
+        while let Some(frame) = Frame::at(window, self.used(), epoch)? {
             if frame.sequence != self.last() + 1 {
                 break;
             }
             self.frames.push(frame);
         }
-        let end = self.used().min(length);
+        let end = self.used().min(window.length);
         if window.is_zero_from(end)? {
             return Ok(());
         }
         self.torn = Some(end);
         // Frames behind a gap say how much of what is missing was known to be on the disk.
         let mut at = end;
-        while at + FRAME_HEAD_BYTES <= length {
-            match Frame::at(&mut window, at, epoch)? {
+        while at + FRAME_HEAD_BYTES <= window.length {
+            match Frame::at(window, at, epoch)? {
                 Some(frame) => {
                     self.beyond = (self.beyond.0.max(frame.synced), self.beyond.1 + 1);
                     at = frame.end();
@@ -276,21 +286,6 @@ impl Segment {
         }
         Ok(())
     }
-
-    /// Reads the record that a change brought.
-    pub fn record<'a>(
-        &self,
-        folder: &Folder,
-        change: &FoundPut,
-        buffer: &'a mut Vec<u8>,
-    ) -> Result<&'a [u8], BackendError> {
-        buffer.resize(change.bytes as usize, 0);
-        self.handle.read_at(buffer, u64::from(change.start))?;
-        if crc32c::crc32c(buffer) != change.checksum {
-            return Err(damaged(folder, &name(self.head.number), "changed while it was read"));
-        }
-        Ok(buffer)
-    }
 }
 
 /// Where in a segment a record stands. Segments are below 4 GiB.
@@ -299,6 +294,19 @@ pub(crate) struct FoundPut {
     pub start: u32,
     bytes: u32,
     checksum: u32,
+}
+
+impl FoundPut {
+    /// Reads the record from the file of its segment. `None` if it is not what it was.
+    pub fn read<'a>(
+        &self,
+        handle: &Handle,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Option<&'a [u8]>, BackendError> {
+        buffer.resize(self.bytes as usize, 0);
+        handle.read_at(buffer, u64::from(self.start))?;
+        Ok((crc32c::crc32c(buffer) == self.checksum).then_some(buffer))
+    }
 }
 
 /// The changes of one partition in one segment, in their order.
@@ -359,16 +367,14 @@ pub(crate) fn changes(
     partitions: usize,
 ) -> Result<Changes, BackendError> {
     let mut changes = Changes { wiped: false, partitions: vec![PartitionChanges::default(); partitions] };
-    let mut window = Window::new(&segment.handle, segment.head.length as usize);
+    let handle = segment.open(folder)?;
+    let mut window = Window::new(&handle, segment.head.length as usize);
     for frame in &segment.frames[..frames] {
-        let wrong = |what| {
-            let what = format!("batch {} {what}", frame.sequence);
-            damaged(folder, &name(segment.head.number), &what)
-        };
+        let wrong = |what| segment.damaged(folder, &format!("batch {} {what}", frame.sequence));
         let start = frame.payload.start;
         let again = Frame::at(&mut window, start - FRAME_HEAD_BYTES, segment.head.epoch)?;
         let payload = window.get(frame.payload.clone())?.filter(|_| again.as_ref() == Some(frame));
-        let payload = payload.ok_or_else(|| wrong("changed while it was read"))?;
+        let payload = payload.ok_or_else(|| wrong(CHANGED))?;
         changes.read(payload, start).ok_or_else(|| wrong("says what cannot be"))?;
     }
     Ok(changes)

@@ -1,6 +1,8 @@
 //! The snapshot engine passes what every engine passes, with its own sizes and with small ones.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sluicegate_backend::suite::{Op, Subject, commit, open};
 use sluicegate_backend::{Backend, BackendError, Durability};
@@ -37,6 +39,34 @@ fn what_is_for_the_process_only_reaches_the_disk_all_the_same() {
         });
         assert!(reached, "nobody syncs batch {number}");
     }
+}
+
+/// A gateway that is killed again and again leaves a segment each time.
+#[test]
+fn a_log_of_many_segments_needs_few_open_files() {
+    let folder = tempfile::tempdir().expect("a folder for a test");
+    let options = Options { segment_bytes_max: 4096, log_bytes: 1 << 30, ..small(false) };
+    let (mut backend, _, _) = open(&Engine(options), folder.path()).expect("the store opens");
+    for number in 0..100 {
+        let put = Op::put(&format!("job=\"{number}\""), &[b'x'; 4000]);
+        commit(backend.as_mut(), &[put], Durability::Process).expect("a batch is kept");
+    }
+    drop(backend);
+    let segments = || {
+        let files = std::fs::read_dir("/proc/self/fd").expect("the open files").flatten();
+        let paths = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+        paths
+            .filter(|path| path.starts_with(folder.path()) && path.to_string_lossy().contains("log-"))
+            .count()
+    };
+    let mut backend = Snapshot::open(folder.path(), options).expect("the store opens");
+    let (records, most) = (AtomicUsize::new(0), AtomicUsize::new(segments()));
+    let each = |_: &str, _: &[u8]| {
+        records.fetch_add(1, Ordering::Relaxed);
+        most.fetch_max(segments(), Ordering::Relaxed);
+    };
+    backend.restore(NonZeroUsize::MIN, &each).expect("it is whole");
+    assert_eq!((records.into_inner(), most.into_inner()), (100, 1));
 }
 
 #[test]
