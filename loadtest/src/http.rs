@@ -190,8 +190,11 @@ impl Client {
                 read_more(&mut stream, piece, text)?;
             },
             Length::UntilClosed => {
-                let most = (HEAD_BYTES_MAX + BODY_BYTES_MAX) as u64;
-                (&mut stream).take(most).read_to_end(text)?;
+                let most = HEAD_BYTES_MAX + BODY_BYTES_MAX;
+                (&mut stream).take(most as u64).read_to_end(text)?;
+                if text.len() > most {
+                    bail!("a body of more than {BODY_BYTES_MAX} bytes");
+                }
             }
         }
         if !head.closes {

@@ -83,6 +83,8 @@ pub fn histogram() -> Histogram<u64> {
 
 const TIMER: Token = Token(usize::MAX);
 const READ_BYTES: usize = 16 * 1024;
+/// What a gateway has to say to a push is far below this; a longer answer is none.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 struct Writer {
     /// Within the run.
@@ -169,14 +171,14 @@ impl Pusher<'_> {
             if over && under_way == 0 {
                 break;
             }
-            let mut patience = Duration::from_millis(20);
-            if self.enter(under_way) {
+            let paused = self.enter(under_way);
+            if paused {
                 // Nobody could have sent anything; the time of the gateway's absence is not its latency.
                 self.due = self.due.max(self.shared.now() as f64);
-                patience = Duration::from_millis(1);
-            } else if !over && self.send_what_is_due(poll, timer)? {
-                patience = Duration::ZERO;
             }
+            let nobody_listens = !paused && !over && self.send_what_is_due(poll, timer)?;
+            // That need not be asked a million times a second.
+            let patience = Duration::from_millis(if paused || nobody_listens { 1 } else { 20 });
             poll.poll(&mut events, Some(patience))
                 .or_else(|error| if error.kind() == ErrorKind::Interrupted { Ok(()) } else { Err(error) })?;
             for event in &events {
@@ -217,12 +219,9 @@ impl Pusher<'_> {
         paused
     }
 
-    /// Gives every idle writer one request at most; true if more is due.
-    ///
-    /// Where nobody listens a writer is idle again at once. Without that bound this would never end, neither for a pause nor
-    /// for the end of the run.
+    /// Gives idle writers what is due. True if nobody listens: then a writer is idle again at once, and this would never end.
     fn send_what_is_due(&mut self, poll: &Poll, timer: &impl std::os::fd::AsFd) -> Result<bool> {
-        for _ in 0..self.idle.len() {
+        while let Some(at) = self.idle.last().copied() {
             let now = self.shared.now();
             let due = if self.gap.is_some() { self.due } else { now as f64 };
             if due > now as f64 {
@@ -247,11 +246,14 @@ impl Pusher<'_> {
                     Arrivals::Poisson => -gap * (1.0 - self.workload.chance()).ln(),
                 };
             }
-            let at = self.idle.pop().expect("it is not empty");
+            self.idle.pop();
             let job = self.workload.next(self.writers[at].number, at);
             self.send(at, job, due as u64, poll)?;
+            if self.idle.last() == Some(&at) {
+                return Ok(true);
+            }
         }
-        Ok(!self.idle.is_empty())
+        Ok(false)
     }
 
     fn send(&mut self, at: usize, job: Job, due: u64, poll: &Poll) -> Result<()> {
@@ -340,13 +342,13 @@ impl Pusher<'_> {
                 Ok(got) => {
                     writer.answer.extend_from_slice(&buffer[..got]);
                     match whole(&writer.answer) {
-                        Ok(None) => {}
+                        Ok(None) if writer.answer.len() <= ANSWER_BYTES_MAX => {}
                         Ok(Some((status, body, closes))) => {
                             let refused = status == 400
                                 && writer.answer[body..].starts_with(b"pushed metrics are invalid");
                             return self.finish(at, Some((status, refused, closes)));
                         }
-                        Err(_) => return self.finish(at, None),
+                        Ok(None) | Err(_) => return self.finish(at, None),
                     }
                     // Readiness is told anew when more comes.
                     if got < buffer.len() {
@@ -392,10 +394,6 @@ impl Pusher<'_> {
             writer.stream = None;
         }
         self.idle.push(at);
-        if answer.is_none() && !under_way.sent {
-            // Nobody listens: that need not be asked a million times a second.
-            std::thread::sleep(Duration::from_millis(1));
-        }
     }
 
     fn sweep(&mut self) {

@@ -97,6 +97,31 @@ fn a_gateway_that_went_away_does_not_hold_the_run() {
     }
 }
 
+/// An answer without end is given up, not kept until memory or patience ends.
+#[test]
+fn an_answer_without_end_is_lost() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    // It ends with the test's process.
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.expect("a connection");
+            std::thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                if number == 0 {
+                    return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40000000\r\n")?;
+                loop {
+                    stream.write_all(&[b'x'; 64 << 10])?;
+                }
+            });
+        }
+    });
+    let (_, json) = loadtest("steady", port, &["--duration=1s", "--connections=1", "--scrapers=0"]);
+    assert!(json["counts"]["lost"].as_u64() > Some(1), "{json:#}");
+}
+
 #[test]
 fn a_machine_that_is_not_this_one_must_be_confirmed() {
     let output = Command::new(env!("CARGO_BIN_EXE_sluicegate-loadtest"))
