@@ -252,9 +252,22 @@ impl Store {
     }
 }
 
+impl Batch {
+    /// An empty one, in memory for what comes.
+    fn new(core: usize, memory: Vec<Kept>) -> Self {
+        Self { core, kept: memory, bytes: 0 }
+    }
+
+    /// Adds what a command left behind.
+    fn push(&mut self, kept: Kept) {
+        self.bytes += kept.bytes();
+        self.kept.push(kept);
+    }
+}
+
 impl Kept {
     /// What it weighs in memory, about.
-    pub fn bytes(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         let record = if let GroupChange::Put(record) = &self.change { record.len() } else { 0 };
         (size_of::<Self>() + self.key.len() + record) as u64
     }

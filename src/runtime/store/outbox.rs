@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::{Batch, GroupChange, Kept, NotKept, Store, Waits};
 
 /// Above this a batch does not wait for the others.
-const BATCH_BYTES_MAX: u64 = 1 << 20;
+const WAITING_BYTES_MAX: u64 = 1 << 20;
 /// So much memory is kept for records that are to be written: for about as many as wait for a commit at a time,
 const SPARES_MAX: usize = 64;
 /// if they are no larger than most.
@@ -31,18 +31,6 @@ struct Inside {
     batches: Vec<Vec<Kept>>,
 }
 
-impl Batch {
-    fn new(core: usize, kept: Vec<Kept>) -> Self {
-        Self { core, kept, bytes: 0 }
-    }
-
-    /// Adds what a command left behind.
-    pub fn push(&mut self, kept: Kept) {
-        self.bytes += kept.bytes();
-        self.kept.push(kept);
-    }
-}
-
 impl Outbox {
     /// An empty one.
     pub fn new(core: usize, store: Arc<Store>) -> Rc<Self> {
@@ -59,7 +47,7 @@ impl Outbox {
             monoio::spawn(async move { outbox.send() });
         }
         inside.batch.push(kept);
-        if inside.batch.bytes > BATCH_BYTES_MAX {
+        if inside.batch.bytes > WAITING_BYTES_MAX {
             drop(inside);
             self.send();
         }

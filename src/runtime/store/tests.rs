@@ -71,7 +71,7 @@ fn a_store_that_cannot_keep_up_is_full_until_it_has() {
     for sent in 0..=QUEUE_BYTES_MAX / CHANGE_BYTES {
         assert!(!store.is_full(), "after {sent} changes");
         let overhead = kept(Vec::new(), Waits::Nobody).bytes();
-        let mut batch = Batch { core: 0, kept: Vec::new(), bytes: 0 };
+        let mut batch = Batch::new(0, Vec::new());
         batch.push(kept(vec![0; (CHANGE_BYTES - overhead) as usize], Waits::Nobody));
         store.keep(batch);
     }
