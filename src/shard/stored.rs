@@ -1,7 +1,7 @@
 //! Groups as a store keeps them, written after each command.
 //!
 //! A record holds the rendered lines as they stand in the segments, so nothing is formatted on the way out and nothing parsed on
-//! the way in, see [`super::restore`]. `docs/backends.md` draws it.
+//! the way in, see [`super::restore`]. `docs/storage.md` draws it.
 
 use sluicegate_backend::record::{Family, Kind, Record};
 use smallvec::SmallVec;

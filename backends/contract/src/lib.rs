@@ -3,7 +3,7 @@
 //!
 //! An engine keeps groups **as they are after a push**, never pushes. It knows keys and bytes: no metrics, no HTTP, no
 //! clocks of the server, no metrics facade. It is synchronous and belongs to one thread, which its user makes.
-//! `docs/backends.md` tells how to write one.
+//! `docs/storage.md` tells how to write one.
 
 mod error;
 mod lock;

@@ -1,6 +1,6 @@
 //! A group as it is stored: what a server needs to show it again without parsing anything.
 //!
-//! The encoding is little-endian and versioned by its first byte; `docs/backends.md` draws it byte by byte. A version is
+//! The encoding is little-endian and versioned by its first byte; `docs/storage.md` draws it byte by byte. A version is
 //! never changed once it was released: a later one gets its own number, and all earlier ones stay readable.
 
 /// The version that [`Record::encode`] writes.

@@ -6,7 +6,7 @@
 //!   the manifest: from then on the new archives count, and the segments that are in them are used again.
 //! * A start reads the archives and what the log says since, on as many threads as it is given.
 //!
-//! What it does not do: it has no index, and cannot look up a single group. `docs/backends.md` draws the files byte by byte.
+//! What it does not do: it has no index, and cannot look up a single group. `docs/storage.md` draws the files byte by byte.
 
 mod archive;
 mod archiving;
