@@ -5,9 +5,9 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sluicegate::exposition::compression::{Encoding, decode};
-use sluicegate::exposition::form::{Coding, Packer};
-use sluicegate::exposition::gzip::{Deflated, Deflater, stitch};
+use sluicegate::encoding::decode::{Encoding, decode};
+use sluicegate::encoding::encode::{Coding, Packer};
+use sluicegate::encoding::gzip::{Deflated, Deflater, stitch};
 
 const PIECE_BYTES: usize = 16 << 10;
 const PIECES: usize = 1_000;

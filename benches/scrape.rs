@@ -6,7 +6,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sluicegate::api::scrape::{merge, plain};
-use sluicegate::exposition::gzip::{Deflated, Deflater, Member};
+use sluicegate::encoding::gzip::{Deflated, Deflater, Member};
 use sluicegate::shard::Shard;
 
 mod support;

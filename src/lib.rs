@@ -2,7 +2,8 @@
 //!
 //! The map, in dependency order: a room uses those above it, never those below. `tests/rooms.rs` keeps the order.
 //!
-//! * [`exposition`] — PURE. bytes ↔ metric families: parser, numbers, names, rendering, stitched compression.
+//! * [`exposition`] — PURE. bytes ↔ metric families: parser, numbers, names, rendering.
+//! * [`encoding`] — PURE. content codings: decodes request bodies, encodes scrape responses.
 //! * [`shard`] — PURE. The state of one core: groups, segments, the push rules, the consistency check.
 //! * [`storage`] — opening storage engines, taking over the official persistence file, `sluicegate storage …`.
 //! * [`api`] — routes, headers and status codes; the JSON API; the web page.
@@ -12,6 +13,7 @@
 
 pub mod api;
 pub mod config;
+pub mod encoding;
 pub mod exposition;
 pub mod runtime;
 pub mod shard;

@@ -7,11 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room may name those before it.
-const ORDER: [&str; 5] = ["exposition", "shard", "storage", "api", "runtime"];
+const ORDER: [&str; 6] = ["exposition", "encoding", "shard", "storage", "api", "runtime"];
 /// Leaves name no room at all; every room that is not pure may name them.
 const LEAVES: [&str; 2] = ["config", "telemetry"];
 /// No IO, no time, no counting: everything is an argument.
-const PURE: [&str; 2] = ["exposition", "shard"];
+const PURE: [&str; 3] = ["exposition", "encoding", "shard"];
 const IMPURE_PATHS: [&str; 7] = [
     "std::net",
     "std::fs",

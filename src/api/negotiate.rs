@@ -9,7 +9,9 @@
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue};
 
-use crate::exposition::form::{Coding, Escaping, Format};
+use crate::encoding::encode::Coding;
+use crate::exposition::Format;
+use crate::exposition::escape::Escaping;
 
 /// Further clauses do not count: nobody has so many, and putting them in order costs their square.
 const CLAUSES_MAX: usize = 64;

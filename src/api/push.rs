@@ -7,7 +7,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
 use bytes::Bytes;
 
-use crate::exposition::compression::{self, DecodeError, Encoding};
+use crate::encoding::decode::{self, DecodeError, Encoding};
 use crate::exposition::names::NameRules;
 use crate::exposition::render::{Inconsistency, render};
 use crate::exposition::{protobuf, text};
@@ -106,7 +106,7 @@ pub fn is_encoded(headers: &HeaderMap) -> bool {
 /// 400 for a broken stream, 413 for one that gets too long.
 pub fn decode(headers: &HeaderMap, body: Bytes, rules: PushRules) -> Result<Bytes, Problem> {
     let Some(encoding) = encoding(headers) else { return Ok(body) };
-    match compression::decode(encoding, &body, rules.decoded_bytes_max()) {
+    match decode::decode(encoding, &body, rules.decoded_bytes_max()) {
         Ok(decoded) => Ok(decoded.into()),
         Err(DecodeError::TooLarge { .. }) => Err(too_large()),
         Err(problem) => {

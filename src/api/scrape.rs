@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 use http::{Response, StatusCode};
 
-use crate::exposition::form::{Coding, Escaping, Format, Piece};
+use crate::encoding::encode::{Coding, Piece};
+use crate::exposition::Format;
+use crate::exposition::escape::Escaping;
 use crate::exposition::labels::write_label;
 use crate::exposition::model::MetricType;
 use crate::exposition::number::write_float;

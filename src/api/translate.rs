@@ -6,8 +6,10 @@
 
 use std::sync::Arc;
 
+use crate::encoding::encode::{Coding, Form, Packer, Piece};
+use crate::exposition::Format;
+use crate::exposition::escape::Escaping;
 use crate::exposition::escape::{NameKind, escape, escape_lines};
-use crate::exposition::form::{Coding, Escaping, Form, Format, Packer, Piece};
 use crate::exposition::model::MetricType;
 use crate::exposition::protobuf::{Head, escape_metrics, metrics_of_lines, write_family_head};
 use crate::exposition::render::write_header;

@@ -8,12 +8,39 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use super::form::Escaping;
 use super::labels::read_quoted;
 use super::names::NameRules;
 
 /// The label under which Prometheus keeps a metric's name: no other may come out like that.
 const METRIC_NAME_LABEL: &str = "__name__";
+
+/// How names are spelled that are not made of ASCII letters, digits, underscores and colons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Escaping {
+    /// As they are; in text in quotes.
+    AllowUtf8,
+    /// An underscore for every other character.
+    Underscores,
+    /// `_dot_` for a dot, two underscores for an underscore and for every other character.
+    Dots,
+    /// `U__` in front, and the number of every other character between underscores.
+    Values,
+}
+
+impl Escaping {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::AllowUtf8, Self::Underscores, Self::Dots, Self::Values];
+
+    /// The word in headers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AllowUtf8 => "allow-utf-8",
+            Self::Underscores => "underscores",
+            Self::Dots => "dots",
+            Self::Values => "values",
+        }
+    }
+}
 
 /// What a name is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

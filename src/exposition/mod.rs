@@ -1,9 +1,6 @@
 //! Bytes ↔ metric families. Does no IO and keeps no state.
 
-pub mod compression;
 pub mod escape;
-pub mod form;
-pub mod gzip;
 pub mod labels;
 pub mod model;
 pub mod names;
@@ -12,3 +9,12 @@ pub mod protobuf;
 pub mod render;
 pub mod selector;
 pub mod text;
+
+/// An exposition format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Text 0.0.4.
+    Text,
+    /// Delimited protobuf.
+    Protobuf,
+}

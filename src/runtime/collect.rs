@@ -11,8 +11,8 @@ use futures_util::future::join_all;
 
 use crate::api::scrape::Unit;
 use crate::api::translate::{Part, Plan, Source};
-use crate::exposition::form::{Coding, Form, Packer, Piece};
-use crate::exposition::gzip::Member;
+use crate::encoding::encode::{Coding, Form, Packer, Piece};
+use crate::encoding::gzip::Member;
 use crate::shard::registry::{Moment, Registry};
 use crate::shard::segments::Segment;
 use crate::shard::{Counts, Handed};

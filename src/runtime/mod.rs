@@ -31,7 +31,7 @@ use crate::api::push::PushRules;
 use crate::api::route::Router;
 use crate::api::scrape::kind_of;
 use crate::config::{self, Config, Driver, Durability};
-use crate::exposition::form::Coding;
+use crate::encoding::encode::Coding;
 use crate::exposition::names::NameRules;
 use crate::shard::Shard;
 use crate::shard::registry::Registry;

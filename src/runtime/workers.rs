@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_channel::oneshot;
 
-use crate::exposition::form::Packer;
+use crate::encoding::encode::Packer;
 
 /// How much less the workers are worth to the scheduler than the cores: a push must not wait for a scrape's compression.
 const NICENESS: i32 = 10;

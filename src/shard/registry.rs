@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use smallvec::SmallVec;
 
+use crate::exposition::escape::Escaping;
 use crate::exposition::escape::{NameKind, SCHEMES, escape};
-use crate::exposition::form::Escaping;
 use crate::exposition::model::MetricType;
 use crate::exposition::names::{Part, split_part};
 use crate::exposition::render::{escaped_collision, suffix_collision};

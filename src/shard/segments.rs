@@ -5,9 +5,9 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::encoding::encode::{Form, Piece};
+use crate::encoding::gzip::Deflated;
 use crate::exposition::escape::may_have_quoted_names;
-use crate::exposition::form::{Form, Piece};
-use crate::exposition::gzip::Deflated;
 use crate::exposition::model::MetricType;
 use crate::exposition::protobuf::{metrics_of_exact, metrics_of_lines};
 use crate::exposition::text::ParseError;

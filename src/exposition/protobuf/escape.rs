@@ -4,8 +4,8 @@ use prost::encoding::encode_varint;
 
 use super::encode::{METRIC, write_label};
 use super::wire::{Fields, WireError};
+use crate::exposition::escape::Escaping;
 use crate::exposition::escape::{NameKind, escape};
-use crate::exposition::form::Escaping;
 
 /// Appends metrics, as [`super::metrics_of_lines`] writes them, with their label names spelled by a scheme.
 ///

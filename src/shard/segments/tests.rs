@@ -1,7 +1,9 @@
 //! Segments against a map from group to lines.
 
 use super::*;
-use crate::exposition::form::{Coding, Escaping, Format};
+use crate::encoding::encode::Coding;
+use crate::exposition::Format;
+use crate::exposition::escape::Escaping;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 

@@ -4,7 +4,9 @@
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use sluicegate::api::negotiate;
-use sluicegate::exposition::form::{Coding, Escaping, Format};
+use sluicegate::encoding::encode::Coding;
+use sluicegate::exposition::Format;
+use sluicegate::exposition::escape::Escaping;
 
 fuzz_target!(|input: &[u8]| {
     let (accept, coding) = match input.iter().position(|byte| *byte == b'\n') {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sluicegate::exposition::compression::{DecodeError, Encoding, decode};
+use sluicegate::encoding::decode::{DecodeError, Encoding, decode};
 
 const ENCODINGS: [Encoding; 3] = [Encoding::Gzip, Encoding::Snappy, Encoding::Zstd];
 const OUTPUT_BYTES_MAX: usize = 1 << 20;

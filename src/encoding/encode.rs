@@ -5,43 +5,8 @@
 use bytes::Bytes;
 
 use super::gzip::{Deflated, Deflater};
-
-/// What the exposition is written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// Text 0.0.4.
-    Text,
-    /// Delimited protobuf.
-    Protobuf,
-}
-
-/// How names are spelled that are not made of ASCII letters, digits, underscores and colons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Escaping {
-    /// As they are; in text in quotes.
-    AllowUtf8,
-    /// An underscore for every other character.
-    Underscores,
-    /// `_dot_` for a dot, two underscores for an underscore and for every other character.
-    Dots,
-    /// `U__` in front, and the number of every other character between underscores.
-    Values,
-}
-
-impl Escaping {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::AllowUtf8, Self::Underscores, Self::Dots, Self::Values];
-
-    /// The word in headers.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AllowUtf8 => "allow-utf-8",
-            Self::Underscores => "underscores",
-            Self::Dots => "dots",
-            Self::Values => "values",
-        }
-    }
-}
+use crate::exposition::Format;
+use crate::exposition::escape::Escaping;
 
 /// How the exposition is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -154,7 +119,7 @@ impl Packer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exposition::compression::{Encoding, decode};
+    use crate::encoding::decode::{Encoding, decode};
     use proptest::prelude::*;
 
     proptest! {

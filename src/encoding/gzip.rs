@@ -8,7 +8,7 @@
 //! of polynomials over GF(2), so `crc(a ‖ b) = crc(a) · x^(8·len b) + crc(b)`. Each piece carries its power of x, which
 //! leaves one multiplication a piece for a scrape (`benches/gzip.rs`: a quarter of computing the power anew).
 //!
-//! Not for request bodies: these are taken apart in [`super::compression`].
+//! Not for request bodies: these are taken apart in [`super::decode`].
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress, Status};
@@ -242,7 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::exposition::compression::{Encoding, decode};
+    use crate::encoding::decode::{Encoding, decode};
 
     /// Reads one member as the format's description says, with a decoder that has no code in common with ours, and
     /// computes the checksum bit by bit.
