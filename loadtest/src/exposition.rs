@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use memchr::{memchr, memmem};
 
 use crate::history::{ABSENT, Scrape, Scrapes, shown};
-use crate::layout::{Group, Kind, Layout, Version, checksum};
+use crate::schema::{Group, Kind, Layout, Version, checksum};
 
 /// Finds our lines in expositions, again and again.
 pub struct Reader<'a> {
@@ -249,7 +249,7 @@ pub fn kind_of(layout: &Layout, group: Group, slot: usize, shape: usize) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::Class;
+    use crate::schema::Class;
 
     /// What a gateway would show of one push, with labels where they belong.
     fn exposition(layout: &Layout, group: Group, version: Version) -> String {

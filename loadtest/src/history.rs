@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::layout::{Group, Kind, Version};
+use crate::schema::{Group, Kind, Version};
 
 /// Later than everything.
 pub const NEVER: u64 = u64::MAX;

@@ -11,13 +11,12 @@ mod flags;
 mod gateway;
 mod history;
 mod http;
-mod layout;
-mod load;
-mod progress;
+mod schema;
+
 mod report;
 mod run;
 mod scenario;
-mod scraper;
+
 mod summary;
 
 use std::process::ExitCode;

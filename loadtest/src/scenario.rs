@@ -8,7 +8,7 @@ use rand_distr::{Distribution, Zipf};
 
 use crate::flags::{Load, Scenario};
 use crate::history::Ask;
-use crate::layout::{Class, Group, Layout};
+use crate::schema::{Class, Group, Layout};
 
 /// A scenario with all its numbers.
 #[derive(Debug, Clone)]

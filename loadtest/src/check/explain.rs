@@ -1,11 +1,11 @@
 //! Violations in words.
 
 use super::Violation;
-use super::engine::{Effect, Sight};
-use super::gather::{Gathered, Source};
+use super::group_history::{Gathered, Source};
+use super::linearize::{Effect, Sight};
 use super::shrink::Small;
 use crate::history::{ABSENT, Answer, Ask, History, NEVER, Request, read_shown};
-use crate::layout::{Group, Layout, Version};
+use crate::schema::{Group, Layout, Version};
 
 /// A line of a story: from when to when, and what.
 pub fn line(start: u64, end: u64, text: &str) -> String {

@@ -1,21 +1,21 @@
 //! Is what the gateway showed true? Takes a [`History`] and gives [`Findings`].
 //!
-//! PURE: no IO, no clock. For each group by itself: [`gather`] makes the list of what happened to it, [`engine`] decides
-//! whether one order explains it, [`shrink`] finds the smallest part that still shows what is wrong. [`cut`] looks at each
+//! PURE: no IO, no clock. For each group by itself: [`group_history`] makes the list of what happened to it, [`linearize`] decides
+//! whether one order explains it, [`shrink`] finds the smallest part that still shows what is wrong. [`snapshot`] looks at each
 //! scrape over all groups.
 
-mod cut;
-mod engine;
 mod explain;
-mod gather;
-mod shrink;
+mod group_history;
+mod linearize;
 #[cfg(test)]
-mod twin;
+mod reference;
+mod shrink;
+mod snapshot;
 
 use serde::Serialize;
 
 use crate::history::{Answer, Ask, History};
-use crate::layout::{Group, Layout};
+use crate::schema::{Group, Layout};
 
 /// Ways that the engine follows at a time before it gives up on a stretch.
 const WAYS_MAX: usize = 50_000;
@@ -93,7 +93,7 @@ pub fn check(history: &History, layout: &Layout, threads: usize) -> Findings {
         findings.violations_total += scrapes.flaws_dropped;
     }
     answers(history, layout, &mut findings);
-    let index = gather::Index::new(history);
+    let index = group_history::Index::new(history);
     let groups = index.groups();
     let share = groups.len().div_ceil(threads.max(1)).max(1);
     let parts: Vec<Findings> = std::thread::scope(|scope| {
@@ -113,7 +113,7 @@ pub fn check(history: &History, layout: &Layout, threads: usize) -> Findings {
     for part in parts {
         findings.merge(part);
     }
-    cut::check(&index, layout, &mut findings);
+    snapshot::check(&index, layout, &mut findings);
     findings
 }
 
@@ -139,12 +139,12 @@ fn answers(history: &History, layout: &Layout, findings: &mut Findings) {
     }
 }
 
-fn check_group(index: &gather::Index<'_>, layout: &Layout, group: Group, findings: &mut Findings) {
+fn check_group(index: &group_history::Index<'_>, layout: &Layout, group: Group, findings: &mut Findings) {
     findings.groups += 1;
     let gathered = index.gather(layout, group, findings);
-    match engine::decide(gathered.slots, &gathered.actions, engine::Beginning::Nothing, WAYS_MAX) {
-        engine::Verdict::Fine { undecided } => findings.undecided += undecided,
-        engine::Verdict::Wrong { action } => {
+    match linearize::decide(gathered.slots, &gathered.actions, linearize::Beginning::Nothing, WAYS_MAX) {
+        linearize::Verdict::Fine { undecided } => findings.undecided += undecided,
+        linearize::Verdict::Wrong { action } => {
             let small = shrink::shrink(gathered.slots, &gathered.actions, action);
             findings.add(explain::violation(layout, index.history, group, &gathered, &small));
         }

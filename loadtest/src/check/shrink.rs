@@ -4,7 +4,7 @@
 //! What came after the failure goes. What came before some moment goes, with nothing known about the state at that
 //! moment. A sight goes. A request that may have happened at any time, or not at all, without explaining anything, goes.
 
-use super::engine::{Action, Beginning, Effect, Verdict, decide};
+use super::linearize::{Action, Beginning, Effect, Verdict, decide};
 use crate::history::NEVER;
 
 /// Ways followed while trying to leave something out; if it is more, it stays.

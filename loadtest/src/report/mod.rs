@@ -3,7 +3,7 @@
 //! The HTML file needs nothing else: no network, no script. It is light or dark as the reader's system is, and its columns
 //! become one on a phone.
 
-mod svg;
+mod plot;
 
 use std::fmt::Write;
 
@@ -81,19 +81,19 @@ pub fn html(about: &About, contenders: &[Contender]) -> String {
         let figure = &FIGURES[at];
         let spreads =
             contenders.iter().map(|contender| (contender.name.as_str(), contender.spread(figure.of)));
-        (format!("{}, {}", figure.name, figure.unit), svg::bars(&spreads.collect::<Vec<_>>()))
+        (format!("{}, {}", figure.name, figure.unit), plot::bars(&spreads.collect::<Vec<_>>()))
     });
     let percentiles = [("push", 0), ("scrape", 1)].map(|(name, which)| {
         let lines = contenders.iter().map(|contender| {
             [0, 1, 2, 3, 4].map(|at| contender.spread(|round| [round.push, round.scrape][which][at]))
         });
-        (format!("latency of a {name}, ms"), svg::percentiles(&lines.collect::<Vec<_>>()))
+        (format!("latency of a {name}, ms"), plot::percentiles(&lines.collect::<Vec<_>>()))
     });
     let memory = contenders.iter().map(|contender| {
         let points = contender.middle_round().map(|round| &round.memory_over_time[..]).unwrap_or_default();
         points.iter().map(|memory| (memory.seconds, memory.bytes as f64 / 1e6)).collect::<Vec<_>>()
     });
-    let memory = ("memory over time, MB".to_owned(), svg::over_time(&memory.collect::<Vec<_>>()));
+    let memory = ("memory over time, MB".to_owned(), plot::over_time(&memory.collect::<Vec<_>>()));
     let [rate, cpu, disk, restart] = bars;
     let [push, scrape] = percentiles;
     let mut figures = String::new();
@@ -117,7 +117,7 @@ A restart lasts from the start of the program with the data of the run until it 
 In an open loop latency counts from when a request was due.</small></p>
 </body></html>
 "#,
-        svg::STYLE,
+        plot::STYLE,
         escape(&about.scenario),
         escape(&about.machine)
     )
@@ -129,10 +129,10 @@ pub fn picture(contenders: &[Contender]) -> String {
         let figure = &FIGURES[at];
         let spreads =
             contenders.iter().map(|contender| (contender.name.as_str(), contender.spread(figure.of)));
-        svg::bars(&spreads.collect::<Vec<_>>())
+        plot::bars(&spreads.collect::<Vec<_>>())
     };
     let part = |at: usize, x: usize, y: usize, title: &str| {
-        let height = svg::bars_height(contenders.len());
+        let height = plot::bars_height(contenders.len());
         let inner = of(at).replacen(
             "<svg ",
             &format!("<svg x=\"{x}\" y=\"{}\" width=\"420\" height=\"{height}\" ", y + 24),
@@ -140,13 +140,13 @@ pub fn picture(contenders: &[Contender]) -> String {
         );
         format!("<text class=\"title\" x=\"{}\" y=\"{}\">{title}</text>{inner}", x + 8, y + 16)
     };
-    let height = svg::bars_height(contenders.len()) + 34;
+    let height = plot::bars_height(contenders.len()) + 34;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 860 {}\" role=\"img\" aria-label=\"Pushgateways side by side\">\
          <style>{}.title{{font:600 14px system-ui,sans-serif;fill:var(--ink)}}</style>\
          <rect width=\"100%\" height=\"100%\" fill=\"var(--paper)\"/>{}{}{}{}</svg>\n",
         height * 2,
-        svg::STYLE,
+        plot::STYLE,
         part(0, 0, 0, "requests a second (more is better)"),
         part(2, 430, 0, "push p99, ms (less is better)"),
         part(6, 0, height, "CPU per push, µs (less is better)"),

@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 
-use super::gather::Index;
+use super::group_history::Index;
 use super::{Findings, Violation, explain};
 use crate::history::{Answer, Ask, NEVER, Request, Sight, read_shown};
-use crate::layout::{Group, Layout, Version};
+use crate::schema::{Group, Layout, Version};
 
 /// What a sight says about the moment of its scrape.
 #[derive(Clone, Copy)]

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::engine::{Action, Effect, Sight};
+use super::linearize::{Action, Effect, Sight};
 use super::{Findings, Violation, explain};
 use crate::exposition::kind_of;
 use crate::history::{self, Answer, Ask, History, NEVER, Request, Scrape, read_shown, shown};
-use crate::layout::{Group, Layout, Version};
+use crate::schema::{Group, Layout, Version};
 
 /// Where things about a group stand in the history.
 pub struct Index<'a> {

@@ -19,8 +19,8 @@ use crate::flags::{Arrivals, Load};
 use crate::gateway::Target;
 use crate::history::{Answer, Ask, NEVER, Request};
 use crate::http::{self, Length};
-use crate::layout::{Layout, Version};
 use crate::scenario::{Job, Plan, Workload};
+use crate::schema::{Layout, Version};
 
 /// What all threads of a run share.
 pub struct Shared<'a> {

@@ -8,14 +8,18 @@ use anyhow::{Context, Result};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+mod progress;
+mod scraper;
+mod writers;
+
 use crate::check::{Findings, check};
 use crate::flags::{Load, Scenario};
 use crate::gateway::{Gateway, Target, process_cpu_seconds};
 use crate::history::{Answer, Ask, History};
-use crate::load::{self, Shared, histogram};
-use crate::progress::Progress;
 use crate::scenario::Plan;
-use crate::scraper;
+use progress::Progress;
+use writers::{Shared, histogram};
+
 use crate::summary::{Counts, Memory, Quantiles, Summary};
 
 /// How long writers wait for a scrape after a kill.
@@ -97,7 +101,7 @@ pub fn run(
                 (plan.connections * thread / threads, plan.connections * (thread + 1) / threads);
             let (shared, pushing) = (&shared, &pushing);
             scope.spawn(move || {
-                let result = load::run(shared, thread, threads, first, next - first);
+                let result = writers::run(shared, thread, threads, first, next - first);
                 pushing.fetch_sub(1, Ordering::SeqCst);
                 result
             })
@@ -189,7 +193,7 @@ pub fn run(
     Ok(summary)
 }
 
-fn check_with_notice(history: &History, layout: &crate::layout::Layout, quiet: bool) -> Findings {
+fn check_with_notice(history: &History, layout: &crate::schema::Layout, quiet: bool) -> Findings {
     if !quiet {
         eprintln!("checking …");
     }
@@ -260,7 +264,7 @@ fn kill(
 }
 
 /// Deletes the groups of the run.
-fn clean_up(target: &Target, history: &History, layout: &crate::layout::Layout) {
+fn clean_up(target: &Target, history: &History, layout: &crate::schema::Layout) {
     let mut groups: Vec<_> = history.requests.iter().flatten().map(|request| request.group).collect();
     groups.sort_unstable();
     groups.dedup();

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::engine::{Action, Beginning, Effect, Sight, Verdict, decide};
+use super::linearize::{Action, Beginning, Effect, Sight, Verdict, decide};
 use crate::history::{ABSENT, NEVER};
 
 const SLOTS: usize = 2;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::load::Shared;
+use crate::run::writers::Shared;
 
 /// A bar on stderr while a run lasts; nothing if stderr is no terminal.
 pub struct Progress {

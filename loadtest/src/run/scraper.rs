@@ -11,7 +11,7 @@ use crate::exposition::Reader;
 use crate::flags::Encoding;
 use crate::history::{Scrape, Scrapes};
 use crate::http::{Answer, gunzip};
-use crate::load::{Shared, histogram};
+use crate::run::writers::{Shared, histogram};
 
 /// Above this, a run's scrapes are read while it goes on.
 const KEPT_BYTES_MAX: usize = 512 << 20;
