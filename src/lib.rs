@@ -1,6 +1,6 @@
 //! sluicegate: a drop-in replacement for the Prometheus Pushgateway.
 //!
-//! The map, in dependency order: a room uses those above it, never those below. `tests/rooms.rs` keeps the order.
+//! The map, in dependency order: a room uses those above it, never those below.
 //!
 //! * [`exposition`] — PURE. bytes ↔ metric families: parser, numbers, names, rendering.
 //! * [`encoding`] — PURE. content codings: decodes request bodies, encodes scrape responses.

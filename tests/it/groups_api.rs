@@ -1,11 +1,9 @@
 //! `/api/v1/groups`: pages of groups, as people and the web page ask for them.
 
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support::Gateway;
 use serde_json::Value;
-use support::Gateway;
 
 fn ask(gateway: &Gateway, query: &str) -> Value {
     let answer = gateway.get(&format!("/api/v1/groups?{query}"));

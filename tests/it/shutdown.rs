@@ -8,7 +8,9 @@ use sluicegate::runtime::net::cores::DriverInUse;
 use sluicegate::runtime::net::limits::Limits;
 use sluicegate::runtime::net::listen::Listeners;
 
-use crate::harness::{Client, OWN_PROCESS, PATIENCE, Server, in_own_process, on_both_drivers, push};
+use crate::support::http_server::{
+    Client, OWN_PROCESS, PATIENCE, Server, in_own_process, on_both_drivers, push,
+};
 
 #[test]
 fn a_shutdown_answers_what_was_sent() {
@@ -91,7 +93,7 @@ fn a_signal_drains_and_a_second_one_ends_at_once() {
         for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
             let program = std::env::current_exe().expect("a path");
             let mut process = std::process::Command::new(program)
-                .args(["--exact", "ending::a_server_that_signals_end", "--nocapture"])
+                .args(["--exact", "shutdown::a_server_that_signals_end", "--nocapture"])
                 .env(OWN_PROCESS, "1")
                 .stdout(std::process::Stdio::piped())
                 .spawn()

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::exposition::Exposition;
-use super::http::{Connection, Response};
+use super::http_client::{Connection, Response};
 use super::{free_port, gunzip_one_member, wait_for};
 
 /// A running gateway. Its process ends with this value.
@@ -91,11 +91,6 @@ impl Gateway {
     /// The port it listens on, at 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
-    }
-
-    /// The process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// What it has written to stdout and stderr.

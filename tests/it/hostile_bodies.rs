@@ -1,10 +1,8 @@
 //! No push can break a scrape, or another group: each push that can is tried, and the gateway lives on.
 
-mod support;
-
-use support::gateway::{Encoding, scrape};
-use support::poison::{self, Fate, Poison};
-use support::{Gateway, exposition::Exposition};
+use crate::support::gateway::{Encoding, scrape};
+use crate::support::hostile_bodies::{self as poison, Fate, Poison};
+use crate::support::{Gateway, exposition::Exposition};
 
 /// How many groups there are. Each has a push time.
 fn groups(exposition: &Exposition) -> usize {

@@ -1,9 +1,7 @@
 //! What a real Pushgateway keeps in its persistence file is what it showed.
 //!
-//! Needs the official program: `cargo test --test official_import -- --ignored`. `SLUICEGATE_TEST_OFFICIAL` names another one than
+//! Needs the official program: `cargo test --test it official_import:: -- --ignored`. `SLUICEGATE_TEST_OFFICIAL` names another one than
 //! `prometheus-pushgateway` on the PATH. Without any the test passes and says so, unless `CI` is set.
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,12 +9,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::support::exposition::Exposition;
+use crate::support::http_client::Connection;
+use crate::support::{free_port, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use sluicegate::storage::import::records;
 use sluicegate_backend::record::Record;
-use support::exposition::Exposition;
-use support::http::Connection;
-use support::{free_port, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const NATIVE_HISTOGRAM: &[u8] = include_bytes!("support/native_histogram.bin");

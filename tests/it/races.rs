@@ -2,18 +2,16 @@
 //! within seconds on two cores. All are bounded by counts, and writers keep their connections, so that groups are pushed
 //! through cores which are not theirs.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use support::Gateway;
-use support::exposition::Exposition;
-use support::gateway::{Encoding, scrape};
-use support::http::Connection;
+use crate::support::Gateway;
+use crate::support::exposition::Exposition;
+use crate::support::gateway::{Encoding, is_official, scrape};
+use crate::support::http_client::Connection;
 
 /// Scrapes until told to stop, by turns plain and gzip, and checks each exposition. Returns how many there were.
 fn keep_scraping(gateway: &Gateway, stop: &AtomicBool, check: impl Fn(&Exposition)) -> u32 {
@@ -314,7 +312,7 @@ fn one_of_two_twins_wins() {
 #[test]
 fn an_empty_instance_is_refused_at_the_same_time() {
     const ROUNDS: u32 = 100;
-    if support::gateway::is_official() {
+    if is_official() {
         return;
     }
     let gateway = Gateway::start(&[]);

@@ -1,12 +1,10 @@
 //! The gateway's main job, seen from outside: what is pushed is what is scraped, and what is refused changes nothing else.
 
-mod support;
-
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use support::exposition::Exposition;
-use support::gateway::{Encoding, is_official, scrape};
-use support::{Gateway, gzip, wait_for};
+use crate::support::exposition::Exposition;
+use crate::support::gateway::{Encoding, is_official, program, scrape};
+use crate::support::{Gateway, gzip, wait_for};
 
 const JOB: &str = "/metrics/job/a";
 
@@ -430,7 +428,7 @@ fn it_ends_cleanly_when_told_to() {
 #[test]
 fn a_second_gateway_on_the_port_fails() {
     let first = Gateway::start(&[]);
-    let output = std::process::Command::new(support::gateway::program())
+    let output = std::process::Command::new(program())
         .args([format!("--web.listen-address=127.0.0.1:{}", first.port()).as_str(), "--persistence.file="])
         .output()
         .expect("the program starts");

@@ -1,13 +1,11 @@
 //! The exposition in all its forms: whatever the format and the compression, the same is said.
 
-mod support;
-
-use support::exposition::Exposition;
-use support::http::{Connection, Response};
-use support::protobuf::{
+use crate::support::exposition::Exposition;
+use crate::support::http_client::{Connection, Response};
+use crate::support::protobuf::{
     Bucket, Histogram, Label, Metric, MetricFamily, Single, Span, Time, as_text, read, respelled, write,
 };
-use support::{Gateway, gunzip_one_member, unzstd};
+use crate::support::{Gateway, gunzip_one_member, unzstd};
 
 const PROTOBUF: &str =
     "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use sluicegate::runtime::net::limits::Limits;
 
-use crate::harness::{PIECE_BYTES, Server, on_both_drivers, push};
+use crate::support::http_server::{PIECE_BYTES, Server, on_both_drivers, push};
 
 #[test]
 fn requests_on_one_connection_are_answered_one_after_the_other() {

@@ -1,9 +1,7 @@
 //! Names of any UTF-8, where the operator allows them: in bodies and URLs, and as every scraper can read them.
 
-mod support;
-
-use support::Gateway;
-use support::protobuf::{Label, Metric, MetricFamily, Single, read, write};
+use crate::support::Gateway;
+use crate::support::protobuf::{Label, Metric, MetricFamily, Single, read, write};
 
 const PROTOBUF: &str =
     "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";

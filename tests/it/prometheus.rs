@@ -1,9 +1,7 @@
 //! The real Prometheus scrapes the gateway: releases 2 and 3, with and without native histograms.
 //!
-//! Needs `prometheus` on the PATH: `cargo test --test prometheus -- --ignored`. `support/prometheus.rs` tells how to try
+//! Needs `prometheus` on the PATH: `cargo test --test it prometheus:: -- --ignored`. `support/prometheus.rs` tells how to try
 //! another release, and what happens without any.
-
-mod support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -12,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use support::gateway::Encoding;
-use support::prometheus::{Native, Prometheus};
-use support::{Gateway, fields, poison, wait_for};
+use crate::support::gateway::{Encoding, scrape};
+use crate::support::prometheus::{Native, Prometheus};
+use crate::support::{Gateway, hostile_bodies, protobuf_fields, wait_for};
 
 /// What client_golang 1.25.0 pushes for a native histogram that observed -5, 0, 1, 2, 3 and 100; written down from
 /// `go_client HOST:PORT native`.
@@ -145,8 +143,12 @@ fn a_native_histogram_arrives_with_its_buckets() {
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         }
         Err(_) => {
-            let answer =
-                gateway.request("PUT", "/metrics/job/native", fields::CONTENT_TYPE, NATIVE_HISTOGRAM);
+            let answer = gateway.request(
+                "PUT",
+                "/metrics/job/native",
+                protobuf_fields::CONTENT_TYPE,
+                NATIVE_HISTOGRAM,
+            );
             assert_eq!(answer.status, 200, "{}", answer.text());
         }
     }
@@ -186,7 +188,8 @@ fn a_native_histogram_arrives_with_its_buckets() {
 fn a_native_histogram_is_classic_for_those_who_do_not_ask() {
     let gateway = Gateway::start(&[]);
     let Some(prometheus) = Prometheus::start(gateway.port(), Native::Off) else { return };
-    let answer = gateway.request("PUT", "/metrics/job/native", fields::CONTENT_TYPE, NATIVE_HISTOGRAM);
+    let answer =
+        gateway.request("PUT", "/metrics/job/native", protobuf_fields::CONTENT_TYPE, NATIVE_HISTOGRAM);
     assert_eq!(answer.status, 200, "{}", answer.text());
     prometheus.wait_for_scrape();
     for (expression, value) in [
@@ -211,12 +214,12 @@ fn prometheus_scrapes_on_whatever_is_pushed() {
         .into_iter()
         .map_while(|native| Prometheus::start(gateway.port(), native))
         .collect();
-    poison::push_victim(&gateway);
-    for poison in poison::all() {
+    hostile_bodies::push_victim(&gateway);
+    for poison in hostile_bodies::all() {
         gateway.request("PUT", poison.path, poison.headers, &poison.body);
     }
     // What is in the exposition, Prometheus has: nothing was dropped on its way.
-    let shown = support::gateway::scrape(&mut gateway.connect(), Encoding::Gzip);
+    let shown = scrape(&mut gateway.connect(), Encoding::Gzip);
     for prometheus in &all {
         prometheus.wait_for_scrape();
         for name in ["p_help", "p_le", "p_q", "v_rows", "push_failure_time_seconds", "push_time_seconds"] {

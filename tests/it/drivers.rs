@@ -1,13 +1,11 @@
 //! The network IO on either driver, and where io_uring cannot be had: containers forbid it, old kernels count its memory.
 
-mod support;
-
 use std::process::Command;
 use std::thread;
 
+use crate::support::gateway::{Encoding, is_official, program, scrape};
+use crate::support::{Gateway, free_port};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
-use support::gateway::{Encoding, is_official, program, scrape};
-use support::{Gateway, free_port};
 
 /// What does the network IO, by the gateway's own word.
 fn driver(gateway: &Gateway) -> String {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::http::Connection;
+use super::http_client::Connection;
 use super::{free_port, wait_for};
 
 /// Longer than any scrape or start on a busy machine.

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use sluicegate::runtime::net::limits::{Limits, Timeout};
 
-use crate::harness::{Client, OWN_PROCESS, Server, hasty, in_own_process, on_both_drivers, push};
+use crate::support::http_server::{
+    Client, OWN_PROCESS, Server, hasty, in_own_process, on_both_drivers, push,
+};
 
 #[test]
 fn heads_have_an_end() {
@@ -106,7 +108,7 @@ fn a_thousand_aborted_connections_leave_nothing_behind() {
     // Descriptors are counted, so no other test may run in the same process.
     let program = std::env::current_exe().expect("a path");
     let output = std::process::Command::new(program)
-        .args(["--exact", "limits::aborted_connections_in_a_process_of_their_own", "--test-threads=1"])
+        .args(["--exact", "http_limits::aborted_connections_in_a_process_of_their_own", "--test-threads=1"])
         .env(OWN_PROCESS, "1")
         .output()
         .expect("a process");

@@ -3,7 +3,7 @@
 //!
 //! Also what merely looks like it: such a push must be taken.
 
-use super::{Gateway, fields as pb};
+use super::{Gateway, protobuf_fields as pb};
 
 /// One such push.
 pub struct Poison {

@@ -1,15 +1,15 @@
 //! What the black-box tests share: a gateway process of their own, a plain HTTP client, a strict reader of expositions.
 //!
 //! Nothing here comes from the server: what checks it must not share its mistakes.
-#![allow(dead_code, reason = "each test program uses its part of this")]
 
 pub mod exposition;
-pub mod fields;
 pub mod gateway;
-pub mod http;
-pub mod poison;
+pub mod hostile_bodies;
+pub mod http_client;
+pub mod http_server;
 pub mod prometheus;
 pub mod protobuf;
+pub mod protobuf_fields;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

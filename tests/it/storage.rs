@@ -1,12 +1,11 @@
 //! The gateway with a store: what was acknowledged is there after a restart, however the process ended.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::gateway::Gateway;
-use support::wait_for;
+use crate::support::gateway::Gateway;
+use crate::support::http_client::Connection;
+use crate::support::wait_for;
 
 const BACKENDS: [&str; 2] = ["snapshot", "sled"];
 
@@ -297,7 +296,7 @@ fn a_gateway_that_restores_is_healthy_but_not_ready() {
     for _ in 0..10 {
         let mut gateway = Gateway::begin(&flags);
         let mut connection = wait_for("the gateway to listen", Duration::from_secs(20), || {
-            support::http::Connection::open(gateway.port()).ok()
+            Connection::open(gateway.port()).ok()
         });
         let mut ask = |method, path| connection.request(method, path, &[], b"").expect("an answer");
         let [ready, healthy, push, scrape] = [
