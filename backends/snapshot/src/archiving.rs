@@ -12,6 +12,7 @@ use sluicegate_backend::BackendError;
 use crate::archive::{self, Place, Records};
 use crate::files::Folder;
 use crate::manifest::{Entry, Manifest, damaged};
+use crate::panics::catch_panic;
 use crate::replay::{Part, Replay};
 use crate::segment::{self, FoundPut};
 use crate::shared::{Shared, locked};
@@ -28,10 +29,15 @@ pub(crate) fn log_bytes_max(shared: &Shared) -> u64 {
     (shared.with_manifest(Manifest::archive_bytes) / 4).clamp(least, least * 4)
 }
 
-/// Does [`archive`] where nobody waits for it: what goes wrong is remembered, and tried again when the log has grown more.
+/// Does [`archive`] in the background: an error or a panic is reported as the engine's background error. The log keeps the
+/// data, and the next merge starts over.
 pub(crate) fn merge(shared: &Shared, last_segment: u64, below: u64) {
-    let trouble = archive(shared, last_segment, below).err();
-    *locked(&shared.trouble) = trouble.map(|error| error.to_string());
+    let error = match catch_panic(|| archive(shared, last_segment, below)) {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(panic) => Some(format!("merging the log into the archives panicked: {panic}")),
+    };
+    *locked(&shared.trouble) = error;
 }
 
 /// Merges segments up to `last_segment`, which hold the batches below `below` and are not written any more.

@@ -127,7 +127,7 @@ impl Snapshot {
         }
         // What opening has read would be out of date.
         self.replay = None;
-        if let (Some(workers), Some(tail)) = (&self.workers, &self.tail) {
+        if let (Some(workers), Some(tail)) = (&mut self.workers, &self.tail) {
             workers.sync();
             workers.archive(tail.number - 1, self.sequence + 1);
         }
@@ -152,7 +152,7 @@ impl Snapshot {
         let full = self.tail.as_ref().map_or(0, |tail| tail.number - 1);
         let (log_bytes, log_bytes_max) =
             (self.shared.log_bytes.load(Ordering::Acquire), log_bytes_max(&self.shared));
-        match &self.workers {
+        match &mut self.workers {
             None => {
                 self.shared.sync()?;
                 if log_bytes > log_bytes_max {

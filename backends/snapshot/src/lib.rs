@@ -15,6 +15,7 @@ mod engine;
 mod files;
 mod log;
 mod manifest;
+mod panics;
 mod parallel;
 mod replay;
 mod segment;

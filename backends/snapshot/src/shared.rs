@@ -102,7 +102,7 @@ impl Shared {
     }
 
     /// Takes nothing more in.
-    pub fn poison(&self, why: &BackendError) {
+    pub fn poison(&self, why: &impl ToString) {
         // The first reason is the one that helps.
         let _ = self.poison.set(why.to_string());
     }

@@ -25,6 +25,19 @@ pub(crate) enum Fault {
     Death(u64),
     /// The operation with this number fails, the next ones succeed.
     Once(u64),
+    /// Every such operation on a thread of this name panics.
+    Panic(Operation, &'static str),
+}
+
+/// The operations that write.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Operation {
+    Create,
+    Rename,
+    Remove,
+    SyncFolder,
+    Write,
+    Sync,
 }
 
 struct World {
@@ -34,6 +47,7 @@ struct World {
     /// Changes of names that were not synced, oldest first.
     renamings: Vec<Renaming>,
     operations: u64,
+    panics: u64,
     fault: Option<Fault>,
     random: Rng,
 }
@@ -92,9 +106,15 @@ enum Luck {
 }
 
 impl World {
-    fn luck(&mut self) -> Luck {
+    fn luck(&mut self, operation: Operation) -> Luck {
         self.operations += 1;
         match self.fault {
+            Some(Fault::Panic(panicking, thread))
+                if operation == panicking && std::thread::current().name() == Some(thread) =>
+            {
+                self.panics += 1;
+                panic!("made to panic");
+            }
             Some(Fault::Death(at)) if self.operations > at => Luck::Dead,
             Some(Fault::Death(at) | Fault::Once(at)) if self.operations == at => Luck::Bad,
             _ => Luck::Good,
@@ -102,8 +122,8 @@ impl World {
     }
 
     /// An operation that happens or not, even if it is said to have failed.
-    fn happens(&mut self) -> (bool, io::Result<()>) {
-        match self.luck() {
+    fn happens(&mut self, operation: Operation) -> (bool, io::Result<()>) {
+        match self.luck(operation) {
             Luck::Good => (true, Ok(())),
             Luck::Bad => (self.random.bool(), Err(failed())),
             Luck::Dead => (false, Err(failed())),
@@ -128,6 +148,7 @@ impl Faulty {
             names,
             renamings: Vec::new(),
             operations: 0,
+            panics: 0,
             fault: None,
             random: Rng::with_seed(seed),
         };
@@ -140,6 +161,15 @@ impl Faulty {
 
     pub fn set_fault(&self, fault: Fault) {
         self.world().fault = Some(fault);
+    }
+
+    pub fn clear_fault(&self) {
+        self.world().fault = None;
+    }
+
+    /// The number of operations that panicked.
+    pub fn panics(&self) -> u64 {
+        self.world().panics
     }
 
     /// How many operations there were.
@@ -214,7 +244,7 @@ impl Files for Faulty {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
         let mut world = self.world();
-        let (happens, result) = world.happens();
+        let (happens, result) = world.happens(Operation::Create);
         let content = world.contents.len();
         if happens {
             world.contents.push(Content::default());
@@ -226,7 +256,7 @@ impl Files for Faulty {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut world = self.world();
-        let (happens, result) = world.happens();
+        let (happens, result) = world.happens(Operation::Rename);
         if happens {
             world.rename(Renaming::Rename(from.to_owned(), to.to_owned()));
         }
@@ -235,7 +265,7 @@ impl Files for Faulty {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut world = self.world();
-        let (happens, result) = world.happens();
+        let (happens, result) = world.happens(Operation::Remove);
         if happens {
             world.rename(Renaming::Remove(name.to_owned()));
         }
@@ -244,7 +274,7 @@ impl Files for Faulty {
 
     fn sync(&self) -> io::Result<()> {
         let mut world = self.world();
-        let (happens, result) = world.happens();
+        let (happens, result) = world.happens(Operation::SyncFolder);
         if happens {
             world.renamings.clear();
             world.names_on_disk = world.names.clone();
@@ -279,7 +309,7 @@ impl RawFile for FaultyFile {
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         let mut world = self.world();
-        let (length, result) = match world.luck() {
+        let (length, result) = match world.luck(Operation::Write) {
             Luck::Good => (bytes.len(), Ok(())),
             Luck::Bad => (world.random.usize(..=bytes.len()), Err(failed())),
             Luck::Dead => (0, Err(failed())),
@@ -292,7 +322,7 @@ impl RawFile for FaultyFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut world = self.world();
-        let luck = world.luck();
+        let luck = world.luck(Operation::Sync);
         let once = matches!(world.fault, Some(Fault::Once(_)));
         let content = &mut world.contents[self.content];
         match luck {
