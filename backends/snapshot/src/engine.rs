@@ -12,15 +12,15 @@ use sluicegate_backend::{
 };
 
 use crate::Options;
-use crate::archiving::{Buffers, archive, log_bytes_max, merge, read_partition};
 use crate::bytes::random;
+use crate::compaction::{Buffers, archive, log_bytes_max, merge, read_partition};
 use crate::files::{Disk, Files, Folder};
-use crate::log::{Tail, tidy};
+use crate::log::replay::{Doubtful, Replay};
+use crate::log::segment;
+use crate::log::writer::{Tail, tidy};
 use crate::manifest::Manifest;
 use crate::parallel::for_each;
-use crate::replay::{Doubtful, Replay};
-use crate::segment;
-use crate::shared::{Shared, locked};
+use crate::store::{Shared, locked};
 use crate::workers::Workers;
 
 /// A log this many times larger than it should be makes commits wait for the archives.

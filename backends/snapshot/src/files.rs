@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sluicegate_backend::{BackendError, Lock};
 
 #[cfg(test)]
-pub(crate) mod faulty;
+pub(crate) mod simulated_disk;
 
 /// One folder of files.
 pub(crate) trait Files: Send + Sync {

@@ -9,17 +9,15 @@
 //! What it does not do: it has no index, and cannot look up a single group. `docs/storage.md` draws the files byte by byte.
 
 mod archive;
-mod archiving;
 mod bytes;
+mod compaction;
 mod engine;
 mod files;
 mod log;
 mod manifest;
 mod panics;
 mod parallel;
-mod replay;
-mod segment;
-mod shared;
+mod store;
 #[cfg(test)]
 mod tests;
 mod workers;

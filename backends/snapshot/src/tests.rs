@@ -2,7 +2,7 @@
 
 mod crashes;
 mod damage;
-mod kept;
+mod format_1;
 mod panics;
 
 use std::sync::Arc;

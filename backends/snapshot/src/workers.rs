@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use sluicegate_backend::BackendError;
 
-use crate::archiving::merge;
+use crate::compaction::merge;
 use crate::panics::catch_panic;
-use crate::shared::Shared;
+use crate::store::Shared;
 
 /// The delay after which batches committed with [`Durability::Process`](sluicegate_backend::Durability::Process) are synced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use sluicegate_backend::{BackendError, Durability};
 
 use super::{Known, PLAN, check, durability, live, open_on};
 use crate::files::Files;
-use crate::files::faulty::{Fault, Faulty};
+use crate::files::simulated_disk::{Fault, Faulty};
 
 const BATCHES: u64 = 90;
 

@@ -9,7 +9,7 @@ use sluicegate_backend::suite::{commit, restore};
 use sluicegate_backend::{Backend, BackendError, Durability};
 
 use super::{PLAN, check, tiny};
-use crate::files::faulty::{Fault, Faulty, Operation};
+use crate::files::simulated_disk::{Fault, Faulty, Operation};
 use crate::{Options, Snapshot};
 
 /// Enough for several segments, and for a log beyond the size at which commits wait for a merge.

@@ -1,5 +1,5 @@
 //! One file of the log: a head, frames, and zeros up to its end. Written and read here; what several of them mean together
-//! stands in [`crate::replay`].
+//! stands in [`crate::log::replay`].
 //!
 //! A segment has its full length from the start, zeroed and synced, so that a batch changes content only: syncing it costs
 //! half. And a file that is shorter was damaged, not torn.

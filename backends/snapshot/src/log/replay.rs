@@ -11,9 +11,9 @@ use std::ops::Range;
 use sluicegate_backend::BackendError;
 
 use crate::files::Folder;
+use crate::log::segment::{self, Changes, FRAME_HEAD_BYTES, Segment};
 use crate::manifest::{Manifest, damaged};
 use crate::parallel::for_each;
-use crate::segment::{self, Changes, FRAME_HEAD_BYTES, Segment};
 
 /// The log, read.
 #[derive(Debug)]

@@ -11,11 +11,11 @@ use sluicegate_backend::BackendError;
 
 use crate::archive::{self, Place, Records};
 use crate::files::Folder;
+use crate::log::replay::{Part, Replay};
+use crate::log::segment::{self, FoundPut};
 use crate::manifest::{Entry, Manifest, damaged};
 use crate::panics::catch_panic;
-use crate::replay::{Part, Replay};
-use crate::segment::{self, FoundPut};
-use crate::shared::{Shared, locked};
+use crate::store::{Shared, locked};
 
 /// The archives that a manifest names.
 pub(crate) fn places(manifest: &Manifest) -> impl Iterator<Item = Place> {
