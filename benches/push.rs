@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use http::HeaderMap;
-use sluicegate::api::push::{Format, prepare};
+use sluicegate::handlers::push::{Format, prepare};
 use sluicegate::shard::push::Mode;
 
 mod support;

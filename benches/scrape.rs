@@ -5,8 +5,8 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sluicegate::api::scrape::{merge, plain};
 use sluicegate::encoding::gzip::{Deflated, Deflater, Member};
+use sluicegate::scrape::merge::{merge, plain};
 use sluicegate::shard::Shard;
 
 mod support;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use sluicegate::config::{Config, LogFormat, LogLevel, Program, Stop, StorageCommand};
-use sluicegate::{runtime, storage, telemetry};
+use sluicegate::{server, storage, telemetry};
 use tracing::level_filters::LevelFilter;
 
 fn main() -> ExitCode {
@@ -36,7 +36,7 @@ fn gateway(config: Config) -> ExitCode {
         eprintln!("sluicegate: error: the log cannot be set up");
         return ExitCode::FAILURE;
     }
-    match runtime::run(config) {
+    match server::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             tracing::error!(error = %why, "cannot run");

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::HeaderMap;
-use sluicegate::api::push::{Format, PushRules, prepare};
 use sluicegate::exposition::model::MetricType;
 use sluicegate::exposition::names::NameRules;
+use sluicegate::handlers::push::{Format, PushRules, prepare};
 use sluicegate::shard::key::GroupingKey;
 use sluicegate::shard::push::{Mode, Push};
 use sluicegate::shard::registry::Registry;

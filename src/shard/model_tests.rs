@@ -1,6 +1,6 @@
 //! Shards against a slow, obvious model: a list of groups, checked whole after every push.
 //!
-//! Several shards share a registry as cores do, and are driven as `runtime::home` drives them, but by one thread and with
+//! Several shards share a registry as cores do, and are driven as `cores::shard_task` drives them, but by one thread and with
 //! collections that begin, collect core by core, and end between the pushes.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -10,4 +10,8 @@
 pub mod command;
 pub mod engines;
 pub mod import;
+pub mod outbox;
 mod progress;
+mod restore;
+pub mod store;
+mod writer;

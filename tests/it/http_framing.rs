@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use sluicegate::runtime::net::limits::Limits;
+use sluicegate::http::limits::Limits;
 
 use crate::support::http_server::{PIECE_BYTES, Server, on_both_drivers, push};
 

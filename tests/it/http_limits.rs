@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use sluicegate::runtime::net::limits::{Limits, Timeout};
+use sluicegate::http::limits::{Limits, Timeout};
 
 use crate::support::http_server::{
     Client, OWN_PROCESS, Server, hasty, in_own_process, on_both_drivers, push,

@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use sluicegate::runtime::net::cores::DriverInUse;
-use sluicegate::runtime::net::limits::Limits;
-use sluicegate::runtime::net::listen::Listeners;
+use sluicegate::http::limits::Limits;
+use sluicegate::runtime::listen::Listeners;
+use sluicegate::runtime::threads::DriverInUse;
 
 use crate::support::http_server::{
     Client, OWN_PROCESS, PATIENCE, Server, in_own_process, on_both_drivers, push,

@@ -3,10 +3,10 @@
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use sluicegate::api::negotiate;
 use sluicegate::encoding::encode::Coding;
 use sluicegate::exposition::Format;
 use sluicegate::exposition::escape::Escaping;
+use sluicegate::scrape::negotiate;
 
 fuzz_target!(|input: &[u8]| {
     let (accept, coding) = match input.iter().position(|byte| *byte == b'\n') {

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use http::Method;
 use libfuzzer_sys::fuzz_target;
-use sluicegate::api::group::grouping_key;
-use sluicegate::api::route::{Routed, Router, Target};
+use sluicegate::handlers::grouping_key::grouping_key;
+use sluicegate::handlers::router::{Routed, Router, Target};
 use sluicegate::exposition::names::NameRules;
 use sluicegate::shard::key::GroupingKey;
 

@@ -1,0 +1,292 @@
+//! The JSON API: groups and status, as the official API v1 shows them.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use crate::config::{BuildInfo, Config};
+use crate::exposition::labels::read_labels;
+use crate::exposition::model::{Families, Metric, MetricType, Point, Value};
+use crate::exposition::names::NameRules;
+use crate::exposition::number::write_float_keeping_zero_sign;
+use crate::exposition::protobuf::{
+    decode_family, histogram_of, is_float, message::Histogram, native_buckets,
+};
+use crate::exposition::render::write_header;
+use crate::exposition::text::parse;
+use crate::shard::key::GroupingKey;
+use crate::shard::{FAILURE_TIME, FamilyView, GroupView, PUSH_TIME};
+use crate::telemetry::names::describe;
+
+use super::time::rfc3339;
+use crate::http::response::{Answer, empty};
+use crate::http::response_body::Body;
+
+/// Opens the document of `/api/v1/metrics`; groups follow, separated by commas.
+pub const GROUPS_START: &[u8] = br#"{"status":"success","data":["#;
+/// Closes it.
+pub const GROUPS_END: &[u8] = b"]}";
+
+/// Adds the API's headers: any origin may read, nobody may cache.
+fn api_headers(headers: &mut HeaderMap) {
+    for (name, value) in [
+        ("access-control-allow-headers", "Accept, Authorization, Content-Type, Origin"),
+        ("access-control-allow-methods", "GET, POST, DELETE, OPTIONS"),
+        ("access-control-allow-origin", "*"),
+        ("access-control-expose-headers", "Date"),
+    ] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+}
+
+/// The answer to OPTIONS on any API path.
+pub fn options() -> Answer {
+    let mut answer = empty(StatusCode::OK);
+    api_headers(answer.headers_mut());
+    answer
+}
+
+/// An answer whose body is JSON.
+pub fn json(body: Body) -> Answer {
+    let mut answer = Response::new(body);
+    api_headers(answer.headers_mut());
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+/// The document of `/api/v1/status`.
+pub fn status(config: &Config, started_seconds: f64) -> Answer {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        status: &'static str,
+        data: Data<'a>,
+    }
+    #[derive(Serialize)]
+    struct Data<'a> {
+        build_information: BTreeMap<&'static str, &'static str>,
+        flags: &'a BTreeMap<String, String>,
+        start_time: String,
+    }
+    let build: &BuildInfo = &config.build;
+    let data = Data {
+        build_information: build.entries().into_iter().collect(),
+        flags: &config.flags,
+        start_time: rfc3339(started_seconds),
+    };
+    json(to_json(&Document { status: "success", data }).into())
+}
+
+/// One group of `/api/v1/metrics`.
+pub fn group(view: &GroupView) -> Bytes {
+    let labels: BTreeMap<Cow<'_, str>, Cow<'_, str>> = read_labels(&view.key).into_iter().collect();
+    let successful = view.failure_seconds == 0.0 || view.push_seconds > view.failure_seconds;
+    let mut document: BTreeMap<&str, Box<dyn ErasedJson + '_>> = BTreeMap::new();
+    document.insert("labels", Box::new(labels));
+    document.insert("last_push_successful", Box::new(successful));
+    for family in &view.families {
+        document.insert(&family.shared.name, Box::new(FamilyDocument(family)));
+    }
+    for (name, seconds) in [(PUSH_TIME, view.push_seconds), (FAILURE_TIME, view.failure_seconds)] {
+        let changed_seconds = if seconds == 0.0 { view.created_seconds } else { seconds };
+        document.insert(name, Box::new(TimeDocument { name, key: &view.key, seconds, changed_seconds }));
+    }
+    let mut out = Vec::with_capacity(1024);
+    out.push(b'{');
+    for (index, (name, value)) in document.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(&to_json(name));
+        out.push(b':');
+        out.extend_from_slice(&value.json());
+    }
+    out.push(b'}');
+    out.into()
+}
+
+/// Values of different types in one map.
+trait ErasedJson {
+    fn json(&self) -> Bytes;
+}
+
+impl<T: Serialize> ErasedJson for T {
+    fn json(&self) -> Bytes {
+        to_json(self)
+    }
+}
+
+fn to_json<T: Serialize + ?Sized>(value: &T) -> Bytes {
+    serde_json::to_vec(value).expect("keys are strings and nothing fails to serialize").into()
+}
+
+/// A number as the official API prints it: in a string, in Go's shortest form.
+struct Number(f64);
+
+impl Number {
+    fn text(&self) -> String {
+        let mut out = Vec::with_capacity(24);
+        write_float_keeping_zero_sign(&mut out, self.0);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text())
+    }
+}
+
+struct FamilyDocument<'a>(&'a FamilyView);
+
+impl Serialize for FamilyDocument<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let view = self.0;
+        let mut text = Vec::with_capacity(view.text.len() + 64);
+        write_header(&mut text, &view.shared.name, view.kind, None);
+        text.extend_from_slice(&view.text);
+        let families = match &view.exact {
+            Some(exact) => decode_family(exact).unwrap_or_default(),
+            None => parse(&text, NameRules::Utf8).unwrap_or_default(),
+        };
+        let metrics: Vec<MetricDocument<'_>> = families
+            .families
+            .iter()
+            .flat_map(|family| families.metrics_of(family))
+            .map(|metric| MetricDocument { families: &families, metric })
+            .collect();
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(help) = view.help.as_ref().filter(|help| !help.is_empty()) {
+            map.serialize_entry("help", &**help)?;
+        }
+        map.serialize_entry("metrics", &metrics)?;
+        map.serialize_entry("time_stamp", &rfc3339(view.push_seconds))?;
+        map.serialize_entry("type", type_name(view.kind))?;
+        map.end()
+    }
+}
+
+/// Types by their names in the protobuf format.
+fn type_name(kind: MetricType) -> &'static str {
+    match kind {
+        MetricType::Counter => "COUNTER",
+        MetricType::Gauge => "GAUGE",
+        MetricType::Summary => "SUMMARY",
+        MetricType::Untyped => "UNTYPED",
+        MetricType::Histogram => "HISTOGRAM",
+        MetricType::GaugeHistogram => "GAUGE_HISTOGRAM",
+    }
+}
+
+struct MetricDocument<'a> {
+    families: &'a Families<'a>,
+    metric: &'a Metric,
+}
+
+impl Serialize for MetricDocument<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let labels = self.families.labels_of(self.metric);
+        let labels: BTreeMap<&str, &str> = labels.iter().map(|label| (&*label.name, &*label.value)).collect();
+        let points = |points: &[Point], value: fn(f64) -> String| -> BTreeMap<String, String> {
+            points.iter().map(|point| (Number(point.at).text(), value(point.value))).collect()
+        };
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("labels", &labels)?;
+        match &self.metric.value {
+            Value::Single(value) => map.serialize_entry("value", &Number(*value))?,
+            Value::Summary { count, sum, quantiles } => {
+                let quantiles = points(self.families.points_of(*quantiles), |value| Number(value).text());
+                map.serialize_entry("quantiles", &quantiles)?;
+                map.serialize_entry("count", &count.to_string())?;
+                map.serialize_entry("sum", &Number(*sum))?;
+            }
+            Value::Histogram { count, sum, buckets } => {
+                match histogram_of(self.families, self.metric) {
+                    Some(histogram) => write_histogram(&mut map, &histogram)?,
+                    None => {
+                        let buckets = points(self.families.points_of(*buckets), count_text);
+                        map.serialize_entry("buckets", &buckets)?;
+                        map.serialize_entry("count", &count_text(*count))?;
+                    }
+                }
+                map.serialize_entry("sum", &Number(*sum))?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// Writes buckets and count of a histogram of which lines do not say all. Native buckets are a list, classic ones a table.
+fn write_histogram<M: SerializeMap>(map: &mut M, histogram: &Histogram) -> Result<(), M::Error> {
+    let text = |whole: u64, float: f64, is_float: bool| match is_float {
+        true => Number(float).text(),
+        false => whole.to_string(),
+    };
+    let (whole, float) = (histogram.sample_count(), histogram.sample_count_float());
+    let has_spans = !histogram.positive_span.is_empty() || !histogram.negative_span.is_empty();
+    match native_buckets(histogram).filter(|_| has_spans) {
+        Some(buckets) => {
+            let is_float = is_float(histogram);
+            let bucket_text = |count: f64| if is_float { Number(count).text() } else { count_text(count) };
+            let buckets: Vec<_> = buckets
+                .iter()
+                .map(|bucket| {
+                    let (lower, upper) = (Number(bucket.lower), Number(bucket.upper));
+                    (bucket.bounds as u8, lower, upper, bucket_text(bucket.count))
+                })
+                .collect();
+            map.serialize_entry("buckets", &buckets)?;
+            map.serialize_entry("count", &text(whole, float, is_float))
+        }
+        None => {
+            let buckets = histogram.bucket.iter().map(|bucket| {
+                let (whole, float) = (bucket.cumulative_count(), bucket.cumulative_count_float());
+                (Number(bucket.upper_bound()).text(), text(whole, float, float > 0.0))
+            });
+            map.serialize_entry("buckets", &buckets.collect::<BTreeMap<_, _>>())?;
+            map.serialize_entry("count", &text(whole, float, float > 0.0))
+        }
+    }
+}
+
+/// A count that came without a sign of being a float: as an integer if it is one, which Go prints in full.
+fn count_text(count: f64) -> String {
+    /// 2^64, the first float that is none.
+    const END: f64 = 18_446_744_073_709_551_616.0;
+    match (0.0..END).contains(&count) && count.trunc() == count {
+        true => (count as u64).to_string(),
+        false => Number(count).text(),
+    }
+}
+
+/// A push-time family of a group.
+struct TimeDocument<'a> {
+    name: &'static str,
+    key: &'a std::sync::Arc<str>,
+    seconds: f64,
+    changed_seconds: f64,
+}
+
+impl Serialize for TimeDocument<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct TimeMetric<'a> {
+            labels: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+            value: Number,
+        }
+        let labels = GroupingKey::from_text(self.key.clone()).series_labels();
+        let labels = read_labels(&labels).into_iter().collect();
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(description) = describe(self.name) {
+            map.serialize_entry("help", description.help)?;
+        }
+        map.serialize_entry("metrics", &[TimeMetric { labels, value: Number(self.seconds) }])?;
+        map.serialize_entry("time_stamp", &rfc3339(self.changed_seconds))?;
+        map.serialize_entry("type", "GAUGE")?;
+        map.end()
+    }
+}

@@ -1,0 +1,120 @@
+//! The web page: a plain list of the groups. Every value of a stranger is escaped.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use http::Response;
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+
+use crate::config::Config;
+use crate::exposition::labels::read_labels;
+use crate::shard::GroupView;
+
+use super::time::rfc3339;
+use crate::http::response::Answer;
+use crate::http::response_body::Body;
+
+const STYLE: &str = "body{font:16px/1.4 system-ui,sans-serif;margin:1rem;max-width:70rem;color-scheme:light dark}\
+table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.2rem .6rem .2rem 0;\
+border-bottom:1px solid #8886}code{overflow-wrap:anywhere}pre{overflow-x:auto}.failed{color:#c33}";
+
+/// The page's head, up to the first group.
+pub fn start(config: &Config) -> Bytes {
+    let mut html = String::new();
+    let version = escape(config.build.version);
+    let _ = write!(
+        html,
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <title>sluicegate</title><style>{STYLE}</style></head><body>\n<h1>sluicegate {version}</h1>\n\
+         <p><a href=\"{prefix}{telemetry}\">Metrics</a></p>\n<h2>Groups</h2>\n\
+         <table><tr><th>Group</th><th>Last push</th><th>Metrics</th></tr>\n",
+        prefix = escape(&config.external_prefix),
+        telemetry = escape(config.telemetry_path.strip_prefix(&*config.route_prefix).unwrap_or_default()),
+    );
+    html.into()
+}
+
+/// One row.
+pub fn group(view: &GroupView) -> Bytes {
+    let mut html = String::with_capacity(512);
+    html.push_str("<tr><td>");
+    for (name, value) in read_labels(&view.key) {
+        let _ = write!(html, "<code>{}=\"{}\"</code> ", escape(&name), escape(&value));
+    }
+    html.push_str("</td><td>");
+    match view.push_seconds {
+        0.0 => html.push_str("never"),
+        seconds => html.push_str(&rfc3339(seconds)),
+    }
+    if view.failure_seconds > 0.0 {
+        let _ = write!(html, "<br><span class=\"failed\">refused {}</span>", rfc3339(view.failure_seconds));
+    }
+    let _ = write!(html, "</td><td><details><summary>{} families</summary><pre>", view.families.len());
+    for family in &view.families {
+        let _ = writeln!(html, "# TYPE {} {}", escape(&family.shared.name), family.kind.text_name());
+        html.push_str(&escape(&String::from_utf8_lossy(&family.text)));
+    }
+    html.push_str("</pre></details></td></tr>\n");
+    html.into()
+}
+
+/// The page's end: the flags.
+pub fn end(config: &Config) -> Bytes {
+    let mut html = String::from("</table>\n<h2>Flags</h2>\n<table>\n");
+    for (name, value) in &config.flags {
+        let _ = writeln!(
+            html,
+            "<tr><td><code>{}</code></td><td><code>{}</code></td></tr>",
+            escape(name),
+            escape(value)
+        );
+    }
+    html.push_str("</table>\n</body></html>\n");
+    html.into()
+}
+
+/// An answer whose body is the page.
+pub fn answer(body: Body) -> Answer {
+    let mut answer = Response::new(body);
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
+    answer
+}
+
+/// Text as it may stand in an element or a quoted attribute.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_stranger_becomes_markup() {
+        assert_eq!(escape("<script>\"'&"), "&lt;script&gt;&quot;&#39;&amp;");
+        let view = GroupView {
+            key: "job=\"<script>alert(1)\"".into(),
+            push_seconds: 0.0,
+            failure_seconds: 0.0,
+            created_seconds: 0.0,
+            families: Vec::new(),
+        };
+        assert!(!String::from_utf8_lossy(&group(&view)).contains("<script>"));
+    }
+}

@@ -1,0 +1,336 @@
+//! hyper's reads and writes as operations of the ring.
+//!
+//! hyper lends its buffers for the length of a call, while a ring (and monoio on epoll alike) wants to own them until the
+//! operation is complete. So the bridge has buffers of its own, and moves them by three rules which were measured against the
+//! alternatives:
+//!
+//! * A read is an operation into a small buffer of ours, from which hyper gets a copy. A read that filled the buffer says
+//!   that more has come; that is fetched by direct calls until the kernel has nothing left.
+//! * Small writes gather in a buffer, which goes as one operation when hyper flushes.
+//! * Larger writes go from hyper's own slices by a direct call that does not wait. Where the kernel has no room, a piece is
+//!   copied into an operation, whose completion tells when there is room again.
+//!
+//! Each direction is a small task of its own (`read_forever`, `write_forever`) that is polled from here and lives as long
+//! as the connection, so an operation in flight is never dropped before it. Nothing is allocated per request.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf};
+use monoio::net::TcpStream;
+
+use super::deadlines::Watch;
+use crate::runtime::socket::Socket;
+
+/// A read operation's buffer: the head and body of a usual push. Every idle connection holds one.
+const READ_BYTES: usize = 4 << 10;
+/// A direct read's buffer; only held while a large body comes.
+const BULK_BYTES: usize = 64 << 10;
+/// So many direct reads follow each other; then one goes by way of the ring. hyper yields after 16 by waking itself, and while some
+/// task of a core is always awake, its runtime does not look at what other threads woke: a core full of uploads would let
+/// everybody else wait.
+const BULK_READS_MAX: usize = 8;
+/// Writes up to this size gather; a usual answer is below it.
+const GATHER_BYTES_MAX: usize = 2 << 10;
+/// What is copied into an operation to wait for room in the kernel.
+const WAITING_PIECE_BYTES: usize = 16 << 10;
+/// The slices of one direct write: hyper sends up to 16 pieces and some framing at a time, and the gathered bytes come first.
+const SLICES_MAX: usize = 65;
+
+/// A connection as hyper sees it.
+pub(crate) struct Bridge {
+    socket: Socket,
+    watch: Rc<Watch>,
+
+    read_task: Pin<Box<dyn Future<Output = ()>>>,
+    read_desk: Rc<Desk>,
+    reading: bool,
+    input: Vec<u8>,
+    input_start: usize,
+    /// The last read filled its buffer.
+    more_has_come: bool,
+    /// Direct reads since the last one by way of the ring.
+    bulk_reads: usize,
+    ended: bool,
+    bulk: Vec<u8>,
+
+    /// `None` once the write side was closed.
+    write_task: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    write_desk: Rc<Desk>,
+    writing: bool,
+    gathered: Vec<u8>,
+}
+
+/// Where the bridge and one of its tasks exchange the buffer.
+#[derive(Default)]
+struct Desk {
+    order: Cell<Option<Vec<u8>>>,
+    result: Cell<Option<(io::Result<usize>, Vec<u8>)>>,
+}
+
+impl Desk {
+    /// The next buffer to work on. Needs no waker: the bridge polls the task after each order.
+    async fn next_order(&self) -> Vec<u8> {
+        std::future::poll_fn(|_| self.order.take().map_or(Poll::Pending, Poll::Ready)).await
+    }
+}
+
+async fn read_forever(mut half: OwnedReadHalf<TcpStream>, desk: Rc<Desk>) {
+    loop {
+        let buffer = desk.next_order().await;
+        desk.result.set(Some(half.read(buffer).await));
+    }
+}
+
+async fn write_forever(mut half: OwnedWriteHalf<TcpStream>, desk: Rc<Desk>) {
+    loop {
+        let buffer = desk.next_order().await;
+        desk.result.set(Some(half.write_all(buffer).await));
+    }
+}
+
+impl Bridge {
+    pub(crate) fn new(stream: TcpStream, watch: Rc<Watch>) -> Bridge {
+        let (socket, reader, writer) = Socket::split(stream);
+        let (read_desk, write_desk) = (Rc::<Desk>::default(), Rc::<Desk>::default());
+        Bridge {
+            socket,
+            watch,
+            read_task: Box::pin(read_forever(reader, read_desk.clone())),
+            read_desk,
+            reading: false,
+            input: Vec::with_capacity(READ_BYTES),
+            input_start: 0,
+            more_has_come: false,
+            bulk_reads: 0,
+            ended: false,
+            bulk: Vec::new(),
+            write_task: Some(Box::pin(write_forever(writer, write_desk.clone()))),
+            write_desk,
+            writing: false,
+            gathered: Vec::new(),
+        }
+    }
+
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Ends our side of the connection: the peer gets a FIN behind what was flushed.
+    pub(crate) fn close_write(&mut self) {
+        self.write_task = None;
+    }
+
+    /// Reads and throws away. Returns the number of bytes, 0 at the end.
+    pub(crate) fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Some(count) = self.receive_bulk(BULK_BYTES)? {
+            return Poll::Ready(Ok(count));
+        }
+        ready!(self.poll_input(context))?;
+        let count = self.input.len() - self.input_start;
+        self.input_start = self.input.len();
+        Poll::Ready(Ok(count))
+    }
+
+    /// Fetches into the bulk buffer what came behind a full read; `None` if there is nothing of that kind.
+    fn receive_bulk(&mut self, max: usize) -> io::Result<Option<usize>> {
+        if !self.more_has_come || self.input_start < self.input.len() {
+            return Ok(None);
+        }
+        if self.bulk_reads == BULK_READS_MAX {
+            self.more_has_come = false;
+            return Ok(None);
+        }
+        self.bulk_reads += 1;
+        self.bulk.resize(BULK_BYTES, 0);
+        let room = max.min(BULK_BYTES);
+        match self.socket.receive(&mut self.bulk[..room]) {
+            Ok(0) => {
+                self.ended = true;
+                self.stop_bulk();
+                Ok(Some(0))
+            }
+            Ok(count) => Ok(Some(count)),
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                self.stop_bulk();
+                Ok(None)
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    fn stop_bulk(&mut self) {
+        self.more_has_come = false;
+        self.bulk = Vec::new();
+    }
+
+    /// Ready when there is unread input, or none will come.
+    fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.input_start < self.input.len() || self.ended {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.reading {
+            let mut buffer = std::mem::take(&mut self.input);
+            buffer.clear();
+            self.read_desk.order.set(Some(buffer));
+            self.reading = true;
+        }
+        // The task never ends; what it has to say lies on the desk.
+        let _ = self.read_task.as_mut().poll(context);
+        let Some((result, buffer)) = self.read_desk.result.take() else { return Poll::Pending };
+        self.reading = false;
+        self.input = buffer;
+        self.input_start = 0;
+        match result {
+            Ok(count) => {
+                self.ended = count == 0;
+                self.bulk_reads = 0;
+                self.more_has_come = count > 0 && count == self.input.capacity();
+                Poll::Ready(Ok(()))
+            }
+            Err(err) => {
+                self.input.clear();
+                Poll::Ready(Err(err))
+            }
+        }
+    }
+
+    /// Ready when no write is in flight.
+    fn poll_settled(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.writing {
+            return Poll::Ready(Ok(()));
+        }
+        let Some(task) = &mut self.write_task else { return Poll::Ready(Err(closed())) };
+        let _ = task.as_mut().poll(context);
+        let Some((result, buffer)) = self.write_desk.result.take() else { return Poll::Pending };
+        self.writing = false;
+        // The larger buffer of a waiting piece is not kept for the usual small answers.
+        if buffer.capacity() <= 2 * GATHER_BYTES_MAX {
+            self.gathered = buffer;
+            self.gathered.clear();
+        }
+        Poll::Ready(result.map(|_| ()))
+    }
+
+    fn start_write(&mut self) {
+        self.write_desk.order.set(Some(std::mem::take(&mut self.gathered)));
+        self.writing = true;
+    }
+
+    /// Writes slices which are too large to gather, behind what was gathered. Returns how many of their bytes were taken.
+    fn poll_write_large(
+        &mut self,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut all = [IoSlice::new(&[]); SLICES_MAX];
+            all[0] = IoSlice::new(&self.gathered);
+            let count = slices.len().min(SLICES_MAX - 1);
+            all[1..=count].copy_from_slice(&slices[..count]);
+            match self.socket.send(&all[usize::from(self.gathered.is_empty())..=count]) {
+                Ok(sent) if sent > self.gathered.len() => {
+                    let taken = sent - self.gathered.len();
+                    self.gathered.clear();
+                    return Poll::Ready(Ok(taken));
+                }
+                Ok(sent) => {
+                    self.gathered.drain(..sent);
+                }
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    let mut taken = 0;
+                    for slice in slices {
+                        let room = WAITING_PIECE_BYTES.saturating_sub(self.gathered.len());
+                        let piece = &slice[..slice.len().min(room)];
+                        self.gathered.extend_from_slice(piece);
+                        taken += piece.len();
+                    }
+                    self.start_write();
+                    // Hands the operation to the ring; hyper comes back for the rest and finds it in flight.
+                    if let Poll::Ready(Err(err)) = self.poll_settled(context) {
+                        return Poll::Ready(Err(err));
+                    }
+                    return Poll::Ready(Ok(taken));
+                }
+                Err(err) => return Poll::Ready(Err(err)),
+            }
+        }
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::from(io::ErrorKind::NotConnected)
+}
+
+impl Read for Bridge {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(count) = this.receive_bulk(cursor.remaining())? {
+            cursor.put_slice(&this.bulk[..count]);
+            return Poll::Ready(Ok(()));
+        }
+        ready!(this.poll_input(context))?;
+        let unread = &this.input[this.input_start..];
+        let count = unread.len().min(cursor.remaining());
+        if count > 0 {
+            cursor.put_slice(&unread[..count]);
+            this.input_start += count;
+            this.watch.bytes_came();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Bridge {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        ready!(this.poll_settled(context))?;
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        if this.gathered.len() + total > GATHER_BYTES_MAX {
+            return this.poll_write_large(context, slices);
+        }
+        for slice in slices {
+            this.gathered.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(total))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Ready when the kernel has everything, so that an answered connection can be closed.
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            ready!(this.poll_settled(context))?;
+            if this.gathered.is_empty() {
+                this.watch.flushed();
+                return Poll::Ready(Ok(()));
+            }
+            this.start_write();
+        }
+    }
+
+    /// Only flushes: the FIN goes when the write half is dropped, so that a lingering close can come between.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(context)
+    }
+}

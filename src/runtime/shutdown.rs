@@ -1,0 +1,107 @@
+//! One handle by which the whole program learns that it shall end.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use event_listener::Event;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Says to everybody who holds a clone that the program shall end. It can be pulled once and never goes back.
+#[derive(Clone, Default)]
+pub struct Shutdown {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    requested: AtomicBool,
+    event: Event,
+}
+
+impl Shutdown {
+    /// A handle that nobody has pulled yet.
+    pub fn new() -> Shutdown {
+        Shutdown::default()
+    }
+
+    /// Asks for the end, from any thread. Further calls do nothing.
+    pub fn request(&self) {
+        self.shared.requested.store(true, Ordering::SeqCst);
+        self.shared.event.notify(usize::MAX);
+    }
+
+    /// Whether the end was asked for.
+    pub fn is_requested(&self) -> bool {
+        self.shared.requested.load(Ordering::SeqCst)
+    }
+
+    /// Returns once the end was asked for; on any core.
+    pub async fn requested(&self) {
+        while !self.is_requested() {
+            let listener = self.shared.event.listen();
+            // A request between the first look and listen() would wake nobody, hence the second look.
+            if self.is_requested() {
+                return;
+            }
+            listener.await;
+        }
+    }
+
+    /// From now on the first SIGTERM or SIGINT asks for the end. A second one ends the program at once with code 1, for
+    /// an operator who does not want to wait for the drain.
+    ///
+    /// # Errors
+    /// If the handlers or the thread that waits for signals cannot be had.
+    pub fn request_on_signals(&self) -> io::Result<()> {
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let shutdown = self.clone();
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            for signal in signals.forever() {
+                let name = if signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
+                if shutdown.is_requested() {
+                    tracing::warn!(signal = name, "second signal, exiting at once");
+                    std::process::exit(1);
+                }
+                tracing::info!(signal = name, "shutting down");
+                shutdown.request();
+            }
+        })?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Shutdown;
+    use crate::runtime::threads::{CoreIndex, DriverChoice, run_on_cores};
+
+    #[test]
+    fn a_request_reaches_those_who_wait_and_those_who_come_later() {
+        for choice in [DriverChoice::Auto, DriverChoice::Epoll] {
+            let shutdown = Shutdown::new();
+            let waiting = shutdown.clone();
+            let requester = std::thread::spawn({
+                let shutdown = shutdown.clone();
+                move || {
+                    std::thread::sleep(Duration::from_millis(50));
+                    shutdown.request();
+                }
+            });
+            run_on_cores(3, choice, move |CoreIndex(index)| {
+                let waiting = waiting.clone();
+                async move {
+                    // The last core asks only after the others were woken.
+                    monoio::time::sleep(Duration::from_millis(if index == 2 { 100 } else { 0 })).await;
+                    waiting.requested().await;
+                }
+            })
+            .expect("some driver works everywhere");
+            assert!(shutdown.is_requested());
+            requester.join().expect("no panic");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Scrapes: what all cores handed over → the pieces of one answer.
+//!
+//! Nothing is parsed or formatted here but the headers of families. Large segments go as they are; what is small is copied
+//! together, so that the socket gets long pieces and the compressor has something to work on.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
+use http::{Response, StatusCode};
+
+use crate::encoding::encode::{Coding, Piece};
+use crate::exposition::Format;
+use crate::exposition::escape::Escaping;
+use crate::exposition::labels::write_label;
+use crate::exposition::model::MetricType;
+use crate::exposition::number::write_float;
+use crate::exposition::render::write_header;
+use crate::shard::Handed;
+use crate::shard::segments::Segment;
+use crate::telemetry::metrics::{OwnFamily, OwnValue};
+use crate::telemetry::names::OwnKind;
+
+use super::negotiate::content_type;
+use crate::http::response::{Answer, busy};
+use crate::http::response_body::Body;
+
+/// Shorter ranges are copied together.
+pub(crate) const SMALL_BYTES: usize = 4 * 1024;
+/// Copied units end when they are this long.
+const UNIT_BYTES: usize = 32 * 1024;
+
+/// A part of an exposition, as it is sent and compressed.
+#[derive(Debug, Clone)]
+pub enum Unit {
+    /// A segment, shared with its shard.
+    Segment(Arc<Segment>),
+    /// Small ranges copied together.
+    Copied(Bytes),
+    /// A segment in another form, compressed already if that is asked for.
+    Made(Piece),
+}
+
+/// A segment's text as bytes that keep the segment alive.
+struct SegmentText(Arc<Segment>);
+
+impl AsRef<[u8]> for SegmentText {
+    fn as_ref(&self) -> &[u8] {
+        self.0.text()
+    }
+}
+
+impl Unit {
+    /// Bytes before compression.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Segment(segment) => segment.text().len(),
+            Self::Copied(bytes) => bytes.len(),
+            Self::Made(piece) => piece.plain_len(),
+        }
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A unit of an answer that is not compressed, to be sent.
+pub fn plain(unit: Unit) -> Option<Bytes> {
+    match unit {
+        Unit::Segment(segment) => Some(Bytes::from_owner(SegmentText(segment))),
+        Unit::Copied(bytes) | Unit::Made(Piece::Plain(bytes)) => Some(bytes),
+        Unit::Made(Piece::Gzip(_) | Piece::Zstd { .. }) => None,
+    }
+}
+
+/// A family in which all cores' groups and the gateway's own series stand together.
+pub(crate) struct MergedFamily<'a> {
+    pub name: &'a str,
+    pub own: Option<&'a OwnFamily>,
+    /// From the cores that hold it.
+    pub handed: Vec<&'a Handed>,
+}
+
+/// The families of all cores (each list sorted by name) and of the gateway itself, sorted by name.
+pub(crate) fn merged_families<'a>(
+    cores: &'a [Vec<Handed>],
+    own: &'a [OwnFamily],
+) -> impl Iterator<Item = MergedFamily<'a>> {
+    let mut next = vec![0; cores.len()];
+    let mut own = own.iter().peekable();
+    std::iter::from_fn(move || {
+        let pushed =
+            cores.iter().zip(&next).filter_map(|(core, at)| Some(&*core.get(*at)?.shared.name)).min();
+        let name = pushed.into_iter().chain(own.peek().map(|family| family.name)).min()?;
+        let own = own.next_if(|family| family.name == name);
+        let mut handed = Vec::new();
+        for (core, at) in cores.iter().zip(&mut next) {
+            if let Some(family) = core.get(*at).filter(|family| *family.shared.name == *name) {
+                handed.push(family);
+                *at += 1;
+            }
+        }
+        Some(MergedFamily { name, own, handed })
+    })
+}
+
+/// Merges what the cores handed over (each list sorted by name) with the gateway's own metrics.
+///
+/// Each family stands once, with one HELP and TYPE; families are sorted by name.
+pub fn merge(cores: &[Vec<Handed>], own: &[OwnFamily]) -> Vec<Unit> {
+    let mut units = Units::default();
+    for MergedFamily { name, own, handed } in merged_families(cores, own) {
+        match (own, handed.first()) {
+            (Some(own), _) => {
+                write_header(&mut units.small, name, kind_of(own.kind), Some(own.help));
+                write_own(&mut units.small, own);
+            }
+            (None, Some(first)) => {
+                write_header(&mut units.small, name, first.kind, first.shared.help().as_deref());
+            }
+            (None, None) => {}
+        }
+        handed.iter().flat_map(|handed| handed.text.segments()).for_each(|segment| units.add(segment));
+    }
+    units.finish()
+}
+
+/// Units as they are put together.
+pub(crate) struct Units {
+    units: Vec<Unit>,
+    small: Vec<u8>,
+}
+
+impl Default for Units {
+    fn default() -> Self {
+        Self { units: Vec::with_capacity(64), small: Vec::with_capacity(UNIT_BYTES) }
+    }
+}
+
+impl Units {
+    /// Where to write what is small.
+    pub fn small(&mut self) -> &mut Vec<u8> {
+        &mut self.small
+    }
+
+    pub fn add(&mut self, segment: &Arc<Segment>) {
+        match segment.text().len() < SMALL_BYTES {
+            true => self.copy(segment.text()),
+            false => self.append(Unit::Segment(segment.clone())),
+        }
+    }
+
+    pub fn add_piece(&mut self, piece: Piece) {
+        match piece {
+            Piece::Plain(plain) if plain.len() < SMALL_BYTES => self.copy(&plain),
+            piece => self.append(Unit::Made(piece)),
+        }
+    }
+
+    pub fn finish(mut self) -> Vec<Unit> {
+        self.end_small();
+        self.units
+    }
+
+    fn copy(&mut self, small: &[u8]) {
+        self.small.extend_from_slice(small);
+        if self.small.len() >= UNIT_BYTES {
+            self.end_small();
+        }
+    }
+
+    fn append(&mut self, unit: Unit) {
+        self.end_small();
+        self.units.push(unit);
+    }
+
+    fn end_small(&mut self) {
+        if !self.small.is_empty() {
+            let small = std::mem::replace(&mut self.small, Vec::with_capacity(SMALL_BYTES));
+            self.units.push(Unit::Copied(small.into()));
+        }
+    }
+}
+
+/// The exposition's type of an own family.
+pub fn kind_of(kind: OwnKind) -> MetricType {
+    match kind {
+        OwnKind::Counter => MetricType::Counter,
+        OwnKind::Gauge => MetricType::Gauge,
+        OwnKind::Summary => MetricType::Summary,
+    }
+}
+
+/// Writes the lines of an own family.
+pub(crate) fn write_own(out: &mut Vec<u8>, family: &OwnFamily) {
+    for sample in &family.samples {
+        let mut line = |suffix: &str, quantile: Option<f64>, value: f64| {
+            out.extend_from_slice(family.name.as_bytes());
+            out.extend_from_slice(suffix.as_bytes());
+            let start = out.len();
+            for (name, value) in &sample.labels {
+                out.push(if out.len() == start { b'{' } else { b',' });
+                write_label(out, name, value);
+            }
+            if let Some(quantile) = quantile {
+                out.push(if out.len() == start { b'{' } else { b',' });
+                out.extend_from_slice(b"quantile=\"");
+                write_float(out, quantile);
+                out.push(b'"');
+            }
+            if out.len() > start {
+                out.push(b'}');
+            }
+            out.push(b' ');
+            write_float(out, value);
+            out.push(b'\n');
+        };
+        match &sample.value {
+            OwnValue::Single(value) => line("", None, *value),
+            OwnValue::Summary { quantiles, sum, count } => {
+                for (quantile, value) in quantiles {
+                    line("", Some(*quantile), *value);
+                }
+                line("_sum", None, *sum);
+                line("_count", None, *count as f64);
+            }
+        }
+    }
+}
+
+/// The answer to a scrape: its pieces in the form that was negotiated.
+pub fn answer(
+    pieces: impl IntoIterator<Item = Bytes>,
+    (format, escaping): (Format, Escaping),
+    coding: Coding,
+) -> Answer {
+    let mut answer = Response::new(Body::pieces(pieces));
+    *answer.status_mut() = StatusCode::OK;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type(format, escaping));
+    headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if coding != Coding::Identity {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    }
+    answer
+}
+
+/// 503: too many scrapes at one time.
+pub fn too_many() -> Answer {
+    busy("too many scrapes at one time, try again")
+}

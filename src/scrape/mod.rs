@@ -1,0 +1,6 @@
+//! From the snapshots of all cores to the body of a scrape.
+
+pub mod collect;
+pub mod merge;
+pub mod negotiate;
+pub mod translate;

@@ -1,0 +1,209 @@
+//! Scrapes in other forms than the stored text: what all cores handed over → pieces of such a form → the units of one answer.
+//!
+//! A piece is one segment in one form. It is made once and kept with the segment ([`Source::known`]), so a scrape makes only
+//! what changed since the last one of the same form. In protobuf the length of a family stands in front of it: hence first
+//! all pieces ([`Source::make`], on any thread), then their order ([`Plan::assemble`]).
+
+use std::sync::Arc;
+
+use crate::encoding::encode::{Coding, Form, Packer, Piece};
+use crate::exposition::Format;
+use crate::exposition::escape::Escaping;
+use crate::exposition::escape::{NameKind, escape, escape_lines};
+use crate::exposition::model::MetricType;
+use crate::exposition::protobuf::{Head, escape_metrics, metrics_of_lines, write_family_head};
+use crate::exposition::render::write_header;
+use crate::shard::Handed;
+use crate::shard::segments::Segment;
+use crate::telemetry::metrics::OwnFamily;
+
+use super::merge::{MergedFamily, SMALL_BYTES, Unit, Units, kind_of, merged_families, write_own};
+
+/// What has to be shown, in its order.
+#[derive(Debug)]
+pub struct Plan {
+    form: Form,
+    families: Vec<Family>,
+    /// Of all families.
+    pub sources: Vec<Source>,
+}
+
+#[derive(Debug)]
+struct Family {
+    /// As it is spelled in the form asked for.
+    name: String,
+    kind: MetricType,
+    help: Option<Arc<str>>,
+    /// The gateway's own series, in the form asked for.
+    own: Vec<u8>,
+    /// How many sources follow.
+    sources: usize,
+}
+
+/// How the segments of a family become pieces.
+#[derive(Debug)]
+struct Recipe {
+    name: Arc<str>,
+    kind: MetricType,
+    form: Form,
+}
+
+/// A segment to be shown in another form.
+#[derive(Debug, Clone)]
+pub struct Source {
+    segment: Arc<Segment>,
+    recipe: Arc<Recipe>,
+}
+
+/// What becomes of a segment.
+#[derive(Debug)]
+pub enum Part {
+    /// Its text is right as it is.
+    Text(Arc<Segment>),
+    /// Another form.
+    Piece(Piece),
+}
+
+impl Source {
+    /// The part, if it was made before.
+    pub fn known(&self) -> Option<Part> {
+        let form = match self.recipe.form.escaping {
+            Escaping::AllowUtf8 => self.recipe.form,
+            _ => self.form(self.segment.known_quoted()?),
+        };
+        match form.is_rendered() {
+            true => Some(Part::Text(self.segment.clone())),
+            false => self.segment.piece(form).map(Part::Piece),
+        }
+    }
+
+    /// Makes the part and keeps it with the segment.
+    ///
+    /// # Errors
+    /// If the segment has lines which rendering does not write.
+    pub fn make(&self, packer: &mut Packer) -> Result<Part, String> {
+        let form = match self.recipe.form.escaping {
+            Escaping::AllowUtf8 => self.recipe.form,
+            _ => self.form(self.segment.is_quoted()),
+        };
+        if form.is_rendered() {
+            return Ok(Part::Text(self.segment.clone()));
+        }
+        let mut plain = self.plain(form)?;
+        plain.shrink_to_fit();
+        // Small ones are copied together before they are compressed.
+        let coding = if plain.len() < SMALL_BYTES { Coding::Identity } else { form.coding };
+        let piece = packer.pack(coding, plain.into());
+        self.segment.keep_piece(form, piece.clone());
+        Ok(Part::Piece(piece))
+    }
+
+    /// Bytes of text to be read.
+    pub fn text_len(&self) -> usize {
+        self.segment.text().len()
+    }
+
+    /// The form of this segment: where nothing is quoted, nothing is escaped.
+    fn form(&self, is_quoted: bool) -> Form {
+        let Recipe { name, form, .. } = &*self.recipe;
+        // In protobuf the name stands outside.
+        let is_quoted = is_quoted || (form.format == Format::Text && !NameKind::Metric.is_plain(name));
+        if is_quoted { *form } else { Form { escaping: Escaping::AllowUtf8, ..*form } }
+    }
+
+    fn plain(&self, form: Form) -> Result<Vec<u8>, String> {
+        let Recipe { name, kind, .. } = &*self.recipe;
+        let mut plain = Vec::with_capacity(self.text_len());
+        match form.format {
+            Format::Text => {
+                let lines = str::from_utf8(self.segment.text()).map_err(|problem| problem.to_string())?;
+                escape_lines(&mut plain, lines, name, form.escaping);
+            }
+            Format::Protobuf => {
+                let written = self.segment.write_metrics(&mut plain, name, *kind);
+                written.map_err(|problem| problem.to_string())?;
+                if form.escaping != Escaping::AllowUtf8 {
+                    let metrics = std::mem::take(&mut plain);
+                    escape_metrics(&mut plain, &metrics, form.escaping)?;
+                }
+            }
+        }
+        Ok(plain)
+    }
+}
+
+/// Finds what has to be shown in a form. Costs a pointer per segment.
+pub fn plan(cores: &[Vec<Handed>], own: &[OwnFamily], form: Form) -> Plan {
+    let mut plan = Plan { form, families: Vec::new(), sources: Vec::new() };
+    for MergedFamily { name, own, handed } in merged_families(cores, own) {
+        let own_kind = own.map(|own| kind_of(own.kind));
+        let Some(kind) = own_kind.or(handed.first().map(|handed| handed.kind)) else { continue };
+        let help = match own {
+            Some(own) => Some(own.help.into()),
+            None => handed.first().and_then(|handed| handed.shared.help()),
+        };
+        let recipe = Arc::new(Recipe { name: name.into(), kind, form });
+        let first = plan.sources.len();
+        for handed in handed {
+            let segments = handed.text.segments().cloned();
+            plan.sources.extend(segments.map(|segment| Source { segment, recipe: recipe.clone() }));
+        }
+        let name = escape(name, form.escaping, NameKind::Metric).into_owned();
+        let sources = plan.sources.len() - first;
+        plan.families.push(Family { name, kind, help, own: own_series(own, form.format), sources });
+    }
+    plan
+}
+
+/// The gateway's own series. None of their names needs quotes.
+fn own_series(own: Option<&OwnFamily>, format: Format) -> Vec<u8> {
+    let mut lines = Vec::new();
+    let Some(own) = own else { return lines };
+    write_own(&mut lines, own);
+    match format {
+        Format::Text => lines,
+        Format::Protobuf => {
+            let mut metrics = Vec::with_capacity(lines.len());
+            let read = metrics_of_lines(&mut metrics, own.name, kind_of(own.kind), &lines);
+            debug_assert_eq!(read, Ok(()), "the gateway writes valid lines");
+            metrics
+        }
+    }
+}
+
+impl Plan {
+    /// Puts the parts of all sources, given in their order, behind the heads of their families.
+    pub fn assemble(self, parts: Vec<Part>) -> Vec<Unit> {
+        let mut units = Units::default();
+        let mut parts = parts.into_iter();
+        for family in self.families {
+            let parts: Vec<Part> = parts.by_ref().take(family.sources).collect();
+            let Family { name, kind, help, own, .. } = &family;
+            match self.form.format {
+                Format::Text => write_header(units.small(), name, *kind, help.as_deref()),
+                Format::Protobuf => {
+                    let metrics_bytes = own.len() + parts.iter().map(Part::plain_len).sum::<usize>();
+                    let head = Head { name, help: help.as_deref(), kind: *kind, unit: None };
+                    write_family_head(units.small(), head, metrics_bytes);
+                }
+            }
+            units.small().extend_from_slice(own);
+            for part in parts {
+                match part {
+                    Part::Text(segment) => units.add(&segment),
+                    Part::Piece(piece) => units.add_piece(piece),
+                }
+            }
+        }
+        units.finish()
+    }
+}
+
+impl Part {
+    fn plain_len(&self) -> usize {
+        match self {
+            Self::Text(segment) => segment.text().len(),
+            Self::Piece(piece) => piece.plain_len(),
+        }
+    }
+}
