@@ -15,7 +15,7 @@ use support::shard;
 
 fn assembles(c: &mut Criterion) {
     let shards = [shard(5_000), shard(5_000)];
-    let units = || merge(&shards.each_ref().map(Shard::hand_over), &[]);
+    let units = || merge(&shards.each_ref().map(Shard::snapshot), &[]);
     let texts: Vec<_> = units().into_iter().filter_map(plain).collect();
     let bytes: usize = texts.iter().map(Bytes::len).sum();
 

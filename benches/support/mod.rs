@@ -12,7 +12,7 @@ use sluicegate::handlers::push::{Format, PushRules, prepare};
 use sluicegate::shard::key::GroupingKey;
 use sluicegate::shard::push::{Mode, Push};
 use sluicegate::shard::registry::Registry;
-use sluicegate::shard::{Attempt, FAILURE_TIME, PUSH_TIME, Shard, Tries};
+use sluicegate::shard::{Decision, FAILURE_TIME, PUSH_TIME, PushAttempt, Shard};
 
 /// No limits.
 pub const RULES: PushRules =
@@ -69,7 +69,7 @@ pub fn push(group: u32, number: u32) -> Arc<Push> {
 
 /// Takes a push into a shard.
 pub fn apply(shard: &mut Shard, push: &Arc<Push>) {
-    let Attempt::Begun(mut work) = shard.attempt(push, &mut Tries::default(), 1.7e9) else {
+    let Decision::Apply(mut work) = shard.decide(push, &mut PushAttempt::default(), 1.7e9) else {
         unreachable!("nobody else pushes or scrapes")
     };
     while !shard.step(&mut work, 1 << 20) {}

@@ -15,9 +15,11 @@ use futures_util::StreamExt;
 use crate::shard::key::GroupingKey;
 use crate::shard::list::{GroupQuery, Listed};
 use crate::shard::push::{Outcome, Push};
-use crate::shard::registry::{Moment, Registry};
+use crate::shard::registry::{Epoch, Registry};
 use crate::shard::stored::ToStore;
-use crate::shard::{Attempt, Counts, GroupView, Handed, Lookup, Shard, Tries, TwinAnswer, Work};
+use crate::shard::{
+    Counts, Decision, DuplicateCheck, FamilySnapshot, GroupView, PushAttempt, SeriesLookup, Shard, TextEdit,
+};
 
 use super::leases::{Lease, Leases};
 use super::mailbox::{Inbox, Mailboxes, Place};
@@ -44,13 +46,13 @@ pub enum Order {
     /// Answers commands of this core which the store has, or does not have.
     Kept(Batch, Result<(), NotKept>),
     /// Hands over what there is to scrape.
-    Collect(oneshot::Sender<(Vec<Handed>, Counts)>),
+    Collect(oneshot::Sender<(Vec<FamilySnapshot>, Counts)>),
     /// Copies some groups out, from a place on.
     Groups(u32, oneshot::Sender<(Vec<GroupView>, Option<u32>)>),
     /// Looks through some groups, from a place on, for those that belong on a page.
     List(Arc<GroupQuery>, u32, oneshot::Sender<Listed>),
     /// Looks whether groups here hold these series.
-    LookUp(Vec<Lookup>, oneshot::Sender<TwinAnswer>),
+    LookUp(Vec<SeriesLookup>, oneshot::Sender<DuplicateCheck>),
 }
 
 /// Who waits for a command: its place in the mailbox, given back with the answer.
@@ -126,7 +128,7 @@ impl Home {
                 }
             }
             Order::Collect(answer) => self.with_shard(move |shard| {
-                let _ = answer.send((shard.hand_over(), shard.counts()));
+                let _ = answer.send((shard.snapshot(), shard.counts()));
             }),
             Order::Groups(from, answer) => self.with_shard(move |shard| {
                 let _ = answer.send(shard.groups(from, PAGE_BYTES));
@@ -135,7 +137,7 @@ impl Home {
                 let _ = answer.send(shard.list(&query, from));
             }),
             Order::LookUp(lookups, answer) => self.with_shard(move |mut shard| {
-                let _ = answer.send(shard.answer(&lookups));
+                let _ = answer.send(shard.find_duplicates(&lookups));
             }),
         }
     }
@@ -152,10 +154,10 @@ impl Home {
     }
 
     fn push(self: &Rc<Self>, push: Arc<Push>, reply: Reply) {
-        let mut tries = Tries::default();
+        let mut tries = PushAttempt::default();
         let first = match self.shard.try_lock_arc() {
-            Some(mut shard) => match shard.attempt(&push, &mut tries, now_seconds()) {
-                Attempt::Begun(work) => return self.carry_out_push(shard, work, push, reply),
+            Some(mut shard) => match shard.decide(&push, &mut tries, now_seconds()) {
+                Decision::Apply(work) => return self.carry_out_push(shard, work, push, reply),
                 hindered => Some(hindered),
             },
             None => None,
@@ -163,20 +165,20 @@ impl Home {
         monoio::spawn(self.clone().keep_trying(push, tries, first, reply));
     }
 
-    /// Tries a push until it is applied or refused. What hinders it ends soon: collections end, leases are given back.
+    /// PushAttempt a push until it is applied or refused. What hinders it ends soon: collections end, leases are given back.
     async fn keep_trying(
         self: Rc<Self>,
         push: Arc<Push>,
-        mut tries: Tries,
-        mut hindered: Option<Attempt>,
+        mut tries: PushAttempt,
+        mut hindered: Option<Decision>,
         reply: Reply,
     ) {
         let mut leases: Vec<Lease> = Vec::new();
         loop {
             match hindered.take() {
                 None => {}
-                Some(Attempt::Wait(moment)) => self.past(moment).await,
-                Some(Attempt::LookUp(families)) => {
+                Some(Decision::WaitFor(moment)) => self.past(moment).await,
+                Some(Decision::NeedsLookup(families)) => {
                     tries.looked_up.clear();
                     // All given back first: leases are only ever taken in name order.
                     leases.clear();
@@ -188,13 +190,13 @@ impl Home {
                     }
                     tries.looked_up = families;
                 }
-                Some(Attempt::Begun(_)) => unreachable!("what is begun is carried out below"),
+                Some(Decision::Apply(_)) => unreachable!("what is begun is carried out below"),
             }
             let mut shard = self.shard.lock_arc().await;
-            match shard.attempt(&push, &mut tries, now_seconds()) {
+            match shard.decide(&push, &mut tries, now_seconds()) {
                 // The text is whole before the leases are given back: the lock is held until then, and who gets a lease next
                 // looks by way of that lock.
-                Attempt::Begun(work) => return self.carry_out_push(shard, work, push, reply),
+                Decision::Apply(work) => return self.carry_out_push(shard, work, push, reply),
                 again => hindered = Some(again),
             }
         }
@@ -202,15 +204,15 @@ impl Home {
 
     /// Looks for twins of a push's series in other groups, wherever they live.
     async fn look_up(&self, push: &Push, families: &[Arc<str>]) -> Result<(), String> {
-        let lookups = self.shard.lock_arc().await.lookups(push, families);
-        let mut by_core: Vec<Vec<Lookup>> = vec![Vec::new(); self.mailboxes.cores()];
+        let lookups = self.shard.lock_arc().await.duplicate_lookups(push, families);
+        let mut by_core: Vec<Vec<SeriesLookup>> = vec![Vec::new(); self.mailboxes.cores()];
         for lookup in lookups {
             by_core[lookup.key.home(self.mailboxes.cores())].push(lookup);
         }
         for (core, lookups) in by_core.into_iter().enumerate().filter(|(_, lookups)| !lookups.is_empty()) {
             loop {
                 let answer = match core == self.core {
-                    true => self.shard.lock_arc().await.answer(&lookups),
+                    true => self.shard.lock_arc().await.find_duplicates(&lookups),
                     false => {
                         let (answer, told) = oneshot::channel();
                         self.mailboxes.order(core, Order::LookUp(lookups.clone(), answer));
@@ -218,27 +220,27 @@ impl Home {
                     }
                 };
                 match answer {
-                    TwinAnswer::Free => break,
-                    TwinAnswer::Taken(reason) => return Err(reason),
-                    TwinAnswer::Retired(moment) => self.past(moment).await,
+                    DuplicateCheck::Free => break,
+                    DuplicateCheck::Found(reason) => return Err(reason),
+                    DuplicateCheck::Retired(moment) => self.past(moment).await,
                 }
             }
         }
         Ok(())
     }
 
-    fn carry_out_push(&self, shard: ShardGuard, work: Work, push: Arc<Push>, reply: Reply) {
+    fn carry_out_push(&self, shard: ShardGuard, work: TextEdit, push: Arc<Push>, reply: Reply) {
         let key = push.key.clone();
         drop(push);
         self.carry_out(shard, work, key, reply);
     }
 
-    fn carry_out(&self, shard: ShardGuard, work: Work, key: GroupingKey, reply: Reply) {
+    fn carry_out(&self, shard: ShardGuard, work: TextEdit, key: GroupingKey, reply: Reply) {
         Carrying { shard, work, key, reply, outbox: self.outbox.clone() }.carry_out();
     }
 
     /// Waits until every collection and commit that began at or before a moment has ended.
-    async fn past(&self, moment: Moment) {
+    async fn past(&self, moment: Epoch) {
         loop {
             let ended = self.registry.ended.listen();
             if self.registry.is_past(moment) {
@@ -252,7 +254,7 @@ impl Home {
 /// A command that is begun. The shard is held until its text is whole and its record, if there is a store, is on the way.
 struct Carrying {
     shard: ShardGuard,
-    work: Work,
+    work: TextEdit,
     key: GroupingKey,
     reply: Reply,
     outbox: Option<Rc<Outbox>>,
@@ -300,7 +302,7 @@ impl Carrying {
     }
 }
 
-async fn finish(shard: &mut Shard, work: &mut Work) {
+async fn finish(shard: &mut Shard, work: &mut TextEdit) {
     while !shard.step(work, SLICE_BYTES) {
         breathe().await;
     }

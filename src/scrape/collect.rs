@@ -13,9 +13,9 @@ use super::merge::Unit;
 use super::translate::{Part, Plan, Source};
 use crate::encoding::encode::{Coding, Form, Packer, Piece};
 use crate::encoding::gzip::Member;
-use crate::shard::registry::{Moment, Registry};
+use crate::shard::registry::{Epoch, Registry};
 use crate::shard::segments::Segment;
-use crate::shard::{Counts, Handed};
+use crate::shard::{Counts, FamilySnapshot};
 
 use crate::cores::mailbox::Mailboxes;
 use crate::cores::shard_task::Order;
@@ -29,7 +29,7 @@ const CORE_BYTES_MAX: usize = 48 * 1024;
 /// Says that a collection runs; ends it when dropped, also when the client left in the middle.
 struct Collection<'r> {
     registry: &'r Registry,
-    began: Moment,
+    began: Epoch,
 }
 
 impl Drop for Collection<'_> {
@@ -39,7 +39,10 @@ impl Drop for Collection<'_> {
 }
 
 /// Asks all cores for what they hold. `None` if the gateway is ending.
-pub async fn collect(registry: &Registry, mailboxes: &Mailboxes) -> Option<Vec<(Vec<Handed>, Counts)>> {
+pub async fn collect(
+    registry: &Registry,
+    mailboxes: &Mailboxes,
+) -> Option<Vec<(Vec<FamilySnapshot>, Counts)>> {
     let _collection = Collection { registry, began: registry.begin_collection() };
     let answers = (0..mailboxes.cores()).map(|core| {
         let (answer, told) = oneshot::channel();

@@ -16,7 +16,7 @@ use crate::exposition::labels::write_label;
 use crate::exposition::model::MetricType;
 use crate::exposition::number::write_float;
 use crate::exposition::render::write_header;
-use crate::shard::Handed;
+use crate::shard::FamilySnapshot;
 use crate::shard::segments::Segment;
 use crate::telemetry::metrics::{OwnFamily, OwnValue};
 use crate::telemetry::names::OwnKind;
@@ -80,12 +80,12 @@ pub(crate) struct MergedFamily<'a> {
     pub name: &'a str,
     pub own: Option<&'a OwnFamily>,
     /// From the cores that hold it.
-    pub handed: Vec<&'a Handed>,
+    pub handed: Vec<&'a FamilySnapshot>,
 }
 
 /// The families of all cores (each list sorted by name) and of the gateway itself, sorted by name.
 pub(crate) fn merged_families<'a>(
-    cores: &'a [Vec<Handed>],
+    cores: &'a [Vec<FamilySnapshot>],
     own: &'a [OwnFamily],
 ) -> impl Iterator<Item = MergedFamily<'a>> {
     let mut next = vec![0; cores.len()];
@@ -109,7 +109,7 @@ pub(crate) fn merged_families<'a>(
 /// Merges what the cores handed over (each list sorted by name) with the gateway's own metrics.
 ///
 /// Each family stands once, with one HELP and TYPE; families are sorted by name.
-pub fn merge(cores: &[Vec<Handed>], own: &[OwnFamily]) -> Vec<Unit> {
+pub fn merge(cores: &[Vec<FamilySnapshot>], own: &[OwnFamily]) -> Vec<Unit> {
     let mut units = Units::default();
     for MergedFamily { name, own, handed } in merged_families(cores, own) {
         match (own, handed.first()) {

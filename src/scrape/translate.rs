@@ -13,7 +13,7 @@ use crate::exposition::escape::{NameKind, escape, escape_lines};
 use crate::exposition::model::MetricType;
 use crate::exposition::protobuf::{Head, escape_metrics, metrics_of_lines, write_family_head};
 use crate::exposition::render::write_header;
-use crate::shard::Handed;
+use crate::shard::FamilySnapshot;
 use crate::shard::segments::Segment;
 use crate::telemetry::metrics::OwnFamily;
 
@@ -133,7 +133,7 @@ impl Source {
 }
 
 /// Finds what has to be shown in a form. Costs a pointer per segment.
-pub fn plan(cores: &[Vec<Handed>], own: &[OwnFamily], form: Form) -> Plan {
+pub fn plan(cores: &[Vec<FamilySnapshot>], own: &[OwnFamily], form: Form) -> Plan {
     let mut plan = Plan { form, families: Vec::new(), sources: Vec::new() };
     for MergedFamily { name, own, handed } in merged_families(cores, own) {
         let own_kind = own.map(|own| kind_of(own.kind));

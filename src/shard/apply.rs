@@ -5,22 +5,22 @@ use std::sync::Arc;
 
 use crate::exposition::number::write_float;
 
+use super::duplicates::RetiredSeries;
 use super::key::GroupingKey;
 use super::list::Refusal;
-use super::plan::{Step, Tries, find_held};
+use super::plan::{PushAttempt, Step, find_held};
 use super::push::{Mode, Outcome, Push, PushedFamily};
-use super::registry::{Moment, SetId, SharedFamily};
+use super::registry::{Epoch, SetId, SharedFamily};
 use super::segments::{NewLines, RUN_BYTES_MAX, own_segments};
 use super::series::has_new_series;
 use super::stored::{ToStore, Writing};
-use super::tables::{Group, Held, Number};
-use super::twins::Ghost;
+use super::tables::{Group, GroupFamily, Number};
 use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
 
 /// Text still to be changed by a command that is decided. Until [`Shard::step`] says that it ended, the shard must not be asked
 /// for anything else: its lines are half of the one and half of the other state.
 #[derive(Debug)]
-pub struct Work {
+pub struct TextEdit {
     group: Number,
     splices: VecDeque<Splice>,
     push: Option<Arc<Push>>,
@@ -28,7 +28,7 @@ pub struct Work {
     removes_group: bool,
     /// The commit that what was given up waits for. Whoever drives the shard ends it at the registry when the store has the
     /// command, or never will.
-    pub commit: Option<Moment>,
+    pub commit: Option<Epoch>,
     /// What to answer then.
     pub outcome: Outcome,
 }
@@ -47,7 +47,7 @@ enum Lines {
     None,
 }
 
-impl Work {
+impl TextEdit {
     /// What to answer. Lets go of the push.
     pub fn into_outcome(self) -> Outcome {
         self.outcome
@@ -65,7 +65,7 @@ impl Work {
 
 impl Shard {
     /// What a store must hear of a command whose text is whole. `spare` is memory to write it into.
-    pub fn to_store(&self, work: &Work, spare: Vec<u8>) -> ToStore {
+    pub fn to_store(&self, work: &TextEdit, spare: Vec<u8>) -> ToStore {
         match work.outcome {
             Outcome::Done if work.push.is_none() => ToStore::Delete,
             Outcome::Done | Outcome::Refused(_) => ToStore::Put(Writing::new(work.group, spare)),
@@ -74,7 +74,7 @@ impl Shard {
     }
 
     /// Changes text until about `bytes_max` bytes were written. True when the work is done.
-    pub fn step(&mut self, work: &mut Work, bytes_max: usize) -> bool {
+    pub fn step(&mut self, work: &mut TextEdit, bytes_max: usize) -> bool {
         /// What a splice costs beside its bytes, as bytes.
         const SPLICE_BYTES: usize = 1024;
         let mut bytes = 0;
@@ -148,32 +148,32 @@ impl Shard {
         push: &Arc<Push>,
         group: Option<Number>,
         set: SetId,
-        taken: &Taken,
+        admitted: &AdmittedPlan,
         now_seconds: f64,
-    ) -> Work {
+    ) -> TextEdit {
         let now = self.next_seconds(now_seconds);
-        let mut splices = VecDeque::with_capacity(taken.steps.len() + taken.dropped.len() + 2);
+        let mut splices = VecDeque::with_capacity(admitted.steps.len() + admitted.dropped.len() + 2);
         let group = group.unwrap_or_else(|| {
             splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(0.0) });
             self.add_group(&push.key, set, now)
         });
         let bytes_bound = self.bytes_bound_after(push, Some(group));
-        for held in &taken.dropped {
+        for held in &admitted.dropped {
             self.give_up(group, held, set);
             splices.push_back(Splice { family: held.family, lines: Lines::None });
         }
-        let mut held = Vec::with_capacity(taken.steps.len());
-        for step in &taken.steps {
+        let mut held = Vec::with_capacity(admitted.steps.len());
+        for step in &admitted.steps {
             let pushed = &push.families()[step.pushed];
             let family = step.local.unwrap_or_else(|| {
-                let shared = step.change.and_then(|change| taken.families[change].clone());
+                let shared = step.change.and_then(|change| admitted.families[change].clone());
                 self.add_family(
                     shared.expect("a family new to the core was taken at the registry"),
                     pushed.kind,
                 )
             });
             if step.held.is_some() {
-                self.remember_ghost(group, family, Some((push, pushed)));
+                self.retire_series(group, family, Some((push, pushed)));
             }
             let help = push.help(pushed);
             let local = &mut self.families[family];
@@ -189,7 +189,7 @@ impl Shard {
                     place
                 }
             };
-            held.push(Held { family, help, push_seconds: now });
+            held.push(GroupFamily { family, help, push_seconds: now });
             splices.push_back(Splice { family, lines: Lines::Pushed(step.pushed) });
         }
         if push.mode == Mode::Merge {
@@ -205,11 +205,11 @@ impl Shard {
         entry.push_seconds = now;
         entry.bytes_bound = bytes_bound;
         splices.push_back(Splice { family: PUSH_TIME_NUMBER, lines: Lines::Time(now) });
-        Work { splices, push: Some(push.clone()), ..Work::on(group, Outcome::Done) }
+        TextEdit { splices, push: Some(push.clone()), ..TextEdit::on(group, Outcome::Done) }
     }
 
     /// Gives a group its failure time; creates it if need be.
-    pub(super) fn refuse(&mut self, push: &Push, reason: String, now_seconds: f64) -> Work {
+    pub(super) fn refuse(&mut self, push: &Push, reason: String, now_seconds: f64) -> TextEdit {
         let key = &push.key;
         let now = self.next_seconds(now_seconds);
         let mut splices = VecDeque::with_capacity(2);
@@ -224,19 +224,25 @@ impl Shard {
         self.groups[group].failure_seconds = now;
         self.groups[group].refusal = Some(Refusal::new(&reason, push.source));
         splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(now) });
-        Work { splices, ..Work::on(group, Outcome::Refused(reason)) }
+        TextEdit { splices, ..TextEdit::on(group, Outcome::Refused(reason)) }
     }
 
     /// Refuses a push for a reason that only its caller could find: a twin on another core.
-    pub fn reject(&mut self, push: &Push, tries: &mut Tries, reason: String, now_seconds: f64) -> Work {
-        self.abandon(tries);
+    pub fn reject(
+        &mut self,
+        push: &Push,
+        attempt: &mut PushAttempt,
+        reason: String,
+        now_seconds: f64,
+    ) -> TextEdit {
+        self.abandon(attempt);
         self.refuse(push, reason, now_seconds)
     }
 
     /// Deletes a group, or nothing if there is none. Never refused.
-    pub fn delete(&mut self, key: &GroupingKey) -> Work {
+    pub fn delete(&mut self, key: &GroupingKey) -> TextEdit {
         let Some(group) = self.groups_by_key.get(key.text()).copied() else {
-            return Work::ended(Outcome::Done);
+            return TextEdit::ended(Outcome::Done);
         };
         let set = self.groups[group].set;
         let held = std::mem::take(&mut self.groups[group].held);
@@ -256,11 +262,11 @@ impl Shard {
         for family in [PUSH_TIME_NUMBER, FAILURE_TIME_NUMBER] {
             splices.push_back(Splice { family, lines: Lines::None });
         }
-        Work { splices, removes_group: true, commit, ..Work::on(group, Outcome::Done) }
+        TextEdit { splices, removes_group: true, commit, ..TextEdit::on(group, Outcome::Done) }
     }
 
-    fn give_up(&mut self, group: Number, held: &Held, set: SetId) {
-        self.remember_ghost(group, held.family, None);
+    fn give_up(&mut self, group: Number, held: &GroupFamily, set: SetId) {
+        self.retire_series(group, held.family, None);
         let family = &mut self.families[held.family];
         family.give_up(set);
         family.drop_help(held.help);
@@ -268,15 +274,15 @@ impl Shard {
 
     /// Keeps the lines that a group is about to give up, while a scrape may have them, or the store, and another core could get
     /// a twin of them there, too.
-    fn remember_ghost(&mut self, group: Number, family: Number, new: Option<(&Push, &PushedFamily)>) {
+    fn retire_series(&mut self, group: Number, family: Number, new: Option<(&Push, &PushedFamily)>) {
         if !self.loses_series(group, family, new) {
             return;
         }
-        let Some(at) = self.registry.retiring_moment() else { return };
+        let Some(at) = self.registry.retirement_epoch() else { return };
         let local = &self.families[family];
         let text = local.text.run(group).collect::<Vec<_>>().concat();
         let (family, key) = (local.shared.name.clone(), self.groups[group].key.clone());
-        self.ghosts.push(Ghost { at, family, key, text });
+        self.retired_series.push(RetiredSeries { at, family, key, text });
     }
 
     /// Whether a group that gets these lines in a family, or none, loses a series that another group could take.
@@ -318,9 +324,9 @@ impl Shard {
 }
 
 /// What a push was given to take in.
-pub(super) struct Taken {
+pub(super) struct AdmittedPlan {
     pub steps: Vec<Step>,
-    pub dropped: Vec<Held>,
+    pub dropped: Vec<GroupFamily>,
     /// The families new to this core, by [`Step::change`].
     pub families: Vec<Option<Arc<SharedFamily>>>,
 }

@@ -20,8 +20,8 @@ pub struct KeyParts {
     pub names: String,
     /// See [`GroupingKey::series_labels`].
     pub series_labels: Arc<str>,
-    /// See [`GroupingKey::twin`].
-    pub twin: Option<GroupingKey>,
+    /// See [`GroupingKey::empty_instance_variant`].
+    pub empty_instance_variant: Option<GroupingKey>,
 }
 
 /// A grouping key, canonical: equal keys have equal text.
@@ -84,8 +84,8 @@ impl GroupingKey {
     }
 
     /// The key that differs only by `instance=""`, if there can be one: both show the same push times.
-    pub fn twin(&self) -> Option<Self> {
-        self.parts().twin
+    pub fn empty_instance_variant(&self) -> Option<Self> {
+        self.parts().empty_instance_variant
     }
 
     /// What the labels say.
@@ -97,12 +97,16 @@ impl GroupingKey {
                 instance = Some(value.is_empty());
             }
         }
-        let twin =
+        let empty_instance_variant =
             (instance != Some(false)).then(|| Self::variant(&read_labels(&self.text), instance.is_none()));
         KeyParts {
             names: String::from_utf8(names).expect("names are UTF-8"),
-            series_labels: twin.as_ref().filter(|_| instance.is_none()).unwrap_or(&self.text).clone(),
-            twin: twin.map(Self::from_text),
+            series_labels: empty_instance_variant
+                .as_ref()
+                .filter(|_| instance.is_none())
+                .unwrap_or(&self.text)
+                .clone(),
+            empty_instance_variant: empty_instance_variant.map(Self::from_text),
         }
     }
 
@@ -165,8 +169,8 @@ mod tests {
     fn a_key_and_the_same_with_an_empty_instance_are_twins_on_one_core() {
         let (plain, empty) =
             (key(&[("job", "a"), ("z", "")]), key(&[("job", "a"), ("instance", ""), ("z", "")]));
-        assert_eq!(plain.twin(), Some(empty.clone()));
-        assert_eq!(empty.twin(), Some(plain.clone()));
+        assert_eq!(plain.empty_instance_variant(), Some(empty.clone()));
+        assert_eq!(empty.empty_instance_variant(), Some(plain.clone()));
         assert_eq!(plain.hash(), empty.hash());
         assert_eq!(plain.series_labels(), empty.series_labels());
         assert_ne!(plain, empty);
@@ -174,14 +178,14 @@ mod tests {
 
     #[test]
     fn a_named_instance_has_no_twin() {
-        assert_eq!(key(&[("job", "a"), ("instance", "h")]).twin(), None);
+        assert_eq!(key(&[("job", "a"), ("instance", "h")]).empty_instance_variant(), None);
     }
 
     #[test]
     fn a_value_that_looks_like_an_empty_instance_is_a_value() {
         let odd = key(&[("job", ",instance=\"\"")]);
         assert_eq!(odd.labels(), [("job".to_owned(), ",instance=\"\"".to_owned())]);
-        assert_eq!(odd.twin().map(|t| t.hash()), Some(odd.hash()));
+        assert_eq!(odd.empty_instance_variant().map(|t| t.hash()), Some(odd.hash()));
     }
 
     #[test]

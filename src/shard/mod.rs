@@ -1,9 +1,10 @@
 //! The state of one core: its groups and their rendered lines, and the rules by which pushes change them.
 //!
-//! Does no IO, knows no clock and never waits: what must wait is said by [`Attempt`], and the caller tries again. Cores share
+//! Does no IO, knows no clock and never waits: what must wait is said by [`Decision`], and the caller tries again. Cores share
 //! the [`registry::Registry`]; everything else belongs to one thread.
 
 mod apply;
+mod duplicates;
 pub mod key;
 pub mod list;
 mod plan;
@@ -14,7 +15,7 @@ pub mod segments;
 mod series;
 pub mod stored;
 mod tables;
-mod twins;
+
 mod view;
 
 #[cfg(test)]
@@ -22,15 +23,15 @@ mod model_tests;
 
 use std::sync::Arc;
 
-pub use apply::Work;
-pub use plan::{Attempt, Tries};
-pub use twins::{Lookup, TwinAnswer};
-pub use view::{FamilyView, GroupView, Handed};
+pub use apply::TextEdit;
+pub use duplicates::{DuplicateCheck, SeriesLookup};
+pub use plan::{Decision, PushAttempt};
+pub use view::{FamilySnapshot, FamilyView, GroupView};
 
 use crate::exposition::model::MetricType;
+use duplicates::RetiredSeries;
 use registry::{Core, Registry, SetId};
 use tables::{Group, LocalFamily, Map, Number, Slab};
-use twins::Ghost;
 
 /// Name of the family with the time of each group's last successful push.
 pub const PUSH_TIME: &str = "push_time_seconds";
@@ -52,7 +53,7 @@ pub struct Shard {
     /// The families with text, by name: the order of the exposition.
     order: Vec<Number>,
     sets_by_names: Map<String, SetId>,
-    ghosts: Vec<Ghost>,
+    retired_series: Vec<RetiredSeries>,
     /// The latest time given to a push; times never run backwards.
     latest_seconds: f64,
     counts: Counts,
@@ -78,7 +79,7 @@ pub struct Counts {
 
 impl Shard {
     /// An empty shard. The registry must know both push-time families. With `is_stored`, whoever drives the shard ends the commit of
-    /// each command, see [`Work::commit`].
+    /// each command, see [`TextEdit::commit`].
     pub fn new(core: Core, registry: Arc<Registry>, is_stored: bool) -> Self {
         let mut shard = Self {
             core,
@@ -89,7 +90,7 @@ impl Shard {
             families_by_name: Map::default(),
             order: Vec::new(),
             sets_by_names: Map::default(),
-            ghosts: Vec::new(),
+            retired_series: Vec::new(),
             latest_seconds: 0.0,
             counts: Counts::default(),
             restoring: restore::Restoring::default(),

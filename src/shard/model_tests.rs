@@ -11,10 +11,12 @@ use sluicegate_backend::record::Record;
 
 use super::key::GroupingKey;
 use super::push::{Content, Mode, Outcome, Push};
-use super::registry::{Moment, Registry};
+use super::registry::{Epoch, Registry};
 use super::restore::StoredGroup;
 use super::stored::ToStore;
-use super::{Attempt, FAILURE_TIME, Handed, PUSH_TIME, Shard, Tries, TwinAnswer, Work};
+use super::{
+    Decision, DuplicateCheck, FAILURE_TIME, FamilySnapshot, PUSH_TIME, PushAttempt, Shard, TextEdit,
+};
 use crate::exposition::escape::Escaping;
 use crate::exposition::escape::{NameKind, escape};
 use crate::exposition::model::MetricType;
@@ -129,10 +131,10 @@ struct Gateway {
     registry: Arc<Registry>,
     shards: Vec<Shard>,
     /// A running collection and what it has so far.
-    collection: Option<(Moment, Vec<Vec<Handed>>)>,
+    collection: Option<(Epoch, Vec<Vec<FamilySnapshot>>)>,
     /// What the store would give back, and which commits it has not ended.
     store: BTreeMap<GroupKey, Vec<u8>>,
-    commits: Vec<Moment>,
+    commits: Vec<Epoch>,
     now: f64,
 }
 
@@ -151,14 +153,14 @@ impl Gateway {
     }
 
     fn push(&mut self, push: Push) -> Outcome {
-        let (push, mut tries) = (Arc::new(push), Tries::default());
+        let (push, mut tries) = (Arc::new(push), PushAttempt::default());
         self.now += 1.0;
         let now = self.now;
         for _ in 0..20 {
-            match self.shard(&push.key).attempt(&push, &mut tries, now) {
-                Attempt::Begun(work) => return self.carry_out(&push.key, work),
-                Attempt::Wait(moment) => self.wait(moment),
-                Attempt::LookUp(families) => {
+            match self.shard(&push.key).decide(&push, &mut tries, now) {
+                Decision::Apply(work) => return self.carry_out(&push.key, work),
+                Decision::WaitFor(epoch) => self.wait(epoch),
+                Decision::NeedsLookup(families) => {
                     if let Some(outcome) = self.look_up(&push, &families, &mut tries) {
                         return outcome;
                     }
@@ -169,15 +171,20 @@ impl Gateway {
         panic!("a push never came to its end");
     }
 
-    fn look_up(&mut self, push: &Arc<Push>, families: &[Arc<str>], tries: &mut Tries) -> Option<Outcome> {
+    fn look_up(
+        &mut self,
+        push: &Arc<Push>,
+        families: &[Arc<str>],
+        tries: &mut PushAttempt,
+    ) -> Option<Outcome> {
         let now = self.now;
-        for lookup in self.shard(&push.key).lookups(push, families) {
+        for lookup in self.shard(&push.key).duplicate_lookups(push, families) {
             let lookup = [lookup];
             loop {
-                match self.shard(&lookup[0].key).answer(&lookup) {
-                    TwinAnswer::Free => break,
-                    TwinAnswer::Retired(moment) => self.wait(moment),
-                    TwinAnswer::Taken(reason) => {
+                match self.shard(&lookup[0].key).find_duplicates(&lookup) {
+                    DuplicateCheck::Free => break,
+                    DuplicateCheck::Retired(epoch) => self.wait(epoch),
+                    DuplicateCheck::Found(reason) => {
                         let work = self.shard(&push.key).reject(push, tries, reason, now);
                         return Some(self.carry_out(&push.key, work));
                     }
@@ -193,7 +200,7 @@ impl Gateway {
     }
 
     /// Changes the text, and sends the store what it has to hear.
-    fn carry_out(&mut self, key: &GroupingKey, mut work: Work) -> Outcome {
+    fn carry_out(&mut self, key: &GroupingKey, mut work: TextEdit) -> Outcome {
         let shard = self.shard(key);
         while !shard.step(&mut work, 1) {}
         let record = match shard.to_store(&work, Vec::new()) {
@@ -239,23 +246,23 @@ impl Gateway {
     }
 
     /// What a push waits for is that the collection and the commits end; nothing else may make it wait.
-    fn wait(&mut self, moment: Moment) {
+    fn wait(&mut self, epoch: Epoch) {
         while self.collection.is_some() {
             self.collect();
         }
         self.commit();
-        assert!(self.registry.is_past(moment));
+        assert!(self.registry.is_past(epoch));
     }
 
     fn collect(&mut self) {
         match self.collection.take() {
             None => self.collection = Some((self.registry.begin_collection(), Vec::new())),
-            Some((moment, mut handed)) if handed.len() < CORES => {
-                handed.push(self.shards[handed.len()].hand_over());
-                self.collection = Some((moment, handed));
+            Some((epoch, mut handed)) if handed.len() < CORES => {
+                handed.push(self.shards[handed.len()].snapshot());
+                self.collection = Some((epoch, handed));
             }
-            Some((moment, handed)) => {
-                self.registry.end(&[moment]);
+            Some((epoch, handed)) => {
+                self.registry.end(&[epoch]);
                 check_cut(&handed);
             }
         }
@@ -264,7 +271,7 @@ impl Gateway {
     /// Everything a scrape would show now.
     fn shown(&self) -> BTreeMap<String, (MetricType, BTreeMap<String, String>)> {
         let mut shown: BTreeMap<String, ModelFamily> = BTreeMap::new();
-        for handed in self.shards.iter().flat_map(Shard::hand_over) {
+        for handed in self.shards.iter().flat_map(Shard::snapshot) {
             let entry = shown.entry(handed.shared.name.to_string());
             let family = entry.or_insert_with(|| (handed.kind, BTreeMap::new()));
             for segment in handed.text.segments() {
@@ -277,7 +284,7 @@ impl Gateway {
 
 /// A scrape that was collected while pushes went on shows one type a name, no name that is a part of another, and no series
 /// twice.
-fn check_cut(cores: &[Vec<Handed>]) {
+fn check_cut(cores: &[Vec<FamilySnapshot>]) {
     let mut groups: BTreeMap<GroupKey, ModelGroup> = BTreeMap::new();
     for (core, handed) in cores.iter().enumerate() {
         for family in handed {
@@ -307,7 +314,7 @@ proptest! {
                 Step::Push(mode, number, families) => {
                     let key = key(number);
                     let Some(push) = push_of(mode, &key, &body(names, &families, value)) else { continue };
-                    let is_admitted = key.twin().is_none_or(|twin| !model.contains_key(&**twin.text()));
+                    let is_admitted = key.empty_instance_variant().is_none_or(|twin| !model.contains_key(&**twin.text()));
                     let mut after = model.clone();
                     let group = after.entry(key.text().to_string()).or_default();
                     if mode == Mode::Replace {
@@ -440,17 +447,17 @@ fn a_claim_waits_for_the_commit_that_gave_up() {
     gateway.delete(&first);
     assert_eq!(gateway.commits.len(), 1, "giving a name up is committed before others may have it");
     let claim = Arc::new(put(&second, "# TYPE m counter\nm 1\n"));
-    let mut tries = Tries::default();
-    let Attempt::Wait(moment) = gateway.shard(&second).attempt(&claim, &mut tries, 9.0) else {
+    let mut tries = PushAttempt::default();
+    let Decision::WaitFor(epoch) = gateway.shard(&second).decide(&claim, &mut tries, 9.0) else {
         panic!("the name was taken before the store had the delete");
     };
-    assert!(!gateway.registry.is_past(moment));
+    assert!(!gateway.registry.is_past(epoch));
     gateway.commit();
-    assert!(gateway.registry.is_past(moment));
-    assert!(matches!(gateway.shard(&second).attempt(&claim, &mut tries, 9.0), Attempt::Begun(_)));
+    assert!(gateway.registry.is_past(epoch));
+    assert!(matches!(gateway.shard(&second).decide(&claim, &mut tries, 9.0), Decision::Apply(_)));
     // The core itself sends in order, so it does not wait.
     assert_eq!(gateway.push(put(&first, "# TYPE n gauge\nn 1\n")), Outcome::Done);
     gateway.delete(&first);
     let again = Arc::new(put(&first, "# TYPE n counter\nn 1\n"));
-    assert!(matches!(gateway.shard(&first).attempt(&again, &mut tries, 9.0), Attempt::Begun(_)));
+    assert!(matches!(gateway.shard(&first).decide(&again, &mut tries, 9.0), Decision::Apply(_)));
 }

@@ -3,30 +3,30 @@
 use std::sync::Arc;
 
 use super::Shard;
-use super::apply::{Taken, Work};
+use super::apply::{AdmittedPlan, TextEdit};
 use super::push::{Content, Mode, Outcome, Push, PushedFamily};
-use super::registry::{FamilyChange, Moment, NotNow, Presence, SetId, SharedFamily, type_conflict};
+use super::registry::{Epoch, FamilyChange, NotNow, Presence, SetId, SharedFamily, type_conflict};
 use super::series::has_new_series;
-use super::tables::{Held, NO_HELP, Number};
+use super::tables::{GroupFamily, NO_HELP, Number};
 
 /// A store keeps a group in one piece, and not all engines can keep a larger one.
 const STORED_BYTES_MAX: u64 = 512 << 20;
 
 /// How far a try of a push came.
 #[derive(Debug)]
-pub enum Attempt {
+pub enum Decision {
     /// Decided and taken in; the text is changed by [`Shard::step`].
-    Begun(Work),
+    Apply(TextEdit),
     /// A slot it needs is retired: try again when [`super::registry::Registry::is_past`] says so.
-    Wait(Moment),
+    WaitFor(Epoch),
     /// Other groups may hold the same series: take a lease of each of these families (they are in name order), then look
-    /// for twins with [`Shard::lookups`], then say so in [`Tries::looked_up`] and try again, still holding the leases.
-    LookUp(Vec<Arc<str>>),
+    /// for twins with [`Shard::duplicate_lookups`], then say so in [`PushAttempt::looked_up`] and try again, still holding the leases.
+    NeedsLookup(Vec<Arc<str>>),
 }
 
-/// What earlier tries of one push have brought about.
+/// What earlier attempt of one push have brought about.
 #[derive(Debug, Default)]
-pub struct Tries {
+pub struct PushAttempt {
     /// Families whose leases are held and in which no twin was found.
     pub looked_up: Vec<Arc<str>>,
     /// Sets of label names announced for this push.
@@ -41,7 +41,7 @@ pub(super) struct Step {
     /// The family on this core, if it is known here.
     pub local: Option<Number>,
     /// The group's hold on it.
-    pub held: Option<Held>,
+    pub held: Option<GroupFamily>,
     /// The group holds it with the help text that is pushed, or both have none.
     pub same_help: bool,
     /// The change at the registry that makes room for it, by place.
@@ -52,88 +52,88 @@ pub(super) struct Step {
 struct Plan<'p> {
     steps: Vec<Step>,
     /// What a PUT takes out of the group.
-    dropped: Vec<Held>,
+    dropped: Vec<GroupFamily>,
     changes: Vec<FamilyChange<'p>>,
 }
 
 impl Shard {
-    /// Tries to apply a push at a time given in Unix seconds.
+    /// PushAttempt to apply a push at a time given in Unix seconds.
     ///
     /// Reading what others hold and taking it in happen in one go, so nothing can come in between.
-    pub fn attempt(&mut self, push: &Arc<Push>, tries: &mut Tries, now_seconds: f64) -> Attempt {
-        let attempt = self.decide(push, tries, now_seconds);
-        if matches!(attempt, Attempt::Begun(_)) {
-            self.registry.withdraw(&std::mem::take(&mut tries.announced));
+    pub fn decide(&mut self, push: &Arc<Push>, attempt: &mut PushAttempt, now_seconds: f64) -> Decision {
+        let decision = self.decide_once(push, attempt, now_seconds);
+        if matches!(decision, Decision::Apply(_)) {
+            self.registry.withdraw(&std::mem::take(&mut attempt.announced));
         }
-        attempt
+        decision
     }
 
     /// Gives a push up that was tried but not begun.
-    pub fn abandon(&self, tries: &mut Tries) {
-        self.registry.withdraw(&std::mem::take(&mut tries.announced));
+    pub fn abandon(&self, attempt: &mut PushAttempt) {
+        self.registry.withdraw(&std::mem::take(&mut attempt.announced));
     }
 
-    fn decide(&mut self, push: &Arc<Push>, tries: &mut Tries, now_seconds: f64) -> Attempt {
+    fn decide_once(&mut self, push: &Arc<Push>, attempt: &mut PushAttempt, now_seconds: f64) -> Decision {
         debug_assert!(!self.is_restoring(), "a shard that is being restored is asked for nothing else");
         let group = self.groups_by_key.get(push.key.text()).copied();
         // A group that is there has no twin beside it.
-        let twin = if group.is_none() { push.key.twin() } else { None };
+        let twin = if group.is_none() { push.key.empty_instance_variant() } else { None };
         if let Some(twin) = twin.filter(|twin| self.groups_by_key.contains_key(twin.text())) {
             let reason = format!(
                 "the group {{{}}} exists; one that differs only by an empty instance would show the same push times",
                 twin.text()
             );
-            return Attempt::Begun(Work::ended(Outcome::NotAdmitted(reason)));
+            return Decision::Apply(TextEdit::ended(Outcome::NotAdmitted(reason)));
         }
         if let Content::Refused(reason) = &push.content {
-            return Attempt::Begun(self.refuse(push, reason.clone(), now_seconds));
+            return Decision::Apply(self.refuse(push, reason.clone(), now_seconds));
         }
         let set = match group {
             Some(number) => self.groups[number].set,
             None => self.set_id(&push.key.names()),
         };
         if self.is_stored && self.is_too_large(push, group) {
-            return Attempt::Begun(Work::ended(Outcome::TooLarge));
+            return Decision::Apply(TextEdit::ended(Outcome::TooLarge));
         }
         let plan = match self.plan(push, group, set) {
             Ok(plan) => plan,
-            Err(reason) => return Attempt::Begun(self.refuse(push, reason, now_seconds)),
+            Err(reason) => return Decision::Apply(self.refuse(push, reason, now_seconds)),
         };
-        let unsure = self.unsure_families(push, &plan, group, tries);
+        let unsure = self.unsure_families(push, &plan, group, attempt);
         if !unsure.is_empty() {
-            return Attempt::LookUp(unsure);
+            return Decision::NeedsLookup(unsure);
         }
         let commit =
             (self.is_stored && self.gives_up(push, &plan, group)).then(|| self.registry.begin_commit());
         let mut families = Vec::new();
         if !plan.changes.is_empty() {
-            match self.registry.change(self.core, &plan.changes, &tries.announced) {
+            match self.registry.change(self.core, &plan.changes, &attempt.announced) {
                 Ok(taken) => families = taken,
                 Err(not_now) => {
                     self.registry.end(commit.as_slice());
                     return match not_now {
-                        NotNow::Conflict(reason) => Attempt::Begun(self.refuse(push, reason, now_seconds)),
-                        NotNow::Retired(moment) => Attempt::Wait(moment),
-                        NotNow::Announced(moment, sets) => {
-                            tries.announced.extend(sets);
-                            Attempt::Wait(moment)
+                        NotNow::Conflict(reason) => Decision::Apply(self.refuse(push, reason, now_seconds)),
+                        NotNow::Retired(epoch) => Decision::WaitFor(epoch),
+                        NotNow::Announced(epoch, sets) => {
+                            attempt.announced.extend(sets);
+                            Decision::WaitFor(epoch)
                         }
                     };
                 }
             }
         }
         let Plan { steps, dropped, .. } = plan;
-        let taken = Taken { steps, dropped, families };
-        let mut work = self.take_in(push, group, set, &taken, now_seconds);
+        let admitted = AdmittedPlan { steps, dropped, families };
+        let mut work = self.take_in(push, group, set, &admitted, now_seconds);
         work.commit = commit;
-        Attempt::Begun(work)
+        Decision::Apply(work)
     }
 
     /// Whether a push gives up a name, a set of label names, or series which another group could take.
     fn gives_up(&self, push: &Push, plan: &Plan<'_>, group: Option<Number>) -> bool {
         let Some(group) = group else { return false };
         let at_registry = |change: &FamilyChange<'_>| {
-            matches!(change.presence, Presence::Changed(_) | Presence::GivenUp)
+            matches!(change.presence, Presence::Changed(_) | Presence::Released)
                 || change.set_dropped.is_some()
         };
         plan.changes.iter().any(at_registry)
@@ -179,7 +179,7 @@ impl Shard {
 
     /// Compares what is pushed with what the group and this core hold.
     fn plan<'p>(&'p self, push: &'p Push, group: Option<Number>, set: SetId) -> Result<Plan<'p>, String> {
-        let held: &[Held] = group.map_or(&[], |number| &self.groups[number].held);
+        let held: &[GroupFamily] = group.map_or(&[], |number| &self.groups[number].held);
         let steps = Vec::with_capacity(push.families().len());
         let mut plan = Plan { steps, dropped: Vec::new(), changes: Vec::new() };
         for (index, pushed) in push.families().iter().enumerate() {
@@ -194,7 +194,7 @@ impl Shard {
                 (Some(local), _) => self.change_of((local, held), (pushed, help), same_help, set)?,
                 (None, _) => Some(FamilyChange {
                     name,
-                    presence: Presence::Taken(pushed.kind),
+                    presence: Presence::Claimed(pushed.kind),
                     set_added: Some(set),
                     help_added: help.map(Arc::from),
                     ..FamilyChange::default()
@@ -221,7 +221,7 @@ impl Shard {
     /// What the registry must hear about a family that is pushed and that this core knows. `None` in the common case: nothing.
     fn change_of(
         &self,
-        (local, held): (Number, Option<Held>),
+        (local, held): (Number, Option<GroupFamily>),
         (pushed, help): (&PushedFamily, Option<&str>),
         same_help: bool,
         set: SetId,
@@ -229,7 +229,7 @@ impl Shard {
         let family = &self.families[local];
         let name = &*family.shared.name;
         let presence = match held {
-            _ if family.kind == pushed.kind => Presence::Stays,
+            _ if family.kind == pushed.kind => Presence::Unchanged,
             Some(_) if family.holders == 1 => Presence::Changed(pushed.kind),
             _ => return Err(type_conflict(name, family.kind, pushed.kind)),
         };
@@ -244,7 +244,7 @@ impl Shard {
                 .filter(|held| !same_help && held.help != NO_HELP && family.groups_of_help(held.help) == 1)
                 .and(old_help.cloned()),
         };
-        let silent = change.presence == Presence::Stays
+        let silent = change.presence == Presence::Unchanged
             && change.set_added.is_none()
             && change.help_added.is_none()
             && change.help_dropped.is_none();
@@ -252,14 +252,14 @@ impl Shard {
     }
 
     /// What the registry must hear about a family that a group gives up.
-    pub(super) fn drop_of(&self, held: &Held, set: SetId) -> Option<FamilyChange<'_>> {
+    pub(super) fn drop_of(&self, held: &GroupFamily, set: SetId) -> Option<FamilyChange<'_>> {
         let family = &self.families[held.family];
         let last = family.holders == 1;
         let set_dropped = (family.groups_of_set(set) == 1).then_some(set);
         let help_dropped = family.help(held.help).filter(|_| family.groups_of_help(held.help) == 1).cloned();
         (last || set_dropped.is_some() || help_dropped.is_some()).then(|| FamilyChange {
             name: &family.shared.name,
-            presence: if last { Presence::GivenUp } else { Presence::Stays },
+            presence: if last { Presence::Released } else { Presence::Unchanged },
             set_dropped,
             help_dropped,
             ..FamilyChange::default()
@@ -275,14 +275,14 @@ impl Shard {
         push: &Push,
         plan: &Plan<'_>,
         group: Option<Number>,
-        tries: &Tries,
+        attempt: &PushAttempt,
     ) -> Vec<Arc<str>> {
         let mut unsure = Vec::new();
         let mut all_looked_up = true;
         for step in &plan.steps {
             let pushed = &push.families()[step.pushed];
             let name = push.name(pushed);
-            let announced = || tries.announced.iter().find(|(family, _)| *family.name == *name);
+            let announced = || attempt.announced.iter().find(|(family, _)| *family.name == *name);
             let shared = match step.local {
                 Some(local) => &self.families[local].shared,
                 None => match announced() {
@@ -300,7 +300,7 @@ impl Shard {
                 _ => Vec::new(),
             };
             if has_new_series(name, pushed.kind, &old, push.text(pushed)) {
-                all_looked_up &= tries.looked_up.contains(&shared.name);
+                all_looked_up &= attempt.looked_up.contains(&shared.name);
                 unsure.push(shared.name.clone());
             }
         }
@@ -314,6 +314,6 @@ impl Shard {
 }
 
 /// A group's hold on a family; `held` is sorted by family.
-pub(super) fn find_held(held: &[Held], family: Number) -> Option<Held> {
+pub(super) fn find_held(held: &[GroupFamily], family: Number) -> Option<GroupFamily> {
     held.binary_search_by_key(&family, |held| held.family).ok().map(|at| held[at])
 }

@@ -26,8 +26,8 @@ use crate::exposition::render::{escaped_collision, suffix_collision};
 pub type Core = u32;
 /// The number of a set of grouping-label names, see [`Registry::set_id`].
 pub type SetId = u32;
-/// A moment in the order of collections: see [`Registry::is_past`].
-pub type Moment = u64;
+/// A epoch in the order of collections: see [`Registry::is_past`].
+pub type Epoch = u64;
 
 /// What cores share about a family name. Lives as long as somebody holds it.
 #[derive(Debug)]
@@ -74,13 +74,13 @@ pub struct FamilyChange<'a> {
 pub enum Presence {
     /// The core holds it before and after, with the same type.
     #[default]
-    Stays,
+    Unchanged,
     /// The core's first group takes it.
-    Taken(MetricType),
+    Claimed(MetricType),
     /// The core's only group changes the type.
     Changed(MetricType),
     /// The core's last group gives it up.
-    GivenUp,
+    Released,
 }
 
 /// Why a change was not made. Nothing was changed but announcements.
@@ -88,10 +88,10 @@ pub enum Presence {
 pub enum NotNow {
     /// It contradicts what others hold; the text is for the client.
     Conflict(String),
-    /// A slot is retired: try again when the moment is past.
-    Retired(Moment),
-    /// The sets of label names were announced: try again when the moment is past.
-    Announced(Moment, Vec<(Arc<SharedFamily>, SetId)>),
+    /// A slot is retired: try again when the epoch is past.
+    Retired(Epoch),
+    /// The sets of label names were announced: try again when the epoch is past.
+    Announced(Epoch, Vec<(Arc<SharedFamily>, SetId)>),
 }
 
 /// The process-wide registry.
@@ -112,10 +112,10 @@ struct Inner {
     escaped: Map<(Escaping, Box<str>), Names>,
     set_ids: Map<Arc<str>, SetId>,
     set_names: Vec<Arc<str>>,
-    /// The moment of the last begin of a collection or commit.
-    now: Moment,
+    /// The epoch of the last begin of a collection or commit.
+    now: Epoch,
     /// When the running collections and commits began, ascending.
-    running: Vec<Moment>,
+    running: Vec<Epoch>,
     /// Names with something retired, to be looked at when one of these ends.
     retired: Vec<Arc<str>>,
 }
@@ -138,7 +138,7 @@ struct Entry {
 #[derive(Debug, Clone, Copy)]
 struct Retired {
     core: Core,
-    at: Moment,
+    at: Epoch,
     what: Slot,
 }
 
@@ -198,40 +198,40 @@ impl Registry {
 
     /// Begins a collection. Must be called before the first core is asked, and ended by [`Self::end`] when every core has handed
     /// over, or was given up on.
-    pub fn begin_collection(&self) -> Moment {
+    pub fn begin_collection(&self) -> Epoch {
         self.begin()
     }
 
     /// Begins the commit of a command that gives something up. Must be called before [`Self::change`], and ended by
     /// [`Self::end`] when the store has it.
-    pub(super) fn begin_commit(&self) -> Moment {
+    pub(super) fn begin_commit(&self) -> Epoch {
         self.begin()
     }
 
-    fn begin(&self) -> Moment {
+    fn begin(&self) -> Epoch {
         let mut inner = lock(&self.inner);
         inner.now += 1;
-        let moment = inner.now;
-        inner.running.push(moment);
-        moment
+        let epoch = inner.now;
+        inner.running.push(epoch);
+        epoch
     }
 
     /// Ends collections or commits; their moments in ascending order.
-    pub fn end(&self, began: &[Moment]) {
+    pub fn end(&self, began: &[Epoch]) {
         let mut inner = lock(&self.inner);
-        inner.running.retain(|moment| began.binary_search(moment).is_err());
+        inner.running.retain(|epoch| began.binary_search(epoch).is_err());
         inner.free_retired();
         drop(inner);
         self.ended.notify(usize::MAX);
     }
 
-    /// Whether every collection and commit that began at or before this moment has ended.
-    pub fn is_past(&self, moment: Moment) -> bool {
-        lock(&self.inner).is_past(moment)
+    /// Whether every collection and commit that began at or before this epoch has ended.
+    pub fn is_past(&self, epoch: Epoch) -> bool {
+        lock(&self.inner).is_past(epoch)
     }
 
-    /// The moment at which something that is given up now is retired, or `None` when no scrape collects and no commit runs.
-    pub fn retiring_moment(&self) -> Option<Moment> {
+    /// The epoch at which something that is given up now is retired, or `None` when no scrape collects and no commit runs.
+    pub fn retirement_epoch(&self) -> Option<Epoch> {
         let inner = lock(&self.inner);
         (!inner.running.is_empty()).then_some(inner.now)
     }
@@ -279,8 +279,8 @@ impl Registry {
 }
 
 impl Inner {
-    fn is_past(&self, moment: Moment) -> bool {
-        self.running.first().is_none_or(|oldest| *oldest > moment)
+    fn is_past(&self, epoch: Epoch) -> bool {
+        self.running.first().is_none_or(|oldest| *oldest > epoch)
     }
 
     fn entry(&mut self, name: &str, kind: MetricType) -> &mut Entry {
@@ -314,7 +314,7 @@ impl Inner {
     fn check(&self, core: Core, changes: &[FamilyChange<'_>]) -> Result<(), NotNow> {
         let given_up: Map<&str, ()> = changes
             .iter()
-            .filter(|change| !matches!(change.presence, Presence::Stays))
+            .filter(|change| !matches!(change.presence, Presence::Unchanged))
             .map(|change| (change.name, ()))
             .collect();
         let held = |name: &str| -> Option<MetricType> {
@@ -324,7 +324,7 @@ impl Inner {
         };
         let mut wait = None;
         for change in changes {
-            let (Presence::Taken(kind) | Presence::Changed(kind)) = change.presence else { continue };
+            let (Presence::Claimed(kind) | Presence::Changed(kind)) = change.presence else { continue };
             if let Some(other) = held(change.name).filter(|other| *other != kind) {
                 return Err(NotNow::Conflict(type_conflict(change.name, other, kind)));
             }
@@ -346,7 +346,7 @@ impl Inner {
                 self.check_escaped(core, (change.name, kind), &held, &mut wait)?;
             }
         }
-        wait.map_or(Ok(()), |moment| Err(NotNow::Retired(moment)))
+        wait.map_or(Ok(()), |epoch| Err(NotNow::Retired(epoch)))
     }
 
     /// Checks a name against those which some scrapers would take for it, for a part of it, or for what it is a part of.
@@ -355,7 +355,7 @@ impl Inner {
         core: Core,
         (name, kind): (&str, MetricType),
         held: &impl Fn(&str) -> Option<MetricType>,
-        wait: &mut Option<Moment>,
+        wait: &mut Option<Epoch>,
     ) -> Result<(), NotNow> {
         for scheme in SCHEMES {
             let shown = escape(name, scheme, NameKind::Metric);
@@ -391,13 +391,13 @@ impl Inner {
         plain.into_iter().chain(escaped.map(|name| &**name))
     }
 
-    /// Finds the latest moment at which another core gave up this name with a type that matters.
+    /// Finds the latest epoch at which another core gave up this name with a type that matters.
     fn retired_by_others(
         &self,
         name: &str,
         core: Core,
         matters: impl Fn(MetricType) -> bool,
-        wait: &mut Option<Moment>,
+        wait: &mut Option<Epoch>,
     ) {
         let Some(entry) = self.families.get(name) else { return };
         for retired in &entry.retired {
@@ -444,8 +444,8 @@ impl Inner {
 
     fn apply(&mut self, core: Core, change: &FamilyChange<'_>) -> Option<Arc<SharedFamily>> {
         match change.presence {
-            Presence::Stays => {}
-            Presence::Taken(kind) => {
+            Presence::Unchanged => {}
+            Presence::Claimed(kind) => {
                 let entry = self.entry(change.name, kind);
                 entry.kind = kind;
                 entry.cores.push(core);
@@ -454,7 +454,7 @@ impl Inner {
                 self.retire(change.name, core);
                 self.entry(change.name, kind).kind = kind;
             }
-            Presence::GivenUp => {
+            Presence::Released => {
                 self.retire(change.name, core);
                 if let Some(entry) = self.families.get_mut(change.name) {
                     entry.cores.retain(|holder| *holder != core);
@@ -474,7 +474,7 @@ impl Inner {
             entry.shared.clone()
         });
         self.remove_if_unused(change.name);
-        shared.filter(|_| matches!(change.presence, Presence::Taken(_)))
+        shared.filter(|_| matches!(change.presence, Presence::Claimed(_)))
     }
 
     fn retire(&mut self, name: &str, core: Core) {

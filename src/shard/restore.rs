@@ -15,7 +15,7 @@ use super::key::{GroupingKey, KeyParts};
 use super::registry::{FamilyChange, NotNow, Presence, SharedFamily, type_conflict};
 use super::segments::GatheredRuns;
 use super::series::series_of;
-use super::tables::{Held, NO_HELP, Number};
+use super::tables::{GroupFamily, NO_HELP, Number};
 use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
 
 /// A group as it was read, before its shard is asked.
@@ -54,7 +54,7 @@ impl<'a> StoredGroup<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Restoring {
     /// What the last group holds, in the order of its record.
-    last: Vec<Held>,
+    last: Vec<GroupFamily>,
     /// Lines that are not in the text of their families yet, by the families' numbers.
     gathered: Vec<GatheredRuns>,
 }
@@ -67,7 +67,9 @@ impl Shard {
     /// It contradicts a group that was taken back before, for this reason; nothing is changed then.
     pub fn restore(&mut self, stored: &StoredGroup<'_>) -> Result<(), String> {
         let StoredGroup { key, parts, record } = stored;
-        if let Some(twin) = parts.twin.as_ref().filter(|twin| self.groups_by_key.contains_key(twin.text())) {
+        if let Some(twin) =
+            parts.empty_instance_variant.as_ref().filter(|twin| self.groups_by_key.contains_key(twin.text()))
+        {
             return Err(format!("the group {{{}}} has the same push times", twin.text()));
         }
         let set = self.set_id(&parts.names);
@@ -82,7 +84,7 @@ impl Shard {
             }
             let change = FamilyChange {
                 name: family.name,
-                presence: if local.is_some() { Presence::Stays } else { Presence::Taken(kind) },
+                presence: if local.is_some() { Presence::Unchanged } else { Presence::Claimed(kind) },
                 set_added: local.is_none_or(|local| local.groups_of_set(set) == 0).then_some(set),
                 help_added: family.help.filter(|_| help.is_none()).map(Arc::from),
                 ..FamilyChange::default()
@@ -117,7 +119,7 @@ impl Shard {
                 }
                 None => local.take_help(family.help),
             };
-            held.push(Held { family: number, help, push_seconds: family.push_seconds });
+            held.push(GroupFamily { family: number, help, push_seconds: family.push_seconds });
             self.restore_lines(group, number, family.text, family.exact);
         }
         self.restoring.last.clone_from(&held);
@@ -185,7 +187,7 @@ impl Shard {
     }
 
     /// Where a family and its help text stand on this core, if they do. `like` is where they may well be.
-    fn places_of(&self, family: &Family<'_>, like: Option<&Held>) -> (Option<Number>, Option<u32>) {
+    fn places_of(&self, family: &Family<'_>, like: Option<&GroupFamily>) -> (Option<Number>, Option<u32>) {
         let named = |number| self.families.get(number).filter(|local| *local.shared.name == *family.name);
         let number = match like.filter(|like| named(like.family).is_some()) {
             Some(like) => Some(like.family),

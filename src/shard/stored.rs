@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::exposition::model::MetricType;
 
 use super::Shard;
-use super::tables::{Held, Number};
+use super::tables::{GroupFamily, Number};
 
 /// Why a record can always be written: no text of a group comes near to 4 GiB.
 const FITS: &str = "groups are smaller than STORED_BYTES_MAX";
@@ -78,7 +78,7 @@ impl Shard {
         true
     }
 
-    fn write_family(&self, writing: &mut Writing, held: &Held, end: usize) {
+    fn write_family(&self, writing: &mut Writing, held: &GroupFamily, end: usize) {
         let local = &self.families[held.family];
         let (pieces, exact) = local.text.whole(writing.group);
         let family = Family {

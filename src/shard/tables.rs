@@ -98,12 +98,12 @@ pub(super) struct Group {
     /// What its lines, help texts and protobuf weigh at most; counted anew only when it matters.
     pub bytes_bound: u64,
     /// The families it holds, by number, ascending.
-    pub held: Vec<Held>,
+    pub held: Vec<GroupFamily>,
 }
 
 /// A group's hold on a family. There are many of them: it has to be small.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Held {
+pub(super) struct GroupFamily {
     /// The family's number on this core.
     pub family: Number,
     /// The help text's place in the family's table, or [`NO_HELP`].
@@ -112,7 +112,7 @@ pub(super) struct Held {
     pub push_seconds: f64,
 }
 
-/// The [`Held::help`] of a family that was pushed without HELP.
+/// The [`GroupFamily::help`] of a family that was pushed without HELP.
 pub(super) const NO_HELP: u32 = u32::MAX;
 
 /// A family as this core's groups hold it.

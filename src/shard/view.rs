@@ -10,7 +10,7 @@ use super::segments::FamilyText;
 
 /// One family as a core hands it over to a scrape: nothing is copied, and what is held never changes.
 #[derive(Debug, Clone)]
-pub struct Handed {
+pub struct FamilySnapshot {
     /// Name and help.
     pub shared: Arc<SharedFamily>,
     /// The type of the lines in `text`.
@@ -53,11 +53,11 @@ pub struct FamilyView {
 
 impl Shard {
     /// Everything there is to scrape, sorted by name. Costs a pointer per family.
-    pub fn hand_over(&self) -> Vec<Handed> {
+    pub fn snapshot(&self) -> Vec<FamilySnapshot> {
         let families = self.order.iter().map(|number| &self.families[*number]);
         families
             .filter(|family| !family.text.is_empty())
-            .map(|family| Handed {
+            .map(|family| FamilySnapshot {
                 shared: family.shared.clone(),
                 kind: family.kind,
                 text: family.text.clone(),

@@ -210,7 +210,7 @@ fn record(key: &GroupingKey, group: &Group<'_>, known: &HashSet<&str>) -> Result
     if let Some(name) = group.labels.keys().find(|name| name.is_empty() || name.starts_with("__")) {
         return Err(format!("improper label name {name:?}"));
     }
-    if let Some(twin) = key.twin().filter(|twin| known.contains(&**twin.text())) {
+    if let Some(twin) = key.empty_instance_variant().filter(|twin| known.contains(&**twin.text())) {
         return Err(format!("it has the same push times as {{{}}}", twin.text()));
     }
     let rendered = rendered(key, group)?;

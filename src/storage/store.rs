@@ -20,7 +20,7 @@ use sluicegate_backend::{Backend, Durability, Figures};
 
 use crate::shard::Shard;
 use crate::shard::push::Outcome;
-use crate::shard::registry::{Moment, Registry};
+use crate::shard::registry::{Epoch, Registry};
 use crate::storage::import::Records;
 
 use crate::cores::mailbox::Mailboxes;
@@ -41,8 +41,8 @@ pub struct Kept {
     pub key: Arc<str>,
     /// What became of the group.
     pub change: GroupChange,
-    /// See [`crate::shard::Work::commit`].
-    pub commit: Option<Moment>,
+    /// See [`crate::shard::TextEdit::commit`].
+    pub commit: Option<Epoch>,
     /// Whom to tell.
     pub waits: Waits,
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sluicegate_backend::{Backend, Change, Commit, Durability};
 
-use crate::shard::registry::{Moment, Registry};
+use crate::shard::registry::{Epoch, Registry};
 use crate::telemetry::names;
 
 use super::restore::{Restoring, restore};
@@ -111,7 +111,7 @@ impl Writer<'_> {
         let kept = self.commit(batches);
         let all = || batches.iter().flat_map(|batch| &batch.kept);
         // What they gave up is free now, also if it failed: then nothing can claim it any more.
-        let mut moments: Vec<Moment> = all().filter_map(|kept| kept.commit).collect();
+        let mut moments: Vec<Epoch> = all().filter_map(|kept| kept.commit).collect();
         if !moments.is_empty() {
             moments.sort_unstable();
             self.registry.end(&moments);

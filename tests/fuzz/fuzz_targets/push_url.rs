@@ -52,9 +52,9 @@ fn check_key(key: &GroupingKey) {
     assert!(labels.is_sorted_by(|one, next| one.0 < next.0), "{labels:?}");
     assert!(labels.iter().any(|(name, value)| name == "job" && !value.is_empty()), "{labels:?}");
     assert!(labels.iter().all(|(name, _)| !name.is_empty() && !name.starts_with("__")), "{labels:?}");
-    if let Some(twin) = key.twin() {
+    if let Some(twin) = key.empty_instance_variant() {
         assert_eq!(twin.hash(), key.hash());
-        assert_eq!(twin.twin().as_ref(), Some(key));
+        assert_eq!(twin.empty_instance_variant().as_ref(), Some(key));
         assert_eq!(twin.series_labels(), key.series_labels());
     }
 }

@@ -11,13 +11,13 @@ use crate::exposition::labels::{read_label_name, read_labels};
 use super::Shard;
 use super::key::GroupingKey;
 use super::push::Push;
-use super::registry::Moment;
+use super::registry::Epoch;
 use super::series::{labels_of, names_series, series_of};
 use super::tables::Number;
 
 /// A question to the home core of a group: does it hold this series?
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lookup {
+pub struct SeriesLookup {
     /// The only group that could.
     pub key: GroupingKey,
     /// The family.
@@ -26,21 +26,21 @@ pub struct Lookup {
     pub series: Vec<u8>,
 }
 
-/// The answer to [`Lookup`]s.
+/// The answer to [`SeriesLookup`]s.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TwinAnswer {
+pub enum DuplicateCheck {
     /// None of the series is held.
     Free,
     /// One is held: the push is inconsistent, for this reason.
-    Taken(String),
-    /// One was given up while scrapes collect: ask again when the moment is past.
-    Retired(Moment),
+    Found(String),
+    /// One was given up while scrapes collect: ask again when the epoch is past.
+    Retired(Epoch),
 }
 
 /// Lines that a group gave up while scrapes were collecting, in a family where twins are possible.
 #[derive(Debug)]
-pub(super) struct Ghost {
-    pub at: Moment,
+pub(super) struct RetiredSeries {
+    pub at: Epoch,
     pub family: Arc<str>,
     pub key: Arc<str>,
     pub text: Vec<u8>,
@@ -49,7 +49,7 @@ pub(super) struct Ghost {
 impl Shard {
     /// Where to look for twins of a push's series in these families. The caller holds their leases, so that the sets of label
     /// names which are announced later find the push applied.
-    pub fn lookups(&mut self, push: &Push, families: &[Arc<str>]) -> Vec<Lookup> {
+    pub fn duplicate_lookups(&mut self, push: &Push, families: &[Arc<str>]) -> Vec<SeriesLookup> {
         let own = self.set_id(&push.key.names());
         let mut lookups = Vec::new();
         for pushed in push.families() {
@@ -58,7 +58,7 @@ impl Shard {
             let sets = self.registry.other_sets(name, own);
             for series in series_of(name, pushed.kind, push.text(pushed)) {
                 let keys = sets.iter().filter_map(|set| project(series, set));
-                lookups.extend(keys.map(|key| Lookup {
+                lookups.extend(keys.map(|key| SeriesLookup {
                     key,
                     family: family.clone(),
                     series: series.to_vec(),
@@ -69,31 +69,31 @@ impl Shard {
     }
 
     /// Answers lookups about groups of this core.
-    pub fn answer(&mut self, lookups: &[Lookup]) -> TwinAnswer {
+    pub fn find_duplicates(&mut self, lookups: &[SeriesLookup]) -> DuplicateCheck {
         let registry = &self.registry;
-        self.ghosts.retain(|ghost| !registry.is_past(ghost.at));
-        let mut answer = TwinAnswer::Free;
+        self.retired_series.retain(|retired| !registry.is_past(retired.at));
+        let mut found = DuplicateCheck::Free;
         for lookup in lookups {
             if self.holds(lookup) {
-                return TwinAnswer::Taken(format!(
+                return DuplicateCheck::Found(format!(
                     "collected metric {:?} {{ {} }} was collected before with the same name and label values",
                     lookup.family,
                     labels_of(&lookup.series)
                 ));
             }
-            let ghost = self.ghosts.iter().rfind(|ghost| {
-                ghost.family == lookup.family
-                    && ghost.key == *lookup.key.text()
-                    && names_series(&ghost.text, &lookup.series)
+            let retired = self.retired_series.iter().rfind(|retired| {
+                retired.family == lookup.family
+                    && retired.key == *lookup.key.text()
+                    && names_series(&retired.text, &lookup.series)
             });
-            if let Some(ghost) = ghost {
-                answer = TwinAnswer::Retired(ghost.at);
+            if let Some(retired) = retired {
+                found = DuplicateCheck::Retired(retired.at);
             }
         }
-        answer
+        found
     }
 
-    fn holds(&self, lookup: &Lookup) -> bool {
+    fn holds(&self, lookup: &SeriesLookup) -> bool {
         let Some(group) = self.groups_by_key.get(lookup.key.text()) else { return false };
         let Some(family) = self.families_by_name.get(&lookup.family) else { return false };
         self.run_names(*group, *family, &lookup.series)
