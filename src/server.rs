@@ -172,8 +172,8 @@ fn start_store(
         open: Box::new(move || engines::open(&opened).map_err(|why| why.to_string())),
         import: Box::new(move |is_new| official.records(is_new).map_err(|why| why.to_string())),
         durability: match store.durability {
-            Durability::Process => sluicegate_backend::Durability::Process,
-            Durability::Disk => sluicegate_backend::Durability::Disk,
+            Durability::Process => sluicegate_engine::Durability::Process,
+            Durability::Disk => sluicegate_engine::Durability::Disk,
         },
         shards: shards.to_vec(),
         registry: registry.clone(),

@@ -26,7 +26,7 @@ pub use build::{BUILD, BuildInfo};
 pub use flags::{Driver, LogFormat, LogLevel, Stop};
 pub use listen::{AddressError, ListenAddress};
 pub use program::{Place, PlaceParser, Program, StorageCommand, StorePlace};
-pub use store::{Durability, Engine, Store};
+pub use store::{Durability, EngineKind, Store};
 
 use flags::Flags;
 

@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::flags::Stop;
-use super::{Config, Engine};
+use super::{Config, EngineKind};
 
 /// The first argument by which the program is no gateway. The official program takes no words, so none of its flags is meant.
 const STORAGE: &str = "storage";
@@ -45,8 +45,8 @@ pub enum StorageCommand {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct StorePlace {
     /// The engine that wrote it.
-    #[arg(long, value_name = "ENGINE", value_enum, default_value_t = Engine::Snapshot)]
-    pub backend: Engine,
+    #[arg(long, value_name = "ENGINE", value_enum, default_value_t = EngineKind::Snapshot)]
+    pub backend: EngineKind,
     /// Its folder.
     #[arg(long, value_name = "FOLDER")]
     pub path: PathBuf,
@@ -56,7 +56,7 @@ pub struct StorePlace {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The engine that wrote it, or shall.
-    pub engine: Engine,
+    pub engine: EngineKind,
     /// Its folder.
     pub path: PathBuf,
 }
@@ -139,7 +139,7 @@ impl TypedValueParser for PlaceParser {
 
 fn place(value: &OsStr) -> Option<Place> {
     use std::os::unix::ffi::OsStrExt;
-    Engine::value_variants().iter().find_map(|engine| {
+    EngineKind::value_variants().iter().find_map(|engine| {
         let path = value.as_bytes().strip_prefix(engine.name().as_bytes())?.strip_prefix(b":")?;
         (!path.is_empty()).then(|| Place { engine: *engine, path: OsStr::from_bytes(path).into() })
     })
@@ -173,17 +173,17 @@ mod tests {
         let path = PathBuf::from("/a:b");
         assert_eq!(
             command(&["storage", "verify", "--path=/a:b"]),
-            StorageCommand::Verify(StorePlace { backend: Engine::Snapshot, path: path.clone() })
+            StorageCommand::Verify(StorePlace { backend: EngineKind::Snapshot, path: path.clone() })
         );
         assert_eq!(
             command(&["storage", "inspect", "--backend", "sled", "--path", "/a:b"]),
-            StorageCommand::Inspect(StorePlace { backend: Engine::Sled, path: path.clone() })
+            StorageCommand::Inspect(StorePlace { backend: EngineKind::Sled, path: path.clone() })
         );
         assert_eq!(
             command(&["storage", "migrate", "--from=sled:/a:b", "--to", "snapshot:c"]),
             StorageCommand::Migrate {
-                from: Place { engine: Engine::Sled, path },
-                to: Place { engine: Engine::Snapshot, path: "c".into() }
+                from: Place { engine: EngineKind::Sled, path },
+                to: Place { engine: EngineKind::Snapshot, path: "c".into() }
             }
         );
     }

@@ -17,7 +17,7 @@ const BESIDE: &str = ".sluicegate";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
     /// What keeps them.
-    pub engine: Engine,
+    pub engine: EngineKind,
     /// The folder of the store.
     pub path: PathBuf,
     /// What an acknowledged push survives.
@@ -30,14 +30,14 @@ pub struct Store {
 
 /// What keeps groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Engine {
+pub enum EngineKind {
     /// A log of pushes, folded into archives.
     Snapshot,
     /// The embedded database sled.
     Sled,
 }
 
-impl Engine {
+impl EngineKind {
     /// The word by which it is typed.
     pub const fn name(self) -> &'static str {
         match self {
@@ -96,8 +96,8 @@ pub(super) fn store(flags: &Flags) -> Result<Option<Store>, Stop> {
             ));
         }
         (Some(_), true) => return Err(Stop::refuse("--storage.backend needs --storage.path")),
-        (None | Some(Backend::Snapshot), false) => Engine::Snapshot,
-        (Some(Backend::Sled), false) => Engine::Sled,
+        (None | Some(Backend::Snapshot), false) => EngineKind::Snapshot,
+        (Some(Backend::Sled), false) => EngineKind::Sled,
     };
     Ok(Some(Store {
         engine,
@@ -111,7 +111,7 @@ pub(super) fn store(flags: &Flags) -> Result<Option<Store>, Stop> {
 fn beside_the_official(persistence: &PersistenceFlags) -> Store {
     let file = PathBuf::from(&persistence.file);
     Store {
-        engine: Engine::Snapshot,
+        engine: EngineKind::Snapshot,
         path: beside(&file),
         durability: Durability::default(),
         archive_interval: archive_interval(persistence),

@@ -192,7 +192,7 @@ fn kept(arguments: &[&str]) -> Store {
 #[test]
 fn a_path_or_a_persistence_file_keeps_groups() {
     let plain = Store {
-        engine: Engine::Snapshot,
+        engine: EngineKind::Snapshot,
         path: "/var/x".into(),
         durability: Durability::Process,
         archive_interval: Duration::from_secs(300),
@@ -202,7 +202,7 @@ fn a_path_or_a_persistence_file_keeps_groups() {
     assert_eq!(kept(&["--storage.path=/var/x", "--storage.backend=snapshot", "--persistence.file="]), plain);
     assert_eq!(
         kept(&["--storage.backend=sled", "--storage.durability=disk", "--storage.path", "/var/x"]),
-        Store { engine: Engine::Sled, durability: Durability::Disk, ..plain.clone() }
+        Store { engine: EngineKind::Sled, durability: Durability::Disk, ..plain.clone() }
     );
     assert_eq!(
         kept(&["--persistence.file=a/b.gob", "--persistence.interval=90s"]),

@@ -11,7 +11,7 @@ pub fn restoring(groups: u64, part: Option<f64>) -> Answer {
 }
 
 /// The answer to a write after the store failed.
-pub fn poisoned(why: &str) -> Answer {
+pub fn failed(why: &str) -> Answer {
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         format_args!("nothing is taken in until a restart, the store failed: {why}"),

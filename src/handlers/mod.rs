@@ -179,9 +179,9 @@ impl Front {
         let is_write = matches!(target, Target::Group(_) | Target::Wipe);
         match (store.state(), target) {
             (State::Ready, _) => None,
-            (State::Poisoned(why), Target::Healthy) => Some(storage::unhealthy(&why)),
-            (State::Poisoned(why), _) if is_write => Some(storage::poisoned(&why)),
-            (State::Poisoned(_), _) => None,
+            (State::Failed(why), Target::Healthy) => Some(storage::unhealthy(&why)),
+            (State::Failed(why), _) if is_write => Some(storage::failed(&why)),
+            (State::Failed(_), _) => None,
             (State::Restoring(..), Target::Healthy | Target::Quit | Target::Static) => None,
             (State::Restoring(..), Target::ApiStatus | Target::ApiOptions) => None,
             (State::Restoring(groups, part), _) => Some(storage::restoring(groups, part)),
@@ -512,17 +512,17 @@ impl Front {
 }
 
 fn set_storage_gauges(store: &Store) {
-    let (figures, (changes, bytes)) = (store.figures(), store.waiting());
+    let (stats, (changes, bytes)) = (store.stats(), store.waiting());
     metrics::gauge!(names::STORAGE_QUEUE).set(changes as f64);
     metrics::gauge!(names::STORAGE_QUEUE_BYTES).set(bytes as f64);
-    metrics::gauge!(names::STORAGE_LOG_BYTES).set(figures.log_bytes as f64);
-    metrics::gauge!(names::STORAGE_ARCHIVE_BYTES).set(figures.archive_bytes as f64);
-    if let Some(seconds) = figures.archive_age_seconds {
+    metrics::gauge!(names::STORAGE_LOG_BYTES).set(stats.log_bytes as f64);
+    metrics::gauge!(names::STORAGE_ARCHIVE_BYTES).set(stats.archive_bytes as f64);
+    if let Some(seconds) = stats.archive_age_seconds {
         metrics::gauge!(names::STORAGE_ARCHIVE_AGE).set(seconds);
     }
-    metrics::gauge!(names::STORAGE_RESTORE_SECONDS).set(figures.restore_seconds);
+    metrics::gauge!(names::STORAGE_RESTORE_SECONDS).set(stats.restore_seconds);
     metrics::gauge!(names::STORAGE_FAILED).set(if store.is_ready() { 0.0 } else { 1.0 });
-    metrics::gauge!(names::STORAGE_TROUBLE).set(if figures.trouble.is_some() { 1.0 } else { 0.0 });
+    metrics::gauge!(names::STORAGE_TROUBLE).set(if stats.background_error.is_some() { 1.0 } else { 0.0 });
     metrics::gauge!(names::STORAGE_CONTRADICTIONS).set(store.contradictions() as f64);
 }
 

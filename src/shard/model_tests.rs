@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use sluicegate_backend::record::Record;
+use sluicegate_engine::record::Record;
 
 use super::key::GroupingKey;
 use super::push::{Content, Mode, Outcome, Push};

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use sluicegate_backend::record::{Family, Kind, Record};
+use sluicegate_engine::record::{Family, Kind, Record};
 use smallvec::SmallVec;
 
 use crate::exposition::model::MetricType;

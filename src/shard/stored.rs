@@ -3,7 +3,7 @@
 //! A record holds the rendered lines as they stand in the segments, so nothing is formatted on the way out and nothing parsed on
 //! the way in, see [`super::restore`]. `docs/storage.md` draws it.
 
-use sluicegate_backend::record::{Family, Kind, Record};
+use sluicegate_engine::record::{Family, Kind, Record};
 use smallvec::SmallVec;
 
 use crate::exposition::model::MetricType;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use jiff::Timestamp;
-use sluicegate_backend::{Backend, BackendError, Figures};
+use sluicegate_engine::{Engine, EngineError, Stats};
 use sluicegate_store_tools::{MigrateError, Survey, migrate, survey};
 
-use crate::config::{Engine, Place, StorageCommand, StorePlace};
+use crate::config::{EngineKind, Place, StorageCommand, StorePlace};
 
 use super::engines::{OpenError, open_existing, open_or_make};
 use super::progress::Progress;
@@ -25,7 +25,7 @@ pub enum CommandError {
     Open(#[from] OpenError),
     /// The engine refuses the store.
     #[error(transparent)]
-    Backend(#[from] BackendError),
+    Engine(#[from] EngineError),
     /// The copy did not come to its end.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
@@ -61,8 +61,8 @@ pub fn run(command: &StorageCommand, out: &mut dyn Write) -> Result<(), CommandE
 }
 
 fn inspect(store: &StorePlace, out: &mut dyn Write) -> Result<(), CommandError> {
-    let (survey, figures) = read(store)?;
-    write_store(out, store, &survey, &figures)?;
+    let (survey, stats) = read(store)?;
+    write_store(out, store, &survey, &stats)?;
     write_content(out, &survey)?;
     write_warnings(out, &survey)
 }
@@ -92,7 +92,7 @@ fn carry(from: &Place, to: &Place, out: &mut dyn Write) -> Result<(), CommandErr
     let mut source = open_existing(from.engine, &from.path)?;
     let mut target = open_or_make(to.engine, &to.path, None)?;
     let migrated = {
-        let progress = Progress::new(file_bytes(&source.figures()));
+        let progress = Progress::new(file_bytes(&source.stats()));
         let progress = |phase, bytes| progress.add(phase, bytes);
         migrate(source.as_mut(), target.as_mut(), threads(), &progress)?
     };
@@ -106,43 +106,38 @@ fn carry(from: &Place, to: &Place, out: &mut dyn Write) -> Result<(), CommandErr
 }
 
 /// Reads a whole store. It is dropped then, not closed: a look should change nothing.
-fn read(store: &StorePlace) -> Result<(Survey, Figures), CommandError> {
-    let mut backend: Box<dyn Backend> = open_existing(store.backend, &store.path)?;
-    let progress = Progress::new(file_bytes(&backend.figures()));
+fn read(store: &StorePlace) -> Result<(Survey, Stats), CommandError> {
+    let mut backend: Box<dyn Engine> = open_existing(store.backend, &store.path)?;
+    let progress = Progress::new(file_bytes(&backend.stats()));
     let survey = survey(backend.as_mut(), threads(), &|phase, bytes| progress.add(phase, bytes))?;
-    Ok((survey, backend.figures()))
+    Ok((survey, backend.stats()))
 }
 
-fn file_bytes(figures: &Figures) -> u64 {
-    figures.log_bytes + figures.archive_bytes
+fn file_bytes(stats: &Stats) -> u64 {
+    stats.log_bytes + stats.archive_bytes
 }
 
 fn threads() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-fn write_store(
-    out: &mut dyn Write,
-    store: &StorePlace,
-    survey: &Survey,
-    figures: &Figures,
-) -> io::Result<()> {
+fn write_store(out: &mut dyn Write, store: &StorePlace, survey: &Survey, stats: &Stats) -> io::Result<()> {
     writeln!(out, "store           {} ({})", store.path.display(), store.backend.name())?;
     let left = if survey.restored.closed { "closed" } else { "left by a kill or a crash" };
     writeln!(out, "state           {left}")?;
     writeln!(
         out,
         "batches         {}, of them known to be on the disk: {}",
-        HumanCount(figures.sequence),
-        HumanCount(figures.sequence_on_disk)
+        HumanCount(stats.sequence),
+        HumanCount(stats.sequence_on_disk)
     )?;
-    if store.backend == Engine::Sled {
-        return writeln!(out, "files           {}", HumanBytes(figures.archive_bytes));
+    if store.backend == EngineKind::Sled {
+        return writeln!(out, "files           {}", HumanBytes(stats.archive_bytes));
     }
-    writeln!(out, "log             {}", HumanBytes(figures.log_bytes))?;
-    let age = figures.archive_age_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    writeln!(out, "log             {}", HumanBytes(stats.log_bytes))?;
+    let age = stats.archive_age_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let age = age.map(|age| format!(", written {} ago", HumanDuration(age))).unwrap_or_default();
-    writeln!(out, "archives        {}{age}", HumanBytes(figures.archive_bytes))
+    writeln!(out, "archives        {}{age}", HumanBytes(stats.archive_bytes))
 }
 
 fn write_content(out: &mut dyn Write, survey: &Survey) -> io::Result<()> {

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sluicegate_backend::{Backend, BackendError};
+use sluicegate_engine::{Engine, EngineError};
 
-use crate::config::{Engine, Store};
+use crate::config::{EngineKind, Store};
 
 /// Why there is no open store.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum OpenError {
     )]
     NotInThisBuild {
         /// The engine.
-        engine: Engine,
+        engine: EngineKind,
     },
     /// Opening it would begin a second store in the same folder, and hide the first.
     #[error(
@@ -29,9 +29,9 @@ pub enum OpenError {
         /// The folder.
         path: PathBuf,
         /// Whose store is there.
-        found: Engine,
+        found: EngineKind,
         /// Whose was asked for.
-        wanted: Engine,
+        wanted: EngineKind,
     },
     /// There is nothing to look at.
     #[error("there is no store of the {} engine in {}", engine.name(), path.display())]
@@ -39,18 +39,18 @@ pub enum OpenError {
         /// The folder.
         path: PathBuf,
         /// Whose store was asked for.
-        engine: Engine,
+        engine: EngineKind,
     },
     /// The engine refuses.
     #[error(transparent)]
-    Backend(#[from] BackendError),
+    Engine(#[from] EngineError),
 }
 
 /// Opens the store, or makes a new one.
 ///
 /// # Errors
 /// The build lacks the engine, the folder is another engine's, or the engine refuses: somebody else has the store, or it is damaged.
-pub fn open(store: &Store) -> Result<Box<dyn Backend>, OpenError> {
+pub fn open(store: &Store) -> Result<Box<dyn Engine>, OpenError> {
     open_or_make(store.engine, &store.path, Some(store.archive_interval))
 }
 
@@ -58,7 +58,7 @@ pub fn open(store: &Store) -> Result<Box<dyn Backend>, OpenError> {
 ///
 /// # Errors
 /// There is none, and as [`open`].
-pub(super) fn open_existing(engine: Engine, path: &Path) -> Result<Box<dyn Backend>, OpenError> {
+pub(super) fn open_existing(engine: EngineKind, path: &Path) -> Result<Box<dyn Engine>, OpenError> {
     refuse_other_engine(engine, path)?;
     if !is_there(engine, path) {
         return Err(OpenError::NoStore { path: path.to_owned(), engine });
@@ -71,41 +71,42 @@ pub(super) fn open_existing(engine: Engine, path: &Path) -> Result<Box<dyn Backe
 /// # Errors
 /// As [`open`].
 pub(super) fn open_or_make(
-    engine: Engine,
+    engine: EngineKind,
     path: &Path,
     archive_interval: Option<Duration>,
-) -> Result<Box<dyn Backend>, OpenError> {
+) -> Result<Box<dyn Engine>, OpenError> {
     refuse_other_engine(engine, path)?;
     match engine {
-        Engine::Snapshot => snapshot(path, archive_interval),
-        Engine::Sled => sled(path),
+        EngineKind::Snapshot => snapshot(path, archive_interval),
+        EngineKind::Sled => sled(path),
     }
 }
 
 #[cfg(feature = "snapshot")]
-fn snapshot(path: &Path, archive_interval: Option<Duration>) -> Result<Box<dyn Backend>, OpenError> {
+fn snapshot(path: &Path, archive_interval: Option<Duration>) -> Result<Box<dyn Engine>, OpenError> {
     use sluicegate_snapshot::{Options, Snapshot};
     Ok(Box::new(Snapshot::open(path, Options { archive_interval, ..Options::default() })?))
 }
 
 #[cfg(not(feature = "snapshot"))]
-fn snapshot(_: &Path, _: Option<Duration>) -> Result<Box<dyn Backend>, OpenError> {
-    Err(OpenError::NotInThisBuild { engine: Engine::Snapshot })
+fn snapshot(_: &Path, _: Option<Duration>) -> Result<Box<dyn Engine>, OpenError> {
+    Err(OpenError::NotInThisBuild { engine: EngineKind::Snapshot })
 }
 
 #[cfg(feature = "sled")]
-fn sled(path: &Path) -> Result<Box<dyn Backend>, OpenError> {
+fn sled(path: &Path) -> Result<Box<dyn Engine>, OpenError> {
     Ok(Box::new(sluicegate_sled::Sled::open(path)?))
 }
 
 #[cfg(not(feature = "sled"))]
-fn sled(_: &Path) -> Result<Box<dyn Backend>, OpenError> {
-    Err(OpenError::NotInThisBuild { engine: Engine::Sled })
+fn sled(_: &Path) -> Result<Box<dyn Engine>, OpenError> {
+    Err(OpenError::NotInThisBuild { engine: EngineKind::Sled })
 }
 
-fn refuse_other_engine(wanted: Engine, path: &Path) -> Result<(), OpenError> {
-    let found =
-        [Engine::Snapshot, Engine::Sled].into_iter().find(|other| *other != wanted && is_there(*other, path));
+fn refuse_other_engine(wanted: EngineKind, path: &Path) -> Result<(), OpenError> {
+    let found = [EngineKind::Snapshot, EngineKind::Sled]
+        .into_iter()
+        .find(|other| *other != wanted && is_there(*other, path));
     match found {
         Some(found) => Err(OpenError::OtherEngine { path: path.to_owned(), found, wanted }),
         None => Ok(()),
@@ -113,12 +114,13 @@ fn refuse_other_engine(wanted: Engine, path: &Path) -> Result<(), OpenError> {
 }
 
 /// Whether an engine has kept anything in a folder. A damaged store counts: the engine shall say so.
-pub(super) fn is_there(engine: Engine, path: &Path) -> bool {
+pub(super) fn is_there(engine: EngineKind, path: &Path) -> bool {
     let names: &[&str] = match engine {
-        Engine::Snapshot => &["manifest"],
-        Engine::Sled => &["db", "mark"],
+        EngineKind::Snapshot => &["manifest"],
+        EngineKind::Sled => &["db", "mark"],
     };
-    names.iter().any(|name| path.join(name).exists()) || (engine == Engine::Snapshot && has_segments(path))
+    names.iter().any(|name| path.join(name).exists())
+        || (engine == EngineKind::Snapshot && has_segments(path))
 }
 
 fn has_segments(path: &Path) -> bool {
@@ -131,11 +133,11 @@ fn has_segments(path: &Path) -> bool {
 mod tests {
     use std::num::NonZeroUsize;
 
-    use sluicegate_backend::{Change, Durability};
+    use sluicegate_engine::{Change, Durability};
 
     use super::*;
 
-    fn store(engine: Engine, path: &Path) -> Store {
+    fn store(engine: EngineKind, path: &Path) -> Store {
         Store {
             engine,
             path: path.to_owned(),
@@ -147,7 +149,9 @@ mod tests {
 
     #[test]
     fn a_folder_has_one_engine() {
-        for (engine, other) in [(Engine::Snapshot, Engine::Sled), (Engine::Sled, Engine::Snapshot)] {
+        for (engine, other) in
+            [(EngineKind::Snapshot, EngineKind::Sled), (EngineKind::Sled, EngineKind::Snapshot)]
+        {
             let folder = tempfile::tempdir().expect("a folder for a test");
             let path = folder.path().join("new");
             assert!(matches!(open_existing(engine, &path), Err(OpenError::NoStore { .. })));

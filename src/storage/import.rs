@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use prost::encoding::encode_varint;
-use sluicegate_backend::record::{Family, Record};
+use sluicegate_engine::record::{Family, Record};
 use sluicegate_gob::{GobError, Group};
 
 use crate::config::Store;

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use async_lock::MutexGuard;
-use sluicegate_backend::record::{Record, RecordError};
-use sluicegate_backend::{Backend, Change, Durability};
+use sluicegate_engine::record::{Record, RecordError};
+use sluicegate_engine::{Change, Durability, Engine};
 
 use crate::shard::Shard;
 use crate::shard::key::GroupingKey;
@@ -45,12 +45,12 @@ pub(crate) fn restore(
     import: Import,
     durability: Durability,
     restoring: &Restoring<'_>,
-) -> Result<Box<dyn Backend>, String> {
+) -> Result<Box<dyn Engine>, String> {
     let begun = Instant::now();
     let mut backend = open()?;
     let open_seconds = begun.elapsed().as_secs_f64();
-    let figures = backend.figures();
-    restoring.shared.restore_bytes.store(figures.log_bytes + figures.archive_bytes, Ordering::Relaxed);
+    let stats = backend.stats();
+    restoring.shared.restore_bytes.store(stats.log_bytes + stats.archive_bytes, Ordering::Relaxed);
 
     let reading = Instant::now();
     let restored = restoring.in_any_order(&mut *backend)?;
@@ -132,7 +132,7 @@ impl Restoring<'_> {
         NonZeroUsize::new(self.shards.len()).unwrap_or(NonZeroUsize::MIN)
     }
 
-    fn in_any_order(&self, backend: &mut dyn Backend) -> Result<Brought, String> {
+    fn in_any_order(&self, backend: &mut dyn Engine) -> Result<Brought, String> {
         let (contradiction, unreadable) = (OnceLock::new(), OnceLock::new());
         let restored = backend.restore(self.threads(), &|key, bytes| {
             if contradiction.get().is_some() || unreadable.get().is_some() {
@@ -203,7 +203,7 @@ impl Restoring<'_> {
     }
 
     /// The slow way. Returns the records that have to be changed in the store; `None` is one to be deleted.
-    fn in_order_of_push(&self, backend: &mut dyn Backend) -> Result<Vec<Corrected>, String> {
+    fn in_order_of_push(&self, backend: &mut dyn Engine) -> Result<Vec<Corrected>, String> {
         let records = Mutex::new(Vec::new());
         backend
             .restore(self.threads(), &|key, bytes| {
@@ -279,7 +279,7 @@ impl Restoring<'_> {
     /// Takes over the groups of another program.
     fn import(
         &self,
-        backend: &mut dyn Backend,
+        backend: &mut dyn Engine,
         records: &Records,
         durability: Durability,
     ) -> Result<(), String> {
@@ -318,7 +318,7 @@ struct Stripped {
     record: Option<Vec<u8>>,
 }
 
-fn commit(backend: &mut dyn Backend, records: &[Corrected], durability: Durability) -> Result<(), String> {
+fn commit(backend: &mut dyn Engine, records: &[Corrected], durability: Durability) -> Result<(), String> {
     let changes: Vec<Change<'_>> = records
         .iter()
         .map(|(key, record)| match record {

@@ -4,7 +4,7 @@
 //! groups of a core, reach the engine in the order in which they were applied. The thread drains its queue, commits once, and
 //! sends everything back to its core, which answers. Scrapes and health checks never come here.
 //!
-//! After a commit that failed nobody knows what is on the disk. Then the store is *poisoned*: every write is refused until a restart,
+//! After a commit that failed nobody knows what is on the disk. Then the store is *failed*: every write is refused until a restart,
 //! and scrapes go on.
 
 #[cfg(test)]
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use futures_channel::oneshot;
-use sluicegate_backend::{Backend, Durability, Figures};
+use sluicegate_engine::{Durability, Engine, Stats};
 
 use crate::shard::Shard;
 use crate::shard::push::Outcome;
@@ -88,11 +88,11 @@ pub enum State {
     /// Writes are taken.
     Ready,
     /// It takes nothing more, for this reason.
-    Poisoned(String),
+    Failed(String),
 }
 
 /// Opens the engine; an error is told to the operator.
-pub type Open = Box<dyn FnOnce() -> Result<Box<dyn Backend>, String> + Send>;
+pub type Open = Box<dyn FnOnce() -> Result<Box<dyn Engine>, String> + Send>;
 /// Gives the groups that a store shall take over from another program. Is told whether the store is new.
 pub type Import = Box<dyn FnOnce(bool) -> Result<Records, String> + Send>;
 
@@ -139,7 +139,7 @@ pub(super) struct Shared {
     pub(super) contradictions: AtomicU64,
     pub(super) waiting: AtomicUsize,
     pub(super) waiting_bytes: AtomicU64,
-    pub(super) figures: Mutex<Figures>,
+    pub(super) stats: Mutex<Stats>,
 }
 
 /// How many groups of a core were restored. Threads that count for different cores are not in each other's way.
@@ -162,7 +162,7 @@ impl Shared {
 
 pub(super) const RESTORING: u8 = 0;
 pub(super) const READY: u8 = 1;
-pub(super) const POISONED: u8 = 2;
+pub(super) const FAILED: u8 = 2;
 pub(super) const NOT_STARTED: u8 = 3;
 
 impl Store {
@@ -207,7 +207,7 @@ impl Store {
         let shared = &self.shared;
         match shared.phase.load(Ordering::Acquire) {
             READY => State::Ready,
-            POISONED => State::Poisoned(shared.failure.get().cloned().unwrap_or_default()),
+            FAILED => State::Failed(shared.failure.get().cloned().unwrap_or_default()),
             _ => {
                 let whole = shared.restore_bytes.load(Ordering::Relaxed);
                 let (groups, bytes) = shared.restored();
@@ -217,8 +217,8 @@ impl Store {
     }
 
     /// What the engine says about itself, not older than about a second.
-    pub fn figures(&self) -> Figures {
-        self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn stats(&self) -> Stats {
+        self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Commands that wait for the engine, and the bytes of their records.

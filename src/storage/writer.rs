@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use sluicegate_backend::{Backend, Change, Commit, Durability};
+use sluicegate_engine::{Change, Commit, Durability, Engine};
 
 use crate::shard::registry::{Epoch, Registry};
 use crate::telemetry::names;
 
 use super::restore::{Restoring, restore};
-use super::store::{Batch, GroupChange, Item, NOT_STARTED, NotKept, POISONED, READY, Shared, Start};
+use super::store::{Batch, FAILED, GroupChange, Item, NOT_STARTED, NotKept, READY, Shared, Start};
 use crate::cores::mailbox::Mailboxes;
 use crate::cores::shard_task::Order;
 use crate::runtime::scheduling::interrupt_nobody;
@@ -39,7 +39,7 @@ pub(crate) fn run(start: Start, shared: &Shared, items: &Receiver<Item>) {
                 registry: &registry,
                 mailboxes: &mailboxes,
                 shared,
-                trouble: None,
+                background_error: None,
                 figures_at: Instant::now(),
                 commit_seconds: metrics::histogram!(names::STORAGE_COMMIT_DURATION),
                 batch_changes: metrics::histogram!(names::STORAGE_BATCH),
@@ -58,13 +58,13 @@ pub(crate) fn run(start: Start, shared: &Shared, items: &Receiver<Item>) {
 }
 
 struct Writer<'s> {
-    backend: Box<dyn Backend>,
+    backend: Box<dyn Engine>,
     durability: Durability,
     registry: &'s Registry,
     mailboxes: &'s Mailboxes,
     shared: &'s Shared,
     /// What the engine complains of, as logged last.
-    trouble: Option<String>,
+    background_error: Option<String>,
     figures_at: Instant,
     commit_seconds: metrics::Histogram,
     batch_changes: metrics::Histogram,
@@ -76,7 +76,7 @@ impl Writer<'_> {
         loop {
             match items.recv_timeout(FIGURES_INTERVAL) {
                 Ok(Item::Keep(batch)) => batches.push(batch),
-                Err(RecvTimeoutError::Timeout) => self.tend(),
+                Err(RecvTimeoutError::Timeout) => self.maintain(),
                 Ok(Item::Close) | Err(RecvTimeoutError::Disconnected) => return,
             }
             let mut bytes: u64 = batches.iter().map(|batch| batch.bytes).sum();
@@ -101,7 +101,7 @@ impl Writer<'_> {
                 return;
             }
             if self.figures_at.elapsed() >= FIGURES_INTERVAL {
-                self.tend();
+                self.maintain();
             }
         }
     }
@@ -150,24 +150,24 @@ impl Writer<'_> {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the storage engine panicked".to_owned(),
         };
-        self.poison(why);
+        self.fail(why);
         Err(NotKept)
     }
 
-    fn poison(&self, why: String) {
+    fn fail(&self, why: String) {
         tracing::error!(error = %why, "the store failed and takes nothing more until a restart; scrapes go on");
         let _ = self.shared.failure.set(why);
-        self.shared.phase.store(POISONED, Ordering::Release);
+        self.shared.phase.store(FAILED, Ordering::Release);
     }
 
     /// What is due about once a second.
-    fn tend(&mut self) {
+    fn maintain(&mut self) {
         if self.shared.failure.get().is_none() {
             let backend = &mut self.backend;
-            match catch_unwind(AssertUnwindSafe(|| backend.tend())) {
+            match catch_unwind(AssertUnwindSafe(|| backend.maintain())) {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => self.poison(error.to_string()),
-                Err(_) => self.poison("the storage engine panicked".to_owned()),
+                Ok(Err(error)) => self.fail(error.to_string()),
+                Err(_) => self.fail("the storage engine panicked".to_owned()),
             }
         }
         self.note_figures();
@@ -175,17 +175,17 @@ impl Writer<'_> {
 
     fn note_figures(&mut self) {
         self.figures_at = Instant::now();
-        let figures = self.backend.figures();
-        if figures.trouble != self.trouble {
-            match &figures.trouble {
-                Some(trouble) => {
-                    tracing::warn!(trouble, "the store has trouble; what was acknowledged is kept");
+        let stats = self.backend.stats();
+        if stats.background_error != self.background_error {
+            match &stats.background_error {
+                Some(error) => {
+                    tracing::warn!(error, "the store has trouble; what was acknowledged is kept");
                 }
                 None => tracing::info!("the store has no trouble any more"),
             }
-            self.trouble.clone_from(&figures.trouble);
+            self.background_error.clone_from(&stats.background_error);
         }
-        *self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
     }
 
     fn close(self) {

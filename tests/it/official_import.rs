@@ -14,7 +14,7 @@ use crate::support::http_client::Connection;
 use crate::support::{free_port, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use sluicegate::storage::import::records;
-use sluicegate_backend::record::Record;
+use sluicegate_engine::record::Record;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const NATIVE_HISTOGRAM: &[u8] = include_bytes!("support/native_histogram.bin");

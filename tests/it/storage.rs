@@ -164,7 +164,7 @@ fn what_is_no_persistence_file_stops_the_start() {
 
 /// A limit on the size of files is a disk that is full.
 #[test]
-fn a_full_disk_poisons_the_store_and_scrapes_go_on() {
+fn a_full_disk_fails_the_store_and_scrapes_go_on() {
     let path = folder("full");
     let flags = flags("snapshot", &path);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
@@ -202,8 +202,8 @@ fn a_full_disk_poisons_the_store_and_scrapes_go_on() {
 }
 
 /// The record of a group that was pushed once.
-fn encoded(families: Vec<sluicegate_backend::record::Family<'_>>, push_seconds: f64) -> Vec<u8> {
-    let record = sluicegate_backend::record::Record {
+fn encoded(families: Vec<sluicegate_engine::record::Family<'_>>, push_seconds: f64) -> Vec<u8> {
+    let record = sluicegate_engine::record::Record {
         revision: 0,
         push_seconds,
         failure_seconds: 0.0,
@@ -219,8 +219,8 @@ fn encoded(families: Vec<sluicegate_backend::record::Family<'_>>, push_seconds: 
 /// A store that some other program filled: the earlier push keeps its series, the later one its times.
 #[test]
 fn groups_that_contradict_each_other_are_taken_back_in_order_of_push_time() {
-    use sluicegate_backend::record::{Family, Kind};
-    use sluicegate_backend::{Backend, Change, Durability};
+    use sluicegate_engine::record::{Family, Kind};
+    use sluicegate_engine::{Change, Durability, Engine};
 
     let path = folder("contradict");
     {
@@ -256,8 +256,8 @@ fn groups_that_contradict_each_other_are_taken_back_in_order_of_push_time() {
 
 /// A store that takes a while to read.
 fn large_store(path: &Path, groups: u32) {
-    use sluicegate_backend::record::{Family, Kind};
-    use sluicegate_backend::{Backend, Change, Durability};
+    use sluicegate_engine::record::{Family, Kind};
+    use sluicegate_engine::{Change, Durability, Engine};
 
     let mut store = sluicegate_snapshot::Snapshot::open(path, sluicegate_snapshot::Options::default())
         .expect("a new store");

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use sluicegate_backend::record::{Family, Kind, Record};
-use sluicegate_backend::{Backend, Change, Durability};
+use sluicegate_engine::record::{Family, Kind, Record};
+use sluicegate_engine::{Change, Durability, Engine};
 use sluicegate_sled::Sled;
 use sluicegate_snapshot::{Options, Snapshot};
 use tempfile::TempDir;
@@ -73,7 +73,7 @@ fn record(number: usize) -> Vec<u8> {
     bytes
 }
 
-fn open(engine: &str, path: &Path) -> Box<dyn Backend> {
+fn open(engine: &str, path: &Path) -> Box<dyn Engine> {
     match engine {
         "sled" => Box::new(Sled::open(path).expect("it opens")),
         _ => Box::new(Snapshot::open(path, Options::default()).expect("it opens")),

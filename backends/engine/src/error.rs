@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// Why an engine could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum BackendError {
+pub enum EngineError {
     /// The store is not as it was written, and more is missing than a crash may cost.
     #[error("{}: {what}. {way_out}", file.display())]
     Damaged {
@@ -45,7 +45,7 @@ pub enum BackendError {
     },
     /// An earlier batch failed, so nothing more is taken in.
     #[error("the store takes nothing more until a restart: {why}")]
-    Poisoned {
+    Failed {
         /// What happened first.
         why: String,
     },
@@ -62,9 +62,9 @@ pub enum BackendError {
     },
 }
 
-impl BackendError {
+impl EngineError {
     /// Whether an engine whose commit failed with this takes no further batch.
-    pub const fn poisons(&self) -> bool {
+    pub const fn fails_engine(&self) -> bool {
         !matches!(self, Self::TooLarge { .. } | Self::NotRestored)
     }
 }

@@ -1,4 +1,4 @@
-//! What a storage engine is: the [`Backend`] trait, the [`record`] it keeps, and with the feature `suite` the tests that
+//! What a storage engine is: the [`Engine`] trait, the [`record`] it keeps, and with the feature `suite` the tests that
 //! every engine passes.
 //!
 //! An engine keeps groups **as they are after a push**, never pushes. It knows keys and bytes: no metrics, no HTTP, no
@@ -13,14 +13,14 @@ pub mod suite;
 
 use std::num::NonZeroUsize;
 
-pub use error::BackendError;
+pub use error::EngineError;
 pub use lock::Lock;
 
 /// Keeps the records of groups beyond the life of the process.
 ///
-/// First [`Backend::restore`], then any number of [`Backend::commit`]. After an error of `commit` that
-/// [poisons](BackendError::poisons) the engine takes no further batch, because nobody knows what is on the disk.
-pub trait Backend: Send {
+/// First [`Engine::restore`], then any number of [`Engine::commit`]. After an error of `commit` that
+/// [fails it](EngineError::fails_engine) the engine takes no further batch, because nobody knows what is on the disk.
+pub trait Engine: Send {
     /// Gives every record that is kept to `sink`, each once, in no promised order. `sink` is called from up to `threads`
     /// threads at once, the caller's own among them or not; when this returns, no call is running.
     ///
@@ -29,26 +29,26 @@ pub trait Backend: Send {
     /// # Errors
     /// The store cannot be read as it was written, and what is missing was promised to be there. Some records may have
     /// been given to `sink` before the damage was met: they are no state to go on with.
-    fn restore(&mut self, threads: NonZeroUsize, sink: Sink<'_>) -> Result<Restored, BackendError>;
+    fn restore(&mut self, threads: NonZeroUsize, sink: Sink<'_>) -> Result<Restored, EngineError>;
 
     /// Keeps a batch: its changes in their order, all or none of them. On return it is as durable as was asked for.
     /// Later commits of any durability never undo that.
     ///
     /// # Errors
-    /// [`BackendError::TooLarge`] and [`BackendError::NotRestored`] leave everything as it was. After any other it is
-    /// unknown whether the batch is kept; the engine is poisoned and answers [`BackendError::Poisoned`] from then on.
-    fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Commit, BackendError>;
+    /// [`EngineError::TooLarge`] and [`EngineError::NotRestored`] leave everything as it was. After any other it is
+    /// unknown whether the batch is kept; the engine has failed and answers [`EngineError::Failed`] from then on.
+    fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Commit, EngineError>;
 
     /// Does what is due beside commits. Its user calls it about once a second, also while nothing is committed.
     ///
     /// # Errors
-    /// As of a commit that failed: the engine is poisoned.
-    fn tend(&mut self) -> Result<(), BackendError> {
+    /// As of a commit that failed: the engine has failed.
+    fn maintain(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
 
     /// What the engine can say about itself now. Cheap: asks no disk.
-    fn figures(&self) -> Figures;
+    fn stats(&self) -> Stats;
 
     /// Makes everything durable, leaves the store so that the next start is quick, and gives it free for others.
     ///
@@ -56,7 +56,7 @@ pub trait Backend: Send {
     ///
     /// # Errors
     /// Something could not be written. What was committed is kept as if the engine had been dropped.
-    fn close(self: Box<Self>) -> Result<(), BackendError>;
+    fn close(self: Box<Self>) -> Result<(), EngineError>;
 }
 
 /// Takes restored records: the text of the grouping key, and the record as it was committed.
@@ -133,7 +133,7 @@ pub struct Restored {
 
 /// Plain numbers about an engine.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Figures {
+pub struct Stats {
     /// Bytes that must be read again beside the archives at a restart.
     pub log_bytes: u64,
     /// Bytes of the last archives, or of the database's files.
@@ -147,5 +147,5 @@ pub struct Figures {
     /// The number of the last batch that survives a loss of power.
     pub sequence_on_disk: u64,
     /// What failed beside commits and goes on failing: an archive could not be written, say. Commits are not touched by it.
-    pub trouble: Option<String>,
+    pub background_error: Option<String>,
 }

@@ -3,9 +3,7 @@
 
 use std::num::NonZeroUsize;
 
-use sluicegate_backend::{
-    Backend, BackendError, Change, Commit, Durability, Figures, Receipt, Restored, Sink,
-};
+use sluicegate_engine::{Change, Commit, Durability, Engine, EngineError, Receipt, Restored, Sink, Stats};
 
 /// Forgets every batch.
 #[derive(Debug, Default)]
@@ -21,25 +19,25 @@ impl Memory {
     }
 }
 
-impl Backend for Memory {
-    fn restore(&mut self, _: NonZeroUsize, _: Sink<'_>) -> Result<Restored, BackendError> {
+impl Engine for Memory {
+    fn restore(&mut self, _: NonZeroUsize, _: Sink<'_>) -> Result<Restored, EngineError> {
         self.restored = true;
         Ok(Restored { sequence: self.sequence, closed: true, ..Restored::default() })
     }
 
-    fn commit(&mut self, _: &[Change<'_>], _: Durability) -> Result<Commit, BackendError> {
+    fn commit(&mut self, _: &[Change<'_>], _: Durability) -> Result<Commit, EngineError> {
         if !self.restored {
-            return Err(BackendError::NotRestored);
+            return Err(EngineError::NotRestored);
         }
         self.sequence += 1;
         Ok(Commit::Kept(Receipt { sequence: self.sequence }))
     }
 
-    fn figures(&self) -> Figures {
-        Figures { sequence: self.sequence, ..Figures::default() }
+    fn stats(&self) -> Stats {
+        Stats { sequence: self.sequence, ..Stats::default() }
     }
 
-    fn close(self: Box<Self>) -> Result<(), BackendError> {
+    fn close(self: Box<Self>) -> Result<(), EngineError> {
         Ok(())
     }
 }

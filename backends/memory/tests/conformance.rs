@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use sluicegate_backend::suite::Subject;
-use sluicegate_backend::{Backend, BackendError, conformance};
+use sluicegate_engine::suite::Subject;
+use sluicegate_engine::{Engine, EngineError, conformance};
 use sluicegate_memory::Memory;
 
-struct Engine;
+struct EngineUnderTest;
 
-impl Subject for Engine {
-    fn open(&self, _: &Path) -> Result<Box<dyn Backend>, BackendError> {
+impl Subject for EngineUnderTest {
+    fn open(&self, _: &Path) -> Result<Box<dyn Engine>, EngineError> {
         Ok(Box::new(Memory::new()))
     }
 
@@ -18,4 +18,4 @@ impl Subject for Engine {
     }
 }
 
-conformance!(Engine);
+conformance!(EngineUnderTest);

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use sluicegate_backend::{
-    Backend, BackendError, Change, Commit, Durability, Figures, Lock, Receipt, Restored, Sink,
+use sluicegate_engine::{
+    Change, Commit, Durability, Engine, EngineError, Lock, Receipt, Restored, Sink, Stats,
 };
 
 use crate::guard::{damaged, guarded};
@@ -36,7 +36,7 @@ pub struct Sled {
     restored: bool,
     /// Until the first restore, how long the opening took.
     restore_seconds: f64,
-    poison: Option<String>,
+    failure: Option<String>,
     /// Files of large values up to this number are on the disk.
     blobs_synced: i64,
     _lock: Lock,
@@ -47,7 +47,7 @@ impl Sled {
     ///
     /// # Errors
     /// Another process has it, it is not what was acknowledged, or it was written by a later version.
-    pub fn open(folder: &Path) -> Result<Self, BackendError> {
+    pub fn open(folder: &Path) -> Result<Self, EngineError> {
         let started = Instant::now();
         fs::create_dir_all(folder).map_err(error(folder, "make the folder"))?;
         let lock = Lock::take(&folder.join("lock"))?;
@@ -86,7 +86,7 @@ impl Sled {
             known: Known { acknowledged: header.sequence, ..known },
             restored: false,
             restore_seconds: started.elapsed().as_secs_f64(),
-            poison: None,
+            failure: None,
             blobs_synced: -1,
             _lock: lock,
         })
@@ -129,8 +129,8 @@ impl Sled {
         Ok((sleds, header))
     }
 
-    fn write(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<(), BackendError> {
-        let Some(db) = &self.db else { return Err(BackendError::NotRestored) };
+    fn write(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<(), EngineError> {
+        let Some(db) = &self.db else { return Err(EngineError::NotRestored) };
         let header = guarded(&self.path, || {
             let (sleds, header) = self.prepare(db, batch)?;
             db.apply_batch(sleds)?;
@@ -152,23 +152,23 @@ impl Sled {
     }
 
     /// Brings sled's files to the disk: its flush does not.
-    fn sync(&mut self) -> Result<(), BackendError> {
+    fn sync(&mut self) -> Result<(), EngineError> {
         self.blobs_synced = sync_files(&self.path, self.blobs_synced)?;
         Ok(())
     }
 
-    fn refuse_if_poisoned(&self) -> Result<(), BackendError> {
-        match &self.poison {
-            Some(why) => Err(BackendError::Poisoned { why: why.clone() }),
+    fn refuse_if_failed(&self) -> Result<(), EngineError> {
+        match &self.failure {
+            Some(why) => Err(EngineError::Failed { why: why.clone() }),
             None => Ok(()),
         }
     }
 }
 
-impl Backend for Sled {
-    fn restore(&mut self, _: NonZeroUsize, sink: Sink<'_>) -> Result<Restored, BackendError> {
-        self.refuse_if_poisoned()?;
-        let Some(db) = &self.db else { return Err(BackendError::NotRestored) };
+impl Engine for Sled {
+    fn restore(&mut self, _: NonZeroUsize, sink: Sink<'_>) -> Result<Restored, EngineError> {
+        self.refuse_if_failed()?;
+        let Some(db) = &self.db else { return Err(EngineError::NotRestored) };
         let started = Instant::now();
         let (mut found, mut record_bytes) = (Header::default(), 0);
         // A panic of the sink is the caller's: it passes.
@@ -205,40 +205,40 @@ impl Backend for Sled {
         })
     }
 
-    fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Commit, BackendError> {
+    fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Commit, EngineError> {
         if !self.restored {
-            return Err(BackendError::NotRestored);
+            return Err(EngineError::NotRestored);
         }
-        self.refuse_if_poisoned()?;
+        self.refuse_if_failed()?;
         let bytes = batch.iter().map(bytes).sum();
         if bytes > BATCH_BYTES_MAX {
-            return Err(BackendError::TooLarge { bytes, bytes_max: BATCH_BYTES_MAX });
+            return Err(EngineError::TooLarge { bytes, bytes_max: BATCH_BYTES_MAX });
         }
         match self.write(batch, durability) {
             Ok(()) => Ok(Commit::Kept(Receipt { sequence: self.header.sequence })),
             Err(error) => {
-                self.poison = Some(error.to_string());
+                self.failure = Some(error.to_string());
                 Err(error)
             }
         }
     }
 
-    fn figures(&self) -> Figures {
-        let bytes = match (&self.db, &self.poison) {
+    fn stats(&self) -> Stats {
+        let bytes = match (&self.db, &self.failure) {
             (Some(db), None) => guarded(&self.path, || db.size_on_disk()).unwrap_or(0),
             _ => 0,
         };
-        Figures {
+        Stats {
             archive_bytes: bytes,
             restore_seconds: self.restore_seconds,
             sequence: self.header.sequence,
             sequence_on_disk: self.known.on_disk,
-            ..Figures::default()
+            ..Stats::default()
         }
     }
 
-    fn close(mut self: Box<Self>) -> Result<(), BackendError> {
-        self.refuse_if_poisoned()?;
+    fn close(mut self: Box<Self>) -> Result<(), EngineError> {
+        self.refuse_if_failed()?;
         if let Some(db) = &self.db {
             guarded(&self.path, || db.flush())?;
         }
@@ -283,7 +283,7 @@ fn forget(
 }
 
 /// Opens sled. The lock is ours, so if sled's is taken, it is by threads of an engine that was just dropped.
-fn open_patiently(path: &Path) -> Result<sled::Db, BackendError> {
+fn open_patiently(path: &Path) -> Result<sled::Db, EngineError> {
     let config = sled::Config::new()
         .path(path)
         .cache_capacity(CACHE_BYTES)
@@ -305,10 +305,10 @@ fn open_patiently(path: &Path) -> Result<sled::Db, BackendError> {
     }
 }
 
-fn read_header(path: &Path, bytes: &[u8]) -> Result<Header, BackendError> {
+fn read_header(path: &Path, bytes: &[u8]) -> Result<Header, EngineError> {
     match Header::decode(bytes) {
         Some((found, _)) if found > header::VERSION => {
-            Err(BackendError::TooNew { file: path.to_owned(), found, known: header::VERSION })
+            Err(EngineError::TooNew { file: path.to_owned(), found, known: header::VERSION })
         }
         Some((header::VERSION, header)) => Ok(header),
         _ => Err(damaged(path, "the header is none")),
@@ -316,7 +316,7 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Header, BackendError> {
 }
 
 /// Puts a header into an empty database, so that it is never empty again.
-fn make(db: &sled::Db, path: &Path) -> Result<Header, BackendError> {
+fn make(db: &sled::Db, path: &Path) -> Result<Header, EngineError> {
     let header = Header::default();
     guarded(path, || {
         db.insert(header::KEY, header.encode())?;
@@ -327,7 +327,7 @@ fn make(db: &sled::Db, path: &Path) -> Result<Header, BackendError> {
 }
 
 /// Holds what is there against what was acknowledged.
-fn compare(path: &Path, header: Header, known: Known) -> Result<Vec<String>, BackendError> {
+fn compare(path: &Path, header: Header, known: Known) -> Result<Vec<String>, EngineError> {
     let (there, acknowledged) = (header.sequence, known.acknowledged);
     if there < known.on_disk || (known.closed && there < acknowledged) {
         let what = format!("came back with batch {there}, but batch {} was on the disk", known.on_disk);
@@ -344,7 +344,7 @@ fn compare(path: &Path, header: Header, known: Known) -> Result<Vec<String>, Bac
 }
 
 /// Syncs sled's log, and the files of large values with a number above `after`; returns the highest number.
-fn sync_files(path: &Path, after: i64) -> Result<i64, BackendError> {
+fn sync_files(path: &Path, after: i64) -> Result<i64, EngineError> {
     let (log, blobs) = (path.join("db"), path.join("blobs"));
     File::open(&log).and_then(|file| file.sync_data()).map_err(error(&log, "sync"))?;
     let mut highest = after;
@@ -365,6 +365,6 @@ fn sync_files(path: &Path, after: i64) -> Result<i64, BackendError> {
     Ok(highest)
 }
 
-fn sync_folder(path: &Path) -> Result<(), BackendError> {
+fn sync_folder(path: &Path) -> Result<(), EngineError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(error(path, "sync the folder"))
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use sluicegate_backend::BackendError;
+use sluicegate_engine::EngineError;
 
 use crate::guard::damaged;
 use crate::header::VERSION;
@@ -60,7 +60,7 @@ pub(crate) struct Mark {
 
 impl Mark {
     /// Makes the file of a new store.
-    pub fn create(path: &Path) -> Result<Self, BackendError> {
+    pub fn create(path: &Path) -> Result<Self, EngineError> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
         let file = file.map_err(error(path, "create"))?;
         let mut mark = Self { file, path: path.to_owned(), next_slot: 0 };
@@ -71,7 +71,7 @@ impl Mark {
     }
 
     /// Opens the file, if there is one, and says what is known.
-    pub fn open(path: &Path) -> Result<Option<(Self, Known)>, BackendError> {
+    pub fn open(path: &Path) -> Result<Option<(Self, Known)>, EngineError> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(error(path, "open"))?,
@@ -84,7 +84,7 @@ impl Mark {
             }
             let Some((version, known)) = Known::decode(&bytes) else { continue };
             if version > VERSION {
-                return Err(BackendError::TooNew { file: path.to_owned(), found: version, known: VERSION });
+                return Err(EngineError::TooNew { file: path.to_owned(), found: version, known: VERSION });
             }
             if newest.is_none_or(|(_, newest): (u64, Known)| known.is_after(newest)) {
                 newest = Some((slot, known));
@@ -95,7 +95,7 @@ impl Mark {
     }
 
     /// Remembers; survives the end of the process.
-    pub fn write(&mut self, known: Known) -> Result<(), BackendError> {
+    pub fn write(&mut self, known: Known) -> Result<(), EngineError> {
         let at = self.next_slot * SLOT_BYTES as u64;
         self.file.write_all_at(&known.encode(), at).map_err(error(&self.path, "write"))?;
         self.next_slot = 1 - self.next_slot;
@@ -103,7 +103,7 @@ impl Mark {
     }
 
     /// What was remembered survives a loss of power.
-    pub fn sync(&self) -> Result<(), BackendError> {
+    pub fn sync(&self) -> Result<(), EngineError> {
         self.file.sync_data().map_err(error(&self.path, "sync"))
     }
 }
@@ -114,7 +114,7 @@ impl Known {
     }
 }
 
-pub(crate) fn error(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> BackendError {
+pub(crate) fn error(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> EngineError {
     let file = path.to_owned();
-    move |source| BackendError::Io { file, doing, source }
+    move |source| EngineError::Io { file, doing, source }
 }

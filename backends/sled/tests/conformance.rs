@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
-use sluicegate_backend::suite::Subject;
-use sluicegate_backend::{Backend, BackendError, conformance};
+use sluicegate_engine::suite::Subject;
+use sluicegate_engine::{Engine, EngineError, conformance};
 use sluicegate_sled::Sled;
 
-struct Engine;
+struct EngineUnderTest;
 
-impl Subject for Engine {
-    fn open(&self, folder: &Path) -> Result<Box<dyn Backend>, BackendError> {
+impl Subject for EngineUnderTest {
+    fn open(&self, folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
         Ok(Box::new(Sled::open(folder)?))
     }
 }
 
-conformance!(Engine);
+conformance!(EngineUnderTest);

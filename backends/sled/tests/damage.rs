@@ -3,25 +3,25 @@
 
 use std::path::Path;
 
-use sluicegate_backend::suite::damage::{Outcomes, Trials, history};
-use sluicegate_backend::suite::{Plan, State, Subject, commit, open};
-use sluicegate_backend::{Backend, BackendError, Durability};
+use sluicegate_engine::suite::damage::{Outcomes, Trials, history};
+use sluicegate_engine::suite::{Plan, State, Subject, commit, open};
+use sluicegate_engine::{Durability, Engine, EngineError};
 use sluicegate_sled::Sled;
 
 const PLAN: Plan = Plan { seed: 12, keys: 5, record_bytes_max: 40 };
 const BATCHES: u64 = 24;
 
-struct Engine;
+struct EngineUnderTest;
 
-impl Subject for Engine {
-    fn open(&self, folder: &Path) -> Result<Box<dyn Backend>, BackendError> {
+impl Subject for EngineUnderTest {
+    fn open(&self, folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
         Ok(Box::new(Sled::open(folder)?))
     }
 }
 
 fn store(durability: Durability, close: bool) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder for a test");
-    let (mut backend, _, _) = open(&Engine, folder.path()).expect("the store opens");
+    let (mut backend, _, _) = open(&EngineUnderTest, folder.path()).expect("the store opens");
     for number in 1..=BATCHES {
         commit(backend.as_mut(), &PLAN.batch(number), durability).expect("a batch is kept");
     }
@@ -32,7 +32,7 @@ fn store(durability: Durability, close: bool) -> tempfile::TempDir {
 }
 
 fn trials<'a>(folder: &'a Path, history: &'a [State], older_max: u64, step: usize) -> Trials<'a> {
-    Trials { subject: &Engine, folder, history, older_max, step, copy: true }
+    Trials { subject: &EngineUnderTest, folder, history, older_max, step, copy: true }
 }
 
 fn is_mark(file: &Path) -> bool {
@@ -76,7 +76,7 @@ fn a_process_that_ends_between_the_batch_and_the_mark_loses_nothing() {
     let mark = folder.path().join("mark");
     for number in 1..=5 {
         let before = std::fs::read(&mark).ok();
-        let (mut backend, state, restored) = open(&Engine, folder.path()).expect("the store opens");
+        let (mut backend, state, restored) = open(&EngineUnderTest, folder.path()).expect("the store opens");
         assert_eq!((restored.sequence, restored.warnings), (number - 1, Vec::new()));
         assert_eq!(state, PLAN.state(number - 1));
         commit(backend.as_mut(), &PLAN.batch(number), Durability::Disk).expect("a batch is kept");
@@ -85,7 +85,7 @@ fn a_process_that_ends_between_the_batch_and_the_mark_loses_nothing() {
             std::fs::write(&mark, before).expect("the mark as it was");
         }
     }
-    let (_, state, _) = open(&Engine, folder.path()).expect("the store opens");
+    let (_, state, _) = open(&EngineUnderTest, folder.path()).expect("the store opens");
     assert_eq!(state, PLAN.state(5));
 }
 
@@ -123,9 +123,9 @@ fn records_that_are_not_those_that_were_put_in_are_noticed() {
             db.flush().expect("sled flushes");
         }
         // sled lets go of its files a moment later.
-        let mut backend = Engine.open(folder.path()).expect("the header is as it was");
-        let refused = sluicegate_backend::suite::restore(backend.as_mut(), 1);
-        assert!(matches!(refused, Err(BackendError::Damaged { .. })), "{refused:?}");
+        let mut backend = EngineUnderTest.open(folder.path()).expect("the header is as it was");
+        let refused = sluicegate_engine::suite::restore(backend.as_mut(), 1);
+        assert!(matches!(refused, Err(EngineError::Damaged { .. })), "{refused:?}");
     }
 }
 
@@ -134,7 +134,7 @@ fn a_database_that_is_an_older_copy_is_refused() {
     let folder = tempfile::tempdir().expect("a folder for a test");
     let old = tempfile::tempdir().expect("a folder for a test");
     for number in 1..=10 {
-        let (mut backend, _, _) = open(&Engine, folder.path()).expect("the store opens");
+        let (mut backend, _, _) = open(&EngineUnderTest, folder.path()).expect("the store opens");
         commit(backend.as_mut(), &PLAN.batch(number), Durability::Disk).expect("a batch is kept");
         drop(backend);
         if number == 5 {
@@ -143,7 +143,7 @@ fn a_database_that_is_an_older_copy_is_refused() {
     }
     std::fs::remove_dir_all(folder.path().join("db")).expect("a folder");
     copy(&old.path().join("db"), &folder.path().join("db"));
-    let error = open(&Engine, folder.path()).err().expect("five batches are missing");
+    let error = open(&EngineUnderTest, folder.path()).err().expect("five batches are missing");
     assert!(error.to_string().contains("came back with batch 5, but batch 10 was on the disk"), "{error}");
 }
 

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use sluicegate_backend::suite::{Op, State, Subject, commit, open};
-use sluicegate_backend::{Backend, BackendError, Durability};
+use sluicegate_engine::suite::{Op, State, Subject, commit, open};
+use sluicegate_engine::{Durability, Engine, EngineError};
 use sluicegate_sled::Sled;
 
-struct Engine;
+struct EngineUnderTest;
 
-impl Subject for Engine {
-    fn open(&self, folder: &Path) -> Result<Box<dyn Backend>, BackendError> {
+impl Subject for EngineUnderTest {
+    fn open(&self, folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
         Ok(Box::new(Sled::open(folder)?))
     }
 }
@@ -47,13 +47,13 @@ fn a_store_of_format_1_is_read_and_gone_on_with() {
     batches().iter().flatten().for_each(|op| op.apply(&mut expected));
     let folder = tempfile::tempdir().expect("a folder for a test");
     copy(&kept(), folder.path());
-    let (mut backend, state, restored) = open(&Engine, folder.path()).expect("it opens");
+    let (mut backend, state, restored) = open(&EngineUnderTest, folder.path()).expect("it opens");
     assert_eq!(state, expected);
     assert_eq!((restored.sequence, restored.closed, restored.warnings), (32, true, Vec::new()));
     commit(backend.as_mut(), &[Op::Wipe, Op::put("job=\"new\"", b"x")], Durability::Disk)
         .expect("it goes on");
     drop(backend);
-    let (_, state, _) = open(&Engine, folder.path()).expect("it opens again");
+    let (_, state, _) = open(&EngineUnderTest, folder.path()).expect("it opens again");
     assert_eq!(state.len(), 1);
 }
 
@@ -61,7 +61,7 @@ fn a_store_of_format_1_is_read_and_gone_on_with() {
 #[ignore = "writes the files that are kept, when a new format is made: into the folder that SLUICEGATE_KEEP names"]
 fn write_store_to_keep() {
     let Some(to) = std::env::var_os("SLUICEGATE_KEEP") else { return };
-    let (mut backend, _, _) = open(&Engine, Path::new(&to)).expect("it opens");
+    let (mut backend, _, _) = open(&EngineUnderTest, Path::new(&to)).expect("it opens");
     for batch in batches() {
         commit(backend.as_mut(), &batch, Durability::Process).expect("a batch is kept");
     }

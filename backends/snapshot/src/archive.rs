@@ -4,7 +4,7 @@
 
 use rkyv::rancor;
 use rkyv::util::AlignedVec;
-use sluicegate_backend::BackendError;
+use sluicegate_engine::EngineError;
 
 use crate::bytes::Fields;
 use crate::files::{ASIDE, Folder};
@@ -56,7 +56,7 @@ impl Place {
 }
 
 /// Writes an archive under its name. It counts only when a manifest names it; the folder is not synced.
-pub(crate) fn write(folder: &Folder, place: Place, records: &Records) -> Result<Entry, BackendError> {
+pub(crate) fn write(folder: &Folder, place: Place, records: &Records) -> Result<Entry, EngineError> {
     let name = place.name();
     let body = rkyv::to_bytes::<rancor::Error>(records)
         .map_err(|error| damaged(folder, &name, &format!("cannot be made: {error}")))?;
@@ -97,7 +97,7 @@ pub(crate) fn read(
     entry: Entry,
     buffer: &mut AlignedVec,
     mut each: impl FnMut(&str, &[u8]),
-) -> Result<(), BackendError> {
+) -> Result<(), EngineError> {
     let name = place.name();
     let wrong = |what: &str| damaged(folder, &name, what);
     let Some(handle) = folder.open_if_there(&name)? else {
@@ -137,12 +137,12 @@ pub(crate) fn read(
     Ok(())
 }
 
-fn head_error(folder: &Folder, name: &str, found: &[u8; HEAD_BYTES]) -> BackendError {
+fn head_error(folder: &Folder, name: &str, found: &[u8; HEAD_BYTES]) -> EngineError {
     let mut fields = Fields(found);
     let (magic, version) = (fields.magic(), fields.u32());
     let checksum = Fields(&found[HEAD_BYTES - 4..]).u32();
     if magic == MAGIC && version > VERSION && checksum == crc32c::crc32c(&found[..HEAD_BYTES - 4]) {
-        return BackendError::TooNew { file: folder.path(name), found: version, known: VERSION };
+        return EngineError::TooNew { file: folder.path(name), found: version, known: VERSION };
     }
     damaged(folder, name, "the head is not the one that the manifest speaks of")
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rkyv::util::AlignedVec;
-use sluicegate_backend::BackendError;
+use sluicegate_engine::EngineError;
 
 use crate::archive::{self, Place, Records};
 use crate::files::Folder;
@@ -37,11 +37,11 @@ pub(crate) fn merge(shared: &Shared, last_segment: u64, below: u64) {
         Ok(Err(error)) => Some(error.to_string()),
         Err(panic) => Some(format!("merging the log into the archives panicked: {panic}")),
     };
-    *locked(&shared.trouble) = error;
+    *locked(&shared.background_error) = error;
 }
 
 /// Merges segments up to `last_segment`, which hold the batches below `below` and are not written any more.
-pub(crate) fn archive(shared: &Shared, last_segment: u64, below: u64) -> Result<(), BackendError> {
+pub(crate) fn archive(shared: &Shared, last_segment: u64, below: u64) -> Result<(), EngineError> {
     let _alone = locked(&shared.archiving);
     let folder = &shared.folder;
     let old = shared.manifest();
@@ -72,7 +72,7 @@ pub(crate) fn archive(shared: &Shared, last_segment: u64, below: u64) -> Result<
 }
 
 /// Writes the archives that change. `None` if there is no time left for it.
-fn merged(shared: &Shared, old: &Manifest, replay: &Replay) -> Result<Option<Vec<Entry>>, BackendError> {
+fn merged(shared: &Shared, old: &Manifest, replay: &Replay) -> Result<Option<Vec<Entry>>, EngineError> {
     let mut archives = old.archives.clone();
     let (mut records, mut buffers) = (Records::default(), Buffers::default());
     for (partition, entry) in archives.iter_mut().enumerate() {
@@ -111,7 +111,7 @@ pub(crate) fn read_partition(
     partition: usize,
     buffers: &mut Buffers,
     mut each: impl FnMut(&str, &[u8]),
-) -> Result<(), BackendError> {
+) -> Result<(), EngineError> {
     let mut changed: HashMap<&str, Option<(usize, FoundPut)>> = HashMap::new();
     for (at, (_, changes)) in replay.segments.iter().enumerate() {
         changed

@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sluicegate_backend::{
-    Backend, BackendError, Change, Commit, Durability, Figures, Receipt, Restored, Sink,
-};
+use sluicegate_engine::{Change, Commit, Durability, Engine, EngineError, Receipt, Restored, Sink, Stats};
 
 use crate::Options;
 use crate::bytes::random;
@@ -57,11 +55,11 @@ impl Snapshot {
     ///
     /// # Errors
     /// Another process has it, it cannot be read, or it was written by a later version.
-    pub fn open(folder: &Path, options: Options) -> Result<Self, BackendError> {
+    pub fn open(folder: &Path, options: Options) -> Result<Self, EngineError> {
         Self::on(Arc::new(Disk::open(folder)?), options)
     }
 
-    pub(crate) fn on(files: Arc<dyn Files>, options: Options) -> Result<Self, BackendError> {
+    pub(crate) fn on(files: Arc<dyn Files>, options: Options) -> Result<Self, EngineError> {
         let started = Instant::now();
         let folder = Folder::new(files);
         let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -95,7 +93,7 @@ impl Snapshot {
     }
 
     /// After this, batches can be appended.
-    fn make_room(&mut self, frame_bytes: usize) -> Result<(), BackendError> {
+    fn make_room(&mut self, frame_bytes: usize) -> Result<(), EngineError> {
         let first = self.sequence + 1;
         let Some(tail) = &self.tail else {
             tidy(&self.shared)?;
@@ -111,7 +109,7 @@ impl Snapshot {
     }
 
     /// Leaves the segment that is written for a new one.
-    fn begin_next(&mut self, frame_bytes: usize) -> Result<(), BackendError> {
+    fn begin_next(&mut self, frame_bytes: usize) -> Result<(), EngineError> {
         let Some(tail) = &self.tail else { return Ok(()) };
         self.shared.leave_unsynced(tail.handle.clone(), self.sequence);
         self.tail = Some(Tail::begin(&self.shared, Some(tail), self.epoch, self.sequence + 1, frame_bytes)?);
@@ -119,7 +117,7 @@ impl Snapshot {
     }
 
     /// Folds all of the log into the archives, behind the scenes.
-    fn fold(&mut self) -> Result<(), BackendError> {
+    fn fold(&mut self) -> Result<(), EngineError> {
         match &self.tail {
             Some(_) => self.begin_next(0)?,
             // What an earlier run has left.
@@ -136,7 +134,7 @@ impl Snapshot {
 
     /// Writes again what an earlier run may not have brought to the disk. Syncing it would not do: after an error of a sync the
     /// operating system takes what it could not write for written.
-    fn write_doubtful(&mut self) -> Result<(), BackendError> {
+    fn write_doubtful(&mut self) -> Result<(), EngineError> {
         for Doubtful { segment, bytes: range, last } in std::mem::take(&mut self.doubtful) {
             let handle = self.shared.folder.open(&segment::name(segment))?;
             let mut bytes = vec![0; range.len()];
@@ -148,7 +146,7 @@ impl Snapshot {
     }
 
     /// Syncs the segment that is full now, and merges the log if it has grown. `below` is the first batch of the new one.
-    fn after_a_segment(&mut self, below: u64) -> Result<(), BackendError> {
+    fn after_a_segment(&mut self, below: u64) -> Result<(), EngineError> {
         let full = self.tail.as_ref().map_or(0, |tail| tail.number - 1);
         let (log_bytes, log_bytes_max) =
             (self.shared.log_bytes.load(Ordering::Acquire), log_bytes_max(&self.shared));
@@ -172,9 +170,9 @@ impl Snapshot {
         Ok(())
     }
 
-    fn append(&mut self, durability: Durability) -> Result<(), BackendError> {
+    fn append(&mut self, durability: Durability) -> Result<(), EngineError> {
         self.make_room(self.frame.len())?;
-        let Some(tail) = &mut self.tail else { return Err(BackendError::NotRestored) };
+        let Some(tail) = &mut self.tail else { return Err(EngineError::NotRestored) };
         tail.append(&self.frame)?;
         self.sequence += 1;
         self.shared.set_written(self.sequence);
@@ -194,8 +192,8 @@ impl Snapshot {
     }
 }
 
-impl Backend for Snapshot {
-    fn restore(&mut self, threads: NonZeroUsize, sink: Sink<'_>) -> Result<Restored, BackendError> {
+impl Engine for Snapshot {
+    fn restore(&mut self, threads: NonZeroUsize, sink: Sink<'_>) -> Result<Restored, EngineError> {
         let started = Instant::now();
         // Nobody may take archives away while they are read.
         let _alone = locked(&self.shared.archiving);
@@ -219,7 +217,7 @@ impl Backend for Snapshot {
                 read_partition(folder, &manifest, replay, partition, buffers, each)?;
                 records.fetch_add(count, Ordering::Relaxed);
                 record_bytes.fetch_add(bytes, Ordering::Relaxed);
-                Ok::<_, BackendError>(())
+                Ok::<_, EngineError>(())
             })?;
         }
         // The first begins with the opening.
@@ -236,11 +234,11 @@ impl Backend for Snapshot {
         })
     }
 
-    fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Commit, BackendError> {
+    fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Commit, EngineError> {
         if !self.restored {
-            return Err(BackendError::NotRestored);
+            return Err(EngineError::NotRestored);
         }
-        self.shared.refuse_if_poisoned()?;
+        self.shared.refuse_if_failed()?;
         let synced = self.shared.synced.load(Ordering::Acquire);
         segment::frame(&mut self.frame, batch, self.sequence + 1, synced, self.epoch)?;
         // What opening has read would be out of date.
@@ -252,28 +250,28 @@ impl Backend for Snapshot {
         match appended {
             Ok(()) => Ok(Commit::Kept(Receipt { sequence: self.sequence })),
             Err(error) => {
-                self.shared.poison(&error);
+                self.shared.fail(&error);
                 Err(error)
             }
         }
     }
 
-    fn tend(&mut self) -> Result<(), BackendError> {
+    fn maintain(&mut self) -> Result<(), EngineError> {
         let Some(interval) = self.shared.options.archive_interval else { return Ok(()) };
         let is_due = self.restored && self.folded.elapsed() >= interval;
         if !is_due || self.shared.log_bytes.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
-        self.shared.refuse_if_poisoned()?;
+        self.shared.refuse_if_failed()?;
         self.folded = Instant::now();
-        self.fold().inspect_err(|error| self.shared.poison(error))
+        self.fold().inspect_err(|error| self.shared.fail(error))
     }
 
-    fn figures(&self) -> Figures {
+    fn stats(&self) -> Stats {
         let (archive_bytes, archived) =
             self.shared.with_manifest(|manifest| (manifest.archive_bytes(), manifest.archived_unix_seconds));
         let archived = (archived > 0).then(|| UNIX_EPOCH + Duration::from_secs(archived));
-        Figures {
+        Stats {
             log_bytes: self.shared.log_bytes.load(Ordering::Acquire),
             archive_bytes,
             archive_age_seconds: archived
@@ -281,14 +279,14 @@ impl Backend for Snapshot {
             restore_seconds: self.restore_seconds,
             sequence: self.sequence,
             sequence_on_disk: self.shared.synced.load(Ordering::Acquire).min(self.sequence),
-            trouble: locked(&self.shared.trouble).clone(),
+            background_error: locked(&self.shared.background_error).clone(),
         }
     }
 
-    fn close(mut self: Box<Self>) -> Result<(), BackendError> {
+    fn close(mut self: Box<Self>) -> Result<(), EngineError> {
         // What is begun behind the scenes is finished, so that only this thread goes on.
         self.workers = None;
-        self.shared.refuse_if_poisoned()?;
+        self.shared.refuse_if_failed()?;
         let manifest = self.shared.manifest();
         if !self.restored || (manifest.closed && self.tail.is_none()) {
             return Ok(());

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sluicegate_backend::{BackendError, Lock};
+use sluicegate_engine::{EngineError, Lock};
 
 #[cfg(test)]
 pub(crate) mod simulated_disk;
@@ -46,10 +46,10 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub fn open(folder: &Path) -> Result<Self, BackendError> {
+    pub fn open(folder: &Path) -> Result<Self, EngineError> {
         fs::create_dir_all(folder).map_err(|source| {
             let file = folder.to_owned();
-            BackendError::Io { file, doing: "make the folder", source }
+            EngineError::Io { file, doing: "make the folder", source }
         })?;
         Ok(Self { folder: folder.to_owned(), _lock: Lock::take(&folder.join(LOCK))? })
     }
@@ -123,40 +123,40 @@ impl Folder {
         self.files.path().join(name)
     }
 
-    pub fn names(&self) -> Result<Vec<String>, BackendError> {
+    pub fn names(&self) -> Result<Vec<String>, EngineError> {
         self.files.names().map_err(self.error("", "list the folder"))
     }
 
-    pub fn open(&self, name: &str) -> Result<Handle, BackendError> {
+    pub fn open(&self, name: &str) -> Result<Handle, EngineError> {
         let file = self.files.open(name).map_err(self.error(name, "open"))?;
         Ok(Handle { file, path: self.path(name) })
     }
 
-    pub fn create(&self, name: &str) -> Result<Handle, BackendError> {
+    pub fn create(&self, name: &str) -> Result<Handle, EngineError> {
         let file = self.files.create(name).map_err(self.error(name, "create"))?;
         Ok(Handle { file, path: self.path(name) })
     }
 
-    pub fn rename(&self, from: &str, to: &str) -> Result<(), BackendError> {
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), EngineError> {
         self.files.rename(from, to).map_err(self.error(from, "rename"))
     }
 
     /// Renames a file that is open.
-    pub fn rename_open(&self, handle: Handle, from: &str, to: &str) -> Result<Handle, BackendError> {
+    pub fn rename_open(&self, handle: Handle, from: &str, to: &str) -> Result<Handle, EngineError> {
         self.rename(from, to)?;
         Ok(Handle { path: self.path(to), ..handle })
     }
 
-    pub fn remove(&self, name: &str) -> Result<(), BackendError> {
+    pub fn remove(&self, name: &str) -> Result<(), EngineError> {
         self.files.remove(name).map_err(self.error(name, "remove"))
     }
 
-    pub fn sync(&self) -> Result<(), BackendError> {
+    pub fn sync(&self) -> Result<(), EngineError> {
         self.files.sync().map_err(self.error("", "sync the folder"))
     }
 
     /// Writes a whole file so that its name has either the old content or the new: aside, synced, renamed, synced.
-    pub fn replace(&self, name: &str, parts: &[&[u8]]) -> Result<(), BackendError> {
+    pub fn replace(&self, name: &str, parts: &[&[u8]]) -> Result<(), EngineError> {
         let aside = format!("{name}{ASIDE}");
         let handle = self.create(&aside)?;
         let mut at = 0;
@@ -170,24 +170,24 @@ impl Folder {
     }
 
     /// Opens a file, or gives `None` if there is no such file.
-    pub fn open_if_there(&self, name: &str) -> Result<Option<Handle>, BackendError> {
+    pub fn open_if_there(&self, name: &str) -> Result<Option<Handle>, EngineError> {
         match self.open(name) {
-            Err(BackendError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(EngineError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
             other => other.map(Some),
         }
     }
 
     /// The whole content, or `None` if there is no such file.
-    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, BackendError> {
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
         let Some(handle) = self.open_if_there(name)? else { return Ok(None) };
         let mut bytes = vec![0; handle.length()? as usize];
         handle.read_at(&mut bytes, 0)?;
         Ok(Some(bytes))
     }
 
-    fn error(&self, name: &str, doing: &'static str) -> impl FnOnce(io::Error) -> BackendError {
+    fn error(&self, name: &str, doing: &'static str) -> impl FnOnce(io::Error) -> EngineError {
         let file = if name.is_empty() { self.files.path().to_owned() } else { self.path(name) };
-        move |source| BackendError::Io { file, doing, source }
+        move |source| EngineError::Io { file, doing, source }
     }
 }
 
@@ -205,23 +205,23 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
-    pub fn length(&self) -> Result<u64, BackendError> {
+    pub fn length(&self) -> Result<u64, EngineError> {
         self.file.length().map_err(|source| self.error("measure", source))
     }
 
-    pub fn read_at(&self, bytes: &mut [u8], at: u64) -> Result<(), BackendError> {
+    pub fn read_at(&self, bytes: &mut [u8], at: u64) -> Result<(), EngineError> {
         self.file.read_at(bytes, at).map_err(|source| self.error("read", source))
     }
 
-    pub fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), BackendError> {
+    pub fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), EngineError> {
         self.file.write_at(bytes, at).map_err(|source| self.error("write", source))
     }
 
-    pub fn sync(&self) -> Result<(), BackendError> {
+    pub fn sync(&self) -> Result<(), EngineError> {
         self.file.sync().map_err(|source| self.error("sync", source))
     }
 
-    fn error(&self, doing: &'static str, source: io::Error) -> BackendError {
-        BackendError::Io { file: self.path.clone(), doing, source }
+    fn error(&self, doing: &'static str, source: io::Error) -> EngineError {
+        EngineError::Io { file: self.path.clone(), doing, source }
     }
 }

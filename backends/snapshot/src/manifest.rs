@@ -1,6 +1,6 @@
 //! The one file that says which others count. It is replaced as a whole, so a store goes from one state to the next at once.
 
-use sluicegate_backend::BackendError;
+use sluicegate_engine::EngineError;
 
 use crate::bytes::{Fields, random};
 use crate::files::Folder;
@@ -71,7 +71,7 @@ impl Manifest {
     }
 
     /// Reads the manifest; `None` if there is no store here.
-    pub fn read(folder: &Folder) -> Result<Option<Self>, BackendError> {
+    pub fn read(folder: &Folder) -> Result<Option<Self>, EngineError> {
         match folder.read(NAME)? {
             Some(bytes) => Self::decode(&bytes, folder).map(Some),
             None => {
@@ -85,7 +85,7 @@ impl Manifest {
     }
 
     /// Replaces the manifest on disk.
-    pub fn write(&self, folder: &Folder) -> Result<(), BackendError> {
+    pub fn write(&self, folder: &Folder) -> Result<(), EngineError> {
         folder.replace(NAME, &[&self.encode()])
     }
 
@@ -117,7 +117,7 @@ impl Manifest {
         out
     }
 
-    fn decode(bytes: &[u8], folder: &Folder) -> Result<Self, BackendError> {
+    fn decode(bytes: &[u8], folder: &Folder) -> Result<Self, EngineError> {
         let wrong = |what: &str| Err(damaged(folder, NAME, what));
         let mut fields = Fields(bytes);
         if fields.magic() != MAGIC {
@@ -127,7 +127,7 @@ impl Manifest {
         if version > VERSION {
             // Only if the file is whole: a flipped bit is no later version.
             return match checksum_is_right(bytes) {
-                true => Err(BackendError::TooNew { file: folder.path(NAME), found: version, known: VERSION }),
+                true => Err(EngineError::TooNew { file: folder.path(NAME), found: version, known: VERSION }),
                 false => wrong("the checksum is wrong"),
             };
         }
@@ -168,6 +168,6 @@ fn checksum_is_right(bytes: &[u8]) -> bool {
 }
 
 /// The error of a file that is not as it was written.
-pub(crate) fn damaged(folder: &Folder, name: &str, what: &str) -> BackendError {
-    BackendError::Damaged { file: folder.path(name), what: what.to_owned(), way_out: WAY_OUT.to_owned() }
+pub(crate) fn damaged(folder: &Folder, name: &str, what: &str) -> EngineError {
+    EngineError::Damaged { file: folder.path(name), what: what.to_owned(), way_out: WAY_OUT.to_owned() }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use sluicegate_backend::BackendError;
+use sluicegate_engine::EngineError;
 
 use crate::Options;
 use crate::files::{ASIDE, Folder, Handle};
@@ -32,8 +32,8 @@ pub(crate) struct Shared {
     /// Segments that are not needed any more are removed.
     no_blanks: AtomicBool,
     /// What archiving ended with the last time, if it failed.
-    pub trouble: Mutex<Option<String>>,
-    poison: OnceLock<String>,
+    pub background_error: Mutex<Option<String>>,
+    failure: OnceLock<String>,
     /// Files with the number of the last batch in them, oldest first.
     unsynced: Mutex<VecDeque<(Handle, u64)>>,
     /// The segment that is written, and the last batch that is.
@@ -69,8 +69,8 @@ impl Shared {
             log_bytes: AtomicU64::new(log_bytes),
             stopping: AtomicBool::new(false),
             no_blanks: AtomicBool::new(false),
-            trouble: Mutex::default(),
-            poison: OnceLock::new(),
+            background_error: Mutex::default(),
+            failure: OnceLock::new(),
             unsynced: Mutex::default(),
             tail: Mutex::default(),
             written: AtomicU64::new(0),
@@ -91,7 +91,7 @@ impl Shared {
     }
 
     /// Changes the manifest, on disk first.
-    pub fn publish(&self, change: impl FnOnce(&mut Manifest)) -> Result<(), BackendError> {
+    pub fn publish(&self, change: impl FnOnce(&mut Manifest)) -> Result<(), EngineError> {
         let mut manifest = locked(&self.manifest);
         let mut next = manifest.clone();
         change(&mut next);
@@ -102,14 +102,14 @@ impl Shared {
     }
 
     /// Takes nothing more in.
-    pub fn poison(&self, why: &impl ToString) {
+    pub fn fail(&self, why: &impl ToString) {
         // The first reason is the one that helps.
-        let _ = self.poison.set(why.to_string());
+        let _ = self.failure.set(why.to_string());
     }
 
-    pub fn refuse_if_poisoned(&self) -> Result<(), BackendError> {
-        match self.poison.get() {
-            Some(why) => Err(BackendError::Poisoned { why: why.clone() }),
+    pub fn refuse_if_failed(&self) -> Result<(), EngineError> {
+        match self.failure.get() {
+            Some(why) => Err(EngineError::Failed { why: why.clone() }),
             None => Ok(()),
         }
     }
@@ -135,7 +135,7 @@ impl Shared {
     }
 
     /// Syncs what was written until now.
-    pub fn sync_written(&self) -> Result<(), BackendError> {
+    pub fn sync_written(&self) -> Result<(), EngineError> {
         // In this order: who writes from here on asks again, and a batch is in this file or in one that is left behind already.
         self.sync_asked.store(false, Ordering::Release);
         let last = self.written.load(Ordering::Acquire);
@@ -146,14 +146,14 @@ impl Shared {
     }
 
     /// Syncs all that is not, oldest first. One thread at a time: the operating system tells a failure only once.
-    pub fn sync(&self) -> Result<(), BackendError> {
+    pub fn sync(&self) -> Result<(), EngineError> {
         let _one_at_a_time = locked(&self.syncing);
-        self.refuse_if_poisoned()?;
+        self.refuse_if_failed()?;
         loop {
             let next = locked(&self.unsynced).front().cloned();
             let Some((handle, last)) = next else { return Ok(()) };
             if let Err(error) = handle.sync() {
-                self.poison(&error);
+                self.fail(&error);
                 return Err(error);
             }
             self.synced.fetch_max(last, Ordering::AcqRel);
@@ -162,7 +162,7 @@ impl Shared {
     }
 
     /// A blank of at least that length: one that is ready, or a new one.
-    pub fn take_blank(&self, length: u64) -> Result<Blank, BackendError> {
+    pub fn take_blank(&self, length: u64) -> Result<Blank, EngineError> {
         let mut blanks = locked(&self.blanks);
         if let Some(at) = blanks.iter().position(|blank| blank.length >= length) {
             return Ok(blanks.swap_remove(at));
@@ -172,7 +172,7 @@ impl Shared {
     }
 
     /// Has a blank of that length ready for later.
-    pub fn prepare_blank(&self, length: u64) -> Result<(), BackendError> {
+    pub fn prepare_blank(&self, length: u64) -> Result<(), EngineError> {
         if locked(&self.blanks).iter().any(|blank| blank.length >= length) {
             return Ok(());
         }
@@ -181,7 +181,7 @@ impl Shared {
     }
 
     /// Makes a blank of a segment that is not needed any more, or removes it if there are enough.
-    pub fn recycle(&self, name: &str) -> Result<(), BackendError> {
+    pub fn recycle(&self, name: &str) -> Result<(), EngineError> {
         let length = self.folder.open(name)?.length()?;
         let enough = locked(&self.blanks).len() >= BLANKS_MAX || length < self.options.segment_bytes_max;
         if enough || self.stopping.load(Ordering::Acquire) || self.no_blanks.load(Ordering::Acquire) {
@@ -192,12 +192,12 @@ impl Shared {
     }
 
     /// From now on no blanks are made of old segments, and those that were made go.
-    pub fn drop_blanks(&self) -> Result<(), BackendError> {
+    pub fn drop_blanks(&self) -> Result<(), EngineError> {
         self.no_blanks.store(true, Ordering::Release);
         locked(&self.blanks).drain(..).try_for_each(|blank| self.folder.remove(&blank.name))
     }
 
-    fn keep_blank(&self, blank: Blank) -> Result<(), BackendError> {
+    fn keep_blank(&self, blank: Blank) -> Result<(), EngineError> {
         let mut blanks = locked(&self.blanks);
         if blanks.len() < BLANKS_MAX {
             blanks.push(blank);
@@ -209,7 +209,7 @@ impl Shared {
     }
 
     /// One that is not zeroed is a hole that reads as zeros: made at once, but synced slower when batches are in it.
-    fn make_blank(&self, from: Option<&str>, length: u64, zeroed: bool) -> Result<Blank, BackendError> {
+    fn make_blank(&self, from: Option<&str>, length: u64, zeroed: bool) -> Result<Blank, EngineError> {
         let name = format!("blank-{}{ASIDE}", self.blanks_made.fetch_add(1, Ordering::Relaxed));
         let handle = match from {
             Some(from) => {

@@ -7,8 +7,8 @@ mod panics;
 
 use std::sync::Arc;
 
-use sluicegate_backend::suite::{Plan, State, commit, restore};
-use sluicegate_backend::{Backend, BackendError, Durability, Restored};
+use sluicegate_engine::suite::{Plan, State, commit, restore};
+use sluicegate_engine::{Durability, Engine, EngineError, Restored};
 
 use crate::files::Files;
 use crate::{Options, Snapshot};
@@ -27,8 +27,8 @@ fn tiny() -> Options {
     }
 }
 
-fn open_on(files: Arc<dyn Files>) -> Result<(Box<dyn Backend>, State, Restored), BackendError> {
-    let mut backend: Box<dyn Backend> = Box::new(Snapshot::on(files, tiny())?);
+fn open_on(files: Arc<dyn Files>) -> Result<(Box<dyn Engine>, State, Restored), EngineError> {
+    let mut backend: Box<dyn Engine> = Box::new(Snapshot::on(files, tiny())?);
     let (state, restored) = restore(backend.as_mut(), 1)?;
     Ok((backend, state, restored))
 }
@@ -48,7 +48,7 @@ fn durability(number: u64) -> Durability {
 }
 
 /// Commits batches until something fails, leaving the store in between by a close and by a kill.
-fn live(files: &Arc<dyn Files>, known: &mut Known, batches: u64) -> Result<(), BackendError> {
+fn live(files: &Arc<dyn Files>, known: &mut Known, batches: u64) -> Result<(), EngineError> {
     let mut left = batches;
     for life in 0..3 {
         let (mut backend, _, restored) = open_on(files.clone())?;

@@ -9,13 +9,13 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use sluicegate_backend::BackendError;
+use sluicegate_engine::EngineError;
 
 use crate::compaction::merge;
 use crate::panics::catch_panic;
 use crate::store::Shared;
 
-/// The delay after which batches committed with [`Durability::Process`](sluicegate_backend::Durability::Process) are synced.
+/// The delay after which batches committed with [`Durability::Process`](sluicegate_engine::Durability::Process) are synced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The background threads. Dropping this runs the tasks that are still queued and waits for both threads.
@@ -44,7 +44,7 @@ struct Merge {
 }
 
 impl Workers {
-    pub fn start(shared: &Arc<Shared>) -> Result<Self, BackendError> {
+    pub fn start(shared: &Arc<Shared>) -> Result<Self, EngineError> {
         let disk = {
             let shared = shared.clone();
             Worker::start("store-disk", move |tasks| run_disk_tasks(&shared, &tasks))?
@@ -122,10 +122,10 @@ fn run_disk_tasks(shared: &Shared, tasks: &Receiver<DiskTask>) {
     }
 }
 
-/// Runs a sync. A panic poisons the store, as a sync that fails does itself.
-fn sync_or_poison(shared: &Shared, sync: impl FnOnce(&Shared) -> Result<(), BackendError>) {
+/// Runs a sync. A panic fails_engine the store, as a sync that fails does itself.
+fn sync_or_poison(shared: &Shared, sync: impl FnOnce(&Shared) -> Result<(), EngineError>) {
     if let Err(panic) = catch_panic(|| sync(shared)) {
-        shared.poison(&format!("syncing panicked: {panic}"));
+        shared.fail(&format!("syncing panicked: {panic}"));
     }
 }
 
@@ -137,10 +137,10 @@ struct Worker<T> {
 }
 
 impl<T: Send + 'static> Worker<T> {
-    fn start(name: &str, run: impl FnOnce(Receiver<T>) + Send + 'static) -> Result<Self, BackendError> {
+    fn start(name: &str, run: impl FnOnce(Receiver<T>) + Send + 'static) -> Result<Self, EngineError> {
         let (sender, receiver) = mpsc::channel();
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || run(receiver));
-        let thread = thread.map_err(|source| BackendError::Io {
+        let thread = thread.map_err(|source| EngineError::Io {
             file: name.into(),
             doing: "start a thread",
             source,

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use sluicegate_backend::{Backend, BackendError, Change, Durability};
+use sluicegate_engine::{Change, Durability, Engine, EngineError};
 use sluicegate_snapshot::{Options, Snapshot};
 
 const COPIES: usize = 20;
@@ -30,7 +30,7 @@ fn options() -> Options {
     }
 }
 
-fn write(folder: &Path, acknowledged: &AtomicU64, stop: &AtomicBool) -> Result<(), BackendError> {
+fn write(folder: &Path, acknowledged: &AtomicU64, stop: &AtomicBool) -> Result<(), EngineError> {
     let mut backend = Snapshot::open(folder, options())?;
     backend.restore(NonZeroUsize::MIN, &|_, _| ())?;
     while !stop.load(Ordering::Acquire) {
@@ -59,7 +59,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<bool> {
 }
 
 /// The records of a copy by key, as the numbers of their batches.
-fn read(folder: &Path) -> Result<BTreeMap<String, u64>, BackendError> {
+fn read(folder: &Path) -> Result<BTreeMap<String, u64>, EngineError> {
     let found = Mutex::new(BTreeMap::new());
     Snapshot::open(folder, Options::default())?.restore(NonZeroUsize::MIN, &|key, record| {
         let text = std::str::from_utf8(&record[..record.len() / 20]).expect("it was text");

@@ -4,14 +4,14 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use sluicegate_backend::suite::{Op, Subject, commit, open};
-use sluicegate_backend::{Backend, BackendError, Durability};
+use sluicegate_engine::suite::{Op, Subject, commit, open};
+use sluicegate_engine::{Durability, Engine, EngineError};
 use sluicegate_snapshot::{Options, Snapshot};
 
-struct Engine(Options);
+struct EngineUnderTest(Options);
 
-impl Subject for Engine {
-    fn open(&self, folder: &Path) -> Result<Box<dyn Backend>, BackendError> {
+impl Subject for EngineUnderTest {
+    fn open(&self, folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
         Ok(Box::new(Snapshot::open(folder, self.0)?))
     }
 }
@@ -30,12 +30,13 @@ fn small(background: bool) -> Options {
 #[test]
 fn what_is_for_the_process_only_reaches_the_disk_all_the_same() {
     let folder = tempfile::tempdir().expect("a folder for a test");
-    let (mut backend, _, _) = open(&Engine(Options::default()), folder.path()).expect("the store opens");
+    let (mut backend, _, _) =
+        open(&EngineUnderTest(Options::default()), folder.path()).expect("the store opens");
     for number in 1..4 {
         commit(backend.as_mut(), &[Op::Wipe], Durability::Process).expect("a batch is kept");
         let reached = (0..3000).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(10));
-            backend.figures().sequence_on_disk == number
+            backend.stats().sequence_on_disk == number
         });
         assert!(reached, "nobody syncs batch {number}");
     }
@@ -46,7 +47,7 @@ fn what_is_for_the_process_only_reaches_the_disk_all_the_same() {
 fn a_log_of_many_segments_needs_few_open_files() {
     let folder = tempfile::tempdir().expect("a folder for a test");
     let options = Options { segment_bytes_max: 4096, log_bytes: 1 << 30, ..small(false) };
-    let (mut backend, _, _) = open(&Engine(options), folder.path()).expect("the store opens");
+    let (mut backend, _, _) = open(&EngineUnderTest(options), folder.path()).expect("the store opens");
     for number in 0..100 {
         let put = Op::put(&format!("job=\"{number}\""), &[b'x'; 4000]);
         commit(backend.as_mut(), &[put], Durability::Process).expect("a batch is kept");
@@ -74,47 +75,47 @@ fn a_log_is_folded_when_it_is_time_however_small_it_is() {
     let folder = tempfile::tempdir().expect("a folder for a test");
     let options = Options { archive_interval: Some(std::time::Duration::ZERO), ..Options::default() };
     let put = |key: &str| Op::put(key, b"a record");
-    let (mut backend, _, _) = open(&Engine(options), folder.path()).expect("the store opens");
-    backend.tend().expect("there is nothing to do yet");
-    assert_eq!(backend.figures().archive_bytes, 0);
+    let (mut backend, _, _) = open(&EngineUnderTest(options), folder.path()).expect("the store opens");
+    backend.maintain().expect("there is nothing to do yet");
+    assert_eq!(backend.stats().archive_bytes, 0);
     commit(backend.as_mut(), &[put("a")], Durability::Process).expect("a batch is kept");
-    backend.tend().expect("the log is left for a new one");
+    backend.maintain().expect("the log is left for a new one");
     // Batches go on meanwhile.
     commit(backend.as_mut(), &[put("b")], Durability::Process).expect("a batch is kept");
     let folded = (0..1000).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(10));
-        backend.figures().archive_bytes > 0
+        backend.stats().archive_bytes > 0
     });
     assert!(folded, "nobody folds the log");
     drop(backend);
     // What a killed run has left is folded, too.
-    let (mut backend, state, _) = open(&Engine(options), folder.path()).expect("the store opens");
+    let (mut backend, state, _) = open(&EngineUnderTest(options), folder.path()).expect("the store opens");
     assert_eq!(state.len(), 2);
-    backend.tend().expect("the log of the run before is left");
+    backend.maintain().expect("the log of the run before is left");
     let folded = (0..1000).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(10));
-        backend.figures().log_bytes == 0
+        backend.stats().log_bytes == 0
     });
     assert!(folded, "nobody folds the log of an earlier run");
     drop(backend);
-    let (_, state, _) = open(&Engine(options), folder.path()).expect("the store opens");
+    let (_, state, _) = open(&EngineUnderTest(options), folder.path()).expect("the store opens");
     assert_eq!(state.len(), 2);
 }
 
 mod usual {
-    use sluicegate_backend::conformance;
+    use sluicegate_engine::conformance;
 
-    conformance!(super::Engine(super::Options::default()));
+    conformance!(super::EngineUnderTest(super::Options::default()));
 }
 
 mod small_with_threads {
-    use sluicegate_backend::conformance;
+    use sluicegate_engine::conformance;
 
-    conformance!(super::Engine(super::small(true)); short);
+    conformance!(super::EngineUnderTest(super::small(true)); short);
 }
 
 mod small_without_threads {
-    use sluicegate_backend::conformance;
+    use sluicegate_engine::conformance;
 
-    conformance!(super::Engine(super::small(false)); short);
+    conformance!(super::EngineUnderTest(super::small(false)); short);
 }

@@ -9,21 +9,21 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use sluicegate_backend::record::{Family, Kind, Record};
-use sluicegate_backend::{Backend, BackendError, Change, Durability};
+use sluicegate_engine::record::{Family, Kind, Record};
+use sluicegate_engine::{Change, Durability, Engine, EngineError};
 use sluicegate_sled::Sled;
 use sluicegate_snapshot::{Options, Snapshot};
 
 /// Groups in a batch, and batches.
 const COMMITS: [(usize, usize); 3] = [(1, 5_000), (100, 500), (10_000, 10)];
 
-type Open = fn(&Path) -> Result<Box<dyn Backend>, BackendError>;
+type Open = fn(&Path) -> Result<Box<dyn Engine>, EngineError>;
 
-fn snapshot(folder: &Path) -> Result<Box<dyn Backend>, BackendError> {
+fn snapshot(folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
     Ok(Box::new(Snapshot::open(folder, Options::default())?))
 }
 
-fn sled(folder: &Path) -> Result<Box<dyn Backend>, BackendError> {
+fn sled(folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
     Ok(Box::new(Sled::open(folder)?))
 }
 
@@ -139,7 +139,7 @@ fn restores(open: Open, folder: &Path, groups: usize) -> Result<(), Box<dyn std:
     Ok(())
 }
 
-fn put(backend: &mut dyn Backend, numbers: std::ops::Range<usize>) -> Result<(), Box<dyn std::error::Error>> {
+fn put(backend: &mut dyn Engine, numbers: std::ops::Range<usize>) -> Result<(), Box<dyn std::error::Error>> {
     let texts = numbers.map(|number| Ok((key(number), record(number)?)));
     let texts = texts.collect::<Result<Vec<_>, Box<dyn std::error::Error>>>()?;
     let batch: Vec<_> = texts.iter().map(|(key, record)| Change::Put { key, record }).collect();
@@ -147,7 +147,7 @@ fn put(backend: &mut dyn Backend, numbers: std::ops::Range<usize>) -> Result<(),
     Ok(())
 }
 
-fn restore(open: Open, folder: &Path, what: &str) -> Result<Box<dyn Backend>, Box<dyn std::error::Error>> {
+fn restore(open: Open, folder: &Path, what: &str) -> Result<Box<dyn Engine>, Box<dyn std::error::Error>> {
     let started = Instant::now();
     let mut backend = open(folder)?;
     let opened = started.elapsed().as_secs_f64();
@@ -164,7 +164,7 @@ fn restore(open: Open, folder: &Path, what: &str) -> Result<Box<dyn Backend>, Bo
         restored.record_bytes as f64 / 1e6,
         families.into_inner(),
         started.elapsed().as_secs_f64(),
-        backend.figures(),
+        backend.stats(),
     );
     Ok(backend)
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
-use sluicegate_backend::{Backend, BackendError, Change, Commit, Durability};
+use sluicegate_engine::{Change, Commit, Durability, Engine, EngineError};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{Phase, Progress, Total};
@@ -31,10 +31,10 @@ pub struct Migrated {
 pub enum MigrateError {
     /// The source cannot be read.
     #[error("source: {0}")]
-    Source(BackendError),
+    Source(EngineError),
     /// The target cannot be read or written.
     #[error("target: {0}")]
-    Target(BackendError),
+    Target(EngineError),
     /// The target is another store, or the source has changed since a migration was interrupted. Nothing was written.
     #[error(
         "the target has {groups} groups that the source does not have, or has otherwise, {{{example}}} for one; empty it and start again"
@@ -60,8 +60,8 @@ pub enum MigrateError {
 /// # Errors
 /// A store cannot be read or written, or the target holds what the source does not. Starting again is safe.
 pub fn migrate(
-    from: &mut dyn Backend,
-    to: &mut dyn Backend,
+    from: &mut dyn Engine,
+    to: &mut dyn Engine,
     threads: NonZeroUsize,
     progress: Progress<'_>,
 ) -> Result<Migrated, MigrateError> {
@@ -114,8 +114,8 @@ struct There {
 
 /// Writes what is not there; returns how many groups that were.
 fn copy(
-    from: &mut dyn Backend,
-    to: &mut dyn Backend,
+    from: &mut dyn Engine,
+    to: &mut dyn Engine,
     threads: NonZeroUsize,
     there: &HashMap<String, There>,
     progress: Progress<'_>,
@@ -137,11 +137,11 @@ fn copy(
 }
 
 struct Copy<'a> {
-    to: &'a mut dyn Backend,
+    to: &'a mut dyn Engine,
     batch: Vec<(String, Vec<u8>)>,
     batch_bytes: usize,
     written: u64,
-    failed: Option<BackendError>,
+    failed: Option<EngineError>,
 }
 
 impl Copy<'_> {
@@ -165,7 +165,7 @@ impl Copy<'_> {
             Ok(Commit::Kept(_)) => {}
             Ok(Commit::Conflict(_)) => {
                 let why = "somebody else writes to the target".to_owned();
-                self.failed = Some(BackendError::Poisoned { why });
+                self.failed = Some(EngineError::Failed { why });
             }
             Err(error) => self.failed = Some(error),
         }

@@ -4,8 +4,8 @@
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
-use sluicegate_backend::record::{Record, RecordError};
-use sluicegate_backend::{Backend, BackendError, Restored};
+use sluicegate_engine::record::{Record, RecordError};
+use sluicegate_engine::{Engine, EngineError, Restored};
 
 use crate::{Phase, Progress, Total};
 
@@ -80,10 +80,10 @@ impl Survey {
 /// # Errors
 /// Those of the engine: it refuses a store that is damaged.
 pub fn survey(
-    backend: &mut dyn Backend,
+    backend: &mut dyn Engine,
     threads: NonZeroUsize,
     progress: Progress<'_>,
-) -> Result<Survey, BackendError> {
+) -> Result<Survey, EngineError> {
     let survey = Mutex::new(Survey::default());
     let restored = backend.restore(threads, &|key, record| {
         progress(Phase::ReadSource, (key.len() + record.len()) as u64);

@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use sluicegate_backend::record::{Family, Kind, Record};
-use sluicegate_backend::{Backend, BackendError, Change, Commit, Durability, Figures, Restored, Sink};
+use sluicegate_engine::record::{Family, Kind, Record};
+use sluicegate_engine::{Change, Commit, Durability, Engine, EngineError, Restored, Sink, Stats};
 use sluicegate_sled::Sled;
 use sluicegate_snapshot::{Options, Snapshot};
 use sluicegate_store_tools::{MigrateError, migrate, survey};
@@ -12,11 +12,11 @@ use sluicegate_store_tools::{MigrateError, migrate, survey};
 const THREADS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
 const GROUPS: usize = 3000;
 
-fn snapshot(folder: &Path) -> Box<dyn Backend> {
+fn snapshot(folder: &Path) -> Box<dyn Engine> {
     Box::new(Snapshot::open(folder, Options::default()).expect("it opens"))
 }
 
-fn sled(folder: &Path) -> Box<dyn Backend> {
+fn sled(folder: &Path) -> Box<dyn Engine> {
     Box::new(Sled::open(folder).expect("it opens"))
 }
 
@@ -43,11 +43,11 @@ fn record(number: usize) -> Vec<u8> {
     bytes
 }
 
-fn put(backend: &mut dyn Backend, key: &str, record: &[u8]) {
+fn put(backend: &mut dyn Engine, key: &str, record: &[u8]) {
     backend.commit(&[Change::Put { key, record }], Durability::Process).expect("a batch is kept");
 }
 
-fn filled(mut backend: Box<dyn Backend>) -> Box<dyn Backend> {
+fn filled(mut backend: Box<dyn Engine>) -> Box<dyn Engine> {
     backend.restore(THREADS, &|_, _| ()).expect("it can be read");
     for number in 0..GROUPS {
         put(backend.as_mut(), &format!("job=\"{number}\""), &record(number));
@@ -57,28 +57,28 @@ fn filled(mut backend: Box<dyn Backend>) -> Box<dyn Backend> {
 
 /// Fails at a commit, as a full disk does.
 struct Failing {
-    inner: Box<dyn Backend>,
+    inner: Box<dyn Engine>,
     commits_left: u32,
 }
 
-impl Backend for Failing {
-    fn restore(&mut self, threads: NonZeroUsize, sink: Sink<'_>) -> Result<Restored, BackendError> {
+impl Engine for Failing {
+    fn restore(&mut self, threads: NonZeroUsize, sink: Sink<'_>) -> Result<Restored, EngineError> {
         self.inner.restore(threads, sink)
     }
 
-    fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Commit, BackendError> {
+    fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Commit, EngineError> {
         self.commits_left = self
             .commits_left
             .checked_sub(1)
-            .ok_or_else(|| BackendError::Poisoned { why: "made to fail".to_owned() })?;
+            .ok_or_else(|| EngineError::Failed { why: "made to fail".to_owned() })?;
         self.inner.commit(batch, durability)
     }
 
-    fn figures(&self) -> Figures {
-        self.inner.figures()
+    fn stats(&self) -> Stats {
+        self.inner.stats()
     }
 
-    fn close(self: Box<Self>) -> Result<(), BackendError> {
+    fn close(self: Box<Self>) -> Result<(), EngineError> {
         self.inner.close()
     }
 }

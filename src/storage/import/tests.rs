@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::time::Duration;
 
-use sluicegate_backend::record::Kind;
+use sluicegate_engine::record::Kind;
 
 use super::*;
-use crate::config::{Durability, Engine};
+use crate::config::{Durability, EngineKind};
 
 const FILES: [(&str, &[u8]); 2] = [
     ("1.5.1", include_bytes!("../../../backends/gob/testdata/pushgateway-1.5.1.gob")),
@@ -218,7 +218,7 @@ impl Places {
         let folder = tempfile::tempdir().expect("a folder for a test");
         let file = folder.path().join("gob");
         let store = Store {
-            engine: Engine::Snapshot,
+            engine: EngineKind::Snapshot,
             path: folder.path().join("gob.sluicegate"),
             durability: Durability::Process,
             archive_interval: Duration::from_secs(300),

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use futures_util::StreamExt;
-use sluicegate_backend::{BackendError, Change, Commit, Receipt, Restored, Sink};
+use sluicegate_engine::{Change, Commit, EngineError, Receipt, Restored, Sink};
 
 use super::*;
 use crate::cores::mailbox::Inbox;
@@ -14,21 +14,21 @@ use crate::storage::outbox::Outbox;
 /// An engine whose commits wait until they may go on; without the other end of the channel they all may.
 struct Held(Receiver<()>);
 
-impl Backend for Held {
-    fn restore(&mut self, _threads: NonZeroUsize, _sink: Sink<'_>) -> Result<Restored, BackendError> {
+impl Engine for Held {
+    fn restore(&mut self, _threads: NonZeroUsize, _sink: Sink<'_>) -> Result<Restored, EngineError> {
         Ok(Restored::default())
     }
 
-    fn commit(&mut self, _batch: &[Change<'_>], _durability: Durability) -> Result<Commit, BackendError> {
+    fn commit(&mut self, _batch: &[Change<'_>], _durability: Durability) -> Result<Commit, EngineError> {
         let _ = self.0.recv();
         Ok(Commit::Kept(Receipt { sequence: 1 }))
     }
 
-    fn figures(&self) -> Figures {
-        Figures::default()
+    fn stats(&self) -> Stats {
+        Stats::default()
     }
 
-    fn close(self: Box<Self>) -> Result<(), BackendError> {
+    fn close(self: Box<Self>) -> Result<(), EngineError> {
         Ok(())
     }
 }

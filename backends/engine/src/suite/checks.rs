@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{Backend, BackendError, Change, Durability};
+use crate::{Change, Durability, Engine, EngineError};
 
 use super::{Op, Plan, State, Subject, commit, open, restore};
 
@@ -14,7 +14,7 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder for a test")
 }
 
-fn opened(subject: &dyn Subject, folder: &Path) -> (Box<dyn Backend>, State) {
+fn opened(subject: &dyn Subject, folder: &Path) -> (Box<dyn Engine>, State) {
     let (backend, state, restored) = open(subject, folder).expect("the store opens");
     assert_eq!(restored.warnings, Vec::<String>::new());
     (backend, state)
@@ -25,7 +25,7 @@ fn kept(subject: &dyn Subject, state: State) -> State {
 }
 
 /// Closes or drops, whatever the number says: both keep what was committed.
-fn leave(backend: Box<dyn Backend>, number: u64) {
+fn leave(backend: Box<dyn Engine>, number: u64) {
     if number.is_multiple_of(2) {
         backend.close().expect("the store closes");
     } else {
@@ -158,8 +158,8 @@ pub fn a_batch_before_the_restore_is_refused(subject: &dyn Subject) {
     let folder = folder();
     let mut backend = subject.open(folder.path()).expect("the store opens");
     let refused = commit(backend.as_mut(), &[Op::Wipe], Durability::Process);
-    assert!(matches!(refused, Err(BackendError::NotRestored)), "{refused:?}");
-    restore(backend.as_mut(), 1).expect("nothing is poisoned by that");
+    assert!(matches!(refused, Err(EngineError::NotRestored)), "{refused:?}");
+    restore(backend.as_mut(), 1).expect("nothing has failed by that");
     commit(backend.as_mut(), &[Op::Wipe], Durability::Process).expect("now it may");
 }
 
@@ -172,7 +172,7 @@ pub fn a_store_has_one_user(subject: &dyn Subject) {
     let (mut backend, _) = opened(subject, folder.path());
     commit(backend.as_mut(), &[Op::put("job=\"a\"", b"1")], Durability::Process).expect("a batch is kept");
     let second = subject.open(folder.path()).map(|_| ());
-    assert!(matches!(second, Err(BackendError::InUse { .. })), "{second:?}");
+    assert!(matches!(second, Err(EngineError::InUse { .. })), "{second:?}");
     commit(backend.as_mut(), &[Op::put("job=\"b\"", b"1")], Durability::Process)
         .expect("the first goes on undisturbed");
     backend.close().expect("the store closes");

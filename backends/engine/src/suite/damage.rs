@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::{Backend, BackendError, Durability, Restored};
+use crate::{Durability, Engine, EngineError, Restored};
 
 use super::{Plan, State, Subject, commit, open};
 
@@ -120,18 +120,18 @@ impl Trials<'_> {
                     self.go_on(backend, folder, &state, sequence, what);
                 }
             }
-            Err(BackendError::Damaged { file, what: said, way_out }) => {
+            Err(EngineError::Damaged { file, what: said, way_out }) => {
                 assert!(file.starts_with(folder), "{what}: refused because of {}", file.display());
                 assert!(!said.is_empty() && !way_out.is_empty(), "{what}: refused without a way out");
                 outcomes.refused += 1;
             }
-            Err(BackendError::TooNew { .. }) => outcomes.refused += 1,
+            Err(EngineError::TooNew { .. }) => outcomes.refused += 1,
             Err(error) => panic!("{what}: {error:?}"),
         }
     }
 
     /// What was accepted once is no trouble again.
-    fn go_on(&self, mut backend: Box<dyn Backend>, folder: &Path, state: &State, sequence: u64, what: &str) {
+    fn go_on(&self, mut backend: Box<dyn Engine>, folder: &Path, state: &State, sequence: u64, what: &str) {
         commit(backend.as_mut(), &[], Durability::Process).expect("it goes on");
         drop(backend);
         let (_, again, restored) = open(self.subject, folder).expect("it opens again");

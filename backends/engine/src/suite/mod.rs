@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Mutex;
 
-use crate::{Backend, BackendError, Change, Commit, Durability, Restored};
+use crate::{Change, Commit, Durability, Engine, EngineError, Restored};
 
 pub use plan::{Op, Plan};
 
@@ -26,7 +26,7 @@ pub trait Subject: Sync {
     ///
     /// # Errors
     /// Those of the engine.
-    fn open(&self, folder: &Path) -> Result<Box<dyn Backend>, BackendError>;
+    fn open(&self, folder: &Path) -> Result<Box<dyn Engine>, EngineError>;
 
     /// Whether it keeps anything. Of one that does not, nothing may ever come back.
     fn keeps(&self) -> bool {
@@ -38,10 +38,7 @@ pub trait Subject: Sync {
 ///
 /// # Errors
 /// Those of the engine.
-pub fn open(
-    subject: &dyn Subject,
-    folder: &Path,
-) -> Result<(Box<dyn Backend>, State, Restored), BackendError> {
+pub fn open(subject: &dyn Subject, folder: &Path) -> Result<(Box<dyn Engine>, State, Restored), EngineError> {
     let mut backend = subject.open(folder)?;
     let (state, restored) = restore(backend.as_mut(), 2)?;
     Ok((backend, state, restored))
@@ -51,7 +48,7 @@ pub fn open(
 ///
 /// # Errors
 /// Those of the engine.
-pub fn restore(backend: &mut dyn Backend, threads: usize) -> Result<(State, Restored), BackendError> {
+pub fn restore(backend: &mut dyn Engine, threads: usize) -> Result<(State, Restored), EngineError> {
     let threads = NonZeroUsize::new(threads).expect("a test names a thread");
     let state = Mutex::new((State::new(), None));
     let restored = backend.restore(threads, &|key, record| {
@@ -65,7 +62,7 @@ pub fn restore(backend: &mut dyn Backend, threads: usize) -> Result<(State, Rest
     assert_eq!(restored.records, state.len() as u64, "the count of records is wrong");
     let bytes: usize = state.iter().map(|(key, record)| key.len() + record.len()).sum();
     assert_eq!(restored.record_bytes, bytes as u64, "the count of bytes is wrong");
-    assert_eq!(backend.figures().sequence, restored.sequence);
+    assert_eq!(backend.stats().sequence, restored.sequence);
     Ok((state, restored))
 }
 
@@ -73,7 +70,7 @@ pub fn restore(backend: &mut dyn Backend, threads: usize) -> Result<(State, Rest
 ///
 /// # Errors
 /// Those of the engine.
-pub fn commit(backend: &mut dyn Backend, batch: &[Op], durability: Durability) -> Result<u64, BackendError> {
+pub fn commit(backend: &mut dyn Engine, batch: &[Op], durability: Durability) -> Result<u64, EngineError> {
     let changes: Vec<Change<'_>> = batch.iter().map(Op::change).collect();
     match backend.commit(&changes, durability)? {
         Commit::Kept(receipt) => Ok(receipt.sequence),

@@ -8,7 +8,7 @@
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
-use sluicegate_backend::BackendError;
+use sluicegate_engine::EngineError;
 
 use crate::files::Folder;
 use crate::log::segment::{self, Changes, FRAME_HEAD_BYTES, Segment};
@@ -63,7 +63,7 @@ pub(crate) struct Part {
 
 impl Replay {
     /// Reads all of the log.
-    pub fn read(folder: &Folder, manifest: &Manifest, threads: NonZeroUsize) -> Result<Self, BackendError> {
+    pub fn read(folder: &Folder, manifest: &Manifest, threads: NonZeroUsize) -> Result<Self, EngineError> {
         let replay = Self::read_part(
             folder,
             manifest,
@@ -80,7 +80,7 @@ impl Replay {
         manifest: &Manifest,
         part: Part,
         threads: NonZeroUsize,
-    ) -> Result<Self, BackendError> {
+    ) -> Result<Self, EngineError> {
         let count = (part.last + 1).saturating_sub(part.first) as usize;
         let segments = for_each(count, threads, |at, (): &mut ()| {
             Segment::read(folder, part.first + at as u64, manifest.store)
@@ -128,12 +128,7 @@ struct Log<'a> {
 
 impl Log<'_> {
     /// Finds out how many frames of each segment count.
-    fn walk(
-        &mut self,
-        segments: &[Segment],
-        limits: &[u64],
-        synced: u64,
-    ) -> Result<Vec<usize>, BackendError> {
+    fn walk(&mut self, segments: &[Segment], limits: &[u64], synced: u64) -> Result<Vec<usize>, EngineError> {
         let mut counts = vec![0; segments.len()];
         for (at, (segment, limit)) in segments.iter().zip(limits).enumerate() {
             if segment.head.first >= *limit {
@@ -163,7 +158,7 @@ impl Log<'_> {
         at: usize,
         torn: Option<usize>,
         synced: u64,
-    ) -> Result<(), BackendError> {
+    ) -> Result<(), EngineError> {
         let missing = self.reached + 1;
         let name = segment::name(segments[at].head.number);
         let place = torn.map_or_else(
@@ -213,7 +208,7 @@ fn marks(segments: &[Segment], manifest: u64) -> u64 {
 
 /// A segment that the manifest does not know was begun by a process that died before it could use it. If it was used, the
 /// manifest is an old one.
-fn refuse_later_segments(folder: &Folder, manifest: &Manifest) -> Result<(), BackendError> {
+fn refuse_later_segments(folder: &Folder, manifest: &Manifest) -> Result<(), EngineError> {
     for name in folder.names()? {
         let number = name.strip_prefix("log-").and_then(|number| number.parse::<u64>().ok());
         let Some(number) = number.filter(|number| *number > manifest.log_last) else { continue };

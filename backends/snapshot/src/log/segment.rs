@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use sluicegate_backend::{BackendError, Change};
+use sluicegate_engine::{Change, EngineError};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bytes::{Fields, is_zero, u32_at, u64_at};
@@ -66,7 +66,7 @@ impl Head {
         out
     }
 
-    fn decode(bytes: &[u8], folder: &Folder, name: &str) -> Result<Self, BackendError> {
+    fn decode(bytes: &[u8], folder: &Folder, name: &str) -> Result<Self, EngineError> {
         let wrong = |what: &str| Err(damaged(folder, name, what));
         let Some(head) = bytes.get(..HEAD_BYTES) else { return wrong("shorter than its head") };
         if u32_at(head, HEAD_BYTES - 8) != crc32c::crc32c(&head[..HEAD_BYTES - 8]) {
@@ -78,7 +78,7 @@ impl Head {
         }
         let version = fields.u32();
         if version > VERSION {
-            return Err(BackendError::TooNew { file: folder.path(name), found: version, known: VERSION });
+            return Err(EngineError::TooNew { file: folder.path(name), found: version, known: VERSION });
         }
         fields.u32();
         Ok(Self {
@@ -99,7 +99,7 @@ pub(crate) fn frame(
     sequence: u64,
     synced: u64,
     epoch: u64,
-) -> Result<(), BackendError> {
+) -> Result<(), EngineError> {
     let weight = |change: &Change<'_>| match change {
         Change::Put { key, record } => CHANGE_HEAD_BYTES + key.len() + record.len(),
         Change::Delete { key } => CHANGE_HEAD_BYTES + key.len(),
@@ -107,7 +107,7 @@ pub(crate) fn frame(
     };
     let bytes = batch.iter().map(|change| weight(change) as u64).sum();
     if bytes > BATCH_BYTES_MAX {
-        return Err(BackendError::TooLarge { bytes, bytes_max: BATCH_BYTES_MAX });
+        return Err(EngineError::TooLarge { bytes, bytes_max: BATCH_BYTES_MAX });
     }
     out.clear();
     out.reserve(FRAME_HEAD_BYTES + bytes as usize + ALIGNMENT);
@@ -145,7 +145,7 @@ pub(crate) struct Frame {
 
 impl Frame {
     /// Reads the frame at a place, if there is a whole one.
-    fn at(window: &mut Window<'_>, at: usize, epoch: u64) -> Result<Option<Self>, BackendError> {
+    fn at(window: &mut Window<'_>, at: usize, epoch: u64) -> Result<Option<Self>, EngineError> {
         let start = at + FRAME_HEAD_BYTES;
         let Some(head) = window.get(at..start)?.filter(|head| u64_at(head, 24) == epoch) else {
             return Ok(None);
@@ -177,7 +177,7 @@ impl<'a> Window<'a> {
     }
 
     /// The bytes of a range, or `None` if it is not inside.
-    fn get(&mut self, range: Range<usize>) -> Result<Option<&[u8]>, BackendError> {
+    fn get(&mut self, range: Range<usize>) -> Result<Option<&[u8]>, EngineError> {
         if range.end > self.length {
             return Ok(None);
         }
@@ -194,7 +194,7 @@ impl<'a> Window<'a> {
     }
 
     /// Whether all is zero from a place on.
-    fn is_zero_from(&mut self, start: usize) -> Result<bool, BackendError> {
+    fn is_zero_from(&mut self, start: usize) -> Result<bool, EngineError> {
         for at in (start..self.length).step_by(WINDOW_BYTES) {
             let piece = self.get(at..(at + WINDOW_BYTES).min(self.length))?;
             if !piece.is_some_and(is_zero) {
@@ -219,7 +219,7 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// Reads a segment and checks every frame.
-    pub fn read(folder: &Folder, number: u64, store: u64) -> Result<Self, BackendError> {
+    pub fn read(folder: &Folder, number: u64, store: u64) -> Result<Self, EngineError> {
         let name = name(number);
         let Some(handle) = folder.open_if_there(&name)? else {
             return Err(damaged(folder, &name, "missing, although the manifest names it"));
@@ -241,12 +241,12 @@ impl Segment {
     }
 
     /// Opens its file. There may be many segments, so they are open only while they are read.
-    pub fn open(&self, folder: &Folder) -> Result<Handle, BackendError> {
+    pub fn open(&self, folder: &Folder) -> Result<Handle, EngineError> {
         folder.open(&name(self.head.number))
     }
 
     /// The error that says what is wrong with it.
-    pub fn damaged(&self, folder: &Folder, what: &str) -> BackendError {
+    pub fn damaged(&self, folder: &Folder, what: &str) -> EngineError {
         damaged(folder, &name(self.head.number), what)
     }
 
@@ -260,7 +260,7 @@ impl Segment {
         self.frames.last().map_or(HEAD_BYTES, Frame::end)
     }
 
-    fn walk(&mut self, window: &mut Window<'_>) -> Result<(), BackendError> {
+    fn walk(&mut self, window: &mut Window<'_>) -> Result<(), EngineError> {
         let epoch = self.head.epoch;
         while let Some(frame) = Frame::at(window, self.used(), epoch)? {
             if frame.sequence != self.last() + 1 {
@@ -302,7 +302,7 @@ impl FoundPut {
         &self,
         handle: &Handle,
         buffer: &'a mut Vec<u8>,
-    ) -> Result<Option<&'a [u8]>, BackendError> {
+    ) -> Result<Option<&'a [u8]>, EngineError> {
         buffer.resize(self.bytes as usize, 0);
         handle.read_at(buffer, u64::from(self.start))?;
         Ok((crc32c::crc32c(buffer) == self.checksum).then_some(buffer))
@@ -365,7 +365,7 @@ pub(crate) fn changes(
     segment: &Segment,
     frames: usize,
     partitions: usize,
-) -> Result<Changes, BackendError> {
+) -> Result<Changes, EngineError> {
     let mut changes = Changes { wiped: false, partitions: vec![PartitionChanges::default(); partitions] };
     let handle = segment.open(folder)?;
     let mut window = Window::new(&handle, segment.head.length as usize);

@@ -1,6 +1,6 @@
 //! The end of the log that is written: one segment at a time.
 
-use sluicegate_backend::BackendError;
+use sluicegate_engine::EngineError;
 
 use crate::files::{ASIDE, Handle};
 use crate::log::segment::{self, HEAD_BYTES, Head};
@@ -24,7 +24,7 @@ impl Tail {
         epoch: u64,
         first: u64,
         frame_bytes: usize,
-    ) -> Result<Self, BackendError> {
+    ) -> Result<Self, EngineError> {
         let options = &shared.options;
         let usual = before.map_or(options.segment_bytes_min, |before| next_length(before, shared));
         let length = usual.max((HEAD_BYTES + frame_bytes) as u64).next_multiple_of(8);
@@ -51,7 +51,7 @@ impl Tail {
     }
 
     /// Appends a frame that fits in.
-    pub fn append(&mut self, frame: &[u8]) -> Result<(), BackendError> {
+    pub fn append(&mut self, frame: &[u8]) -> Result<(), EngineError> {
         self.handle.write_at(frame, self.at)?;
         self.at += frame.len() as u64;
         Ok(())
@@ -72,7 +72,7 @@ fn next_length(before: &Tail, shared: &Shared) -> u64 {
 }
 
 /// Makes a folder ready to be written after a start: a manifest, and nothing that means nothing.
-pub(crate) fn tidy(shared: &Shared) -> Result<(), BackendError> {
+pub(crate) fn tidy(shared: &Shared) -> Result<(), EngineError> {
     // It may be the first, or one that an error kept from the disk: before files go, this one must be there to stay.
     shared.publish(|_| {})?;
     let counts = shared.manifest();

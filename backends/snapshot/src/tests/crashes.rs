@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use sluicegate_backend::suite::commit;
-use sluicegate_backend::{BackendError, Durability};
+use sluicegate_engine::suite::commit;
+use sluicegate_engine::{Durability, EngineError};
 
 use super::{Known, PLAN, check, durability, live, open_on};
 use crate::files::Files;
@@ -74,8 +74,8 @@ fn a_loss_of_power_at_any_operation_loses_nothing_that_was_on_the_disk() {
 }
 
 #[test]
-fn a_failing_operation_poisons_or_does_no_harm() {
-    let mut poisoned = 0;
+fn a_failing_operation_fails_the_engine_or_does_no_harm() {
+    let mut failed = 0;
     for at in 1..=operations() {
         for seed in 0..3 {
             let what = format!("operation {at} fails, seed {seed}");
@@ -86,25 +86,25 @@ fn a_failing_operation_poisons_or_does_no_harm() {
                 for number in 1..=BATCHES {
                     match commit(backend.as_mut(), &PLAN.batch(number), durability(number)) {
                         Ok(_) => {
-                            assert!(!refused, "{what}: a poisoned store takes batch {number}");
+                            assert!(!refused, "{what}: a failed store takes batch {number}");
                             known.acknowledged = number;
                             if durability(number) == Durability::Disk {
                                 known.on_disk = number;
                             }
                         }
                         Err(error) => {
-                            let poison = matches!(error, BackendError::Poisoned { .. });
-                            assert_eq!(poison, refused, "{what}: {error}");
+                            let is_failed = matches!(error, EngineError::Failed { .. });
+                            assert_eq!(is_failed, refused, "{what}: {error}");
                             refused = true;
                         }
                     }
                 }
                 if seed == 2 && backend.close().is_ok() {
-                    assert!(!refused, "{what}: a poisoned store closes as if nothing was");
+                    assert!(!refused, "{what}: a failed store closes as if nothing was");
                     known.on_disk = known.acknowledged;
                 }
             }
-            poisoned += u64::from(refused);
+            failed += u64::from(refused);
             let most = known.acknowledged + 1;
             let next = files.after_kill(at);
             let found = check(shared(&next), known.acknowledged, most, &what);
@@ -117,7 +117,7 @@ fn a_failing_operation_poisons_or_does_no_harm() {
             goes_on(&next, found, &what);
         }
     }
-    assert!(poisoned > 100, "only {poisoned} faults met a commit");
+    assert!(failed > 100, "only {failed} faults met a commit");
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use sluicegate_backend::suite::damage::{Outcomes, Trials, history};
-use sluicegate_backend::suite::{Plan, Subject, commit, open};
-use sluicegate_backend::{Backend, BackendError, Durability};
+use sluicegate_engine::suite::damage::{Outcomes, Trials, history};
+use sluicegate_engine::suite::{Plan, Subject, commit, open};
+use sluicegate_engine::{Durability, Engine, EngineError};
 
 use crate::{Options, Snapshot};
 
@@ -14,7 +14,7 @@ const BATCHES: u64 = 24;
 struct Small;
 
 impl Subject for Small {
-    fn open(&self, folder: &Path) -> Result<Box<dyn Backend>, BackendError> {
+    fn open(&self, folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
         let options = Options {
             partitions: 2,
             segment_bytes_min: 512,
@@ -51,7 +51,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 fn trials<'a>(
     folder: &'a Path,
-    history: &'a [sluicegate_backend::suite::State],
+    history: &'a [sluicegate_engine::suite::State],
     older_max: u64,
 ) -> Trials<'a> {
     Trials { subject: &Small, folder, history, older_max, step: 1, copy: false }
@@ -142,5 +142,5 @@ fn a_later_version_is_named() {
     bytes[end..].copy_from_slice(&checksum);
     std::fs::write(&path, bytes).expect("a manifest");
     let error = open(&Small, folder.path()).err();
-    assert!(matches!(error, Some(BackendError::TooNew { found: 2, known: 1, .. })), "{error:?}");
+    assert!(matches!(error, Some(EngineError::TooNew { found: 2, known: 1, .. })), "{error:?}");
 }

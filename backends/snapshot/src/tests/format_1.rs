@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use sluicegate_backend::suite::{Op, State, Subject, commit, open};
-use sluicegate_backend::{Backend, BackendError, Durability};
+use sluicegate_engine::suite::{Op, State, Subject, commit, open};
+use sluicegate_engine::{Durability, Engine, EngineError};
 
 use crate::{Options, Snapshot};
 
 struct Of(Options);
 
 impl Subject for Of {
-    fn open(&self, folder: &Path) -> Result<Box<dyn Backend>, BackendError> {
+    fn open(&self, folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
         Ok(Box::new(Snapshot::open(folder, self.0)?))
     }
 }
@@ -109,9 +109,9 @@ fn a_short_log_is_left_at_a_close_and_must_be_there() {
     for log in logs {
         let bytes = std::fs::read(&log).expect("a log");
         std::fs::write(&log, vec![0; bytes.len()]).expect("a log");
-        assert!(matches!(open(&Of(SMALL), folder.path()), Err(BackendError::Damaged { .. })));
+        assert!(matches!(open(&Of(SMALL), folder.path()), Err(EngineError::Damaged { .. })));
         std::fs::remove_file(&log).expect("a log");
-        assert!(matches!(open(&Of(SMALL), folder.path()), Err(BackendError::Damaged { .. })));
+        assert!(matches!(open(&Of(SMALL), folder.path()), Err(EngineError::Damaged { .. })));
         std::fs::write(&log, bytes).expect("a log");
     }
 }

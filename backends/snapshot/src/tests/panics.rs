@@ -5,8 +5,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use sluicegate_backend::suite::{commit, restore};
-use sluicegate_backend::{Backend, BackendError, Durability};
+use sluicegate_engine::suite::{commit, restore};
+use sluicegate_engine::{Durability, Engine, EngineError};
 
 use super::{PLAN, check, tiny};
 use crate::files::simulated_disk::{Fault, Faulty, Operation};
@@ -16,16 +16,16 @@ use crate::{Options, Snapshot};
 const BATCHES: u64 = 250;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn open(files: &Faulty) -> Box<dyn Backend> {
+fn open(files: &Faulty) -> Box<dyn Engine> {
     let options = Options { background: true, ..tiny() };
-    let mut backend: Box<dyn Backend> =
+    let mut backend: Box<dyn Engine> =
         Box::new(Snapshot::on(Arc::new(files.clone()), options).expect("the store opens"));
     restore(backend.as_mut(), 1).expect("the store is read");
     backend
 }
 
 /// Commits the batches after `last`, and stops at the first error.
-fn commit_after(last: u64, count: u64, backend: &mut dyn Backend) -> Result<u64, BackendError> {
+fn commit_after(last: u64, count: u64, backend: &mut dyn Engine) -> Result<u64, EngineError> {
     (last + 1..=last + count)
         .try_fold(last, |_, number| commit(backend, &PLAN.batch(number), Durability::Process))
 }
@@ -61,9 +61,9 @@ fn a_panicking_merge_blocks_no_commit_and_is_tried_again() {
         backend
     });
     assert!(files.panics() > 1, "{} merges panicked", files.panics());
-    assert!(backend.figures().log_bytes > 4 * tiny().log_bytes, "no commit had to wait for a merge");
+    assert!(backend.stats().log_bytes > 4 * tiny().log_bytes, "no commit had to wait for a merge");
     wait_until("the report", || {
-        backend.figures().trouble.is_some_and(|trouble| trouble.contains("panicked: made to panic"))
+        backend.stats().background_error.is_some_and(|trouble| trouble.contains("panicked: made to panic"))
     });
     check(Arc::new(files.after_kill(1)), BATCHES, BATCHES, "killed while merges panic");
 
@@ -72,7 +72,7 @@ fn a_panicking_merge_blocks_no_commit_and_is_tried_again() {
         commit_after(BATCHES, BATCHES, backend.as_mut()).expect("every batch is committed");
         backend
     });
-    wait_until("a merge", || backend.figures().archive_bytes > 0 && backend.figures().trouble.is_none());
+    wait_until("a merge", || backend.stats().archive_bytes > 0 && backend.stats().background_error.is_none());
     drop(backend);
     check(Arc::new(files.after_kill(2)), 2 * BATCHES, 2 * BATCHES, "killed after a merge");
 }
@@ -87,7 +87,7 @@ fn a_panic_while_a_segment_is_prepared_stops_no_commit_and_no_sync() {
         backend
     });
     wait_until("a panic", || files.panics() > 0);
-    wait_until("a sync", || backend.figures().sequence_on_disk == BATCHES);
+    wait_until("a sync", || backend.stats().sequence_on_disk == BATCHES);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_panicking_sync_fails_the_store() {
         }
         unreachable!("there is no last number");
     });
-    assert!(matches!(error, BackendError::Poisoned { .. }), "{error:?}");
+    assert!(matches!(error, EngineError::Failed { .. }), "{error:?}");
     assert!(error.to_string().contains("panicked: made to panic"), "{error}");
     check(Arc::new(files.after_kill(3)), acknowledged, acknowledged, "killed after a panic");
 }
