@@ -1,27 +1,27 @@
-//! Starts the program: arguments → what is meant → one `match` runs it → exit code.
+//! Parses the arguments, runs the selected program, and returns its exit status.
 
 use std::process::ExitCode;
 
-use sluicegate::config::{Config, LogFormat, LogLevel, Program, Stop, StorageCommand};
+use sluicegate::config::{Config, Exit, LogFormat, LogLevel, Program, StorageCommand};
 use sluicegate::{server, storage, telemetry};
 use tracing::level_filters::LevelFilter;
 
 fn main() -> ExitCode {
     match Program::from_arguments(std::env::args_os()) {
-        Ok(Program::Gateway(config)) => gateway(*config),
-        Ok(Program::Storage(command)) => look_after(&command),
-        Err(Stop::Answered(text)) => {
+        Ok(Program::Gateway(config)) => run_gateway(*config),
+        Ok(Program::Storage(command)) => run_storage(&command),
+        Err(Exit::Print(text)) => {
             print!("{text}");
             ExitCode::SUCCESS
         }
-        Err(Stop::Refused(text)) => {
+        Err(Exit::Usage(text)) => {
             eprint!("{text}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn gateway(config: Config) -> ExitCode {
+fn run_gateway(config: Config) -> ExitCode {
     let level = match config.log_level {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
@@ -32,25 +32,21 @@ fn gateway(config: Config) -> ExitCode {
         LogFormat::Logfmt => telemetry::log::Format::Logfmt,
         LogFormat::Json => telemetry::log::Format::Json,
     };
-    if telemetry::log::install(level, format).is_err() {
-        eprintln!("sluicegate: error: the log cannot be set up");
+    if let Err(error) = telemetry::log::install(level, format) {
+        eprintln!("sluicegate: error: {error}");
         return ExitCode::FAILURE;
     }
-    match server::run(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            tracing::error!(error = %why, "cannot run");
-            ExitCode::FAILURE
-        }
+    if let Err(error) = server::run(config) {
+        tracing::error!(%error, "gateway failed");
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }
 
-fn look_after(command: &StorageCommand) -> ExitCode {
-    match storage::command::run(command, &mut std::io::stdout().lock()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("sluicegate: error: {why}");
-            ExitCode::FAILURE
-        }
+fn run_storage(command: &StorageCommand) -> ExitCode {
+    if let Err(error) = storage::command::run(command, &mut std::io::stdout().lock()) {
+        eprintln!("sluicegate: error: {error}");
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }

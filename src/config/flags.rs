@@ -216,32 +216,32 @@ pub enum Driver {
     Epoll,
 }
 
-/// Why there is nothing to run.
+/// Why the program exits instead of running.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Help or version was asked for: a text for stdout, exit status 0.
-    Answered(String),
-    /// The flags cannot be meant so: a text for stderr, exit status 1.
-    Refused(String),
+pub enum Exit {
+    /// Help or version was requested: print this text to stdout and exit with status 0.
+    Print(String),
+    /// The flags are invalid: print this text to stderr and exit with status 1.
+    Usage(String),
 }
 
-impl Stop {
-    /// A refusal in one sentence.
-    pub(super) fn refuse(sentence: impl std::fmt::Display) -> Self {
-        Self::Refused(format!("sluicegate: error: {sentence}, try --help\n"))
+impl Exit {
+    /// A usage error in one sentence.
+    pub(super) fn usage(sentence: impl std::fmt::Display) -> Self {
+        Self::Usage(format!("sluicegate: error: {sentence}, try --help\n"))
     }
 }
 
 impl Flags {
     /// Reads the arguments; the first is the name of the program.
-    pub(super) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Stop> {
+    pub(super) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
         command()
             .try_get_matches_from(arguments)
             .and_then(|matches| Self::from_arg_matches(&matches))
             .map_err(|error| match error.kind() {
-                ErrorKind::DisplayHelp => Stop::Answered(error.render().to_string()),
-                ErrorKind::DisplayVersion => Stop::Answered(BUILD.to_string()),
-                _ => Stop::Refused(error.render().to_string()),
+                ErrorKind::DisplayHelp => Exit::Print(error.render().to_string()),
+                ErrorKind::DisplayVersion => Exit::Print(BUILD.to_string()),
+                _ => Exit::Usage(error.render().to_string()),
             })
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 pub use build::{BUILD, BuildInfo};
-pub use flags::{Driver, LogFormat, LogLevel, Stop};
+pub use flags::{Driver, Exit, LogFormat, LogLevel};
 pub use listen::{AddressError, ListenAddress};
 pub use program::{Place, PlaceParser, Program, StorageCommand, StorePlace};
 pub use store::{Durability, EngineKind, Store};
@@ -91,17 +91,17 @@ pub struct Limits {
 
 impl Config {
     /// Reads the arguments; the first is the name of the program.
-    pub fn from_arguments(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, Stop> {
+    pub fn from_arguments(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, Exit> {
         let flags = Flags::read(arguments.into_iter().map(Into::into))?;
         if let Some((name, _)) = NOT_YET.iter().find(|(_, used)| used(&flags)) {
-            return Err(Stop::refuse(format_args!("--{name} is not available yet")));
+            return Err(Exit::usage(format_args!("--{name} is not available yet")));
         }
-        Self::meant_by(&flags)
+        Self::from_flags(&flags)
     }
 
-    fn meant_by(flags: &Flags) -> Result<Self, Stop> {
+    fn from_flags(flags: &Flags) -> Result<Self, Exit> {
         let external_path = url::path_of(&flags.web.external_url)
-            .map_err(|error| Stop::refuse(format_args!("--web.external-url: {error}")))?;
+            .map_err(|error| Exit::usage(format_args!("--web.external-url: {error}")))?;
         let external_prefix = url::normal_prefix(&external_path);
         let route_prefix = match flags.web.route_prefix.as_str() {
             "" => external_prefix.clone(),
@@ -140,9 +140,9 @@ const NOT_YET: [(&str, Used); 2] = [
 ];
 
 /// Where the exposition lives. It may not take the place of another route.
-fn telemetry_path(route_prefix: &str, typed: &str) -> Result<String, Stop> {
+fn telemetry_path(route_prefix: &str, typed: &str) -> Result<String, Exit> {
     if route_prefix.is_empty() && !typed.starts_with('/') {
-        return Err(Stop::refuse("--web.telemetry-path must begin with a slash"));
+        return Err(Exit::usage("--web.telemetry-path must begin with a slash"));
     }
     let path = url::clean(&format!("{route_prefix}/{typed}"));
     let own = path.strip_prefix(route_prefix).unwrap_or(&path);
@@ -150,7 +150,7 @@ fn telemetry_path(route_prefix: &str, typed: &str) -> Result<String, Stop> {
         || own.starts_with("/static/")
         || own.starts_with("/api/v1/");
     if taken {
-        return Err(Stop::refuse("--web.telemetry-path is the path of something else"));
+        return Err(Exit::usage("--web.telemetry-path is the path of something else"));
     }
     Ok(path)
 }
@@ -158,18 +158,18 @@ fn telemetry_path(route_prefix: &str, typed: &str) -> Result<String, Stop> {
 fn limits(flags: &Flags) -> Limits {
     let limits = &flags.limits;
     Limits {
-        push_body_bytes_max: unless_zero(limits.push_body_bytes_max.0),
+        push_body_bytes_max: nonzero(limits.push_body_bytes_max.0),
         push_queue_max: NonZeroUsize::new(limits.push_queue_max),
-        web_head_bytes_max: unless_zero(limits.web_head_bytes_max.0),
+        web_head_bytes_max: nonzero(limits.web_head_bytes_max.0),
         web_connections_max: NonZeroUsize::new(limits.web_connections_max),
-        web_head_timeout: limits.web_head_timeout.non_negative().and_then(unless_zero),
-        web_request_timeout: limits.web_request_timeout.non_negative().and_then(unless_zero),
-        web_response_timeout: limits.web_response_timeout.non_negative().and_then(unless_zero),
+        web_head_timeout: limits.web_head_timeout.non_negative().and_then(nonzero),
+        web_request_timeout: limits.web_request_timeout.non_negative().and_then(nonzero),
+        web_response_timeout: limits.web_response_timeout.non_negative().and_then(nonzero),
         web_scrapes_max: NonZeroUsize::new(limits.web_scrapes_max),
     }
 }
 
-fn unless_zero<T: Default + PartialEq>(value: T) -> Option<T> {
+fn nonzero<T: Default + PartialEq>(value: T) -> Option<T> {
     (value != T::default()).then_some(value)
 }
 

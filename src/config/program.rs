@@ -7,7 +7,7 @@ use clap::builder::{TypedValueParser, ValueParserFactory};
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use super::flags::Stop;
+use super::flags::Exit;
 use super::{Config, EngineKind};
 
 /// The first argument by which the program is no gateway. The official program takes no words, so none of its flags is meant.
@@ -66,7 +66,7 @@ impl Program {
     ///
     /// # Errors
     /// There is nothing to run.
-    pub fn from_arguments(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, Stop> {
+    pub fn from_arguments(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, Exit> {
         let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
         match arguments.get(1) {
             Some(word) if word == STORAGE => StorageCommand::read(&arguments[2..]).map(Self::Storage),
@@ -88,15 +88,15 @@ struct Typed {
 }
 
 impl StorageCommand {
-    fn read(arguments: &[OsString]) -> Result<Self, Stop> {
+    fn read(arguments: &[OsString]) -> Result<Self, Exit> {
         let name = OsString::from("sluicegate storage");
         command()
             .try_get_matches_from(std::iter::once(&name).chain(arguments))
             .and_then(|matches| Typed::from_arg_matches(&matches))
             .map(|typed| typed.command)
             .map_err(|error| match error.kind() {
-                ErrorKind::DisplayHelp => Stop::Answered(error.render().to_string()),
-                _ => Stop::Refused(error.render().to_string()),
+                ErrorKind::DisplayHelp => Exit::Print(error.render().to_string()),
+                _ => Exit::Usage(error.render().to_string()),
             })
     }
 }
@@ -149,7 +149,7 @@ fn place(value: &OsStr) -> Option<Place> {
 mod tests {
     use super::*;
 
-    fn program(arguments: &[&str]) -> Result<Program, Stop> {
+    fn program(arguments: &[&str]) -> Result<Program, Exit> {
         Program::from_arguments(std::iter::once("sluicegate").chain(arguments.iter().copied()))
     }
 
@@ -164,8 +164,8 @@ mod tests {
     fn without_the_word_it_is_a_gateway() {
         assert!(matches!(program(&[]), Ok(Program::Gateway(_))));
         assert!(matches!(program(&["--log.level=debug"]), Ok(Program::Gateway(_))));
-        assert!(matches!(program(&["--log.level=debug", "storage"]), Err(Stop::Refused(_))));
-        assert!(matches!(program(&["store"]), Err(Stop::Refused(_))));
+        assert!(matches!(program(&["--log.level=debug", "storage"]), Err(Exit::Usage(_))));
+        assert!(matches!(program(&["store"]), Err(Exit::Usage(_))));
     }
 
     #[test]
@@ -202,11 +202,11 @@ mod tests {
             &["storage", "migrate", "--from=sled:", "--to=sled:b"],
         ] {
             match program(arguments) {
-                Err(Stop::Refused(text)) => assert!(!text.is_empty()),
+                Err(Exit::Usage(text)) => assert!(!text.is_empty()),
                 other => panic!("{arguments:?} gave {other:?}"),
             }
         }
-        let Err(Stop::Refused(text)) = program(&["storage", "migrate", "--from=sled:a", "--to=b"]) else {
+        let Err(Exit::Usage(text)) = program(&["storage", "migrate", "--from=sled:a", "--to=b"]) else {
             panic!("a folder without an engine is taken");
         };
         assert!(text.contains("--to") && text.contains("'b'"), "{text}");
@@ -218,7 +218,7 @@ mod tests {
             [&["storage", "--help"][..], &["storage", "verify", "--help"], &["storage", "migrate", "-h"]]
         {
             assert!(
-                matches!(program(command), Err(Stop::Answered(text)) if text.contains("Usage: sluicegate storage"))
+                matches!(program(command), Err(Exit::Print(text)) if text.contains("Usage: sluicegate storage"))
             );
         }
         super::command().debug_assert();

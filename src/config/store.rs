@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::flags::{Backend, Flags, PersistenceFlags, Stop, StorageFlags};
+use super::flags::{Backend, Exit, Flags, PersistenceFlags, StorageFlags};
 
 /// A shorter interval than this would write archives and nothing else. Nothing is safer for it: pushes are in the log.
 const ARCHIVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -68,11 +68,11 @@ impl Durability {
 }
 
 /// The store that the flags mean. Both kinds of flag together could mean two, so they mean none.
-pub(super) fn store(flags: &Flags) -> Result<Option<Store>, Stop> {
+pub(super) fn store(flags: &Flags) -> Result<Option<Store>, Exit> {
     let (StorageFlags { backend, path, durability }, persistence) = (&flags.storage, &flags.persistence);
     if !persistence.file.is_empty() {
         if backend.is_some() || !path.is_empty() || durability.is_some() {
-            return Err(Stop::refuse(format_args!(
+            return Err(Exit::usage(format_args!(
                 "--persistence.file and --storage.* cannot be used together: the file selects the snapshot engine in {0:?}; \
                  for other settings give --storage.path={0:?} instead of the file",
                 beside(Path::new(&persistence.file))
@@ -82,20 +82,20 @@ pub(super) fn store(flags: &Flags) -> Result<Option<Store>, Stop> {
     }
     let engine = match (backend, path.is_empty()) {
         (None, true) if durability.is_some() => {
-            return Err(Stop::refuse("--storage.durability needs --storage.path"));
+            return Err(Exit::usage("--storage.durability needs --storage.path"));
         }
         (Some(Backend::Memory), _) if durability.is_some() => {
-            return Err(Stop::refuse(
+            return Err(Exit::usage(
                 "--storage.backend=memory keeps nothing, so --storage.durability has no meaning",
             ));
         }
         (None | Some(Backend::Memory), true) => return Ok(None),
         (Some(Backend::Memory), false) => {
-            return Err(Stop::refuse(
+            return Err(Exit::usage(
                 "--storage.backend=memory keeps nothing, so --storage.path has no meaning",
             ));
         }
-        (Some(_), true) => return Err(Stop::refuse("--storage.backend needs --storage.path")),
+        (Some(_), true) => return Err(Exit::usage("--storage.backend needs --storage.path")),
         (None | Some(Backend::Snapshot), false) => EngineKind::Snapshot,
         (Some(Backend::Sled), false) => EngineKind::Sled,
     };

@@ -2,31 +2,31 @@
 
 use super::*;
 
-fn config(arguments: &[&str]) -> Result<Config, Stop> {
+fn config(arguments: &[&str]) -> Result<Config, Exit> {
     Config::from_arguments(std::iter::once("sluicegate").chain(arguments.iter().copied()))
 }
 
-fn meant(arguments: &[&str]) -> Config {
+fn parsed(arguments: &[&str]) -> Config {
     config(arguments).expect("flags that can be meant so")
 }
 
-fn refusal(arguments: &[&str]) -> String {
+fn usage_error(arguments: &[&str]) -> String {
     match config(arguments) {
-        Err(Stop::Refused(text)) => text,
+        Err(Exit::Usage(text)) => text,
         other => panic!("{arguments:?} gave {other:?}"),
     }
 }
 
-fn answer(arguments: &[&str]) -> String {
+fn printed(arguments: &[&str]) -> String {
     match config(arguments) {
-        Err(Stop::Answered(text)) => text,
+        Err(Exit::Print(text)) => text,
         other => panic!("{arguments:?} gave {other:?}"),
     }
 }
 
 #[test]
 fn defaults() {
-    let config = meant(&[]);
+    let config = parsed(&[]);
     assert_eq!(config.listen, [ListenAddress::AllInterfaces { port: 9091 }]);
     assert_eq!((config.route_prefix.as_str(), config.external_prefix.as_str()), ("", ""));
     assert_eq!(config.telemetry_path, "/metrics");
@@ -62,7 +62,7 @@ fn zero_switches_a_limit_off() {
         "web.scrapes-max",
     ];
     let typed = names.map(|name| format!("--{name}=0"));
-    let limits = meant(&typed.each_ref().map(String::as_str)).limits;
+    let limits = parsed(&typed.each_ref().map(String::as_str)).limits;
     assert_eq!(
         limits,
         Limits {
@@ -77,33 +77,33 @@ fn zero_switches_a_limit_off() {
         }
     );
     for name in names {
-        refusal(&[&format!("--{name}=-1")]);
-        refusal(&[&format!("--{name}=many")]);
+        usage_error(&[&format!("--{name}=-1")]);
+        usage_error(&[&format!("--{name}=many")]);
     }
-    refusal(&["--web.head-timeout=-5s"]);
+    usage_error(&["--web.head-timeout=-5s"]);
 }
 
 #[test]
 fn values_come_after_an_equals_sign_or_a_blank() {
-    assert_eq!(meant(&["--log.level=warn"]).log_level, LogLevel::Warn);
-    assert_eq!(meant(&["--log.level", "warn"]).log_level, LogLevel::Warn);
-    assert_eq!(meant(&["--web.route-prefix", ""]).route_prefix, "");
-    assert_eq!(meant(&["--persistence.file="]).flags["persistence.file"], "");
-    assert_eq!(meant(&["--runtime.driver=io_uring"]).driver, Driver::IoUring);
-    assert_eq!(meant(&["--runtime.cores=3"]).cores, NonZeroUsize::new(3));
-    assert_eq!(meant(&["--log.format=json"]).log_format, LogFormat::Json);
-    meant(&["--"]);
+    assert_eq!(parsed(&["--log.level=warn"]).log_level, LogLevel::Warn);
+    assert_eq!(parsed(&["--log.level", "warn"]).log_level, LogLevel::Warn);
+    assert_eq!(parsed(&["--web.route-prefix", ""]).route_prefix, "");
+    assert_eq!(parsed(&["--persistence.file="]).flags["persistence.file"], "");
+    assert_eq!(parsed(&["--runtime.driver=io_uring"]).driver, Driver::IoUring);
+    assert_eq!(parsed(&["--runtime.cores=3"]).cores, NonZeroUsize::new(3));
+    assert_eq!(parsed(&["--log.format=json"]).log_format, LogFormat::Json);
+    parsed(&["--"]);
 }
 
 #[test]
 fn switches_can_be_negated() {
-    assert!(meant(&["--web.enable-lifecycle"]).lifecycle);
-    assert!(!meant(&["--no-web.enable-lifecycle"]).lifecycle);
-    assert!(meant(&["--no-push.disable-consistency-check"]).consistency_check);
-    assert!(!meant(&["--push.disable-consistency-check"]).consistency_check);
-    assert!(meant(&["--web.enable-admin-api"]).admin_api);
-    assert!(meant(&["--push.enable-utf8-names"]).utf8_names && !meant(&[]).utf8_names);
-    meant(&["--no-web.systemd-socket", "--no-push.enable-utf8-names", "--no-web.enable-admin-api"]);
+    assert!(parsed(&["--web.enable-lifecycle"]).lifecycle);
+    assert!(!parsed(&["--no-web.enable-lifecycle"]).lifecycle);
+    assert!(parsed(&["--no-push.disable-consistency-check"]).consistency_check);
+    assert!(!parsed(&["--push.disable-consistency-check"]).consistency_check);
+    assert!(parsed(&["--web.enable-admin-api"]).admin_api);
+    assert!(parsed(&["--push.enable-utf8-names"]).utf8_names && !parsed(&[]).utf8_names);
+    parsed(&["--no-web.systemd-socket", "--no-push.enable-utf8-names", "--no-web.enable-admin-api"]);
 }
 
 #[test]
@@ -131,13 +131,13 @@ fn what_the_official_program_refuses_is_refused() {
         &["--web.telemetry-path=metrics"],
         &["--web.telemetry-path=/status"],
     ] {
-        assert!(!refusal(arguments).is_empty());
+        assert!(!usage_error(arguments).is_empty());
     }
 }
 
 #[test]
 fn listen_addresses_add_up() {
-    let config = meant(&["--web.listen-address=127.0.0.1:1", "--web.listen-address", "[::1]:2"]);
+    let config = parsed(&["--web.listen-address=127.0.0.1:1", "--web.listen-address", "[::1]:2"]);
     assert_eq!(config.listen.len(), 2);
     assert_eq!(config.flags["web.listen-address"], "127.0.0.1:1,[::1]:2");
 }
@@ -153,7 +153,7 @@ fn the_prefix_comes_from_the_external_url_unless_given() {
         (&["--web.telemetry-path=/x//y/"], "", "", "/x/y"),
         (&["--web.route-prefix=/status"], "/status", "", "/status/metrics"),
     ] {
-        let config = meant(arguments);
+        let config = parsed(arguments);
         assert_eq!(config.route_prefix, route_prefix, "{arguments:?}");
         assert_eq!(config.external_prefix, external_prefix, "{arguments:?}");
         assert_eq!(config.telemetry_path, telemetry_path, "{arguments:?}");
@@ -163,7 +163,7 @@ fn the_prefix_comes_from_the_external_url_unless_given() {
 
 #[test]
 fn flags_are_shown_as_the_official_program_shows_them() {
-    let flags = meant(&["--persistence.interval=90s", "--web.external-url=http://x/a%20b/?q#f"]).flags;
+    let flags = parsed(&["--persistence.interval=90s", "--web.external-url=http://x/a%20b/?q#f"]).flags;
     for (name, value) in [
         ("log.format", "logfmt"),
         ("log.level", "info"),
@@ -182,11 +182,11 @@ fn flags_are_shown_as_the_official_program_shows_them() {
     ] {
         assert_eq!(flags[name], value, "{name}");
     }
-    assert_eq!(meant(&["--persistence.interval=-5m"]).flags["persistence.interval"], "-5m0s");
+    assert_eq!(parsed(&["--persistence.interval=-5m"]).flags["persistence.interval"], "-5m0s");
 }
 
 fn kept(arguments: &[&str]) -> Store {
-    meant(arguments).store.expect("a store")
+    parsed(arguments).store.expect("a store")
 }
 
 #[test]
@@ -218,8 +218,8 @@ fn a_path_or_a_persistence_file_keeps_groups() {
         let interval = format!("--persistence.interval={interval}");
         assert_eq!(kept(&["--storage.path=x", &interval]).archive_interval, Duration::from_secs(1));
     }
-    assert_eq!(meant(&["--storage.backend=memory"]).store, None);
-    assert_eq!(meant(&["--persistence.interval=1m"]).store, None);
+    assert_eq!(parsed(&["--storage.backend=memory"]).store, None);
+    assert_eq!(parsed(&["--persistence.interval=1m"]).store, None);
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn the_engine_in_force_is_shown() {
         (&["--storage.path=x", "--storage.backend=sled"], "sled", "process"),
         (&["--persistence.file=x"], "snapshot", "process"),
     ] {
-        let flags = meant(arguments).flags;
+        let flags = parsed(arguments).flags;
         assert_eq!(flags["storage.backend"], backend, "{arguments:?}");
         assert_eq!(flags["storage.durability"], durability, "{arguments:?}");
     }
@@ -250,7 +250,7 @@ fn flags_that_mean_two_stores_or_none_are_refused() {
         (&["--storage.backend=redb", "--storage.path=y"], "snapshot"),
         (&["--storage.durability=ram", "--storage.path=y"], "disk"),
     ] {
-        let text = refusal(arguments);
+        let text = usage_error(arguments);
         assert!(text.contains(word), "{arguments:?} gave {text}");
     }
 }
@@ -258,7 +258,7 @@ fn flags_that_mean_two_stores_or_none_are_refused() {
 /// A flag that is forgotten in the list of shown ones would be missing on the web page, and nobody would notice.
 #[test]
 fn every_flag_is_shown() {
-    let shown = meant(&[]).flags;
+    let shown = parsed(&[]).flags;
     let mut typed = typed_flags();
     typed.retain(|name| !matches!(name.as_str(), "version" | "help"));
     assert_eq!(shown.len(), typed.len());
@@ -294,7 +294,7 @@ fn what_is_not_available_stops_the_start_and_help_says_so() {
         [("--web.config.file=x", "web.config.file"), ("--web.systemd-socket", "web.systemd-socket")]
     {
         assert_eq!(
-            refusal(&[argument]),
+            usage_error(&[argument]),
             format!("sluicegate: error: --{name} is not available yet, try --help\n")
         );
     }
@@ -312,12 +312,12 @@ fn what_is_not_available_stops_the_start_and_help_says_so() {
 #[test]
 fn help_and_version_are_answers() {
     for argument in ["-h", "--help"] {
-        let help = answer(&[argument]);
+        let help = printed(&[argument]);
         assert!(help.contains("--web.listen-address"), "{help}");
         assert!(!help.contains("--no-web.enable-admin-api"), "{help}");
     }
-    assert_eq!(answer(&["--version"]), BUILD.to_string());
-    assert_eq!(answer(&["--log.level=error", "--version"]), BUILD.to_string());
+    assert_eq!(printed(&["--version"]), BUILD.to_string());
+    assert_eq!(printed(&["--log.level=error", "--version"]), BUILD.to_string());
 }
 
 #[test]
