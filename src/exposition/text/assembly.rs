@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::hash::BuildHasher;
 use std::mem::take;
-use std::ops::Range;
 
-use super::table::{IndexTable, Runs};
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::table::Runs;
 use crate::exposition::model::{Families, Family, Label, Metric, MetricType, Point, Span, Value};
 use crate::exposition::names::{self, METRIC, NameRules, Part};
 
@@ -33,20 +35,25 @@ pub(super) struct Assembly<'a> {
     labels: Vec<Label<'a>>,
     points: Vec<Point>,
     /// Families by name.
-    by_name: IndexTable,
-    /// Histograms and summaries of families that have more than one, with their family.
-    indexed: Vec<(u32, u32)>,
-    /// Places in `indexed` by family and labels.
-    by_labels: Option<Box<IndexTable>>,
+    by_name: HashTable<u32>,
+    /// Histograms and summaries of families that have more than one, by family and labels.
+    by_labels: HashTable<IndexedMetric>,
     /// The current sample's labels by name, once there are many.
-    sample_labels: Option<Box<IndexTable>>,
+    sample_labels: HashTable<u32>,
     metric_runs: Runs,
     point_runs: Runs,
     /// The family that was named last.
     current: Option<u32>,
     /// Whether any family may be named like a part of another.
     has_part_names: bool,
-    hasher: foldhash::fast::RandomState,
+    hasher: RandomState,
+}
+
+/// A histogram or summary and the family it belongs to.
+#[derive(Clone, Copy)]
+struct IndexedMetric {
+    family: u32,
+    metric: u32,
 }
 
 /// What the assembly knows of a family besides what it shows.
@@ -77,15 +84,14 @@ impl<'a> Assembly<'a> {
             metrics: Vec::with_capacity(bytes / 64 + 1),
             labels: Vec::with_capacity(bytes / 64 + 1),
             points: Vec::new(),
-            by_name: IndexTable::new(),
-            indexed: Vec::new(),
-            by_labels: None,
-            sample_labels: None,
+            by_name: HashTable::with_capacity(bytes / 96 + 1),
+            by_labels: HashTable::new(),
+            sample_labels: HashTable::new(),
             metric_runs: Runs::default(),
             point_runs: Runs::default(),
             current: None,
             has_part_names: false,
-            hasher: foldhash::fast::RandomState::default(),
+            hasher: RandomState::default(),
         }
     }
 
@@ -116,7 +122,7 @@ impl<'a> Assembly<'a> {
 
     /// Finds what a name means; creates the family if it means none. `is_plain` says that the name stood without quotes.
     pub(super) fn resolve(&mut self, name: Cow<'a, str>, is_plain: bool) -> Role {
-        let hash = self.hash_name(&name);
+        let hash = self.hasher.hash_one(&*name);
         let role = match self.find_family(hash, &name) {
             Some(family) => Role { family, series: Series::Bare },
             None => {
@@ -132,24 +138,21 @@ impl<'a> Assembly<'a> {
         role
     }
 
-    fn hash_name(&self, name: &str) -> u32 {
-        (self.hasher.hash_one(name) >> 32) as u32
-    }
-
-    fn find_family(&self, hash: u32, name: &str) -> Option<u32> {
-        self.by_name.find(hash, |family| self.families[family as usize].name == name)
+    fn find_family(&self, hash: u64, name: &str) -> Option<u32> {
+        self.by_name.find(hash, |&family| self.families[family as usize].name == name).copied()
     }
 
     /// The histogram or summary of this name, if it has such parts.
     fn find_whole(&self, base: &str, part: Part) -> Option<Role> {
-        let family = self.find_family(self.hash_name(base), base)?;
+        let family = self.find_family(self.hasher.hash_one(base), base)?;
         let is_part = parts_of(self.families[family as usize].kind).contains(&part);
         is_part.then_some(Role { family, series: Series::of(part) })
     }
 
-    fn create(&mut self, hash: u32, name: Cow<'a, str>, is_plain: bool) -> Role {
+    fn create(&mut self, hash: u64, name: Cow<'a, str>, is_plain: bool) -> Role {
         let family = self.families.len() as u32;
-        self.by_name.insert(hash, family);
+        let rehash = |&family: &u32| self.hasher.hash_one(&*self.families[family as usize].name);
+        self.by_name.insert_unique(hash, family, rehash);
         self.states.push(State {
             has_type: false,
             is_plain,
@@ -192,7 +195,7 @@ impl<'a> Assembly<'a> {
             let name = &self.families[family as usize].name;
             let shadowed = parts_of(kind).iter().any(|part| {
                 let name = format!("{name}{}", part.suffix());
-                self.find_family(self.hash_name(&name), &name).is_some()
+                self.find_family(self.hasher.hash_one(&*name), &name).is_some()
             });
             self.states[family as usize].has_shadowed_part = shadowed;
         }
@@ -219,8 +222,9 @@ impl<'a> Assembly<'a> {
     /// Where the labels of the next sample begin.
     #[inline]
     pub(super) fn begin_sample(&mut self) -> usize {
-        if self.sample_labels.is_some() {
-            self.sample_labels = None;
+        if !self.sample_labels.is_empty() {
+            // Clearing would cost as much as the longest sample so far.
+            self.sample_labels = HashTable::new();
         }
         self.labels.len()
     }
@@ -235,32 +239,30 @@ impl<'a> Assembly<'a> {
     }
 
     fn has_label_of_many(&mut self, start: usize, name: &str) -> bool {
-        if self.sample_labels.is_none() {
-            let mut table = Box::new(IndexTable::new());
-            for index in start..self.labels.len() {
-                table.insert(self.hash_name(&self.labels[index].name), index as u32);
-            }
-            self.sample_labels = Some(table);
+        if self.sample_labels.is_empty() {
+            (start..self.labels.len()).for_each(|index| self.index_label(index));
         }
-        let hash = self.hash_name(name);
-        self.sample_labels
-            .as_ref()
-            .is_some_and(|table| table.find(hash, |index| self.labels[index as usize].name == name).is_some())
+        let hash = self.hasher.hash_one(name);
+        self.sample_labels.find(hash, |&index| self.labels[index as usize].name == name).is_some()
+    }
+
+    fn index_label(&mut self, index: usize) {
+        let rehash = |&index: &u32| self.hasher.hash_one(&*self.labels[index as usize].name);
+        self.sample_labels.insert_unique(rehash(&(index as u32)), index as u32, rehash);
     }
 
     #[inline]
     pub(super) fn push_label(&mut self, label: Label<'a>) {
-        let hash = self.sample_labels.as_ref().map(|_| self.hash_name(&label.name));
-        if let (Some(table), Some(hash)) = (&mut self.sample_labels, hash) {
-            table.insert(hash, self.labels.len() as u32);
-        }
         self.labels.push(label);
+        if !self.sample_labels.is_empty() {
+            self.index_label(self.labels.len() - 1);
+        }
     }
 
     /// Takes a label out again and gives its value.
     pub(super) fn take_label(&mut self, start: usize, name: &str) -> Option<Cow<'a, str>> {
         let place = self.labels[start..].iter().position(|label| label.name == name)?;
-        self.sample_labels = None;
+        self.sample_labels = HashTable::new();
         Some(self.labels.remove(start + place).value)
     }
 
@@ -351,16 +353,12 @@ impl<'a> Assembly<'a> {
         if !is_indexed {
             self.index_metric(family, last);
         }
-        let hash = self.hash_labels(family, labels_start..self.labels.len());
-        let metric = self.by_labels.as_ref().and_then(|table| {
-            table.find(hash, |place| {
-                let (owner, metric) = self.indexed[place as usize];
-                owner == family && self.has_same_labels(metric, labels_start)
-            })
-        });
-        match metric {
-            Some(place) => {
-                let (_, metric) = self.indexed[place as usize];
+        let hash = hash_labels(&self.hasher, family, &self.labels[labels_start..]);
+        let found = self
+            .by_labels
+            .find(hash, |found| found.family == family && self.has_same_labels(found.metric, labels_start));
+        match found {
+            Some(&IndexedMetric { metric, .. }) => {
                 self.labels.truncate(labels_start);
                 self.states[family as usize].last_metric = Some(metric);
                 metric
@@ -386,20 +384,12 @@ impl<'a> Assembly<'a> {
 
     /// Makes a metric findable by its labels. A family's only metric need not be.
     fn index_metric(&mut self, family: u32, metric: u32) {
-        let hash = self.hash_labels(family, self.metrics[metric as usize].labels.range());
-        let place = self.indexed.len() as u32;
-        self.indexed.push((family, metric));
-        self.by_labels.get_or_insert_with(|| Box::new(IndexTable::new())).insert(hash, place);
+        let hash = |&IndexedMetric { family, metric }: &IndexedMetric| {
+            hash_labels(&self.hasher, family, &self.labels[self.metrics[metric as usize].labels.range()])
+        };
+        let entry = IndexedMetric { family, metric };
+        self.by_labels.insert_unique(hash(&entry), entry, hash);
         self.states[family as usize].is_indexed = true;
-    }
-
-    /// Equal for equal labels in whatever order.
-    fn hash_labels(&self, family: u32, labels: Range<usize>) -> u32 {
-        let sum = self.labels[labels]
-            .iter()
-            .map(|label| self.hasher.hash_one((&*label.name, &*label.value)))
-            .fold(0_u64, u64::wrapping_add);
-        (self.hasher.hash_one((family, sum)) >> 32) as u32
     }
 
     /// Whether the metric's labels are those of the sample, in the same order.
@@ -449,6 +439,15 @@ impl Series {
             Part::Count => Self::Count,
         }
     }
+}
+
+/// Equal for equal labels in whatever order.
+fn hash_labels(hasher: &RandomState, family: u32, labels: &[Label<'_>]) -> u64 {
+    let sum = labels
+        .iter()
+        .map(|label| hasher.hash_one((&*label.name, &*label.value)))
+        .fold(0_u64, u64::wrapping_add);
+    hasher.hash_one((family, sum))
 }
 
 fn sorted_by_name<'l, 'a>(labels: &'l [Label<'a>]) -> impl Iterator<Item = &'l Label<'a>> {

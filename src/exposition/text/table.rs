@@ -1,73 +1,8 @@
 //! Finding things by hash and putting them in order, for tables that are flat vectors.
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use crate::exposition::model::Span;
-
-/// Finds places in some other table by hash; whether a place is the right one is for the caller to say.
-///
-/// Small tables live where their owner lives. Never shrinks, has no removal.
-pub(super) struct IndexTable {
-    /// Open addressing, at most half full. The low half is the place plus one, 0 is free; the high half is the hash.
-    slots: SmallVec<[u64; INLINE_SLOTS]>,
-    len: usize,
-}
-
-const INLINE_SLOTS: usize = 64;
-
-impl IndexTable {
-    pub(super) fn new() -> Self {
-        Self { slots: smallvec![0; INLINE_SLOTS], len: 0 }
-    }
-
-    /// The place with this hash for which `is` holds.
-    #[inline]
-    pub(super) fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
-        let slots = self.slots.as_slice();
-        let mask = slots.len() - 1;
-        let mut at = hash as usize & mask;
-        loop {
-            let slot = slots[at];
-            if slot == 0 {
-                return None;
-            }
-            let index = slot as u32 - 1;
-            if (slot >> 32) as u32 == hash && is(index) {
-                return Some(index);
-            }
-            at = (at + 1) & mask;
-        }
-    }
-
-    /// Adds a place, which must not be in the table.
-    pub(super) fn insert(&mut self, hash: u32, index: u32) {
-        self.len += 1;
-        if self.len * 2 > self.slots.len() {
-            self.grow();
-        }
-        self.place(u64::from(hash) << 32 | u64::from(index + 1));
-    }
-
-    fn place(&mut self, slot: u64) {
-        let slots = self.slots.as_mut_slice();
-        let mask = slots.len() - 1;
-        let mut at = (slot >> 32) as usize & mask;
-        while slots[at] != 0 {
-            at = (at + 1) & mask;
-        }
-        slots[at] = slot;
-    }
-
-    #[cold]
-    fn grow(&mut self) {
-        let larger = smallvec![0; self.slots.len() * 4];
-        for slot in std::mem::replace(&mut self.slots, larger) {
-            if slot != 0 {
-                self.place(slot);
-            }
-        }
-    }
-}
 
 /// Who owns the entries of a table, as runs of entries of one owner.
 ///
@@ -124,20 +59,6 @@ impl Runs {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_table_finds_what_was_put_in_and_grows() {
-        let mut table = IndexTable::new();
-        // Few hashes, so that many places share one.
-        for index in 0..1000 {
-            assert_eq!(table.find(index % 7, |found| found == index), None);
-            table.insert(index % 7, index);
-        }
-        for index in 0..1000 {
-            assert_eq!(table.find(index % 7, |found| found == index), Some(index));
-            assert_eq!(table.find(7, |_| true), None);
-        }
-    }
 
     #[test]
     fn runs_gather_what_was_scattered() {
