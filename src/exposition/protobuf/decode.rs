@@ -9,7 +9,7 @@ use prost::Message;
 
 use super::encode::{value_field, whole, write_value};
 use super::message::{self, Exemplar, Timestamp};
-use super::native;
+use super::native_histogram;
 use super::wire::{Fields, WireError};
 use crate::exposition::model::{Families, Family, Label, Metric, MetricType, Point, Span, Value};
 use crate::exposition::names::NameRules;
@@ -297,8 +297,10 @@ impl<'a> Decoder<'a> {
         if !exemplars(&shown).all(is_utf8) {
             return Err(refused(name, "an exemplar has a label that is not utf8"));
         }
-        if let Some(histogram) = shown.histogram.as_ref().filter(|histogram| native::is_native(histogram)) {
-            native::check(histogram).map_err(|reason| refused(name, reason))?;
+        if let Some(histogram) =
+            shown.histogram.as_ref().filter(|histogram| native_histogram::is_native(histogram))
+        {
+            native_histogram::check(histogram).map_err(|reason| refused(name, reason))?;
         }
         let start = self.tables.beyond_text.len();
         shown.encode(&mut self.tables.beyond_text).expect("a vector grows as needed");

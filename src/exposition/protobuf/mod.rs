@@ -9,19 +9,19 @@
 //! histograms that contradict themselves) makes [`Families::refusal`]. That differs from an error: the group gets to know.
 //!
 //! * [`wire`] reads fields; it knows no messages.
-//! * [`decode`] makes families of a body; [`native`] checks native histograms and counts out their buckets ([`bounds`]).
+//! * [`decode`] makes families of a body; [`native_histogram`] checks native histograms and counts out their buckets ([`native_bounds`]).
 //! * [`encode`] writes families, in pieces that can be put together.
-//! * [`lines`] makes such pieces of the lines that a scrape shows; [`escape`] spells the names in them anew.
+//! * [`from_text`] makes such pieces of the lines that a scrape shows; [`escape_labels`] spells the names in them anew.
 //!
 //! Not for the text forms of protobuf, which no client sends.
 
-mod bounds;
 mod decode;
 mod encode;
-mod escape;
-mod lines;
+mod escape_labels;
+mod from_text;
 pub mod message;
-mod native;
+mod native_bounds;
+mod native_histogram;
 mod wire;
 
 #[cfg(test)]
@@ -30,7 +30,7 @@ mod tests;
 pub use decode::{ProtobufError, decode_family, parse};
 pub use encode::{Head, write_family_head};
 pub(super) use encode::{write_head, write_metric};
-pub use escape::escape_metrics;
-pub use lines::{metrics_of_exact, metrics_of_lines};
+pub use escape_labels::escape_metrics;
+pub use from_text::{metrics_of_exact, metrics_of_lines};
 pub use message::histogram_of;
-pub use native::{Bounds, NativeBucket, is_float, native_buckets};
+pub use native_histogram::{Bounds, NativeBucket, is_float, native_buckets};

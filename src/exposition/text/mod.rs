@@ -8,22 +8,22 @@
 //! A sample without any name is refused, where the official program takes the name of the line before, or crashes.
 //!
 //! * [`cursor`] reads tokens and makes errors; it knows bytes, not metrics.
-//! * [`lines`] is the grammar of a line.
-//! * [`assembly`] puts samples into families, histograms and summaries.
-//! * [`table`] holds what the assembly needs to find and to order things.
+//! * [`parser`] is the grammar of a line.
+//! * [`builder`] puts samples into families, histograms and summaries.
+//! * [`runs`] holds what the builder needs to find and to order things.
 //!
 //! Not for OpenMetrics, and not for bodies that come in pieces: a body is parsed whole, since its families borrow from it.
 
-mod assembly;
+mod builder;
 mod cursor;
 mod error;
-mod lines;
-mod table;
+mod parser;
+mod runs;
 
 #[cfg(test)]
-mod tests;
+mod reference;
 #[cfg(test)]
-mod twin;
+mod tests;
 
 pub use error::ParseError;
 
@@ -36,5 +36,5 @@ pub fn parse(body: &[u8], rules: NameRules) -> Result<Families<'_>, ParseError> 
     if u32::try_from(body.len()).is_err() {
         return Err(ParseError::new(1, "body of 4 GiB or more".to_owned()));
     }
-    lines::Parser::new(body, rules).run()
+    parser::Parser::new(body, rules).run()
 }

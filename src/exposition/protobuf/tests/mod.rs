@@ -1,10 +1,10 @@
 //! What protobuf says is kept, and what must not be kept is refused.
 
-mod bodies;
-mod exact;
-mod hostile;
-mod refusals;
-mod scrapes;
+mod hostile_bodies;
+mod rejections;
+mod round_trip;
+mod scrape_pieces;
+mod strategies;
 
 use prost::Message;
 

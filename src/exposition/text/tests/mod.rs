@@ -1,5 +1,5 @@
 //! Every rule by name, the official answers by table, and the parser against its slow twin.
 
-mod against_twin;
-mod cases;
+mod against_reference;
+mod official_cases;
 mod rules;

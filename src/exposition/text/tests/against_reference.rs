@@ -2,18 +2,18 @@
 
 use proptest::prelude::*;
 
-use super::super::{parse, twin};
+use super::super::{parse, reference};
 use crate::exposition::names::NameRules;
 
 fn compare(body: &[u8], rules: NameRules) -> Result<(), TestCaseError> {
-    match (parse(body, rules), twin::parse(body, rules == NameRules::Utf8)) {
+    match (parse(body, rules), reference::parse(body, rules == NameRules::Utf8)) {
         (Ok(families), Ok(expected)) => {
             // Metrics of a family stand together, and nothing is in a table without an owner.
             let owned: usize = families.families.iter().map(|family| family.metrics.len()).sum();
             prop_assert_eq!(owned, families.metrics.len());
             let labels: usize = families.metrics.iter().map(|metric| metric.labels.len()).sum();
             prop_assert_eq!(labels, families.labels.len());
-            let mut nested = twin::nested(&families);
+            let mut nested = reference::nested(&families);
             // The twin has no type where none was given.
             for (family, expected) in nested.iter_mut().zip(&expected) {
                 family.kind = expected.kind.and(family.kind);

@@ -7,7 +7,7 @@ use std::mem::take;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::table::Runs;
+use super::runs::Runs;
 use crate::exposition::model::{Families, Family, Label, Metric, MetricType, Point, Span, Value};
 use crate::exposition::names::{self, METRIC, NameRules, Part};
 
@@ -28,7 +28,7 @@ enum Series {
 }
 
 /// The tables as they grow, and what is needed to find things in them.
-pub(super) struct Assembly<'a> {
+pub(super) struct FamiliesBuilder<'a> {
     families: Vec<Family<'a>>,
     states: Vec<State>,
     metrics: Vec<Metric>,
@@ -75,7 +75,7 @@ const PRESIZED_BODY_BYTES: usize = 64 << 10;
 /// Up to here comparing label names one by one is cheaper than hashing them.
 const FEW_LABELS: usize = 16;
 
-impl<'a> Assembly<'a> {
+impl<'a> FamiliesBuilder<'a> {
     pub(super) fn for_body(bytes: usize) -> Self {
         let bytes = bytes.min(PRESIZED_BODY_BYTES);
         Self {
@@ -413,7 +413,7 @@ impl<'a> Assembly<'a> {
     }
 }
 
-impl<'a> Assembly<'a> {
+impl<'a> FamiliesBuilder<'a> {
     /// The tables, with what belongs together standing together. Leaves the assembly empty.
     pub(super) fn finish(&mut self) -> Families<'a> {
         let mut families = take(&mut self.families);

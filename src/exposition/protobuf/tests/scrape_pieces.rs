@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use prost::Message;
 
-use super::bodies::families;
+use super::strategies::families;
 use super::{delimited, said};
 use crate::exposition::model::MetricType;
 use crate::exposition::names::NameRules;

@@ -2,17 +2,17 @@
 
 use std::borrow::Cow;
 
-use super::assembly::{Assembly, Role};
+use super::builder::{FamiliesBuilder, Role};
 use super::cursor::{Cursor, Token};
 use super::error::{ParseError, quote, quote_byte};
 use crate::exposition::model::{Families, Label, MetricType};
 use crate::exposition::names::{Alphabet, LABEL, METRIC, NameRules};
 use crate::exposition::number;
 
-/// Reads a body line by line into an [`Assembly`].
+/// Reads a body line by line into an [`FamiliesBuilder`].
 pub(super) struct Parser<'a> {
     cursor: Cursor<'a>,
-    assembly: Assembly<'a>,
+    families: FamiliesBuilder<'a>,
     rules: NameRules,
 }
 
@@ -32,7 +32,7 @@ const RESERVED_LABEL: &str = "__name__";
 
 impl<'a> Parser<'a> {
     pub(super) fn new(body: &'a [u8], rules: NameRules) -> Self {
-        Self { cursor: Cursor::new(body), assembly: Assembly::for_body(body.len()), rules }
+        Self { cursor: Cursor::new(body), families: FamiliesBuilder::for_body(body.len()), rules }
     }
 
     pub(super) fn run(&mut self) -> Result<Families<'a>, ParseError> {
@@ -45,7 +45,7 @@ impl<'a> Parser<'a> {
                     self.comment()?;
                 }
                 b'\n' => self.cursor.pos += 1,
-                _ if self.cursor.at_end() => return Ok(self.assembly.finish()),
+                _ if self.cursor.at_end() => return Ok(self.families.finish()),
                 _ => self.sample()?,
             }
         }
@@ -110,18 +110,18 @@ impl<'a> Parser<'a> {
     }
 
     fn help(&mut self, family: u32) -> Result<(), ParseError> {
-        if self.assembly.has_help(family) {
-            let name = quote(self.assembly.name(family).as_bytes());
+        if self.families.has_help(family) {
+            let name = quote(self.families.name(family).as_bytes());
             return Err(self.cursor.error(format!("second HELP line for metric name {name}")));
         }
         let help = self.cursor.help()?;
-        self.assembly.set_help(family, help);
+        self.families.set_help(family, help);
         Ok(())
     }
 
     fn metric_type(&mut self, family: u32) -> Result<(), ParseError> {
-        if self.assembly.has_type(family) {
-            let name = quote(self.assembly.name(family).as_bytes());
+        if self.families.has_type(family) {
+            let name = quote(self.families.name(family).as_bytes());
             return Err(self
                 .cursor
                 .error(format!("second TYPE line for metric name {name}, or TYPE reported after samples")));
@@ -131,12 +131,12 @@ impl<'a> Parser<'a> {
             type_of_word(word).or_else(|| type_of_word(&without_backslashes(word))).ok_or_else(|| {
                 self.cursor.error(format!("unknown metric type {}", quote(&without_backslashes(word))))
             })?;
-        self.assembly.set_type(family, kind);
+        self.families.set_type(family, kind);
         Ok(())
     }
 
     fn sample(&mut self) -> Result<(), ParseError> {
-        let labels_start = self.assembly.begin_sample();
+        let labels_start = self.families.begin_sample();
         let mut role = None;
         if self.cursor.peek() != b'{' {
             role = Some(self.metric_name()?);
@@ -153,15 +153,15 @@ impl<'a> Parser<'a> {
             }
         };
         let value = self.value()?;
-        let metric = self.assembly.add(role, labels_start, rank, value).map_err(|negative| {
-            let name = quote(self.assembly.name(role.family).as_bytes());
+        let metric = self.families.add(role, labels_start, rank, value).map_err(|negative| {
+            let name = quote(self.families.name(role.family).as_bytes());
             self.cursor.error(format!("negative {negative} for histogram {name}"))
         })?;
         if self.cursor.eat(b'\n') {
             return Ok(());
         }
         let timestamp = self.timestamp()?;
-        self.assembly.set_timestamp(metric, timestamp);
+        self.families.set_timestamp(metric, timestamp);
         Ok(())
     }
 
@@ -169,7 +169,7 @@ impl<'a> Parser<'a> {
     #[inline]
     fn metric_name(&mut self) -> Result<Role, ParseError> {
         if let Some(role) = self.known_family() {
-            self.assembly.fix_type(role.family);
+            self.families.fix_type(role.family);
             return Ok(role);
         }
         let name = self.name(METRIC, "metric name")?;
@@ -180,14 +180,14 @@ impl<'a> Parser<'a> {
             return Err(self.cursor.cut_off());
         }
         let role = self.resolve(name)?;
-        self.assembly.fix_type(role.family);
+        self.families.fix_type(role.family);
         Ok(role)
     }
 
     /// Steps over the name if it is that of the line before, or of a part of the same histogram or summary.
     #[inline]
     fn known_family(&mut self) -> Option<Role> {
-        let (role, length) = self.assembly.current_in_front_of(self.cursor.rest())?;
+        let (role, length) = self.families.current_in_front_of(self.cursor.rest())?;
         self.cursor.pos += length;
         Some(role)
     }
@@ -211,7 +211,7 @@ impl<'a> Parser<'a> {
     #[inline]
     fn resolve(&mut self, name: Name<'a>) -> Result<Role, ParseError> {
         match name {
-            Name::Plain(name) => Ok(self.assembly.resolve(Cow::Borrowed(name), true)),
+            Name::Plain(name) => Ok(self.families.resolve(Cow::Borrowed(name), true)),
             Name::Quoted(token) => self.resolve_quoted(token),
         }
     }
@@ -219,7 +219,7 @@ impl<'a> Parser<'a> {
     #[cold]
     fn resolve_quoted(&mut self, name: Token) -> Result<Role, ParseError> {
         let refused = match self.cursor.text(name) {
-            Ok(name) if self.rules.allow_metric_name(&name) => return Ok(self.assembly.resolve(name, false)),
+            Ok(name) if self.rules.allow_metric_name(&name) => return Ok(self.families.resolve(name, false)),
             Ok(name) => quote(name.as_bytes()),
             Err(bytes) => quote(&bytes),
         };
@@ -275,10 +275,10 @@ impl<'a> Parser<'a> {
             return Err(self.cursor.unexpected(format!("unexpected end of metric name {found}")));
         }
         let role = self.resolve(name)?;
-        self.assembly.fix_type(role.family);
+        self.families.fix_type(role.family);
         // Labels in front of the name were read before anyone could know that one of them is none.
-        if let Some(special) = self.assembly.special_label(role.family)
-            && let Some(label) = self.assembly.take_label(start, special)
+        if let Some(special) = self.families.special_label(role.family)
+            && let Some(label) = self.families.take_label(start, special)
         {
             *rank = self.rank(special, label.as_bytes())?;
         }
@@ -295,9 +295,9 @@ impl<'a> Parser<'a> {
         rank: &mut f64,
     ) -> Result<(), ParseError> {
         let name = self.label_name(name)?;
-        let special = role.and_then(|role| self.assembly.special_label(role.family));
+        let special = role.and_then(|role| self.families.special_label(role.family));
         let is_special = special == Some(&*name);
-        if !is_special && self.assembly.has_label(start, &name) {
+        if !is_special && self.families.has_label(start, &name) {
             let metric = self.shown(role);
             return Err(self.cursor.error(format!("duplicate label names for metric {metric}")));
         }
@@ -322,7 +322,7 @@ impl<'a> Parser<'a> {
             return Err(self.cursor.unexpected(format!("unexpected end of label value {value}")));
         }
         if !is_special {
-            self.assembly.push_label(Label { name, value });
+            self.families.push_label(Label { name, value });
         }
         Ok(())
     }
@@ -391,7 +391,7 @@ impl<'a> Parser<'a> {
     /// A metric's name for an error, empty if it is not known yet.
     #[cold]
     fn shown(&self, role: Option<Role>) -> String {
-        quote(role.map_or("", |role| self.assembly.name(role.family)).as_bytes())
+        quote(role.map_or("", |role| self.families.name(role.family)).as_bytes())
     }
 }
 

@@ -3,8 +3,8 @@
 //! The rules are those by which Prometheus takes samples in. The official Pushgateway passes on what it was given, and a
 //! scrape with one bad histogram in it can fail as a whole.
 
-use super::bounds::bound;
 use super::message::{BucketSpan, Histogram};
+use super::native_bounds::bound;
 
 /// Schemas that every Prometheus with native histograms knows.
 const SCHEMAS: std::ops::RangeInclusive<i32> = -4..=8;

@@ -1,4 +1,4 @@
-//! The slow, obvious twin of the parser: one byte at a time, nested lists, linear searches.
+//! The slow, obvious reference of the parser: one byte at a time, nested lists, linear searches.
 //!
 //! It shares nothing with the parser but the type of a family, so that a mistake would have to be made twice.
 
@@ -76,22 +76,22 @@ pub(super) fn nested(families: &Families<'_>) -> Vec<Family> {
 
 /// Parses as [`super::parse`] does.
 pub(super) fn parse(body: &[u8], utf8_names: bool) -> Result<Vec<Family>, Error> {
-    let mut twin = Twin { body: body.to_vec(), at: 0, line: 0, utf8_names, families: Vec::new() };
+    let mut reference = Reference { body: body.to_vec(), at: 0, line: 0, utf8_names, families: Vec::new() };
     loop {
-        twin.line += 1;
-        twin.blanks();
-        match twin.peek() {
+        reference.line += 1;
+        reference.blanks();
+        match reference.peek() {
             None => break,
-            Some(b'\n') => twin.at += 1,
-            Some(b'#') => twin.comment()?,
-            Some(_) => twin.sample()?,
+            Some(b'\n') => reference.at += 1,
+            Some(b'#') => reference.comment()?,
+            Some(_) => reference.sample()?,
         }
     }
-    twin.families.retain(|family| !family.metrics.is_empty());
-    Ok(twin.families)
+    reference.families.retain(|family| !family.metrics.is_empty());
+    Ok(reference.families)
 }
 
-struct Twin {
+struct Reference {
     body: Vec<u8>,
     at: usize,
     line: u32,
@@ -103,7 +103,7 @@ fn is_histogram(kind: Option<MetricType>) -> bool {
     kind == Some(MetricType::Histogram) || kind == Some(MetricType::GaugeHistogram)
 }
 
-impl Twin {
+impl Reference {
     fn peek(&self) -> Option<u8> {
         self.body.get(self.at).copied()
     }
