@@ -1,18 +1,18 @@
-//! What a gzip scrape costs: compressing a piece (once a change), stitching pieces (each scrape).
+//! Costs of a gzip scrape: compressing a piece (once per change) and stitching pieces (once per scrape).
 
 use std::fmt::Write;
 use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sluicegate::encoding::decode::{Encoding, decode};
-use sluicegate::encoding::encode::{Coding, Packer};
-use sluicegate::encoding::gzip::{Deflated, Deflater, stitch};
+use sluicegate::encoding::decode::GZIP;
+use sluicegate::encoding::encode::{Coding, PieceEncoder};
+use sluicegate::encoding::gzip::{Deflater, Member};
 
 const PIECE_BYTES: usize = 16 << 10;
 const PIECES: usize = 1_000;
 
-/// Lines as a fleet of jobs pushes them, about 100 bytes each.
+/// Lines of about 100 bytes, as a fleet of jobs pushes them.
 fn exposition(seed: usize) -> Vec<u8> {
     let mut text = String::with_capacity(PIECE_BYTES + 200);
     for line in 0.. {
@@ -27,7 +27,7 @@ fn exposition(seed: usize) -> Vec<u8> {
             job % 3,
             job * 104_729 % 1_000_003,
         )
-        .expect("a string takes everything");
+        .expect("writing to a string cannot fail");
     }
     text.into_bytes()
 }
@@ -40,21 +40,28 @@ fn gzip(c: &mut Criterion) {
     group.bench_function("deflate a piece of 16 KB", |b| {
         b.iter(|| deflater.deflate([black_box(text.as_slice())]));
     });
-    let mut packer = Packer::default();
+    let mut encoder = PieceEncoder::default();
     let plain = Bytes::from(text.clone());
     group.bench_function("zstd frame of 16 KB", |b| {
-        b.iter(|| packer.pack(Coding::Zstd, black_box(plain.clone())));
+        b.iter(|| encoder.encode(Coding::Zstd, black_box(plain.clone())));
     });
-    let body = stitch([&deflater.deflate([text.as_slice()])]).buffers.concat();
+    let mut member = Member::default();
+    member.push(&deflater.deflate([text.as_slice()]));
+    let body = member.finish().concat();
     group.bench_function("gunzip a body of 16 KB", |b| {
-        b.iter(|| decode(Encoding::Gzip, black_box(&body), usize::MAX));
+        b.iter(|| GZIP.decode(black_box(&body), usize::MAX));
     });
 
     let pieces: Vec<_> = (0..PIECES).map(|seed| deflater.deflate([exposition(seed).as_slice()])).collect();
     group.throughput(Throughput::Elements(PIECES as u64));
-    group.bench_function("stitch 1,000 pieces", |b| b.iter(|| stitch(black_box(&pieces))));
-    group.bench_function("join 1,000 pieces", |b| b.iter(|| Deflated::join(black_box(&pieces))));
-    group.bench_function("combine 1,000 checksums anew (crc32fast, for comparison)", |b| {
+    group.bench_function("stitch 1,000 pieces", |b| {
+        b.iter(|| {
+            let mut member = Member::with_capacity(pieces.len());
+            black_box(&pieces).iter().for_each(|piece| member.push(piece));
+            member.finish()
+        });
+    });
+    group.bench_function("combine 1,000 checksums again (crc32fast, for comparison)", |b| {
         b.iter(|| {
             let mut whole = crc32fast::Hasher::new();
             for seed in 0..PIECES as u32 {

@@ -32,7 +32,7 @@ fn assembles(c: &mut Criterion) {
         b.iter(|| {
             let mut member = Member::with_capacity(deflated.len());
             deflated.iter().for_each(|piece| member.push(piece));
-            black_box(member.finish().buffers)
+            black_box(member.finish())
         });
     });
     group.sample_size(10);

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_channel::oneshot;
 
-use crate::encoding::encode::Packer;
+use crate::encoding::encode::PieceEncoder;
 
 /// How much less the workers are worth to the scheduler than the cores: a push must not wait for a scrape's compression.
 const NICENESS: i32 = 10;
 
-type Job = Box<dyn FnOnce(&mut Packer) + Send>;
+type Job = Box<dyn FnOnce(&mut PieceEncoder) + Send>;
 
 /// A pool of threads, one per core. They end with the program.
 #[derive(Clone)]
@@ -37,11 +37,11 @@ impl Workers {
     /// Does something on one of the threads. `None` if it panicked; the thread goes on.
     pub async fn run<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Packer) -> T + Send + 'static,
+        job: impl FnOnce(&mut PieceEncoder) -> T + Send + 'static,
     ) -> Option<T> {
         let (answer, told) = oneshot::channel();
-        let job: Job = Box::new(move |packer| {
-            let _ = answer.send(job(packer));
+        let job: Job = Box::new(move |encoder| {
+            let _ = answer.send(job(encoder));
         });
         let _ = self.jobs.send(job);
         told.await.ok()
@@ -51,14 +51,14 @@ impl Workers {
 fn work(inbox: &Mutex<Receiver<Job>>) {
     // On Linux this is about the calling thread alone. Without the right to it the workers are merely not polite.
     let _ = rustix::process::setpriority_process(None, NICENESS);
-    let mut packer = Packer::default();
+    let mut encoder = PieceEncoder::default();
     loop {
         // The lock is held while waiting: the others wait for the lock instead.
         let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        if catch_unwind(AssertUnwindSafe(|| job(&mut packer))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| job(&mut encoder))).is_err() {
             tracing::error!("a worker's job panicked");
-            packer = Packer::default();
+            encoder = PieceEncoder::default();
         }
     }
 }

@@ -29,7 +29,7 @@ use self::{
     status_page as page,
 };
 use crate::config::Config;
-use crate::encoding::encode::{Coding, Form, Packer};
+use crate::encoding::encode::{Coding, Form, PieceEncoder};
 use crate::exposition::escape::Escaping;
 use crate::exposition::names::NameRules;
 use crate::handlers::push::{Format, PushRules};
@@ -100,7 +100,7 @@ pub struct Front {
     shared: Arc<Shared>,
     home: Rc<Home>,
     core: usize,
-    packer: RefCell<Packer>,
+    encoder: RefCell<PieceEncoder>,
 }
 
 impl Service for Front {
@@ -142,7 +142,7 @@ impl Service for Front {
 impl Front {
     /// The front of one core.
     pub fn new(shared: Arc<Shared>, home: Rc<Home>, core: usize) -> Rc<Self> {
-        Rc::new(Self { shared, home, core, packer: RefCell::default() })
+        Rc::new(Self { shared, home, core, encoder: RefCell::default() })
     }
 
     async fn answer(&self, parts: &Parts, peer: SocketAddr, routed: Option<Routed>, body: Bytes) -> Answer {
@@ -307,7 +307,7 @@ impl Front {
         };
         let form = Form { format, escaping: spelling, coding };
         // What was handed over is given back before anything is waited for: pushes would have to copy it.
-        let units = match form.is_rendered() {
+        let units = match form.is_stored_text() {
             true => {
                 let units = scrape::merge(&handed, &own);
                 drop(handed);
@@ -322,7 +322,7 @@ impl Front {
         let pieces = match (units, coding) {
             (None, _) => None,
             (Some(units), Coding::Identity) => units.into_iter().map(scrape::plain).collect(),
-            (Some(units), _) => compress(units, form, &self.packer, &shared.workers, &shared.copied).await,
+            (Some(units), _) => compress(units, form, &self.encoder, &shared.workers, &shared.copied).await,
         };
         let Some(pieces) = pieces else { return failed().into_answer() };
         let mut answer = scrape::answer(pieces, (format, escaping), coding);

@@ -7,7 +7,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
 use bytes::Bytes;
 
-use crate::encoding::decode::{self, DecodeError, Encoding};
+use crate::encoding::decode::{ContentEncoding, DecodeError};
 use crate::exposition::names::NameRules;
 use crate::exposition::render::{Inconsistency, render};
 use crate::exposition::{protobuf, text};
@@ -91,8 +91,8 @@ fn split_parameter(text: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// How the body is compressed. Encodings that are not known are ignored, as the official program does.
-fn encoding(headers: &HeaderMap) -> Option<Encoding> {
-    headers.get(CONTENT_ENCODING).and_then(|value| Encoding::named(value.as_bytes()))
+fn encoding(headers: &HeaderMap) -> Option<&'static ContentEncoding> {
+    headers.get(CONTENT_ENCODING).and_then(|value| ContentEncoding::named(value.as_bytes()))
 }
 
 /// Whether a body must be decoded before anything else is looked at.
@@ -106,7 +106,7 @@ pub fn is_encoded(headers: &HeaderMap) -> bool {
 /// 400 for a broken stream, 413 for one that gets too long.
 pub fn decode(headers: &HeaderMap, body: Bytes, rules: PushRules) -> Result<Bytes, Problem> {
     let Some(encoding) = encoding(headers) else { return Ok(body) };
-    match decode::decode(encoding, &body, rules.decoded_bytes_max()) {
+    match encoding.decode(&body, rules.decoded_bytes_max()) {
         Ok(decoded) => Ok(decoded.into()),
         Err(DecodeError::TooLarge { .. }) => Err(too_large()),
         Err(problem) => {

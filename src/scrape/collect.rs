@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 
 use super::merge::Unit;
 use super::translate::{Part, Plan, Source};
-use crate::encoding::encode::{Coding, Form, Packer, Piece};
+use crate::encoding::encode::{Coding, Form, Piece, PieceEncoder};
 use crate::encoding::gzip::Member;
 use crate::shard::registry::{Epoch, Registry};
 use crate::shard::segments::Segment;
@@ -129,8 +129,8 @@ pub async fn make_units(mut plan: Plan, workers: &Workers) -> Option<Vec<Unit>> 
     let mut parts: Vec<Option<Part>> = sources.iter().map(Source::known).collect();
     let missing = sources.into_iter().enumerate().filter(|(at, _)| parts[*at].is_none()).collect();
     let batches = cut_into_batches(missing, Source::text_len).into_iter().map(|batch| {
-        workers.run(move |packer| {
-            let make = |(at, source): (usize, Source)| Ok((at, source.make(packer)?));
+        workers.run(move |encoder| {
+            let make = |(at, source): (usize, Source)| Ok((at, source.make(encoder)?));
             batch.into_iter().map(make).collect::<Result<Vec<_>, String>>()
         })
     });
@@ -148,11 +148,11 @@ pub async fn make_units(mut plan: Plan, workers: &Workers) -> Option<Vec<Unit>> 
 
 /// An exposition as one compressed body. `None` if a worker failed.
 ///
-/// Little is compressed here, by `packer`; more by the workers.
+/// Little is compressed here, by `encoder`; more by the workers.
 pub async fn compress(
     units: Vec<Unit>,
     form: Form,
-    packer: &RefCell<Packer>,
+    encoder: &RefCell<PieceEncoder>,
     workers: &Workers,
     copied: &Arc<CopiedUnits>,
 ) -> Option<Vec<Bytes>> {
@@ -171,13 +171,13 @@ pub async fn compress(
     }
     if missing.iter().map(|(_, unit)| unit.len()).sum::<usize>() <= CORE_BYTES_MAX {
         for (at, unit) in missing {
-            pieces[at] = Some(pack(unit, form, &mut packer.borrow_mut(), copied));
+            pieces[at] = Some(pack(unit, form, &mut encoder.borrow_mut(), copied));
         }
     } else {
         let batches = cut_into_batches(missing, Unit::len).into_iter().map(|batch| {
             let copied = copied.clone();
-            workers.run(move |packer| {
-                let pack = |(at, unit)| (at, pack(unit, form, packer, &copied));
+            workers.run(move |encoder| {
+                let pack = |(at, unit)| (at, pack(unit, form, encoder, &copied));
                 batch.into_iter().map(pack).collect::<Vec<_>>()
             })
         });
@@ -202,7 +202,7 @@ fn stitch(pieces: Vec<Option<Piece>>) -> Option<Vec<Bytes>> {
             Piece::Plain(_) => return None,
         }
     }
-    Some(if frames.is_empty() { member.finish().buffers } else { frames })
+    Some(if frames.is_empty() { member.finish() } else { frames })
 }
 
 /// The compressed text of a segment, if it was made before.
@@ -214,18 +214,18 @@ fn known_segment(segment: &Segment, form: Form) -> Option<Piece> {
 }
 
 /// Compresses a unit and keeps the outcome where the next scrape finds it.
-fn pack(unit: Unit, form: Form, packer: &mut Packer, copied: &CopiedUnits) -> Piece {
+fn pack(unit: Unit, form: Form, encoder: &mut PieceEncoder, copied: &CopiedUnits) -> Piece {
     match unit {
         Unit::Segment(segment) if form.coding == Coding::Gzip => {
-            Piece::Gzip(segment.deflate_with(|text| packer.deflate(text)).clone())
+            Piece::Gzip(segment.deflate_with(|text| encoder.deflate(text)).clone())
         }
         Unit::Segment(segment) => {
-            let piece = packer.pack(form.coding, Bytes::copy_from_slice(segment.text()));
+            let piece = encoder.encode(form.coding, Bytes::copy_from_slice(segment.text()));
             segment.keep_piece(form, piece.clone());
             piece
         }
         Unit::Copied(bytes) => {
-            let piece = packer.pack(form.coding, bytes.clone());
+            let piece = encoder.encode(form.coding, bytes.clone());
             copied.keep(form, hash(&bytes), piece.clone());
             piece
         }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::encoding::encode::{Coding, Form, Packer, Piece};
+use crate::encoding::encode::{Coding, Form, Piece, PieceEncoder};
 use crate::exposition::Format;
 use crate::exposition::escape::Escaping;
 use crate::exposition::escape::{NameKind, escape, escape_lines};
@@ -71,7 +71,7 @@ impl Source {
             Escaping::AllowUtf8 => self.recipe.form,
             _ => self.form(self.segment.known_quoted()?),
         };
-        match form.is_rendered() {
+        match form.is_stored_text() {
             true => Some(Part::Text(self.segment.clone())),
             false => self.segment.piece(form).map(Part::Piece),
         }
@@ -81,19 +81,19 @@ impl Source {
     ///
     /// # Errors
     /// If the segment has lines which rendering does not write.
-    pub fn make(&self, packer: &mut Packer) -> Result<Part, String> {
+    pub fn make(&self, encoder: &mut PieceEncoder) -> Result<Part, String> {
         let form = match self.recipe.form.escaping {
             Escaping::AllowUtf8 => self.recipe.form,
             _ => self.form(self.segment.is_quoted()),
         };
-        if form.is_rendered() {
+        if form.is_stored_text() {
             return Ok(Part::Text(self.segment.clone()));
         }
         let mut plain = self.plain(form)?;
         plain.shrink_to_fit();
         // Small ones are copied together before they are compressed.
         let coding = if plain.len() < SMALL_BYTES { Coding::Identity } else { form.coding };
-        let piece = packer.pack(coding, plain.into());
+        let piece = encoder.encode(coding, plain.into());
         self.segment.keep_piece(form, piece.clone());
         Ok(Part::Piece(piece))
     }
