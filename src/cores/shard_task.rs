@@ -165,7 +165,7 @@ impl Home {
         monoio::spawn(self.clone().keep_trying(push, tries, first, reply));
     }
 
-    /// PushAttempt a push until it is applied or refused. What hinders it ends soon: collections end, leases are given back.
+    /// Tries a push until it is applied or refused. What hinders it ends soon: collections end, leases are given back.
     async fn keep_trying(
         self: Rc<Self>,
         push: Arc<Push>,
