@@ -274,13 +274,13 @@ impl Carrying {
     }
 
     fn keep(self) {
-        let Self { shard, work, key, reply, outbox } = self;
+        let Self { shard, mut work, key, reply, outbox } = self;
         let Some(outbox) = outbox else {
             drop(shard);
             return reply.send(Ok(work.into_outcome()));
         };
         let to_store = shard.to_store(&work, outbox.memory());
-        let commit = work.commit;
+        let commit = work.commit.take();
         let waits = Waits::Client(reply, work.into_outcome());
         let send = move |change| outbox.keep(Kept { key: key.text().clone(), change, commit, waits });
         match to_store {

@@ -13,7 +13,7 @@ use super::merge::Unit;
 use super::translate::{Part, Plan, Source};
 use crate::encoding::encode::{Coding, Form, Piece, PieceEncoder};
 use crate::encoding::gzip::Member;
-use crate::shard::registry::{Epoch, Registry};
+use crate::shard::registry::Registry;
 use crate::shard::segments::Segment;
 use crate::shard::{Counts, FamilySnapshot};
 
@@ -26,24 +26,13 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// Up to here the core compresses by itself: it takes no longer than to wake a worker, about a tenth of a millisecond.
 const CORE_BYTES_MAX: usize = 48 * 1024;
 
-/// Says that a collection runs; ends it when dropped, also when the client left in the middle.
-struct Collection<'r> {
-    registry: &'r Registry,
-    began: Epoch,
-}
-
-impl Drop for Collection<'_> {
-    fn drop(&mut self) {
-        self.registry.end(&[self.began]);
-    }
-}
-
 /// Asks all cores for what they hold. `None` if the gateway is ending.
 pub async fn collect(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     mailboxes: &Mailboxes,
 ) -> Option<Vec<(Vec<FamilySnapshot>, Counts)>> {
-    let _collection = Collection { registry, began: registry.begin_collection() };
+    // Also ends when the client disconnects, because this future is then dropped.
+    let _collection = registry.begin_collection();
     let answers = (0..mailboxes.cores()).map(|core| {
         let (answer, told) = oneshot::channel();
         mailboxes.order(core, Order::Collect(answer));

@@ -10,7 +10,7 @@ use super::key::GroupingKey;
 use super::list::Refusal;
 use super::plan::{PushAttempt, Step, find_held};
 use super::push::{Mode, Outcome, Push, PushedFamily};
-use super::registry::{Epoch, SetId, SharedFamily};
+use super::registry::{RunningEpoch, SetId, SharedFamily};
 use super::segments::{NewLines, RUN_BYTES_MAX, own_segments};
 use super::series::has_new_series;
 use super::stored::{ToStore, Writing};
@@ -26,9 +26,8 @@ pub struct TextEdit {
     push: Option<Arc<Push>>,
     /// The group is gone when the text is.
     removes_group: bool,
-    /// The commit that what was given up waits for. Whoever drives the shard ends it at the registry when the store has the
-    /// command, or never will.
-    pub commit: Option<Epoch>,
+    /// Reserves what the command released until the store has recorded the command. The caller drops it then.
+    pub commit: Option<RunningEpoch>,
     /// What to answer then.
     pub outcome: Outcome,
 }

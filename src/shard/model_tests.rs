@@ -11,7 +11,7 @@ use sluicegate_engine::record::Record;
 
 use super::key::GroupingKey;
 use super::push::{Content, Mode, Outcome, Push};
-use super::registry::{Epoch, Registry};
+use super::registry::{Epoch, Registry, RunningEpoch};
 use super::restore::StoredGroup;
 use super::stored::ToStore;
 use super::{
@@ -131,10 +131,10 @@ struct Gateway {
     registry: Arc<Registry>,
     shards: Vec<Shard>,
     /// A running collection and what it has so far.
-    collection: Option<(Epoch, Vec<Vec<FamilySnapshot>>)>,
+    collection: Option<(RunningEpoch, Vec<Vec<FamilySnapshot>>)>,
     /// What the store would give back, and which commits it has not ended.
     store: BTreeMap<GroupKey, Vec<u8>>,
-    commits: Vec<Epoch>,
+    commits: Vec<RunningEpoch>,
     now: f64,
 }
 
@@ -221,7 +221,7 @@ impl Gateway {
     }
 
     fn commit(&mut self) {
-        self.registry.end(&std::mem::take(&mut self.commits));
+        self.registry.end_all(self.commits.drain(..));
     }
 
     /// A gateway that starts with what the store of this one holds.
@@ -257,12 +257,12 @@ impl Gateway {
     fn collect(&mut self) {
         match self.collection.take() {
             None => self.collection = Some((self.registry.begin_collection(), Vec::new())),
-            Some((epoch, mut handed)) if handed.len() < CORES => {
+            Some((running, mut handed)) if handed.len() < CORES => {
                 handed.push(self.shards[handed.len()].snapshot());
-                self.collection = Some((epoch, handed));
+                self.collection = Some((running, handed));
             }
-            Some((epoch, handed)) => {
-                self.registry.end(&[epoch]);
+            Some((running, handed)) => {
+                drop(running);
                 check_cut(&handed);
             }
         }

@@ -110,7 +110,6 @@ impl Shard {
             match self.registry.change(self.core, &plan.changes, &attempt.announced) {
                 Ok(taken) => families = taken,
                 Err(not_now) => {
-                    self.registry.end(commit.as_slice());
                     return match not_now {
                         NotNow::Conflict(reason) => Decision::Apply(self.refuse(push, reason, now_seconds)),
                         NotNow::Retired(epoch) => Decision::WaitFor(epoch),

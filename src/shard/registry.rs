@@ -29,6 +29,23 @@ pub type SetId = u32;
 /// A epoch in the order of collections: see [`Registry::is_past`].
 pub type Epoch = u64;
 
+/// A collection or commit that is running. It ends when this is dropped.
+#[derive(Debug)]
+#[must_use = "the collection or commit ends when this is dropped"]
+pub struct RunningEpoch {
+    /// `None` after [`Registry::end_all`].
+    registry: Option<Arc<Registry>>,
+    epoch: Epoch,
+}
+
+impl Drop for RunningEpoch {
+    fn drop(&mut self) {
+        if let Some(registry) = self.registry.take() {
+            registry.end(&[self.epoch]);
+        }
+    }
+}
+
 /// What cores share about a family name. Lives as long as somebody holds it.
 #[derive(Debug)]
 pub struct SharedFamily {
@@ -196,30 +213,43 @@ impl Registry {
         others.map(|set| inner.set_names[set as usize].clone()).collect()
     }
 
-    /// Begins a collection. Must be called before the first core is asked, and ended by [`Self::end`] when every core has handed
-    /// over, or was given up on.
-    pub fn begin_collection(&self) -> Epoch {
+    /// Begins a collection. Call this before the first core is asked for its snapshot, and drop the result when every core has
+    /// returned its snapshot.
+    pub fn begin_collection(self: &Arc<Self>) -> RunningEpoch {
         self.begin()
     }
 
-    /// Begins the commit of a command that gives something up. Must be called before [`Self::change`], and ended by
-    /// [`Self::end`] when the store has it.
-    pub(super) fn begin_commit(&self) -> Epoch {
+    /// Begins the commit of a command that releases something. Call this before [`Self::change`], and drop the result when the
+    /// store has recorded the command, or never will.
+    pub(super) fn begin_commit(self: &Arc<Self>) -> RunningEpoch {
         self.begin()
     }
 
-    fn begin(&self) -> Epoch {
+    fn begin(self: &Arc<Self>) -> RunningEpoch {
         let mut inner = lock(&self.inner);
         inner.now += 1;
         let epoch = inner.now;
         inner.running.push(epoch);
-        epoch
+        RunningEpoch { registry: Some(self.clone()), epoch }
     }
 
-    /// Ends collections or commits; their moments in ascending order.
-    pub fn end(&self, began: &[Epoch]) {
+    /// Ends collections or commits of this registry under one lock.
+    pub fn end_all(&self, running: impl IntoIterator<Item = RunningEpoch>) {
+        let epochs = running.into_iter().map(|mut running| {
+            running.registry = None;
+            running.epoch
+        });
+        let mut epochs: Vec<Epoch> = epochs.collect();
+        if !epochs.is_empty() {
+            epochs.sort_unstable();
+            self.end(&epochs);
+        }
+    }
+
+    /// Ends collections or commits; `epochs` is sorted.
+    fn end(&self, epochs: &[Epoch]) {
         let mut inner = lock(&self.inner);
-        inner.running.retain(|epoch| began.binary_search(epoch).is_err());
+        inner.running.retain(|epoch| epochs.binary_search(epoch).is_err());
         inner.free_retired();
         drop(inner);
         self.ended.notify(usize::MAX);

@@ -17,7 +17,6 @@ use sluicegate_engine::{Change, Durability, Engine};
 
 use crate::shard::Shard;
 use crate::shard::key::GroupingKey;
-use crate::shard::registry::Registry;
 use crate::shard::restore::StoredGroup;
 use crate::storage::import::Records;
 
@@ -29,7 +28,6 @@ const CLEAR_KEYS: usize = 4096;
 /// Where groups go to.
 pub(crate) struct Restoring<'s> {
     pub shards: Vec<Arc<async_lock::Mutex<Shard>>>,
-    pub registry: Arc<Registry>,
     pub shared: &'s Shared,
 }
 
@@ -190,9 +188,8 @@ impl Restoring<'_> {
                     break;
                 }
                 for key in keys {
-                    let mut work = shard.delete(&GroupingKey::from_text(key));
-                    while !shard.step(&mut work, usize::MAX) {}
-                    self.registry.end(work.commit.as_slice());
+                    let mut edit = shard.delete(&GroupingKey::from_text(key));
+                    while !shard.step(&mut edit, usize::MAX) {}
                 }
             }
         }

@@ -20,7 +20,7 @@ use sluicegate_engine::{Durability, Engine, Stats};
 
 use crate::shard::Shard;
 use crate::shard::push::Outcome;
-use crate::shard::registry::{Epoch, Registry};
+use crate::shard::registry::{Registry, RunningEpoch};
 use crate::storage::import::Records;
 
 use crate::cores::mailbox::Mailboxes;
@@ -42,7 +42,7 @@ pub struct Kept {
     /// What became of the group.
     pub change: GroupChange,
     /// See [`crate::shard::TextEdit::commit`].
-    pub commit: Option<Epoch>,
+    pub commit: Option<RunningEpoch>,
     /// Whom to tell.
     pub waits: Waits,
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sluicegate_engine::{Change, Commit, Durability, Engine};
 
-use crate::shard::registry::{Epoch, Registry};
+use crate::shard::registry::Registry;
 use crate::telemetry::names;
 
 use super::restore::{Restoring, restore};
@@ -27,7 +27,7 @@ pub(crate) fn run(start: Start, shared: &Shared, items: &Receiver<Item>) {
     let Start { open, import, durability, shards, registry, mailboxes, shutdown } = start;
     // The more the cores have done before it has its turn, the more goes into one commit.
     interrupt_nobody();
-    let restoring = Restoring { shards, registry: registry.clone(), shared };
+    let restoring = Restoring { shards, shared };
     let started = catch_unwind(AssertUnwindSafe(|| restore(open, import, durability, &restoring)))
         .unwrap_or_else(|_| Err("the storage engine panicked, see above".to_owned()));
     match started {
@@ -109,14 +109,11 @@ impl Writer<'_> {
     /// Commits some batches at once and sends them back.
     fn keep(&mut self, batches: &mut Vec<Batch>, bytes: u64) {
         let kept = self.commit(batches);
-        let all = || batches.iter().flat_map(|batch| &batch.kept);
-        // What they gave up is free now, also if it failed: then nothing can claim it any more.
-        let mut moments: Vec<Epoch> = all().filter_map(|kept| kept.commit).collect();
-        if !moments.is_empty() {
-            moments.sort_unstable();
-            self.registry.end(&moments);
-        }
-        self.shared.waiting.fetch_sub(all().count(), Ordering::Relaxed);
+        // Also after a failed commit, because nothing can be claimed any more then.
+        let all = batches.iter_mut().flat_map(|batch| &mut batch.kept);
+        self.registry.end_all(all.filter_map(|kept| kept.commit.take()));
+        let changes = batches.iter().map(|batch| batch.kept.len()).sum();
+        self.shared.waiting.fetch_sub(changes, Ordering::Relaxed);
         self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
         for batch in batches.drain(..) {
             self.mailboxes.order(batch.core, Order::Kept(batch, kept));
