@@ -7,7 +7,7 @@ use sluicegate::{server, storage, telemetry};
 use tracing::level_filters::LevelFilter;
 
 fn main() -> ExitCode {
-    match Program::from_arguments(std::env::args_os()) {
+    match Program::from_arguments(std::env::args_os(), &storage::engines::CHOICES) {
         Ok(Program::Gateway(config)) => run_gateway(*config),
         Ok(Program::Storage(command)) => run_storage(&command),
         Err(Exit::Print(text)) => {

@@ -79,7 +79,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
     if let Some(reason) = cores.fallback() {
         tracing::warn!(reason, "io_uring cannot be had, epoll does the network IO");
     }
-    let engine = config.store.as_ref().map_or("memory", |store| store.engine.name());
+    let engine = config.store.as_ref().map_or("memory", |store| store.engine.name);
     for address in listeners.addresses() {
         tracing::info!(%address, cores = count, driver, store = engine, "listening");
     }
@@ -159,7 +159,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
 }
 
 fn start_store(
-    store: &config::Store,
+    store: &config::StoreConfig,
     shards: &[Arc<async_lock::Mutex<Shard>>],
     registry: &Arc<Registry>,
     mailboxes: &Mailboxes,

@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 
+use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, ValueEnum, error::ErrorKind};
 
 use super::build::BUILD;
 use super::duration::GoDuration;
 use super::listen::ListenAddress;
 use super::size::ByteSize;
-use super::store::Durability;
+use super::store::{Durability, EngineChoices};
 
 /// Everything that can be typed. The official flags come first, with the official names and defaults.
 #[derive(Debug, Parser)]
@@ -96,9 +97,9 @@ pub(super) struct PersistenceFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Storage (instead of --persistence.file)")]
 pub(super) struct StorageFlags {
-    /// What keeps metrics. Without it snapshot if there is a folder, else memory.
-    #[arg(long = "storage.backend", value_name = "ENGINE", value_enum)]
-    pub backend: Option<Backend>,
+    // `command` adds the help and the values: they come from the list of engines.
+    #[arg(long = "storage.backend", value_name = "ENGINE")]
+    pub backend: Option<String>,
     /// The folder in which metrics are kept.
     #[arg(long = "storage.path", value_name = "FOLDER", default_value = "", hide_default_value = true)]
     pub path: String,
@@ -193,17 +194,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// What keeps metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Backend {
-    /// Nothing does: they end with the process.
-    Memory,
-    /// A log of pushes, folded into archives.
-    Snapshot,
-    /// The embedded database sled.
-    Sled,
-}
-
 /// What does the network IO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Driver {
@@ -234,8 +224,11 @@ impl Exit {
 
 impl Flags {
     /// Reads the arguments; the first is the name of the program.
-    pub(super) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
-        command()
+    pub(super) fn read(
+        arguments: impl IntoIterator<Item = OsString>,
+        engines: &EngineChoices,
+    ) -> Result<Self, Exit> {
+        command(engines)
             .try_get_matches_from(arguments)
             .and_then(|matches| Self::from_arg_matches(&matches))
             .map_err(|error| match error.kind() {
@@ -247,8 +240,15 @@ impl Flags {
 }
 
 /// The derived command, plus a hidden `--no-x` for each switch `--x`. Giving both is an error, as in the official program.
-pub(super) fn command() -> Command {
-    let command = Flags::command();
+pub(super) fn command(engines: &EngineChoices) -> Command {
+    let command = Flags::command().mut_arg("backend", |argument| {
+        argument
+            .help(format!(
+                "Storage engine. The default is {} with --storage.path, memory without",
+                engines.default_name()
+            ))
+            .value_parser(PossibleValuesParser::new(engines.values_with_memory()))
+    });
     let switches: Vec<_> = command
         .get_arguments()
         .filter(|argument| matches!(argument.get_action(), ArgAction::SetTrue))

@@ -25,8 +25,8 @@ use clap::ValueEnum;
 pub use build::{BUILD, BuildInfo};
 pub use flags::{Driver, Exit, LogFormat, LogLevel};
 pub use listen::{AddressError, ListenAddress};
-pub use program::{Place, PlaceParser, Program, StorageCommand, StorePlace};
-pub use store::{Durability, EngineKind, Store};
+pub use program::{Program, StorageCommand, StorePlace};
+pub use store::{Durability, EngineChoices, StoreConfig};
 
 use flags::Flags;
 
@@ -50,7 +50,7 @@ pub struct Config {
     /// Whether names of metrics and labels may be any UTF-8.
     pub utf8_names: bool,
     /// Where groups are kept beyond the life of the process; `None`: nowhere.
-    pub store: Option<Store>,
+    pub store: Option<StoreConfig>,
     /// What is refused because it would be too much.
     pub limits: Limits,
     /// How many cores to use; `None` means all that the process may use.
@@ -91,15 +91,18 @@ pub struct Limits {
 
 impl Config {
     /// Reads the arguments; the first is the name of the program.
-    pub fn from_arguments(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, Exit> {
-        let flags = Flags::read(arguments.into_iter().map(Into::into))?;
+    pub fn from_arguments(
+        arguments: impl IntoIterator<Item = impl Into<OsString>>,
+        engines: &EngineChoices,
+    ) -> Result<Self, Exit> {
+        let flags = Flags::read(arguments.into_iter().map(Into::into), engines)?;
         if let Some((name, _)) = NOT_YET.iter().find(|(_, used)| used(&flags)) {
             return Err(Exit::usage(format_args!("--{name} is not available yet")));
         }
-        Self::from_flags(&flags)
+        Self::from_flags(&flags, engines)
     }
 
-    fn from_flags(flags: &Flags) -> Result<Self, Exit> {
+    fn from_flags(flags: &Flags, engines: &EngineChoices) -> Result<Self, Exit> {
         let external_path = url::path_of(&flags.web.external_url)
             .map_err(|error| Exit::usage(format_args!("--web.external-url: {error}")))?;
         let external_prefix = url::normal_prefix(&external_path);
@@ -107,7 +110,7 @@ impl Config {
             "" => external_prefix.clone(),
             prefix => url::normal_prefix(prefix),
         };
-        let store = store::store(flags)?;
+        let store = store::store(flags, engines)?;
         Ok(Self {
             telemetry_path: telemetry_path(&route_prefix, &flags.web.telemetry_path)?,
             flags: shown(flags, &route_prefix, store.as_ref()),
@@ -173,7 +176,7 @@ fn nonzero<T: Default + PartialEq>(value: T) -> Option<T> {
     (value != T::default()).then_some(value)
 }
 
-fn shown(flags: &Flags, route_prefix: &str, store: Option<&Store>) -> BTreeMap<String, String> {
+fn shown(flags: &Flags, route_prefix: &str, store: Option<&StoreConfig>) -> BTreeMap<String, String> {
     let Flags { web, push, persistence, storage, limits, runtime, log, .. } = flags;
     let listen: Vec<String> = web.listen_address.iter().map(ToString::to_string).collect();
     let entries = [
@@ -189,7 +192,7 @@ fn shown(flags: &Flags, route_prefix: &str, store: Option<&Store>) -> BTreeMap<S
         ("push.enable-utf8-names", push.enable_utf8_names.to_string()),
         ("persistence.file", persistence.file.clone()),
         ("persistence.interval", persistence.interval.to_string()),
-        ("storage.backend", store.map_or("memory", |store| store.engine.name()).to_owned()),
+        ("storage.backend", store::backend_in_effect(store).to_owned()),
         ("storage.path", storage.path.clone()),
         ("storage.durability", storage.durability.unwrap_or_default().name().to_owned()),
         ("push.body-bytes-max", limits.push_body_bytes_max.to_string()),

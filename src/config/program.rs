@@ -1,14 +1,16 @@
 //! What the program was asked to do: to be a gateway, or to look after a store while no gateway uses it.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use clap::builder::{TypedValueParser, ValueParserFactory};
+use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
-use clap::{Arg, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use sluicegate_engine::EngineDescriptor;
 
 use super::flags::Exit;
-use super::{Config, EngineKind};
+use super::{Config, EngineChoices};
 
 /// The first argument by which the program is no gateway. The official program takes no words, so none of its flags is meant.
 const STORAGE: &str = "storage";
@@ -22,41 +24,27 @@ pub enum Program {
     Storage(StorageCommand),
 }
 
-/// What can be done with stores that no gateway uses.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+/// A command for stores that no gateway uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StorageCommand {
-    /// Say what is in a store.
+    /// Describe the content of a store.
     Inspect(StorePlace),
-    /// Read all of a store and check every checksum and every record. Exit status 1 if anything is wrong.
+    /// Read a store completely and check it.
     Verify(StorePlace),
-    /// Copy all groups from one store to another, of whatever engines, and compare both in the end. Can be interrupted and
-    /// started again.
+    /// Copy all groups from one store to another.
     Migrate {
-        /// The store to copy. It stays as it is.
-        #[arg(long, value_name = "ENGINE:FOLDER")]
-        from: Place,
+        /// The store to copy.
+        from: StorePlace,
         /// The store to copy to; it may be new.
-        #[arg(long, value_name = "ENGINE:FOLDER")]
-        to: Place,
+        to: StorePlace,
     },
 }
 
-/// A store, by two flags.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct StorePlace {
-    /// The engine that wrote it.
-    #[arg(long, value_name = "ENGINE", value_enum, default_value_t = EngineKind::Snapshot)]
-    pub backend: EngineKind,
-    /// Its folder.
-    #[arg(long, value_name = "FOLDER")]
-    pub path: PathBuf,
-}
-
-/// A store, by one word: `snapshot:/var/lib/gateway`.
+/// A store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The engine that wrote it, or shall.
-    pub engine: EngineKind,
+pub struct StorePlace {
+    /// The engine that wrote it, or will.
+    pub engine: &'static EngineDescriptor,
     /// Its folder.
     pub path: PathBuf,
 }
@@ -66,11 +54,16 @@ impl Program {
     ///
     /// # Errors
     /// There is nothing to run.
-    pub fn from_arguments(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, Exit> {
+    pub fn from_arguments(
+        arguments: impl IntoIterator<Item = impl Into<OsString>>,
+        engines: &EngineChoices,
+    ) -> Result<Self, Exit> {
         let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
         match arguments.get(1) {
-            Some(word) if word == STORAGE => StorageCommand::read(&arguments[2..]).map(Self::Storage),
-            _ => Config::from_arguments(arguments).map(|config| Self::Gateway(Box::new(config))),
+            Some(word) if word == STORAGE => {
+                StorageCommand::read(&arguments[2..], engines).map(Self::Storage)
+            }
+            _ => Config::from_arguments(arguments, engines).map(|config| Self::Gateway(Box::new(config))),
         }
     }
 }
@@ -78,79 +71,112 @@ impl Program {
 #[derive(Debug, Parser)]
 #[command(
     name = "sluicegate storage",
-    about = "Looks after stores that no gateway uses.",
-    after_help = "Engines: snapshot, sled. A store has one user at a time, so stop its gateway before.",
+    about = "Inspects, verifies and copies stores that no gateway uses.",
     disable_help_subcommand = true
 )]
 struct Typed {
     #[command(subcommand)]
-    command: StorageCommand,
+    command: TypedCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TypedCommand {
+    /// Describe the content of a store.
+    Inspect(TypedPlace),
+    /// Read a store completely and check every checksum and every record. Exit status 1 if anything is wrong.
+    Verify(TypedPlace),
+    /// Copy all groups from one store to another, of any engine, and compare the two. An interrupted copy can be repeated.
+    Migrate {
+        /// The store to copy. It is not changed.
+        #[arg(long, value_name = "ENGINE:FOLDER")]
+        from: OsString,
+        /// The store to copy to; it may be new.
+        #[arg(long, value_name = "ENGINE:FOLDER")]
+        to: OsString,
+    },
+}
+
+/// A store, by two flags.
+#[derive(Debug, Args)]
+struct TypedPlace {
+    /// The engine that wrote the store.
+    // `command` adds the values and the default: they come from the list of engines.
+    #[arg(long, value_name = "ENGINE")]
+    backend: String,
+    /// The folder of the store.
+    #[arg(long, value_name = "FOLDER")]
+    path: PathBuf,
 }
 
 impl StorageCommand {
-    fn read(arguments: &[OsString]) -> Result<Self, Exit> {
+    fn read(arguments: &[OsString], engines: &EngineChoices) -> Result<Self, Exit> {
         let name = OsString::from("sluicegate storage");
-        command()
+        let typed = command(engines)
             .try_get_matches_from(std::iter::once(&name).chain(arguments))
             .and_then(|matches| Typed::from_arg_matches(&matches))
-            .map(|typed| typed.command)
             .map_err(|error| match error.kind() {
                 ErrorKind::DisplayHelp => Exit::Print(error.render().to_string()),
                 _ => Exit::Usage(error.render().to_string()),
-            })
-    }
-}
-
-/// The derived command.
-pub(super) fn command() -> Command {
-    Typed::command()
-}
-
-impl ValueParserFactory for Place {
-    type Parser = PlaceParser;
-
-    fn value_parser() -> PlaceParser {
-        PlaceParser
-    }
-}
-
-/// Reads a [`Place`]. Its own, because a folder need not be UTF-8.
-#[derive(Debug, Clone, Copy)]
-pub struct PlaceParser;
-
-impl TypedValueParser for PlaceParser {
-    type Value = Place;
-
-    fn parse_ref(
-        &self,
-        command: &Command,
-        argument: Option<&Arg>,
-        value: &OsStr,
-    ) -> Result<Place, clap::Error> {
-        place(value).ok_or_else(|| {
-            let (flag, value) =
-                (argument.map(ToString::to_string).unwrap_or_default(), value.to_string_lossy());
-            let text =
-                format!("'{value}' for '{flag}' names no store: write snapshot:FOLDER or sled:FOLDER\n");
-            clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
+            })?;
+        let by_flags =
+            |place: TypedPlace| Ok(StorePlace { engine: engines.find(&place.backend)?, path: place.path });
+        Ok(match typed.command {
+            TypedCommand::Inspect(place) => Self::Inspect(by_flags(place)?),
+            TypedCommand::Verify(place) => Self::Verify(by_flags(place)?),
+            TypedCommand::Migrate { from, to } => {
+                Self::Migrate { from: place("--from", &from, engines)?, to: place("--to", &to, engines)? }
+            }
         })
     }
 }
 
-fn place(value: &OsStr) -> Option<Place> {
-    use std::os::unix::ffi::OsStrExt;
-    EngineKind::value_variants().iter().find_map(|engine| {
-        let path = value.as_bytes().strip_prefix(engine.name().as_bytes())?.strip_prefix(b":")?;
-        (!path.is_empty()).then(|| Place { engine: *engine, path: OsStr::from_bytes(path).into() })
-    })
+/// The derived command, with what comes from the list of engines.
+pub(super) fn command(engines: &EngineChoices) -> Command {
+    let with_values = |command: Command| {
+        command.mut_arg("backend", |argument| {
+            argument
+                .required(false)
+                .default_value(engines.default_name())
+                .value_parser(PossibleValuesParser::new(engines.values()))
+        })
+    };
+    let names: Vec<&str> = engines.compiled_in.iter().map(|engine| engine.name).collect();
+    Typed::command()
+        .after_help(format!(
+            "Engines: {}. A store has one user at a time, so stop its gateway first.",
+            names.join(", ")
+        ))
+        .mut_subcommand("inspect", with_values)
+        .mut_subcommand("verify", with_values)
+}
+
+/// Parses `snapshot:/var/lib/gateway`. The folder may be any bytes, not only UTF-8.
+fn place(flag: &str, value: &OsStr, engines: &EngineChoices) -> Result<StorePlace, Exit> {
+    let known = engines.all.iter().find_map(|name| {
+        let path = value.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b":")?;
+        (!path.is_empty()).then(|| (name, OsStr::from_bytes(path)))
+    });
+    match known {
+        Some((name, path)) => Ok(StorePlace { engine: engines.find(name)?, path: path.into() }),
+        None => {
+            let forms: Vec<String> =
+                engines.compiled_in.iter().map(|engine| format!("{}:FOLDER", engine.name)).collect();
+            Err(Exit::usage(format_args!(
+                "invalid store '{}' for {flag}: expected {}",
+                value.to_string_lossy(),
+                forms.join(" or ")
+            )))
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::ENGINES;
     use super::*;
 
     fn program(arguments: &[&str]) -> Result<Program, Exit> {
-        Program::from_arguments(std::iter::once("sluicegate").chain(arguments.iter().copied()))
+        Program::from_arguments(std::iter::once("sluicegate").chain(arguments.iter().copied()), &ENGINES)
     }
 
     fn command(arguments: &[&str]) -> StorageCommand {
@@ -171,19 +197,20 @@ mod tests {
     #[test]
     fn stores_are_named_by_engine_and_folder() {
         let path = PathBuf::from("/a:b");
+        let [snapshot, sled] = ENGINES.compiled_in else { panic!("two engines") };
         assert_eq!(
             command(&["storage", "verify", "--path=/a:b"]),
-            StorageCommand::Verify(StorePlace { backend: EngineKind::Snapshot, path: path.clone() })
+            StorageCommand::Verify(StorePlace { engine: snapshot, path: path.clone() })
         );
         assert_eq!(
             command(&["storage", "inspect", "--backend", "sled", "--path", "/a:b"]),
-            StorageCommand::Inspect(StorePlace { backend: EngineKind::Sled, path: path.clone() })
+            StorageCommand::Inspect(StorePlace { engine: sled, path: path.clone() })
         );
         assert_eq!(
             command(&["storage", "migrate", "--from=sled:/a:b", "--to", "snapshot:c"]),
             StorageCommand::Migrate {
-                from: Place { engine: EngineKind::Sled, path },
-                to: Place { engine: EngineKind::Snapshot, path: "c".into() }
+                from: StorePlace { engine: sled, path },
+                to: StorePlace { engine: snapshot, path: "c".into() }
             }
         );
     }
@@ -221,6 +248,6 @@ mod tests {
                 matches!(program(command), Err(Exit::Print(text)) if text.contains("Usage: sluicegate storage"))
             );
         }
-        super::command().debug_assert();
+        super::command(&ENGINES).debug_assert();
     }
 }

@@ -1,64 +1,91 @@
-//! Where groups are kept beyond the life of the process, if anywhere.
+//! The storage flags, and the store that they select.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
+use sluicegate_engine::EngineDescriptor;
 
-use super::flags::{Backend, Exit, Flags, PersistenceFlags, StorageFlags};
+use super::flags::{Exit, Flags, PersistenceFlags, StorageFlags};
 
-/// A shorter interval than this would write archives and nothing else. Nothing is safer for it: pushes are in the log.
+/// The value of `--storage.backend` that keeps nothing, so it selects no store.
+const MEMORY: &str = "memory";
+/// A shorter interval would only rewrite archives. It would make nothing safer: the log already contains every push.
 const ARCHIVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
-/// What follows the name of the official persistence file in that of our store beside it.
+/// The folder of the store is named after the official persistence file, with this suffix.
 const BESIDE: &str = ".sluicegate";
 
-/// A store of groups.
+/// The store of a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Store {
-    /// What keeps them.
-    pub engine: EngineKind,
+pub struct StoreConfig {
+    /// The engine.
+    pub engine: &'static EngineDescriptor,
     /// The folder of the store.
     pub path: PathBuf,
     /// What an acknowledged push survives.
     pub durability: Durability,
-    /// How often the engine shall fold its log into its archives, if it has these.
+    /// How often an engine with a log merges it into its archives.
     pub archive_interval: Duration,
-    /// The persistence file of the official program, to be taken over if it is there and the store is new.
+    /// The persistence file of the official program. It is imported if it exists and the store is new.
     pub import: Option<PathBuf>,
 }
 
-/// What keeps groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum EngineKind {
-    /// A log of pushes, folded into archives.
-    Snapshot,
-    /// The embedded database sled.
-    Sled,
+/// The engines that flags can name.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineChoices {
+    /// All names, with those of engines that this build leaves out. The first is the default. The name of an engine is also the
+    /// name of the Cargo feature that compiles it in.
+    pub all: &'static [&'static str],
+    /// The engines of this build.
+    pub compiled_in: &'static [EngineDescriptor],
 }
 
-impl EngineKind {
-    /// The word by which it is typed.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Snapshot => "snapshot",
-            Self::Sled => "sled",
-        }
+impl EngineChoices {
+    /// The engine for a path without `--storage.backend`.
+    pub(super) fn default_name(&self) -> &'static str {
+        self.all.first().copied().unwrap_or(MEMORY)
+    }
+
+    /// The values that a flag accepts. Engines that this build leaves out are hidden: [`Self::find`] explains them.
+    pub(super) fn values(&self) -> impl Iterator<Item = PossibleValue> {
+        self.all.iter().map(|name| match self.compiled_in.iter().find(|engine| engine.name == *name) {
+            Some(engine) => PossibleValue::new(engine.name).help(engine.summary),
+            None => PossibleValue::new(*name).hide(true),
+        })
+    }
+
+    /// The values of `--storage.backend`.
+    pub(super) fn values_with_memory(&self) -> impl Iterator<Item = PossibleValue> {
+        std::iter::once(PossibleValue::new(MEMORY).help("nothing outlives the process")).chain(self.values())
+    }
+
+    /// The engine of a name.
+    ///
+    /// # Errors
+    /// This build leaves it out.
+    pub(super) fn find(&self, name: &str) -> Result<&'static EngineDescriptor, Exit> {
+        self.compiled_in.iter().find(|engine| engine.name == name).ok_or_else(|| {
+            Exit::usage(format_args!(
+                "this build has no {name} engine: build with the feature {name:?}, or choose another engine"
+            ))
+        })
     }
 }
 
 /// What an acknowledged push survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Durability {
-    /// The death of the process.
+    /// A crash or kill of the gateway.
     #[default]
     Process,
-    /// A loss of power.
+    /// Also a power failure.
     Disk,
 }
 
 impl Durability {
-    /// The word by which it is typed.
+    /// The value of the flag.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Process => "process",
@@ -67,40 +94,39 @@ impl Durability {
     }
 }
 
-/// The store that the flags mean. Both kinds of flag together could mean two, so they mean none.
-pub(super) fn store(flags: &Flags) -> Result<Option<Store>, Exit> {
+/// The store that the flags select. `--persistence.file` and `--storage.*` exclude each other, since they could select two.
+pub(super) fn store(flags: &Flags, engines: &EngineChoices) -> Result<Option<StoreConfig>, Exit> {
     let (StorageFlags { backend, path, durability }, persistence) = (&flags.storage, &flags.persistence);
     if !persistence.file.is_empty() {
         if backend.is_some() || !path.is_empty() || durability.is_some() {
             return Err(Exit::usage(format_args!(
-                "--persistence.file and --storage.* cannot be used together: the file selects the snapshot engine in {0:?}; \
-                 for other settings give --storage.path={0:?} instead of the file",
-                beside(Path::new(&persistence.file))
+                "--persistence.file and --storage.* cannot be used together: the file selects the {1} engine in {0:?}; \
+                 for other settings use --storage.path={0:?} instead of the file",
+                beside(Path::new(&persistence.file)),
+                engines.default_name()
             )));
         }
-        return Ok(Some(beside_the_official(persistence)));
+        return beside_the_official(persistence, engines).map(Some);
     }
-    let engine = match (backend, path.is_empty()) {
+    let name = match (backend.as_deref(), path.is_empty()) {
         (None, true) if durability.is_some() => {
             return Err(Exit::usage("--storage.durability needs --storage.path"));
         }
-        (Some(Backend::Memory), _) if durability.is_some() => {
+        (Some(MEMORY), _) if durability.is_some() => {
             return Err(Exit::usage(
-                "--storage.backend=memory keeps nothing, so --storage.durability has no meaning",
+                "--storage.backend=memory and --storage.durability cannot be used together",
             ));
         }
-        (None | Some(Backend::Memory), true) => return Ok(None),
-        (Some(Backend::Memory), false) => {
-            return Err(Exit::usage(
-                "--storage.backend=memory keeps nothing, so --storage.path has no meaning",
-            ));
+        (None | Some(MEMORY), true) => return Ok(None),
+        (Some(MEMORY), false) => {
+            return Err(Exit::usage("--storage.backend=memory and --storage.path cannot be used together"));
         }
         (Some(_), true) => return Err(Exit::usage("--storage.backend needs --storage.path")),
-        (None | Some(Backend::Snapshot), false) => EngineKind::Snapshot,
-        (Some(Backend::Sled), false) => EngineKind::Sled,
+        (None, false) => engines.default_name(),
+        (Some(name), false) => name,
     };
-    Ok(Some(Store {
-        engine,
+    Ok(Some(StoreConfig {
+        engine: engines.find(name)?,
         path: PathBuf::from(path),
         durability: durability.unwrap_or_default(),
         archive_interval: archive_interval(persistence),
@@ -108,15 +134,20 @@ pub(super) fn store(flags: &Flags) -> Result<Option<Store>, Exit> {
     }))
 }
 
-fn beside_the_official(persistence: &PersistenceFlags) -> Store {
+/// The value of `--storage.backend` that is in effect.
+pub(super) fn backend_in_effect(store: Option<&StoreConfig>) -> &'static str {
+    store.map_or(MEMORY, |store| store.engine.name)
+}
+
+fn beside_the_official(persistence: &PersistenceFlags, engines: &EngineChoices) -> Result<StoreConfig, Exit> {
     let file = PathBuf::from(&persistence.file);
-    Store {
-        engine: EngineKind::Snapshot,
+    Ok(StoreConfig {
+        engine: engines.find(engines.default_name())?,
         path: beside(&file),
         durability: Durability::default(),
         archive_interval: archive_interval(persistence),
         import: Some(file),
-    }
+    })
 }
 
 fn beside(file: &Path) -> PathBuf {
@@ -125,7 +156,7 @@ fn beside(file: &Path) -> PathBuf {
     name.into()
 }
 
-/// The official program takes a negative interval for "at once", too.
+/// The official program accepts a negative interval and takes it as zero.
 fn archive_interval(persistence: &PersistenceFlags) -> Duration {
     persistence.interval.non_negative().unwrap_or_default().max(ARCHIVE_INTERVAL_MIN)
 }

@@ -1,9 +1,21 @@
 //! Rules of the flags, seen through [`Config`].
 
+use sluicegate_engine::EngineDescriptor;
+
 use super::*;
 
+const fn engine(name: &'static str) -> EngineDescriptor {
+    EngineDescriptor { name, summary: "", is_present: |_| false, open: |_, _| panic!("flags open nothing") }
+}
+
+/// The engines of these tests. The build leaves out the last.
+pub(super) const ENGINES: EngineChoices = EngineChoices {
+    all: &["snapshot", "sled", "absent"],
+    compiled_in: &const { [engine("snapshot"), engine("sled")] },
+};
+
 fn config(arguments: &[&str]) -> Result<Config, Exit> {
-    Config::from_arguments(std::iter::once("sluicegate").chain(arguments.iter().copied()))
+    Config::from_arguments(std::iter::once("sluicegate").chain(arguments.iter().copied()), &ENGINES)
 }
 
 fn parsed(arguments: &[&str]) -> Config {
@@ -185,14 +197,14 @@ fn flags_are_shown_as_the_official_program_shows_them() {
     assert_eq!(parsed(&["--persistence.interval=-5m"]).flags["persistence.interval"], "-5m0s");
 }
 
-fn kept(arguments: &[&str]) -> Store {
+fn kept(arguments: &[&str]) -> StoreConfig {
     parsed(arguments).store.expect("a store")
 }
 
 #[test]
 fn a_path_or_a_persistence_file_keeps_groups() {
-    let plain = Store {
-        engine: EngineKind::Snapshot,
+    let plain = StoreConfig {
+        engine: &ENGINES.compiled_in[0],
         path: "/var/x".into(),
         durability: Durability::Process,
         archive_interval: Duration::from_secs(300),
@@ -202,11 +214,11 @@ fn a_path_or_a_persistence_file_keeps_groups() {
     assert_eq!(kept(&["--storage.path=/var/x", "--storage.backend=snapshot", "--persistence.file="]), plain);
     assert_eq!(
         kept(&["--storage.backend=sled", "--storage.durability=disk", "--storage.path", "/var/x"]),
-        Store { engine: EngineKind::Sled, durability: Durability::Disk, ..plain.clone() }
+        StoreConfig { engine: &ENGINES.compiled_in[1], durability: Durability::Disk, ..plain.clone() }
     );
     assert_eq!(
         kept(&["--persistence.file=a/b.gob", "--persistence.interval=90s"]),
-        Store {
+        StoreConfig {
             path: "a/b.gob.sluicegate".into(),
             archive_interval: Duration::from_secs(90),
             import: Some("a/b.gob".into()),
@@ -248,6 +260,7 @@ fn flags_that_mean_two_stores_or_none_are_refused() {
         (&["--storage.durability=disk"], "--storage.path"),
         (&["--storage.backend=memory", "--storage.durability=disk"], "memory"),
         (&["--storage.backend=redb", "--storage.path=y"], "snapshot"),
+        (&["--storage.backend=absent", "--storage.path=y"], "build with the feature \"absent\""),
         (&["--storage.durability=ram", "--storage.path=y"], "disk"),
     ] {
         let text = usage_error(arguments);
@@ -267,7 +280,7 @@ fn every_flag_is_shown() {
 
 /// The flags that are typed, by their long names.
 fn typed_flags() -> Vec<String> {
-    flags::command()
+    flags::command(&ENGINES)
         .get_arguments()
         .filter(|argument| !argument.is_hide_set())
         .filter_map(|argument| argument.get_long().map(str::to_owned))
@@ -298,7 +311,7 @@ fn what_is_not_available_stops_the_start_and_help_says_so() {
             format!("sluicegate: error: --{name} is not available yet, try --help\n")
         );
     }
-    let marked: Vec<String> = flags::command()
+    let marked: Vec<String> = flags::command(&ENGINES)
         .get_arguments()
         .filter(|argument| {
             argument.get_help().is_some_and(|help| help.to_string().contains("[not available yet]"))
@@ -322,5 +335,5 @@ fn help_and_version_are_answers() {
 
 #[test]
 fn the_command_is_sound() {
-    flags::command().debug_assert();
+    flags::command(&ENGINES).debug_assert();
 }

@@ -515,7 +515,7 @@ fn set_storage_gauges(store: &Store) {
     let (stats, (changes, bytes)) = (store.stats(), store.waiting());
     metrics::gauge!(names::STORAGE_QUEUE).set(changes as f64);
     metrics::gauge!(names::STORAGE_QUEUE_BYTES).set(bytes as f64);
-    metrics::gauge!(names::STORAGE_LOG_BYTES).set(stats.log_bytes as f64);
+    metrics::gauge!(names::STORAGE_LOG_BYTES).set(stats.log_bytes.unwrap_or_default() as f64);
     metrics::gauge!(names::STORAGE_ARCHIVE_BYTES).set(stats.archive_bytes as f64);
     if let Some(seconds) = stats.archive_age_seconds {
         metrics::gauge!(names::STORAGE_ARCHIVE_AGE).set(seconds);

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use jiff::Timestamp;
-use sluicegate_engine::{Engine, EngineError, Stats};
+use sluicegate_engine::{Engine, EngineError, OpenOptions, Stats};
 use sluicegate_store_tools::{MigrateError, Survey, migrate, survey};
 
-use crate::config::{EngineKind, Place, StorageCommand, StorePlace};
+use crate::config::{StorageCommand, StorePlace};
 
-use super::engines::{OpenError, open_existing, open_or_make};
+use super::engines::{OpenError, open_existing, open_or_create};
 use super::progress::Progress;
 
 /// Why a command did not end well.
@@ -84,13 +84,13 @@ fn verify(store: &StorePlace, out: &mut dyn Write) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn carry(from: &Place, to: &Place, out: &mut dyn Write) -> Result<(), CommandError> {
+fn carry(from: &StorePlace, to: &StorePlace, out: &mut dyn Write) -> Result<(), CommandError> {
     let is_same = |path: &Path| fs::canonicalize(path).ok();
     if is_same(&from.path).is_some_and(|path| is_same(&to.path) == Some(path)) {
         return Err(CommandError::SameFolder { path: to.path.clone() });
     }
     let mut source = open_existing(from.engine, &from.path)?;
-    let mut target = open_or_make(to.engine, &to.path, None)?;
+    let mut target = open_or_create(to.engine, &to.path, OpenOptions::default())?;
     let migrated = {
         let progress = Progress::new(file_bytes(&source.stats()));
         let progress = |phase, bytes| progress.add(phase, bytes);
@@ -107,14 +107,14 @@ fn carry(from: &Place, to: &Place, out: &mut dyn Write) -> Result<(), CommandErr
 
 /// Reads a whole store. It is dropped then, not closed: a look should change nothing.
 fn read(store: &StorePlace) -> Result<(Survey, Stats), CommandError> {
-    let mut backend: Box<dyn Engine> = open_existing(store.backend, &store.path)?;
+    let mut backend: Box<dyn Engine> = open_existing(store.engine, &store.path)?;
     let progress = Progress::new(file_bytes(&backend.stats()));
     let survey = survey(backend.as_mut(), threads(), &|phase, bytes| progress.add(phase, bytes))?;
     Ok((survey, backend.stats()))
 }
 
 fn file_bytes(stats: &Stats) -> u64 {
-    stats.log_bytes + stats.archive_bytes
+    stats.log_bytes.unwrap_or_default() + stats.archive_bytes
 }
 
 fn threads() -> NonZeroUsize {
@@ -122,7 +122,7 @@ fn threads() -> NonZeroUsize {
 }
 
 fn write_store(out: &mut dyn Write, store: &StorePlace, survey: &Survey, stats: &Stats) -> io::Result<()> {
-    writeln!(out, "store           {} ({})", store.path.display(), store.backend.name())?;
+    writeln!(out, "store           {} ({})", store.path.display(), store.engine.name)?;
     let left = if survey.restored.closed { "closed" } else { "left by a kill or a crash" };
     writeln!(out, "state           {left}")?;
     writeln!(
@@ -131,10 +131,10 @@ fn write_store(out: &mut dyn Write, store: &StorePlace, survey: &Survey, stats: 
         HumanCount(stats.sequence),
         HumanCount(stats.sequence_on_disk)
     )?;
-    if store.backend == EngineKind::Sled {
+    let Some(log_bytes) = stats.log_bytes else {
         return writeln!(out, "files           {}", HumanBytes(stats.archive_bytes));
-    }
-    writeln!(out, "log             {}", HumanBytes(stats.log_bytes))?;
+    };
+    writeln!(out, "log             {}", HumanBytes(log_bytes))?;
     let age = stats.archive_age_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let age = age.map(|age| format!(", written {} ago", HumanDuration(age))).unwrap_or_default();
     writeln!(out, "archives        {}{age}", HumanBytes(stats.archive_bytes))

@@ -16,7 +16,7 @@ use prost::encoding::encode_varint;
 use sluicegate_engine::record::{Family, Record};
 use sluicegate_gob::{GobError, Group};
 
-use crate::config::Store;
+use crate::config::StoreConfig;
 use crate::exposition::model::Value;
 use crate::exposition::names::NameRules;
 use crate::exposition::protobuf;
@@ -24,8 +24,6 @@ use crate::exposition::render::{Rendered, render};
 use crate::shard::key::GroupingKey;
 use crate::shard::stored::kind_of;
 use crate::shard::{FAILURE_TIME, PUSH_TIME};
-
-use super::engines;
 
 /// So many groups that cannot be taken over are named; all are counted.
 const NAMED_MAX: usize = 20;
@@ -124,7 +122,7 @@ impl Official {
     ///
     /// # Errors
     /// It is newer than the store, or cannot be looked at.
-    pub fn look_for(store: &Store) -> Result<Self, ImportError> {
+    pub fn look_for(store: &StoreConfig) -> Result<Self, ImportError> {
         let Some(file) = &store.import else { return Ok(Self { file: None }) };
         let error = |doing, file: &Path, source| ImportError::Io { file: file.to_owned(), doing, source };
         let found = match fs::metadata(file) {
@@ -135,7 +133,7 @@ impl Official {
         if !found.is_file() {
             return Err(ImportError::NotAFile { file: file.clone() });
         }
-        if engines::is_there(store.engine, &store.path) {
+        if (store.engine.is_present)(&store.path) {
             let written = found.modified().map_err(|source| error("tell its age", file, source))?;
             let kept = newest(&store.path).map_err(|source| error("tell its age", &store.path, source))?;
             if kept.is_some_and(|kept| written > kept) {

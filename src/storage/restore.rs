@@ -48,7 +48,10 @@ pub(crate) fn restore(
     let mut backend = open()?;
     let open_seconds = begun.elapsed().as_secs_f64();
     let stats = backend.stats();
-    restoring.shared.restore_bytes.store(stats.log_bytes + stats.archive_bytes, Ordering::Relaxed);
+    restoring
+        .shared
+        .restore_bytes
+        .store(stats.log_bytes.unwrap_or_default() + stats.archive_bytes, Ordering::Relaxed);
 
     let reading = Instant::now();
     let restored = restoring.in_any_order(&mut *backend)?;

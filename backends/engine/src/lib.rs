@@ -5,6 +5,7 @@
 //! clocks of the server, no metrics facade. It is synchronous and belongs to one thread, which its user makes.
 //! `docs/storage.md` tells how to write one.
 
+mod descriptor;
 mod error;
 mod lock;
 pub mod record;
@@ -13,6 +14,7 @@ pub mod suite;
 
 use std::num::NonZeroUsize;
 
+pub use descriptor::{EngineDescriptor, OpenOptions};
 pub use error::EngineError;
 pub use lock::Lock;
 
@@ -134,9 +136,9 @@ pub struct Restored {
 /// Plain numbers about an engine.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stats {
-    /// Bytes that must be read again beside the archives at a restart.
-    pub log_bytes: u64,
-    /// Bytes of the last archives, or of the database's files.
+    /// Bytes of the log, which a restart reads in addition to the archives. `None` if the engine has no log.
+    pub log_bytes: Option<u64>,
+    /// Bytes of the last archives. Without a log, bytes of all files.
     pub archive_bytes: u64,
     /// Seconds since the archives were last written; `None` if there are none.
     pub archive_age_seconds: Option<f64>,

@@ -14,3 +14,13 @@ mod header;
 mod mark;
 
 pub use engine::Sled;
+
+use sluicegate_engine::EngineDescriptor;
+
+/// The engine as programs list it.
+pub const ENGINE: EngineDescriptor = EngineDescriptor {
+    name: "sled",
+    summary: "the embedded database sled",
+    is_present: |folder| ["db", "mark"].iter().any(|name| folder.join(name).exists()),
+    open: |folder, _| Ok(Box::new(Sled::open(folder)?)),
+};

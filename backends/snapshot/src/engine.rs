@@ -272,7 +272,7 @@ impl Engine for Snapshot {
             self.shared.with_manifest(|manifest| (manifest.archive_bytes(), manifest.archived_unix_seconds));
         let archived = (archived > 0).then(|| UNIX_EPOCH + Duration::from_secs(archived));
         Stats {
-            log_bytes: self.shared.log_bytes.load(Ordering::Acquire),
+            log_bytes: Some(self.shared.log_bytes.load(Ordering::Acquire)),
             archive_bytes,
             archive_age_seconds: archived
                 .map(|at| SystemTime::now().duration_since(at).unwrap_or_default().as_secs_f64()),

@@ -22,9 +22,33 @@ mod store;
 mod tests;
 mod workers;
 
+use std::path::Path;
 use std::time::Duration;
 
+use sluicegate_engine::EngineDescriptor;
+
 pub use engine::Snapshot;
+
+/// The engine as programs list it.
+pub const ENGINE: EngineDescriptor = EngineDescriptor {
+    name: "snapshot",
+    summary: "a log of changes, merged into archives",
+    is_present,
+    open: |folder, options| {
+        let options = Options { archive_interval: options.archive_interval, ..Options::default() };
+        Ok(Box::new(Snapshot::open(folder, options)?))
+    },
+};
+
+/// Without a manifest, too: a store that has lost it is damaged, not absent.
+fn is_present(folder: &Path) -> bool {
+    if folder.join("manifest").exists() {
+        return true;
+    }
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    let mut names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.any(|name| name.starts_with("log-0") || name.starts_with("archive-0"))
+}
 
 /// Sizes. The defaults fit every gateway; tests want everything small.
 #[derive(Debug, Clone, Copy)]

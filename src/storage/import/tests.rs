@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::time::Duration;
 
+use sluicegate_engine::EngineDescriptor;
 use sluicegate_engine::record::Kind;
 
 use super::*;
-use crate::config::{Durability, EngineKind};
+use crate::config::Durability;
 
 const FILES: [(&str, &[u8]); 2] = [
     ("1.5.1", include_bytes!("../../../backends/gob/testdata/pushgateway-1.5.1.gob")),
@@ -207,18 +208,26 @@ fn damage_names_the_file_and_the_way_out() {
     }
 }
 
+/// An engine that has committed something if its folder contains a file `records`.
+const ENGINE: EngineDescriptor = EngineDescriptor {
+    name: "test",
+    summary: "",
+    is_present: |folder| folder.join("records").exists(),
+    open: |_, _| panic!("looking for the file opens nothing"),
+};
+
 /// The file and the folder of the store, both not there yet.
 struct Places {
     _folder: tempfile::TempDir,
-    store: Store,
+    store: StoreConfig,
 }
 
 impl Places {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder for a test");
         let file = folder.path().join("gob");
-        let store = Store {
-            engine: EngineKind::Snapshot,
+        let store = StoreConfig {
+            engine: &ENGINE,
             path: folder.path().join("gob.sluicegate"),
             durability: Durability::Process,
             archive_interval: Duration::from_secs(300),
@@ -239,7 +248,7 @@ impl Places {
     fn write_store(&self) {
         fs::create_dir_all(&self.store.path).expect("a folder");
         fs::write(self.store.path.join("lock"), "").expect("a file");
-        fs::write(self.store.path.join("manifest"), "").expect("a file");
+        fs::write(self.store.path.join("records"), "").expect("a file");
     }
 
     fn look(&self) -> Result<Official, ImportError> {
@@ -274,8 +283,8 @@ fn a_file_that_is_newer_than_a_store_stops_the_start() {
     let places = Places::new();
     places.write_file();
     places.write_store();
-    let manifest = places.store.path.join("manifest");
-    let now = fs::metadata(&manifest).and_then(|it| it.modified()).expect("a file of our own");
+    let kept = places.store.path.join("records");
+    let now = fs::metadata(&kept).and_then(|it| it.modified()).expect("a file of our own");
     let second = Duration::from_secs(1);
     for at in [now - second, now] {
         set_written(places.file(), at);
@@ -285,8 +294,8 @@ fn a_file_that_is_newer_than_a_store_stops_the_start() {
     let error = places.look().expect_err("newer").to_string();
     assert!(error.contains("gob.sluicegate") && error.contains("move"), "{error}");
     // Any file of the store counts, and the folder is never written for it.
-    fs::write(places.store.path.join("log-0000000001"), "").expect("a file");
-    set_written(&places.store.path.join("log-0000000001"), now + second);
+    fs::write(places.store.path.join("log"), "").expect("a file");
+    set_written(&places.store.path.join("log"), now + second);
     assert!(places.look().is_ok());
 }
 
