@@ -1,26 +1,28 @@
-//! The network IO on either driver, and where io_uring cannot be had: containers forbid it, old kernels count its memory.
+//! Network drivers: io_uring, epoll, and the fallback where io_uring is unavailable (containers forbid it, and old kernels
+//! count its memory against `RLIMIT_MEMLOCK`).
 
 use std::process::Command;
 use std::thread;
 
-use crate::support::gateway::{Encoding, is_official, program, scrape};
-use crate::support::{Gateway, free_port};
+use crate::support::gateway::{Encoding, program, scrape};
+use crate::support::{Gateway, free_port, skip};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
-/// What does the network IO, by the gateway's own word.
+/// The driver that the gateway uses, according to its metrics.
 fn driver(gateway: &Gateway) -> String {
     let seen = gateway.scrape();
     let mut info = seen.samples("sluicegate_runtime_info");
-    info.next().expect("the gateway says what it runs on").label("driver").to_owned()
+    info.next().expect("the gateway exposes its driver").label("driver").to_owned()
 }
 
-fn works(gateway: &Gateway) {
-    // More than a socket buffer takes at once, in both directions.
+/// Panics unless the gateway serves pushes and scrapes.
+fn check_serves(gateway: &Gateway) {
+    // Larger than a socket buffer, in both directions.
     let body: String = (0..60_000).map(|n| format!("m{{n=\"{n}\"}} {n}\n")).collect();
     let mut connection = gateway.connect();
     for _ in 0..3 {
-        let answer = connection.request("PUT", "/metrics/job/a", &[], body.as_bytes()).expect("an answer");
-        assert_eq!(answer.status, 200);
+        let response = connection.request("PUT", "/metrics/job/a", &[], body.as_bytes()).expect("a response");
+        assert_eq!(response.status, 200);
         assert_eq!(scrape(&mut connection, Encoding::Plain).samples("m").count(), 60_000);
         assert_eq!(scrape(&mut connection, Encoding::Gzip).samples("m").count(), 60_000);
     }
@@ -30,73 +32,65 @@ fn works(gateway: &Gateway) {
     assert_eq!(gateway.scrape().samples("n").count(), 50);
 }
 
-/// Whether the machine lets anybody have a ring.
-fn ring_can_be_had() -> bool {
-    io_uring::IoUring::new(8).is_ok()
-}
-
-/// Runs something in a thread whose children cannot have a ring, as under the default profile of container engines.
+/// Runs a closure in a thread whose children cannot use io_uring, as under the default seccomp profile of container engines.
+/// The filter applies to that thread only, not to the process.
 fn without_io_uring<T: Send>(run: impl FnOnce() -> T + Send) -> T {
-    let arch = TargetArch::try_from(std::env::consts::ARCH).expect("an architecture that seccomp knows");
+    let arch =
+        TargetArch::try_from(std::env::consts::ARCH).expect("an architecture that seccompiler supports");
     let forbidden = [(libc::SYS_io_uring_setup, Vec::new())].into();
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
     let filter = SeccompFilter::new(forbidden, SeccompAction::Allow, refuse, arch).expect("a valid filter");
     let filter = BpfProgram::try_from(filter).expect("a valid filter");
     thread::scope(|scope| {
         let confined = scope.spawn(|| {
-            seccompiler::apply_filter(&filter).expect("seccomp can be had");
-            assert!(!ring_can_be_had(), "the filter works");
+            seccompiler::apply_filter(&filter).expect("the kernel has seccomp");
+            assert!(io_uring::IoUring::new(8).is_err(), "the filter has no effect");
             run()
         });
-        confined.join().expect("the confined thread")
+        confined.join().expect("the confined thread does not panic")
     })
 }
 
-#[test]
-fn epoll_serves_when_asked_for() {
-    if is_official() {
-        return;
-    }
-    let gateway = Gateway::start(&["--runtime.driver=epoll"]);
-    works(&gateway);
-    assert_eq!(driver(&gateway), "epoll");
-    assert!(gateway.log().contains("epoll"), "{}", gateway.log());
+/// The driver in the log line that the gateway writes when it starts.
+fn logged_driver(gateway: &Gateway) -> String {
+    let log = gateway.log();
+    let word = log.split("driver=").nth(1).and_then(|rest| rest.split_whitespace().next());
+    word.unwrap_or_else(|| panic!("no driver in the log:\n{log}")).to_owned()
 }
 
 #[test]
-fn io_uring_serves_when_asked_for() {
-    if is_official() {
-        return;
-    }
-    if !ring_can_be_had() {
-        println!("SKIPPED io_uring_serves_when_asked_for: this machine forbids io_uring");
+fn epoll_serves_if_selected() {
+    let gateway = Gateway::start(&["--runtime.driver=epoll"]);
+    check_serves(&gateway);
+    assert_eq!((driver(&gateway), logged_driver(&gateway)), ("epoll".to_owned(), "epoll".to_owned()));
+}
+
+#[test]
+fn io_uring_serves_if_selected_and_by_default() {
+    if skip::without_io_uring() {
         return;
     }
     for flag in ["--runtime.driver=io_uring", "--runtime.driver=auto"] {
         let gateway = Gateway::start(&[flag]);
-        works(&gateway);
-        assert_eq!(driver(&gateway), "io_uring");
-        assert!(gateway.log().contains("io_uring"), "{}", gateway.log());
+        check_serves(&gateway);
+        assert_eq!(
+            (driver(&gateway), logged_driver(&gateway)),
+            ("io_uring".to_owned(), "io_uring".to_owned())
+        );
     }
 }
 
 #[test]
-fn forbidden_io_uring_leads_to_epoll_and_a_line_in_the_log() {
-    if is_official() {
-        return;
-    }
+fn forbidden_io_uring_falls_back_to_epoll_with_a_log_line() {
     let gateway = without_io_uring(|| Gateway::start(&["--runtime.driver=auto"]));
-    works(&gateway);
+    check_serves(&gateway);
     assert_eq!(driver(&gateway), "epoll");
     let log = gateway.log();
     assert!(log.lines().any(|line| line.contains("epoll") && line.contains("io_uring")), "{log}");
 }
 
 #[test]
-fn forbidden_io_uring_that_was_asked_for_is_no_start() {
-    if is_official() {
-        return;
-    }
+fn the_start_fails_if_the_selected_io_uring_is_forbidden() {
     let output = without_io_uring(|| {
         Command::new(program())
             .arg(format!("--web.listen-address=127.0.0.1:{}", free_port()))
@@ -105,21 +99,27 @@ fn forbidden_io_uring_that_was_asked_for_is_no_start() {
             .expect("the program starts")
     });
     assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(said.contains("io_uring"), "{said}");
+    let log = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(log.contains("io_uring"), "{log}");
 }
 
-/// The ring that a probe would try is tiny and fits under the limit, the real one may not.
+/// Old kernels count rings against `RLIMIT_MEMLOCK`: the small ring of a trial may fit where the real ones do not.
 #[test]
-fn little_lockable_memory_is_no_obstacle() {
-    if is_official() {
-        return;
-    }
+fn serves_with_little_lockable_memory() {
     for kilobytes in [0, 8, 16, 64] {
         let limit = format!("ulimit -l {kilobytes}; exec \"$@\"");
         let gateway = Gateway::start_by(&["sh", "-c", &limit, "sh"], &["--runtime.driver=auto"]);
-        works(&gateway);
-        let log = gateway.log();
-        assert!(log.contains("io_uring") || log.contains("epoll"), "{log}");
+        check_serves(&gateway);
+        // Either driver is right, depending on the kernel, but the gateway must know which one it uses.
+        let driver = driver(&gateway);
+        assert!(driver == "epoll" || driver == "io_uring", "{driver}");
+        assert_eq!(logged_driver(&gateway), driver);
+        if driver == "epoll" && io_uring::IoUring::new(8).is_ok() {
+            let log = gateway.log();
+            assert!(
+                log.lines().any(|line| line.contains("io_uring") && line.contains("epoll")),
+                "the fallback is not logged with {kilobytes} KiB:\n{log}"
+            );
+        }
     }
 }

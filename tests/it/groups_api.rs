@@ -1,16 +1,17 @@
-//! `/api/v1/groups`: pages of groups, as people and the web page ask for them.
+//! `GET /api/v1/groups`: pages of groups (difference 15 in `docs/compatibility.md`).
 
 use std::collections::BTreeSet;
 
 use crate::support::Gateway;
 use serde_json::Value;
 
-fn ask(gateway: &Gateway, query: &str) -> Value {
-    let answer = gateway.get(&format!("/api/v1/groups?{query}"));
-    assert_eq!(answer.status, 200, "{query}: {}", answer.text());
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
-    let document: Value = serde_json::from_slice(&answer.body).expect("JSON");
+/// The `data` of a successful response.
+fn page(gateway: &Gateway, query: &str) -> Value {
+    let response = gateway.get(&format!("/api/v1/groups?{query}"));
+    assert_eq!(response.status, 200, "{query}: {}", response.text());
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    assert_eq!(response.header("access-control-allow-origin"), Some("*"));
+    let document: Value = serde_json::from_slice(&response.body).expect("JSON");
     assert_eq!(document["status"], "success");
     document["data"].clone()
 }
@@ -26,23 +27,23 @@ fn matching(gateway: &Gateway, selectors: &[&str]) -> Vec<String> {
         format!("match[]={text}")
     };
     let query: Vec<String> = selectors.iter().map(encode).collect();
-    let page = ask(gateway, &query.join("&"));
+    let page = page(gateway, &query.join("&"));
     let mut jobs = jobs(&page);
     assert_eq!(page["matching"], jobs.len());
     jobs.sort();
     jobs
 }
 
-/// Keys are long, so that each core looks through its groups in several slices.
+/// The keys are long, so that each core searches its groups in several slices.
 #[test]
-fn pages_follow_each_other_in_the_order_of_pushes() {
+fn difference_15_pages_list_each_group_once_in_the_order_of_push_times() {
     const GROUPS: usize = 300;
     let gateway = Gateway::start(&["--runtime.cores=2"]);
     let mut connection = gateway.connect();
     let zone = "z".repeat(1_000);
     for n in 0..GROUPS {
         let path = format!("/metrics/job/j{n}/zone/{zone}");
-        assert_eq!(connection.request("PUT", &path, &[], b"m 1\n").expect("an answer").status, 200);
+        assert_eq!(connection.request("PUT", &path, &[], b"m 1\n").expect("a response").status, 200);
     }
     let newest_first: Vec<String> = (0..GROUPS).rev().map(|n| format!("j{n}")).collect();
     for (sort, expected) in [
@@ -52,33 +53,33 @@ fn pages_follow_each_other_in_the_order_of_pushes() {
     ] {
         let (mut seen, mut after) = (Vec::new(), String::new());
         loop {
-            let page = ask(&gateway, &format!("limit=70&{sort}{after}"));
+            let page = page(&gateway, &format!("limit=70&{sort}{after}"));
             assert_eq!(page["matching"], GROUPS);
             seen.extend(jobs(&page));
-            assert!(seen.len() <= GROUPS, "a page comes again");
+            assert!(seen.len() <= GROUPS, "a page is repeated");
             let Some(next) = page["next"].as_str() else { break };
             after = format!("&after={next}");
         }
         assert!(seen == expected, "{sort}: {seen:?}");
     }
-    // One hundred, where nothing is said; a full last page is followed by an empty one.
-    assert_eq!(jobs(&ask(&gateway, "")).len(), 100);
-    let last = ask(&gateway, "limit=300");
-    let behind = ask(&gateway, &format!("limit=300&after={}", last["next"].as_str().expect("may go on")));
+    // The default limit is 100. A full last page is followed by an empty one.
+    assert_eq!(jobs(&page(&gateway, "")).len(), 100);
+    let last = page(&gateway, "limit=300");
+    let behind = page(&gateway, &format!("limit=300&after={}", last["next"].as_str().expect("a next page")));
     assert_eq!((jobs(&last).len(), jobs(&behind).len()), (GROUPS, 0));
     assert_eq!(behind["next"], Value::Null);
-    // A group that was pushed meanwhile is not on later pages twice.
-    let first = ask(&gateway, "limit=10");
+    // A group that is pushed between two pages does not appear again on a later page.
+    let first = page(&gateway, "limit=10");
     let zone_path = format!("/metrics/job/j5/zone/{zone}");
-    connection.request("PUT", &zone_path, &[], b"m 1\n").expect("an answer");
-    let rest = ask(&gateway, &format!("limit=1000&after={}", first["next"].as_str().expect("goes on")));
+    connection.request("PUT", &zone_path, &[], b"m 1\n").expect("a response");
+    let rest = page(&gateway, &format!("limit=1000&after={}", first["next"].as_str().expect("a next page")));
     let all: BTreeSet<String> = jobs(&first).into_iter().chain(jobs(&rest)).collect();
     assert_eq!((jobs(&first).len() + jobs(&rest).len(), all.len()), (GROUPS - 1, GROUPS - 1));
-    assert_eq!(jobs(&ask(&gateway, "limit=1")), ["j5"]);
+    assert_eq!(jobs(&page(&gateway, "limit=1")), ["j5"]);
 }
 
 #[test]
-fn selectors_choose_by_labels_and_by_names() {
+fn selectors_match_labels_and_metric_names() {
     let gateway = Gateway::start(&[]);
     for (path, body) in [
         ("/metrics/job/backup/zone/eu", "backup_seconds 1\nshared 1\n"),
@@ -103,47 +104,47 @@ fn selectors_choose_by_labels_and_by_names() {
 }
 
 #[test]
-fn a_refusal_is_told_with_its_reason_and_its_source() {
+fn a_group_shows_the_reason_and_the_source_of_its_last_rejected_push() {
     let gateway = Gateway::start(&[]);
     assert_eq!(gateway.put("/metrics/job/a/instance/h1", "m 1\nn 2\n").status, 200);
     let group = |document: &Value| document["groups"][0].clone();
-    let seen = group(&ask(&gateway, ""));
+    let seen = group(&page(&gateway, ""));
     assert_eq!(seen["labels"], serde_json::json!({"instance": "h1", "job": "a"}));
     assert_eq!((&seen["families"], &seen["last_push_successful"]), (&2.into(), &true.into()));
     assert_eq!((&seen["push_failure_time"], &seen["last_refusal"]), (&Value::Null, &Value::Null));
 
-    let refused = gateway.put("/metrics/job/a/instance/h1", "m 1 5\n");
-    assert_eq!(refused.status, 400);
-    let seen = group(&ask(&gateway, ""));
+    let rejected = gateway.put("/metrics/job/a/instance/h1", "m 1 5\n");
+    assert_eq!(rejected.status, 400);
+    let seen = group(&page(&gateway, ""));
     assert_eq!((&seen["families"], &seen["last_push_successful"]), (&2.into(), &false.into()));
     let refusal = &seen["last_refusal"];
     let reason = refusal["reason"].as_str().expect("a reason");
-    assert!(!reason.is_empty() && refused.text().contains(reason), "{reason}");
+    assert!(!reason.is_empty() && rejected.text().contains(reason), "{reason}");
     assert!(refusal["source"].as_str().is_some_and(|source| source.starts_with("127.0.0.1:")), "{refusal}");
     assert_eq!(refusal["time"], seen["push_failure_time"]);
 
     assert_eq!(gateway.put("/metrics/job/a/instance/h1", "m 1\n").status, 200);
-    let seen = group(&ask(&gateway, ""));
+    let seen = group(&page(&gateway, ""));
     assert_eq!(seen["last_push_successful"], true);
-    assert_eq!(&seen["last_refusal"], refusal, "it stays, as the failure time does");
+    assert_eq!(&seen["last_refusal"], refusal, "a successful push keeps it, like the failure time");
 
-    // A group that never was pushed successfully, for a reason that is longer than anyone wants to keep.
+    // A group without a successful push, and a reason longer than the gateway keeps.
     let long = format!("m{{a=\"{0}\"}} 1\nm{{a=\"{0}\"}} 1\n", "\u{e4}".repeat(2_000));
     assert_eq!(gateway.put("/metrics/job/b", &long).status, 400);
-    let seen = group(&ask(&gateway, "match[]={job=%22b%22}"));
+    let seen = group(&page(&gateway, "match[]={job=%22b%22}"));
     assert_eq!((&seen["push_time"], &seen["families"]), (&Value::Null, &0.into()));
     let reason = seen["last_refusal"]["reason"].as_str().expect("a reason");
     assert!((500..=512).contains(&reason.len()), "{}", reason.len());
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused_in_words() {
+fn invalid_queries_are_400_with_a_reason() {
     let gateway = Gateway::start(&[]);
-    assert_eq!(ask(&gateway, ""), serde_json::json!({"matching": 0, "groups": [], "next": null}));
+    assert_eq!(page(&gateway, ""), serde_json::json!({"matching": 0, "groups": [], "next": null}));
     for query in ["match[]=%7B", "match[]={a=~%22(%22}", "sort=name", "limit=0", "limit=1001", "after=x"] {
-        let answer = gateway.get(&format!("/api/v1/groups?{query}"));
-        assert_eq!(answer.status, 400, "{query}");
-        let document: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let response = gateway.get(&format!("/api/v1/groups?{query}"));
+        assert_eq!(response.status, 400, "{query}");
+        let document: Value = serde_json::from_slice(&response.body).expect("JSON");
         assert_eq!((&document["status"], &document["errorType"]), (&"error".into(), &"bad_data".into()));
         assert!(document["error"].as_str().is_some_and(|error| !error.is_empty()));
     }

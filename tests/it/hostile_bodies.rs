@@ -1,10 +1,10 @@
-//! No push can break a scrape, or another group: each push that can is tried, and the gateway lives on.
+//! Hostile pushes: no push breaks a scrape or another group (difference 2 in `docs/compatibility.md`).
 
 use crate::support::gateway::{Encoding, scrape};
-use crate::support::hostile_bodies::{self as poison, Fate, Poison};
+use crate::support::hostile_bodies::{self, HostilePush, Outcome};
 use crate::support::{Gateway, exposition::Exposition};
 
-/// How many groups there are. Each has a push time.
+/// The number of groups. Each has a push time.
 fn groups(exposition: &Exposition) -> usize {
     exposition.samples("push_time_seconds").count()
 }
@@ -15,74 +15,74 @@ fn failures(exposition: &Exposition) -> Vec<String> {
 }
 
 #[test]
-fn no_push_breaks_a_scrape_or_another_group() {
-    try_all(&Gateway::start(&[]), &poison::all());
+fn difference_02_no_push_breaks_a_scrape_or_another_group() {
+    check_all(&Gateway::start(&[]), &hostile_bodies::all());
 }
 
 #[test]
-fn nor_with_utf8_names() {
+fn difference_14_no_push_with_utf8_names_breaks_a_scrape_or_another_group() {
     let gateway = Gateway::start(&["--push.enable-utf8-names"]);
-    let (all, more) = (poison::all(), poison::with_utf8_names());
-    // Names that are not UTF-8 or empty stay refused; what else is refused for its name alone is allowed now.
-    let is_name = |what: &str| ["a name with a line feed", "a label name with a quote"].contains(&what);
-    try_all(
+    let (all, more) = (hostile_bodies::all(), hostile_bodies::with_utf8_names());
+    // With the flag, these names are valid. Empty names and names that are not UTF-8 remain invalid.
+    let valid_now = |what: &str| ["a name with a line feed", "a label name with a quote"].contains(&what);
+    check_all(
         &gateway,
-        &all.into_iter().filter(|poison| !is_name(poison.what)).chain(more).collect::<Vec<_>>(),
+        &all.into_iter().filter(|push| !valid_now(push.what)).chain(more).collect::<Vec<_>>(),
     );
 }
 
-fn try_all(gateway: &Gateway, all: &[Poison]) {
-    poison::push_victim(gateway);
+fn check_all(gateway: &Gateway, all: &[HostilePush]) {
+    hostile_bodies::push_victim(gateway);
     let mut connection = gateway.connect();
-    for (number, poison) in all.iter().enumerate() {
-        let what = poison.what;
+    for (number, push) in all.iter().enumerate() {
+        let what = push.what;
         let before = gateway.scrape();
-        let answer = gateway.request("PUT", poison.path, poison.headers, &poison.body);
-        let status = if poison.fate == Fate::Taken { 200 } else { 400 };
-        assert_eq!(answer.status, status, "{what}: {}", answer.text());
+        let response = gateway.request("PUT", push.path, push.headers, &push.body);
+        let status = if push.outcome == Outcome::Accepted { 200 } else { 400 };
+        assert_eq!(response.status, status, "{what}: {}", response.text());
 
-        // Both kinds of scrape are valid: the reader is strict.
+        // `scrape` panics unless the exposition is valid.
         let after = scrape(&mut connection, Encoding::Plain);
         scrape(&mut connection, Encoding::Gzip);
         assert_eq!(gateway.get("/api/v1/metrics").status, 200, "{what}: API");
-        match poison.fate {
-            Fate::TurnedAway => {
-                assert_eq!(groups(&after), groups(&before), "{what}: a group was made");
-                assert_eq!(failures(&after), failures(&before), "{what}: a failure time was set");
+        match push.outcome {
+            Outcome::Invalid => {
+                assert_eq!(groups(&after), groups(&before), "{what}: it has created a group");
+                assert_eq!(failures(&after), failures(&before), "{what}: it has set a failure time");
             }
-            Fate::Refused => {
-                assert_ne!(failures(&after), failures(&before), "{what}: no failure time was set");
+            Outcome::Inconsistent => {
+                assert_ne!(failures(&after), failures(&before), "{what}: it has set no failure time");
             }
-            Fate::Taken => {}
+            Outcome::Accepted => {}
         }
-        assert_eq!(after.value("v_rows", &[("job", "victim")]), Some("7"), "{what}: the victim was hurt");
+        assert_eq!(after.value("v_rows", &[("job", "victim")]), Some("7"), "{what}: the victim has changed");
 
-        // Others can push what they like.
+        // Other groups can still push.
         let path = format!("/metrics/job/other/number/{number}");
-        let answer =
+        let response =
             gateway.put(&path, &format!("other {number}\n# TYPE other_h histogram\nother_h_count 1\n"));
-        assert_eq!(answer.status, 200, "{what}: another group cannot push: {}", answer.text());
-        let answer = gateway.post(poison::VICTIM, "# TYPE v_rows counter\nv_rows 7\n");
-        assert_eq!(answer.status, 200, "{what}: the victim cannot push: {}", answer.text());
+        assert_eq!(response.status, 200, "{what}: another group cannot push: {}", response.text());
+        let response = gateway.post(hostile_bodies::VICTIM, "# TYPE v_rows counter\nv_rows 7\n");
+        assert_eq!(response.status, 200, "{what}: the victim cannot push: {}", response.text());
         let shown = gateway.scrape();
         let number = number.to_string();
         assert_eq!(shown.value("other", &[("number", &number)]), Some(number.as_str()), "{what}");
     }
 }
 
-/// What a refusal leaves behind is a group with two times and nothing else; it goes as any other.
+/// A rejected push leaves a group with two push times; DELETE removes it.
 #[test]
-fn poisoned_groups_can_be_deleted() {
+fn groups_of_rejected_pushes_can_be_deleted() {
     let gateway = Gateway::start(&[]);
-    poison::push_victim(&gateway);
-    let all = poison::all();
-    for poison in &all {
-        gateway.request("PUT", poison.path, poison.headers, &poison.body);
+    hostile_bodies::push_victim(&gateway);
+    let all = hostile_bodies::all();
+    for push in &all {
+        gateway.request("PUT", push.path, push.headers, &push.body);
     }
-    for poison in all.iter().filter(|poison| poison.fate != Fate::TurnedAway) {
-        assert_eq!(gateway.delete(poison.path).status, 202, "{}", poison.what);
+    for push in all.iter().filter(|push| push.outcome != Outcome::Invalid) {
+        assert_eq!(gateway.delete(push.path).status, 202, "{}", push.what);
     }
     let shown = gateway.scrape();
     let jobs: Vec<_> = shown.samples("push_time_seconds").map(|sample| sample.label("job")).collect();
-    assert_eq!(jobs, ["victim"], "groups are left");
+    assert_eq!(jobs, ["victim"], "remaining groups");
 }

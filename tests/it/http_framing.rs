@@ -1,4 +1,4 @@
-//! Where a request begins and ends, and how its answer comes back.
+//! HTTP framing: where a request begins and ends, and how its response is sent. Raw bytes, on both network drivers.
 
 use std::io::Write;
 
@@ -7,33 +7,33 @@ use sluicegate::http::limits::Limits;
 use crate::support::http_server::{PIECE_BYTES, Server, on_both_drivers, push};
 
 #[test]
-fn requests_on_one_connection_are_answered_one_after_the_other() {
+fn a_connection_serves_requests_one_after_the_other() {
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits::default());
         let mut client = server.client();
         for _ in 0..3 {
             client.send(push("Content-Length: 4\r\n", "a 1\n"));
-            assert_eq!(client.answer().expect("an answer").status, 200);
+            assert_eq!(client.response().expect("a response").status, 200);
             client.send("GET /-/healthy HTTP/1.1\r\nHost: probe\r\n\r\n");
-            assert_eq!(client.answer().expect("an answer").body, b"OK");
+            assert_eq!(client.response().expect("a response").body, b"OK");
         }
     });
 }
 
 #[test]
-fn what_could_smuggle_a_request_ends_the_connection() {
+fn ambiguous_requests_end_the_connection() {
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits::default());
         let hidden = "GET /-/healthy HTTP/1.1\r\nHost: probe\r\n\r\n";
         let cases: &[(&str, String, &[u16])] = &[
-            // The chunks count, the connection ends behind the answer: what follows is never a request.
+            // The chunked coding wins and the connection closes after the response, so the bytes after it are no request.
             (
                 "both lengths",
                 push("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", &format!("0\r\n\r\n{hidden}")),
                 &[200],
             ),
             (
-                "both, turned",
+                "both, in reverse order",
                 push("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", &format!("0\r\n\r\n{hidden}")),
                 &[200],
             ),
@@ -71,7 +71,7 @@ fn what_could_smuggle_a_request_ends_the_connection() {
                 &[501],
             ),
             (
-                "blank before colon",
+                "space before colon",
                 push("Transfer-Encoding : chunked\r\n", &format!("0\r\n\r\n{hidden}")),
                 &[400],
             ),
@@ -96,7 +96,7 @@ fn what_could_smuggle_a_request_ends_the_connection() {
 }
 
 #[test]
-fn a_host_is_named_exactly_once() {
+fn a_request_needs_exactly_one_host_header() {
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits::default());
         assert_eq!(server.statuses("GET /-/healthy HTTP/1.1\r\n\r\n"), [400]);
@@ -107,20 +107,20 @@ fn a_host_is_named_exactly_once() {
 }
 
 #[test]
-fn errors_are_plain_text_with_a_final_line_feed() {
+fn error_responses_are_plain_text_with_a_final_line_feed() {
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits::default());
         let mut client = server.client();
         client.send("GET /-/healthy HTTP/1.1\r\n\r\n");
-        let answer = client.answer().expect("an answer");
-        assert_eq!(answer.body, b"missing required Host header\n");
-        assert!(answer.head.contains("content-type: text/plain; charset=utf-8\r\n"), "{}", answer.head);
-        assert!(answer.head.contains("x-content-type-options: nosniff\r\n"), "{}", answer.head);
+        let response = client.response().expect("a response");
+        assert_eq!(response.body, b"missing required Host header\n");
+        assert!(response.head.contains("content-type: text/plain; charset=utf-8\r\n"), "{}", response.head);
+        assert!(response.head.contains("x-content-type-options: nosniff\r\n"), "{}", response.head);
     });
 }
 
 #[test]
-fn a_client_that_closes_its_side_still_gets_the_answer() {
+fn a_client_that_half_closes_its_connection_still_gets_the_response() {
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits::default());
         assert_eq!(server.statuses(push("Content-Length: 4\r\n", "a 1\n")), [200]);
@@ -128,13 +128,13 @@ fn a_client_that_closes_its_side_still_gets_the_answer() {
         let upgrade =
             "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
         assert_eq!(server.statuses(push(&format!("{upgrade}Content-Length: 4\r\n"), "a 1\n")), [200]);
-        assert_eq!(server.statuses(push("Content-Length: 5\r\n", "a 1\n")), [400], "a body cut off");
+        assert_eq!(server.statuses(push("Content-Length: 5\r\n", "a 1\n")), [400], "a truncated body");
         assert_eq!(server.statuses(push("Transfer-Encoding: chunked\r\n", "4\r\na 1\n\r\n")), [400]);
     });
 }
 
 #[test]
-fn pipelined_requests_are_answered_in_order() {
+fn pipelined_requests_get_responses_in_order() {
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits::default());
         let mut bytes = String::new();
@@ -146,14 +146,14 @@ fn pipelined_requests_are_answered_in_order() {
         let mut client = server.client();
         client.send(bytes);
         for number in 0..50 {
-            let answer = client.answer().expect("an answer");
-            assert_eq!(String::from_utf8_lossy(&answer.body), format!("number {number}"));
+            let response = client.response().expect("a response");
+            assert_eq!(String::from_utf8_lossy(&response.body), format!("number {number}"));
         }
     });
 }
 
 #[test]
-fn chunked_bodies() {
+fn chunked_bodies_are_decoded_and_invalid_ones_rejected() {
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits::default());
         let chunked = |body: &str| {
@@ -161,15 +161,15 @@ fn chunked_bodies() {
                 "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
             let mut client = server.client();
             client.send(format!("{head}{body}"));
-            let answer = client.answer().expect("an answer");
-            assert!(client.answer().is_none());
-            (answer.status, String::from_utf8_lossy(&answer.body).into_owned())
+            let response = client.response().expect("a response");
+            assert!(client.response().is_none());
+            (response.status, String::from_utf8_lossy(&response.body).into_owned())
         };
         assert_eq!(chunked("2\r\na \r\n2\r\n1\n\r\n0\r\n\r\n"), (200, "a 1\n".to_owned()));
         assert_eq!(chunked("4;name=value;other=\"x\"\r\na 1\n\r\n0;last\r\n\r\n"), (200, "a 1\n".to_owned()));
         assert_eq!(chunked("4\r\na 1\n\r\n0\r\nX-Trailer: 1\r\nOther: 2\r\n\r\n"), (200, "a 1\n".to_owned()));
         assert_eq!(chunked("0004\r\na 1\n\r\n000\r\n\r\n"), (200, "a 1\n".to_owned()));
-        for absurd in [
+        for invalid in [
             "ffffffffffffffffff\r\n",
             "-1\r\n",
             "0x4\r\na 1\n\r\n0\r\n\r\n",
@@ -179,9 +179,9 @@ fn chunked_bodies() {
             "\r\n",
             "4\r\na 1\n\r\n0\r\nno trailer at all\r\n\r\n",
         ] {
-            let (status, text) = chunked(absurd);
-            assert_eq!(status, 400, "{absurd:?}");
-            assert!(text.starts_with("the body is broken") && text.ends_with('\n'), "{absurd:?}: {text}");
+            let (status, text) = chunked(invalid);
+            assert_eq!(status, 400, "{invalid:?}");
+            assert!(text.starts_with("the body is broken") && text.ends_with('\n'), "{invalid:?}: {text}");
         }
         let endless_extension = format!("4;{}\r\na 1\n\r\n0\r\n\r\n", "x".repeat(100_000));
         assert_eq!(chunked(&endless_extension).0, 400);
@@ -191,19 +191,19 @@ fn chunked_bodies() {
 }
 
 #[test]
-fn continue_is_sent_when_the_body_is_wanted() {
+fn continue_is_sent_only_if_the_body_will_be_read() {
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits::default());
         let mut client = server.client();
         client.send(push("Content-Length: 4\r\nExpect: 100-continue\r\n", ""));
-        assert_eq!(client.any_answer().expect("an answer").status, 100);
+        assert_eq!(client.any_response().expect("a response").status, 100);
         client.send("a 1\n");
-        assert_eq!(client.any_answer().expect("an answer").status, 200);
+        assert_eq!(client.any_response().expect("a response").status, 200);
 
         let refused = push("Content-Length: 1048577\r\nExpect: 100-continue\r\n", "");
         let mut client = server.client();
         client.send(refused);
-        assert_eq!(client.any_answer().expect("an answer").status, 413);
+        assert_eq!(client.any_response().expect("a response").status, 413);
         assert!(client.is_closed());
     });
 }
@@ -214,27 +214,31 @@ fn old_clients_and_bare_line_feeds() {
         let server = Server::start(driver, Limits::default());
         let mut client = server.client();
         client.send("PUT /metrics/job/probe HTTP/1.0\r\nContent-Length: 4\r\n\r\na 1\n");
-        let answer = client.answer().expect("an answer");
-        assert!(answer.head.starts_with("HTTP/1.0 200"), "{}", answer.head);
-        assert!(client.answer().is_none());
+        let response = client.response().expect("a response");
+        assert!(response.head.starts_with("HTTP/1.0 200"), "{}", response.head);
+        assert!(client.response().is_none());
 
         let mut client = server.client();
         for _ in 0..2 {
             client.send(
                 "PUT /metrics/job/probe HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 4\r\n\r\na 1\n",
             );
-            let answer = client.answer().expect("an answer");
-            assert!(answer.head.to_ascii_lowercase().contains("connection: keep-alive"), "{}", answer.head);
+            let response = client.response().expect("a response");
+            assert!(
+                response.head.to_ascii_lowercase().contains("connection: keep-alive"),
+                "{}",
+                response.head
+            );
         }
 
-        // Accepted, as RFC 9112 section 2.2 allows and the official program does; one request, one answer.
+        // RFC 9112, section 2.2 allows bare line feeds, and the official program accepts them.
         assert_eq!(server.statuses("GET /-/healthy HTTP/1.1\nHost: a\n\n"), [200]);
         assert_eq!(server.statuses("\r\n\r\nGET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n"), [200]);
     });
 }
 
 #[test]
-fn large_bodies_pass_unchanged_in_both_directions() {
+fn large_bodies_arrive_unchanged_in_both_directions() {
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits::default());
         let body: Vec<u8> =
@@ -246,18 +250,21 @@ fn large_bodies_pass_unchanged_in_both_directions() {
                 let body = body[..length].to_vec();
                 std::thread::spawn(move || {
                     let head = format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
-                    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)).expect("taken");
+                    stream
+                        .write_all(head.as_bytes())
+                        .and_then(|()| stream.write_all(&body))
+                        .expect("the server reads");
                 })
             };
-            let answer = client.answer().expect("an answer");
+            let response = client.response().expect("a response");
             sender.join().expect("no panic");
-            assert!(answer.status == 200 && answer.body == body[..length], "{length} bytes on {driver}");
+            assert!(response.status == 200 && response.body == body[..length], "{length} bytes on {driver}");
         }
         let mut client = server.client();
         client.send("GET /pieces?1000 HTTP/1.1\r\nHost: a\r\n\r\n");
-        let answer = client.answer().expect("an answer");
-        assert_eq!(answer.body.len(), 1000 * PIECE_BYTES);
-        for (number, piece) in answer.body.chunks(PIECE_BYTES).enumerate() {
+        let response = client.response().expect("a response");
+        assert_eq!(response.body.len(), 1000 * PIECE_BYTES);
+        for (number, piece) in response.body.chunks(PIECE_BYTES).enumerate() {
             let digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
             assert!(piece.iter().all(|&byte| byte == digit), "piece {number}");
         }

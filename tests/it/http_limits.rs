@@ -1,22 +1,21 @@
-//! Too much, too slow, too many.
+//! HTTP limits: sizes, timeouts, the number of connections. Raw bytes, on both network drivers.
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use sluicegate::http::limits::{Limits, Timeout};
 
-use crate::support::http_server::{
-    Client, OWN_PROCESS, Server, hasty, in_own_process, on_both_drivers, push,
-};
+use crate::support::child_process;
+use crate::support::http_server::{Client, Server, on_both_drivers, push, short_timeouts};
 
 #[test]
-fn heads_have_an_end() {
+fn a_head_beyond_its_limit_is_431() {
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits { head_bytes_max: Some(16 << 10), ..Limits::default() });
         let value = |length| format!("X-A: {}\r\n", "a".repeat(length));
         assert_eq!(server.statuses(push(&value(8 << 10), "")), [200]);
         assert_eq!(server.statuses(push(&value(17 << 10), "")), [431]);
-        // The client is still sending when the answer comes, and must be able to read it.
+        // The client is still sending when the response arrives, and must be able to read it.
         assert_eq!(server.statuses(push(&value(4 << 20), "")), [431]);
         assert_eq!(server.statuses(push(&"X-A: 1\r\n".repeat(101), "")), [431]);
         let uri = "a".repeat(17 << 10);
@@ -25,33 +24,33 @@ fn heads_have_an_end() {
 }
 
 #[test]
-fn slow_heads_are_answered_and_silent_connections_closed() {
+fn a_slow_head_is_408_and_a_silent_connection_is_closed() {
     on_both_drivers(|driver| {
-        let server = Server::start(driver, hasty());
+        let server = Server::start(driver, short_timeouts());
         let mut silent = server.client();
         let mut slow = server.client();
         slow.send("GET /-/healthy HTTP/1.1\r\nHo");
         let mut second = server.client();
         second.send("GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(second.answer().expect("an answer").status, 200);
+        assert_eq!(second.response().expect("a response").status, 200);
         second.send("GET /-/healthy HT");
 
-        let answer = slow.answer().expect("an answer");
-        assert_eq!((answer.status, answer.body.last()), (408, Some(&b'\n')));
+        let response = slow.response().expect("a response");
+        assert_eq!((response.status, response.body.last()), (408, Some(&b'\n')));
         assert!(slow.is_closed());
-        assert_eq!(second.answer().expect("an answer").status, 408);
+        assert_eq!(second.response().expect("a response").status, 408);
         assert!(silent.is_closed());
 
         let mut idle = server.client();
         idle.send("GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(idle.answer().expect("an answer").status, 200);
-        assert!(idle.answer().is_none(), "an idle connection is closed without a word");
+        assert_eq!(idle.response().expect("a response").status, 200);
+        assert!(idle.response().is_none(), "an idle connection is closed without a response");
         server.wait_until("the end of all connections", |server| server.connections.current() == 0);
     });
 }
 
 #[test]
-fn a_connection_in_use_outlives_every_timeout() {
+fn timeouts_do_not_end_a_connection_in_use() {
     let timeout = Some(Duration::from_millis(800));
     let limits = Limits {
         head_timeout: timeout,
@@ -66,7 +65,7 @@ fn a_connection_in_use_outlives_every_timeout() {
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(1_800) {
             client.send(push("Content-Length: 4\r\n", "a 1\n"));
-            assert_eq!(client.answer().expect("an answer").status, 200);
+            assert_eq!(client.response().expect("a response").status, 200);
             std::thread::sleep(Duration::from_millis(60));
         }
         let timeouts = Timeout::ALL.map(|timeout| server.connections.timed_out(timeout));
@@ -75,57 +74,56 @@ fn a_connection_in_use_outlives_every_timeout() {
 }
 
 #[test]
-fn slow_bodies_are_answered() {
+fn a_slow_body_is_408() {
     on_both_drivers(|driver| {
-        let server = Server::start(driver, hasty());
+        let server = Server::start(driver, short_timeouts());
         for headers in ["Content-Length: 100\r\n", "Transfer-Encoding: chunked\r\n"] {
             let mut client = server.client();
             client.send(push(headers, "4\r\na 1\n\r\n"));
-            // Drops that keep coming do not help: the deadline is for the whole body.
+            // A client that sends a byte now and then does not extend the deadline: it is for the whole body.
             let mut dripping = server.client();
             dripping.send(push(headers, ""));
-            let drip = dripping.stream.try_clone().expect("a descriptor");
-            let dropper = std::thread::spawn(move || {
+            let stream = dripping.stream.try_clone().expect("a descriptor");
+            let sender = std::thread::spawn(move || {
                 for _ in 0..20 {
-                    let _ = (&drip).write_all(b"1\r\na\r\n");
+                    let _ = (&stream).write_all(b"1\r\na\r\n");
                     std::thread::sleep(Duration::from_millis(40));
                 }
             });
-            assert_eq!(client.answer().expect("an answer").status, 408);
-            assert!(client.answer().is_none());
-            assert_eq!(dripping.answer().expect("an answer").status, 408);
-            dropper.join().expect("no panic");
+            assert_eq!(client.response().expect("a response").status, 408);
+            assert!(client.response().is_none());
+            assert_eq!(dripping.response().expect("a response").status, 408);
+            sender.join().expect("no panic");
         }
-        // A request that came in time may take its time to be answered.
+        // The request timeout does not include the time until the response.
         let mut client = server.client();
         client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(client.answer().expect("an answer").body, b"slow");
+        assert_eq!(client.response().expect("a response").body, b"slow");
     });
 }
 
+/// What [`child_aborts_connections`] prints for each driver when all connections have left no descriptor.
+const ABORTED: &str = "aborted 1000 connections on ";
+
 #[test]
-fn a_thousand_aborted_connections_leave_nothing_behind() {
-    // Descriptors are counted, so no other test may run in the same process.
-    let program = std::env::current_exe().expect("a path");
-    let output = std::process::Command::new(program)
-        .args(["--exact", "http_limits::aborted_connections_in_a_process_of_their_own", "--test-threads=1"])
-        .env(OWN_PROCESS, "1")
-        .output()
-        .expect("a process");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+fn a_thousand_aborted_connections_leak_no_descriptor() {
+    // The child counts the descriptors of its process, so no other test may run in it.
+    let output = child_process::command("http_limits::child_aborts_connections").output().expect("a process");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{text}");
+    on_both_drivers(|driver| assert!(text.contains(&format!("{ABORTED}{driver}\n")), "{text}"));
 }
 
-/// The other half of `a_thousand_aborted_connections_leave_nothing_behind`.
 #[test]
-fn aborted_connections_in_a_process_of_their_own() {
-    if !in_own_process() {
+#[ignore = "a_thousand_aborted_connections_leak_no_descriptor runs it in a child process"]
+fn child_aborts_connections() {
+    if !child_process::is_child() {
         return;
     }
     let descriptors = || std::fs::read_dir("/proc/self/fd").expect("Linux").count();
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits::default());
-        // Both cores have all of their own descriptors once both have answered.
+        // Once both cores have responded, they have opened all descriptors that they keep.
         for _ in 0..64 {
             assert_eq!(server.statuses("GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n"), [200]);
         }
@@ -151,29 +149,30 @@ fn aborted_connections_in_a_process_of_their_own() {
         server.wait_until("the close of all descriptors", |_| descriptors() == before);
         assert_eq!(server.connections.accepted(), 1_064);
         assert_eq!(server.statuses(push("Content-Length: 4\r\n", "a 1\n")), [200]);
+        println!("\n{ABORTED}{driver}");
     });
 }
 
 #[test]
-fn beyond_the_cap_connections_are_refused() {
+fn a_connection_beyond_the_limit_is_503() {
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits { connections_max: Some(4), ..Limits::default() });
         let mut kept: Vec<Client> = (0..4).map(|_| server.client()).collect();
         server.wait_until("four connections", |server| server.connections.current() == 4);
-        // The request is far too large to be in the kernel's buffers when the answer is sent.
+        // The request is larger than the kernel's buffers, so the client is still sending when the server responds.
         let body = "a 1\n".repeat(50_000);
         for _ in 0..3 {
             let mut client = server.client();
             client.send(push(&format!("Content-Length: {}\r\n", body.len()), &body));
-            let answer = client.answer().expect("an answer");
-            assert_eq!(answer.status, 503);
-            assert!(answer.head.contains("retry-after: 1\r\n"), "{}", answer.head);
+            let response = client.response().expect("a response");
+            assert_eq!(response.status, 503);
+            assert!(response.head.contains("retry-after: 1\r\n"), "{}", response.head);
             assert!(client.is_closed());
         }
         assert_eq!((server.connections.current(), server.connections.refused()), (4, 3));
         for client in &mut kept {
             client.send(push("Content-Length: 4\r\n", "a 1\n"));
-            assert_eq!(client.answer().expect("an answer").status, 200);
+            assert_eq!(client.response().expect("a response").status, 200);
         }
         kept.clear();
         server.wait_until("the end of all connections", |server| server.connections.current() == 0);
@@ -182,7 +181,7 @@ fn beyond_the_cap_connections_are_refused() {
 }
 
 #[test]
-fn bodies_have_an_end_and_the_refusal_arrives() {
+fn a_body_beyond_the_limit_is_413_and_the_client_can_read_it() {
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits::default());
         let body = "a".repeat(3 << 20);
@@ -191,25 +190,25 @@ fn bodies_have_an_end_and_the_refusal_arrives() {
         for bytes in [announced, push("Transfer-Encoding: chunked\r\n", &chunk)] {
             let mut client = server.client();
             client.send(bytes);
-            let answer = client.answer().expect("an answer");
-            assert_eq!((answer.status, answer.body), (413, b"the body is too large\n".to_vec()));
-            assert!(client.answer().is_none(), "closed in order, without a reset");
+            let response = client.response().expect("a response");
+            assert_eq!((response.status, response.body), (413, b"the body is too large\n".to_vec()));
+            assert!(client.response().is_none(), "closed with a FIN, not a reset");
         }
-        // A body that nobody reads.
+        // A body that the service does not read.
         let mut client = server.client();
         client.send(format!(
             "POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         ));
-        assert_eq!(client.answer().expect("an answer").body, b"ignored");
-        assert!(client.answer().is_none(), "closed in order, without a reset");
+        assert_eq!(client.response().expect("a response").body, b"ignored");
+        assert!(client.response().is_none(), "closed with a FIN, not a reset");
     });
 }
 
 #[test]
-fn a_reader_that_stalls_is_dropped() {
+fn a_client_that_stops_reading_is_disconnected() {
     on_both_drivers(|driver| {
-        let server = Server::start(driver, hasty());
+        let server = Server::start(driver, short_timeouts());
         let mut client = server.client();
         client.send("GET /pieces?10000 HTTP/1.1\r\nHost: a\r\n\r\n");
         server.wait_until("a connection", |server| server.connections.accepted() == 1);
@@ -223,6 +222,6 @@ fn a_reader_that_stalls_is_dropped() {
                 Err(err) => break Some(err.kind()),
             }
         };
-        assert_eq!(end, Some(ErrorKind::ConnectionReset), "a cut answer must not look like a whole one");
+        assert_eq!(end, Some(ErrorKind::ConnectionReset), "a truncated response must not look complete");
     });
 }

@@ -1,7 +1,9 @@
-//! Black-box tests: each starts the real program, or the HTTP layer on its own, on a loopback port.
+//! Black-box tests. Each starts the real program on a loopback port; the `http_…` and `shutdown` modules run the HTTP layer
+//! in this process.
 //!
-//! All of them share one process and run in parallel threads. A test that changes the state of its process (signal
-//! handlers, open descriptors) runs in a child process of its own.
+//! All tests share one process and run in parallel threads. A test that changes or observes the state of its process (signal
+//! handlers, open descriptors) runs in a child process, see `support::child_process`. A test that cannot run on a machine
+//! reports that, see `support::skip`.
 
 mod support;
 
@@ -14,6 +16,7 @@ mod official_import;
 mod prometheus;
 mod pushes;
 mod races;
+mod routes;
 mod scrape_formats;
 mod shutdown;
 mod storage;

@@ -1,7 +1,7 @@
-//! What a real Pushgateway keeps in its persistence file is what it showed.
+//! Import of a persistence file that the official program has just written: the groups are those that it exposed.
 //!
-//! Needs the official program: `cargo test --test it official_import:: -- --ignored`. `SLUICEGATE_TEST_OFFICIAL` names another one than
-//! `prometheus-pushgateway` on the PATH. Without any the test passes and says so, unless `CI` is set.
+//! Needs the official program: `cargo test --test it official_import:: -- --ignored`. It is `prometheus-pushgateway` from the
+//! PATH unless `SLUICEGATE_TEST_OFFICIAL` names another program.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::support::exposition::Exposition;
 use crate::support::http_client::Connection;
-use crate::support::{free_port, wait_for};
+use crate::support::{free_port, skip, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use sluicegate::storage::import::records;
 use sluicegate_engine::record::Record;
@@ -21,14 +21,14 @@ const NATIVE_HISTOGRAM: &[u8] = include_bytes!("support/native_histogram.bin");
 const PROTOBUF: &str =
     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
-/// The running official program. Its process ends with this value.
+/// A running official program. Dropping it kills the process.
 struct Official {
     port: u16,
     child: Child,
 }
 
 impl Official {
-    /// Starts it; `None` if there is none.
+    /// Starts the official program. `None`, with a reported skip, if it is not installed.
     fn start(file: &Path) -> Option<Self> {
         let program =
             std::env::var("SLUICEGATE_TEST_OFFICIAL").unwrap_or_else(|_| "prometheus-pushgateway".to_owned());
@@ -43,16 +43,15 @@ impl Official {
         let child = match child {
             Ok(child) => child,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                assert!(std::env::var_os("CI").is_none(), "there is no {program}");
-                eprintln!("SKIPPED: there is no {program}");
+                skip::report("pushgateway", &format!("{program} is not installed"));
                 return None;
             }
             Err(error) => panic!("{program}: {error}"),
         };
         let official = Self { port, child };
         wait_for("the official program to be ready", PATIENCE, || {
-            let answer = official.request("GET", "/-/ready", &[], b"").ok()?;
-            (answer.0 == 200).then_some(())
+            let response = official.request("GET", "/-/ready", &[], b"").ok()?;
+            (response.0 == 200).then_some(())
         });
         Some(official)
     }
@@ -64,25 +63,25 @@ impl Official {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<(u16, String)> {
-        let answer = Connection::open(self.port)?.request(method, path, headers, body)?;
-        Ok((answer.status, answer.text()))
+        let response = Connection::open(self.port)?.request(method, path, headers, body)?;
+        Ok((response.status, response.text()))
     }
 
     fn push(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8], status: u16) {
-        let answer = self.request(method, path, headers, body).expect("an answer");
-        assert_eq!(answer.0, status, "{method} {path}: {}", answer.1);
+        let response = self.request(method, path, headers, body).expect("a response");
+        assert_eq!(response.0, status, "{method} {path}: {}", response.1);
     }
 
-    /// Ends it; it writes its file.
+    /// Sends SIGTERM and waits for the process to exit; it writes its file before.
     fn stop(mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("own child");
-        wait_for("the official program to end", PATIENCE, || self.child.try_wait().expect("own child"));
+        wait_for("the official program to exit", PATIENCE, || self.child.try_wait().expect("own child"));
     }
 }
 
 impl Drop for Official {
     fn drop(&mut self) {
-        // Both fail only if the process has ended already.
+        // Both fail only if the process has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -90,7 +89,7 @@ impl Drop for Official {
 
 #[test]
 #[ignore = "needs the official program"]
-fn everything_that_the_official_program_showed_is_taken_over() {
+fn all_groups_of_the_official_program_are_imported() {
     let folder = tempfile::tempdir().expect("a folder for a test");
     let file = folder.path().join("gob");
     let Some(official) = Official::start(&file) else { return };
@@ -106,20 +105,20 @@ fn everything_that_the_official_program_showed_is_taken_over() {
     official.push("PUT", "/metrics/job/refused", &[], b"u 1 12345\n", 400);
     official.push("PUT", "/metrics/job/gone", &[], b"u 1\n", 200);
     official.push("DELETE", "/metrics/job/gone", &[], b"", 202);
-    let shown = official.request("GET", "/metrics", &[], b"").expect("an answer").1;
+    let shown = official.request("GET", "/metrics", &[], b"").expect("a response").1;
     official.stop();
 
-    let content = std::fs::read(&file).expect("it has written its file");
-    let records = records(&file, &content).expect("it can be taken over");
-    let exposition = Exposition::parse(&shown).expect("the official program shows an exposition");
-    let (mut taken, mut names) = (BTreeSet::new(), BTreeSet::new());
+    let content = std::fs::read(&file).expect("the official program has written its file");
+    let records = records(&file, &content).expect("the file can be imported");
+    let exposition = Exposition::parse(&shown).expect("a valid exposition");
+    let (mut imported, mut names) = (BTreeSet::new(), BTreeSet::new());
     for (key, bytes) in &records {
         let record = Record::decode(bytes).expect("a record");
         for family in &record.families {
             let lines = std::str::from_utf8(family.text).expect("lines are text");
-            taken.extend(lines.lines().map(str::to_owned));
+            imported.extend(lines.lines().map(str::to_owned));
             names.insert(family.name.to_owned());
-            let shown = exposition.family(family.name).expect("a family that was shown");
+            let shown = exposition.family(family.name).expect("the family was exposed");
             assert_eq!(family.help, shown.help.as_deref().or(family.help.filter(|help| help.is_empty())));
             assert!(family.push_seconds > 0.0 && family.push_seconds <= record.push_seconds, "{key}");
             assert!(record.created_seconds <= family.push_seconds, "{key}");
@@ -129,7 +128,7 @@ fn everything_that_the_official_program_showed_is_taken_over() {
             ("push_failure_time_seconds", record.failure_seconds),
         ] {
             let job = key.split("job=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a job");
-            let shown = exposition.value(name, &[("job", job)]).expect("the group was shown");
+            let shown = exposition.value(name, &[("job", job)]).expect("the group was exposed");
             assert_eq!(shown.parse(), Ok(seconds), "{name} of {key}");
         }
     }
@@ -150,6 +149,6 @@ fn everything_that_the_official_program_showed_is_taken_over() {
         .filter(|line| !own.iter().any(|name| line.starts_with(name)))
         .map(str::to_owned)
         .collect();
-    assert_eq!(taken, lines);
+    assert_eq!(imported, lines);
     assert_eq!(records.len(), 5);
 }

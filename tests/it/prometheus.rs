@@ -1,7 +1,7 @@
-//! The real Prometheus scrapes the gateway: releases 2 and 3, with and without native histograms.
+//! A real Prometheus scrapes the gateway: release 2 or 3, with and without native histograms.
 //!
-//! Needs `prometheus` on the PATH: `cargo test --test it prometheus:: -- --ignored`. `support/prometheus.rs` tells how to try
-//! another release, and what happens without any.
+//! Needs `prometheus` on the PATH: `cargo test --test it prometheus:: -- --ignored`. See
+//! `support/prometheus.rs` for other releases.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,12 +14,12 @@ use crate::support::gateway::{Encoding, scrape};
 use crate::support::prometheus::{Native, Prometheus};
 use crate::support::{Gateway, hostile_bodies, protobuf_fields, wait_for};
 
-/// What client_golang 1.25.0 pushes for a native histogram that observed -5, 0, 1, 2, 3 and 100; written down from
+/// The push of client_golang 1.25.0 for a native histogram that observed -5, 0, 1, 2, 3 and 100, recorded from
 /// `go_client HOST:PORT native`.
 const NATIVE_HISTOGRAM: &[u8] = include_bytes!("support/native_histogram.bin");
 
-/// Passes connections on to the gateway and keeps the first bytes of what either side says.
-fn listen_in(gateway: u16) -> (u16, Arc<Mutex<Vec<String>>>) {
+/// A proxy in front of the gateway that keeps the first bytes of what either side sends.
+fn recording_proxy(gateway: u16) -> (u16, Arc<Mutex<Vec<String>>>) {
     const KEPT_BYTES: usize = 2048;
     fn pass_on(mut from: TcpStream, mut to: TcpStream, heads: &Mutex<Vec<String>>) {
         let mut buffer = vec![0; 64 << 10];
@@ -30,7 +30,7 @@ fn listen_in(gateway: u16) -> (u16, Arc<Mutex<Vec<String>>>) {
                 break;
             }
         }
-        // The other side may be gone already.
+        // Fails if the other side has closed the connection.
         let _ = to.shutdown(Shutdown::Write);
     }
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -52,21 +52,22 @@ fn listen_in(gateway: u16) -> (u16, Arc<Mutex<Vec<String>>>) {
 
 #[test]
 #[ignore = "needs prometheus"]
-fn prometheus_sees_every_pushed_sample() {
-    every_pushed_sample_is_seen(Native::Off);
+fn prometheus_stores_every_pushed_sample() {
+    check_every_pushed_sample(Native::Off);
 }
 
-/// It asks for protobuf then.
+/// Prometheus scrapes protobuf in this mode.
 #[test]
 #[ignore = "needs prometheus"]
-fn prometheus_with_native_histograms_sees_every_pushed_sample() {
-    every_pushed_sample_is_seen(Native::On);
+fn prometheus_with_native_histograms_stores_every_pushed_sample() {
+    check_every_pushed_sample(Native::On);
 }
 
-/// Prometheus 3, and 2 in protobuf, writes `le` as a float: `1.0`.
-fn every_pushed_sample_is_seen(native: Native) {
+/// Pushes samples of all types and queries Prometheus for each. Prometheus 3, and release 2 with protobuf, stores `le` as a
+/// float (`1.0`).
+fn check_every_pushed_sample(native: Native) {
     let gateway = Gateway::start(&[]);
-    let (port, heads) = listen_in(gateway.port());
+    let (port, heads) = recording_proxy(gateway.port());
     let Some(prometheus) = Prometheus::start(port, native) else { return };
     let body = "# HELP c Things done.\n# TYPE c counter\nc{x=\"\\\"\\\\\\n\"} 5\n# TYPE h histogram\nh_bucket{le=\"1\"} 1\n\
         h_bucket{le=\"+Inf\"} 4\nh_sum 9.5\nh_count 4\n# TYPE s summary\ns{quantile=\"0.5\"} 2\ns_sum 30\ns_count 20\nu -Inf\n";
@@ -106,25 +107,24 @@ fn every_pushed_sample_is_seen(native: Native) {
         ("count(push_failure_time_seconds{job=\"refused\"} > 1.7e9)", "1"),
         ("pushgateway_build_info * 0 + 1", "1"),
     ] {
-        let result = prometheus.query(expression).expect("an answer");
+        let result = prometheus.query(expression).expect("a response");
         assert_eq!(result.len(), 1, "{expression}: {result:?}");
         assert_eq!(result[0].1, value, "{expression}");
     }
-    // Labels are honoured: nothing of the gateway's own target is on the pushed series.
-    for (labels, _) in prometheus.query("{__name__=~\"c|h_sum|s_sum|u\"}").expect("an answer") {
+    // `honor_labels`: pushed series have no labels of the scraped target.
+    for (labels, _) in prometheus.query("{__name__=~\"c|h_sum|s_sum|u\"}").expect("a response") {
         assert_eq!(labels["job"], "backup");
-        assert_eq!(labels.get("instance"), None, "an empty instance is no instance: {labels}");
+        assert_eq!(labels.get("instance"), None, "an empty instance label is dropped: {labels}");
     }
 
     let heads = heads.lock().expect("no panic while it was held");
-    let asked =
+    let requested =
         heads.iter().any(|head| head.starts_with("GET /metrics") && head.contains("Accept-Encoding: gzip"));
-    let zipped =
-        heads.iter().any(|head| head.to_ascii_lowercase().contains("\r\ncontent-encoding: gzip\r\n"));
-    assert!(asked && zipped, "gzip was asked for: {asked}, sent: {zipped}");
+    let sent = heads.iter().any(|head| head.to_ascii_lowercase().contains("\r\ncontent-encoding: gzip\r\n"));
+    assert!(requested && sent, "gzip was requested: {requested}, sent: {sent}");
     drop(heads);
 
-    // A deleted group is stale at the next scrape.
+    // The next scrape marks a deleted group as stale.
     assert_eq!(gateway.delete("/metrics/job/many").status, 202);
     wait_for("the group to go", Duration::from_secs(30), || {
         prometheus.query("count(many)").filter(Vec::is_empty).map(|_| ())
@@ -143,17 +143,17 @@ fn a_native_histogram_arrives_with_its_buckets() {
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         }
         Err(_) => {
-            let answer = gateway.request(
+            let response = gateway.request(
                 "PUT",
                 "/metrics/job/native",
                 protobuf_fields::CONTENT_TYPE,
                 NATIVE_HISTOGRAM,
             );
-            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(response.status, 200, "{}", response.text());
         }
     }
     prometheus.wait_for_scrape();
-    let result = prometheus.query_raw("native_seconds").expect("an answer");
+    let result = prometheus.query_raw("native_seconds").expect("a response");
     assert_eq!(result.len(), 1, "{result:?}");
     assert_eq!(result[0]["metric"]["job"], "native");
     let histogram = &result[0]["histogram"][1];
@@ -166,14 +166,14 @@ fn a_native_histogram_arrives_with_its_buckets() {
         assert!(number(1) <= observed && observed <= number(2), "{observed} in {bucket}");
         assert_eq!(number(3), 1.0, "{bucket}");
     }
-    // Classic ones beside it stay what they are.
+    // Classic histograms remain classic.
     let classic = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 4\nh_sum 9.5\nh_count 4\n";
     assert_eq!(gateway.put("/metrics/job/classic", classic).status, 200);
     prometheus.wait_for_scrape();
     for (expression, value) in
         [("h_bucket{le=~\"1|1.0\"}", "1"), ("h_bucket{le=\"+Inf\"}", "4"), ("h_count", "4")]
     {
-        let result = prometheus.query(expression).expect("an answer");
+        let result = prometheus.query(expression).expect("a response");
         assert_eq!(
             result.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>(),
             [value],
@@ -182,22 +182,22 @@ fn a_native_histogram_arrives_with_its_buckets() {
     }
 }
 
-/// Without being asked for, its count and sum arrive as those of a classic histogram.
+/// Prometheus stores its count and sum, as those of a classic histogram.
 #[test]
 #[ignore = "needs prometheus"]
-fn a_native_histogram_is_classic_for_those_who_do_not_ask() {
+fn without_native_histograms_prometheus_stores_a_classic_histogram() {
     let gateway = Gateway::start(&[]);
     let Some(prometheus) = Prometheus::start(gateway.port(), Native::Off) else { return };
-    let answer =
+    let response =
         gateway.request("PUT", "/metrics/job/native", protobuf_fields::CONTENT_TYPE, NATIVE_HISTOGRAM);
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(response.status, 200, "{}", response.text());
     prometheus.wait_for_scrape();
     for (expression, value) in [
         ("native_seconds_count", "6"),
         ("native_seconds_sum", "101"),
         ("native_seconds_bucket{le=\"+Inf\"}", "6"),
     ] {
-        let result = prometheus.query(expression).expect("an answer");
+        let result = prometheus.query(expression).expect("a response");
         assert_eq!(
             result.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>(),
             [value],
@@ -208,22 +208,22 @@ fn a_native_histogram_is_classic_for_those_who_do_not_ask() {
 
 #[test]
 #[ignore = "needs prometheus"]
-fn prometheus_scrapes_on_whatever_is_pushed() {
+fn hostile_pushes_do_not_break_prometheus_scrapes() {
     let gateway = Gateway::start(&[]);
     let all: Vec<_> = [Native::Off, Native::On]
         .into_iter()
         .map_while(|native| Prometheus::start(gateway.port(), native))
         .collect();
     hostile_bodies::push_victim(&gateway);
-    for poison in hostile_bodies::all() {
-        gateway.request("PUT", poison.path, poison.headers, &poison.body);
+    for push in hostile_bodies::all() {
+        gateway.request("PUT", push.path, push.headers, &push.body);
     }
-    // What is in the exposition, Prometheus has: nothing was dropped on its way.
+    // Prometheus has stored everything in the exposition; it has dropped nothing.
     let shown = scrape(&mut gateway.connect(), Encoding::Gzip);
     for prometheus in &all {
         prometheus.wait_for_scrape();
         for name in ["p_help", "p_le", "p_q", "v_rows", "push_failure_time_seconds", "push_time_seconds"] {
-            let series = prometheus.query(&format!("count({name})")).expect("an answer");
+            let series = prometheus.query(&format!("count({name})")).expect("a response");
             let count = series.first().map_or("0", |(_, value)| value.as_str());
             assert_eq!(count, shown.samples(name).count().to_string(), "{name}");
         }

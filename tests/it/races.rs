@@ -1,6 +1,6 @@
-//! What many clients do at the same moment. Each test says which mechanism it guards; without that mechanism it fails
-//! within seconds on two cores. All are bounded by counts, and writers keep their connections, so that groups are pushed
-//! through cores which are not theirs.
+//! Concurrent clients. Each test names the mechanism that it guards; without that mechanism it fails within seconds on two
+//! cores. All tests are bounded by counts. Writers keep their connections, so groups are pushed through cores that do not
+//! own them.
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use crate::support::Gateway;
 use crate::support::exposition::Exposition;
-use crate::support::gateway::{Encoding, is_official, scrape};
+use crate::support::gateway::{Encoding, scrape};
 use crate::support::http_client::Connection;
 
-/// Scrapes until told to stop, by turns plain and gzip, and checks each exposition. Returns how many there were.
+/// Scrapes until `stop` is set, alternately without compression and with gzip, and checks each exposition. Returns the
+/// number of scrapes.
 fn keep_scraping(gateway: &Gateway, stop: &AtomicBool, check: impl Fn(&Exposition)) -> u32 {
     let mut connection = gateway.connect();
     let mut scrapes = 0;
@@ -25,12 +26,12 @@ fn keep_scraping(gateway: &Gateway, stop: &AtomicBool, check: impl Fn(&Expositio
     scrapes
 }
 
-/// Runs the writers to their end while scrapers check what there is to be seen.
+/// Runs the writers to their end while scrapers check each exposition.
 fn race<W>(gateway: &Gateway, writers: Vec<W>, scrapers: usize, check: impl Fn(&Exposition) + Sync)
 where
     W: FnOnce() + Send,
 {
-    /// Also when a writer panics: the scrapers would never end otherwise.
+    /// Stops the scrapers, even if a writer panics.
     struct StopOnDrop<'a>(&'a AtomicBool);
     impl Drop for StopOnDrop<'_> {
         fn drop(&mut self) {
@@ -44,24 +45,24 @@ where
         let stop_at_the_end = StopOnDrop(&stop);
         let writers: Vec<_> = writers.into_iter().map(|writer| scope.spawn(writer)).collect();
         for writer in writers {
-            writer.join().expect("a writer");
+            writer.join().expect("the writer does not panic");
         }
         drop(stop_at_the_end);
-        scrapers.into_iter().map(|scraper| scraper.join().expect("a scraper")).sum()
+        scrapers.into_iter().map(|scraper| scraper.join().expect("the scraper does not panic")).sum()
     });
     check(&gateway.scrape());
-    assert!(scrapes > 10, "only {scrapes} scrapes: nothing was tested");
+    assert!(scrapes > 10, "only {scrapes} scrapes ran beside the writers");
 }
 
 fn push(connection: &mut Connection, method: &str, path: &str, body: &str) -> u16 {
-    connection.request(method, path, &[], body.as_bytes()).expect("an answer").status
+    connection.request(method, path, &[], body.as_bytes()).expect("a response").status
 }
 
-/// A push is in a scrape wholly or not at all.
+/// A scrape shows all of a push or nothing of it.
 ///
-/// Guards: the hand-over of a core's segments at one moment between two pushes, in spite of large pushes that are spliced
-/// in slices, of segments that are copied when a scrape holds them, and of compressed forms that are kept. The number of samples
-/// depends on the number pushed, so a mixture of two pushes shows even where their numbers do not.
+/// Guards: each core takes the snapshot of its segments between two pushes, although large pushes are applied in slices,
+/// segments are copied while a scrape uses them, and compressed pieces are cached. The number of samples depends on the pushed
+/// number, so a mixture of two pushes is visible even if their values are equal.
 #[test]
 fn no_scrape_shows_half_a_push() {
     const GROUPS: usize = 3;
@@ -71,7 +72,7 @@ fn no_scrape_shows_half_a_push() {
     fn samples(number: u32) -> usize {
         1 + (number % 7) as usize
     }
-    /// More than a segment holds, in one family.
+    /// More samples than a segment holds, in one family.
     fn big(number: u32) -> usize {
         150 + (number % 5) as usize * 40
     }
@@ -112,16 +113,17 @@ fn no_scrape_shows_half_a_push() {
         for (job, (numbers, count)) in groups {
             assert_eq!(numbers.len(), 1, "{job} shows several pushes: {numbers:?}");
             let number = numbers[0].parse().expect("an integer was pushed");
-            assert_eq!(count, FAMILIES * samples(number) + big(number), "{job} is not complete: {number}");
+            assert_eq!(count, FAMILIES * samples(number) + big(number), "{job} is incomplete: {number}");
         }
     });
 }
 
-/// A push that was answered before a scrape began is in it, on whatever core either was accepted.
+/// A scrape shows every push that was acknowledged before it began, whichever cores accepted the two connections.
 ///
-/// Guards: the answer is sent after the home core applied the push, and a scrape asks every core for its state of now.
+/// Guards: the response is sent after the owning core has applied the push, and a scrape asks every core for its current
+/// state.
 #[test]
-fn a_scrape_sees_every_push_answered_before_it() {
+fn a_scrape_shows_every_push_acknowledged_before_it() {
     const WRITERS: u32 = 4;
     const PUSHES: u32 = 150;
     let gateway = Gateway::start(&[]);
@@ -145,11 +147,11 @@ fn a_scrape_sees_every_push_answered_before_it() {
     race(gateway, writers, 1, |_| {});
 }
 
-/// A family name given up by one group and taken with another type by a group of another core never shows with both.
+/// When a group of one core frees a family name and a group of another core takes it with another type, no scrape shows both.
 ///
-/// Guards: the registry of families (type and holders) that all cores share, and the rule that a name given up is free for
-/// others only after the scrapes that may still see it. Six pairs of jobs, so that some are on different cores. 400 is a
-/// legal answer whenever the other group holds the name.
+/// Guards: the registry of families (type and holders) that all cores share, and the rule that a freed name stays reserved
+/// until all scrapes that may show it have finished. Six pairs of jobs, so that some are on different cores. 400 is a valid
+/// response while the other group holds the name.
 #[test]
 fn no_scrape_shows_a_family_with_two_types() {
     const PAIRS: u32 = 6;
@@ -174,7 +176,7 @@ fn no_scrape_shows_a_family_with_two_types() {
                             continue;
                         }
                     };
-                    // Given up in all ways there are.
+                    // Each way to free a name.
                     let status = match round % 3 {
                         0 => push(&mut connection, "PUT", &path, ""),
                         1 => push(&mut connection, "PUT", &path, &format!("other_{pair} 1\n")),
@@ -186,7 +188,7 @@ fn no_scrape_shows_a_family_with_two_types() {
         })
         .collect();
     race(gateway, writers, 2, |seen| {
-        // Two TYPE lines of one name are an error of the reader already.
+        // The parser already rejects two TYPE lines of one name.
         for family in seen.families.iter().filter(|family| family.name.starts_with("flip_")) {
             let side = if family.kind == "gauge" { "left" } else { "right" };
             for sample in &family.samples {
@@ -196,13 +198,13 @@ fn no_scrape_shows_a_family_with_two_types() {
         }
     });
     for (side, taken) in taken.iter().enumerate() {
-        assert!(taken.load(Ordering::Relaxed) > 10, "side {side} hardly ever got the name");
+        assert!(taken.load(Ordering::Relaxed) > 10, "side {side} got the name too rarely");
     }
 }
 
-/// The same for suffixes: a histogram `x` and a family `x_count` of another group exclude each other.
+/// A histogram `x` and a family `x_count` of another group exclude each other.
 ///
-/// Guards: names that can collide share a lock in the registry, whatever their order of arrival.
+/// Guards: names that can collide share a lock in the registry, so the order of arrival does not matter.
 #[test]
 fn no_scrape_shows_a_histogram_beside_its_suffix() {
     const PAIRS: u32 = 4;
@@ -235,23 +237,26 @@ fn no_scrape_shows_a_histogram_beside_its_suffix() {
     race(gateway, writers, 2, |seen| {
         for pair in 0..PAIRS {
             let (whole, part) = (format!("sfx_{pair}"), format!("sfx_{pair}_count"));
-            assert!(seen.family(&whole).is_none() || seen.family(&part).is_none(), "both are there: {whole}");
+            assert!(
+                seen.family(&whole).is_none() || seen.family(&part).is_none(),
+                "a scrape shows {whole} and {part}"
+            );
         }
     });
 }
 
-/// `m{zone="x"}` pushed to {job} and `m` pushed to {job, zone="x"} are one series: of two pushes at one time one succeeds.
+/// `m{zone="x"}` pushed to {job} and `m` pushed to {job, zone="x"} are the same series: of two concurrent pushes one succeeds.
 ///
-/// Guards: the lease of a family with several sets of grouping names, held from the look-up of the twin to the applying; and
-/// that a new set of names is registered before the look-up. Groups of one job are spread over the cores.
+/// Guards: a family with several sets of grouping names has a lease, held from the lookup of the duplicate until the push is
+/// applied; and a new set of names is registered before the lookup. Groups of one job are spread over the cores.
 #[test]
-fn one_of_two_twins_wins() {
+fn one_of_two_concurrent_duplicates_is_rejected() {
     const JOBS: u32 = 4;
     const ROUNDS: u32 = 150;
     let gateway = Gateway::start(&[]);
     let gateway = &gateway;
-    // In some families both sets of names are there from the start, in others each round brings them anew: in the first the
-    // lease decides, in the second the registry.
+    // Some families have both sets of names from the start, so the lease decides. In the others each round registers them
+    // again, so the registry decides.
     for job in 1..JOBS {
         for path in [format!("/metrics/job/keep{job}"), format!("/metrics/job/keep{job}/zone/z")] {
             assert_eq!(gateway.put(&path, &format!("twin_{job}{{x=\"keep\"}} 1\n")).status, 200);
@@ -267,7 +272,7 @@ fn one_of_two_twins_wins() {
                 let (job, side) = ((writer / 2) as usize, writer as usize % 2);
                 let mut connection = gateway.connect();
                 for round in 0..ROUNDS {
-                    // Another zone each round: other home cores, other places in the order.
+                    // Another zone in each round: other cores, another order of keys.
                     let (zone, family) = (round % 8, format!("twin_{job}"));
                     let (path, body) = if side == 0 {
                         (format!("/metrics/job/twin{job}"), format!("{family}{{zone=\"z{zone}\"}} 0\n"))
@@ -275,7 +280,7 @@ fn one_of_two_twins_wins() {
                         (format!("/metrics/job/twin{job}/zone/z{zone}"), format!("{family} 1\n"))
                     };
                     barriers[job].wait();
-                    // A head start by turns, so that both orders of arrival come up.
+                    // One side waits in turn, so that both orders of arrival occur.
                     if round as usize % 3 == side {
                         thread::sleep(Duration::from_micros(100));
                     }
@@ -286,7 +291,7 @@ fn one_of_two_twins_wins() {
                     if status == 200 {
                         wins[side].fetch_add(1, Ordering::Relaxed);
                     }
-                    // Both sides see the same, so none waits for the other after a failure.
+                    // Both sides see both statuses, so neither waits at the barrier after a failure.
                     assert!(both == [200, 400] || both == [400, 200], "job {job}, round {round}: {both:?}");
                     assert_eq!(push(&mut connection, "DELETE", &path, ""), 202);
                 }
@@ -294,27 +299,25 @@ fn one_of_two_twins_wins() {
         })
         .collect();
     race(gateway, writers, 2, |seen| {
-        // A series that appears twice is an error of the reader already.
+        // The parser already rejects repeated series.
         for job in 0..JOBS {
             let name = format!("twin_{job}");
             let count = seen.samples(&name).filter(|sample| sample.label("x") != "keep").count();
-            assert!(count <= 1, "{count} twins at once");
+            assert!(count <= 1, "{count} duplicates in one scrape");
         }
     });
     let wins = [0, 1].map(|side| wins[side].load(Ordering::Relaxed));
     assert_eq!(wins[0] + wins[1], JOBS * ROUNDS);
-    assert!(wins.iter().all(|&wins| wins > 0), "one side always wins: {wins:?}");
+    assert!(wins.iter().all(|&wins| wins > 0), "one side won every time: {wins:?}");
 }
 
-/// Of two keys that differ by an empty instance only one group lives, whoever comes first.
+/// Of two grouping keys that differ only by an empty instance, only one can exist, in either order of arrival.
 ///
-/// Guards: such keys have one home core, which refuses the second at the door. (Official accepts both, and its scrapes fail.)
+/// Guards: the same core owns both keys and rejects the second. The official program accepts both, and its scrapes fail
+/// (difference 2 in `docs/compatibility.md`).
 #[test]
-fn an_empty_instance_is_refused_at_the_same_time() {
+fn difference_02_only_one_of_two_keys_that_differ_by_an_empty_instance_exists() {
     const ROUNDS: u32 = 100;
-    if is_official() {
-        return;
-    }
     let gateway = Gateway::start(&[]);
     let gateway = &gateway;
     let writers = ["/metrics/job/empty", "/metrics/job/empty/instance/"]

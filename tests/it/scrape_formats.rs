@@ -1,4 +1,4 @@
-//! The exposition in all its forms: whatever the format and the compression, the same is said.
+//! Scrape formats: text and protobuf in all codings have the same content.
 
 use crate::support::exposition::Exposition;
 use crate::support::http_client::{Connection, Response};
@@ -10,20 +10,20 @@ use crate::support::{Gateway, gunzip_one_member, unzstd};
 const PROTOBUF: &str =
     "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
 
-fn ask(connection: &mut Connection, accept: &str, coding: &str) -> Response {
+fn request(connection: &mut Connection, accept: &str, coding: &str) -> Response {
     let headers = [("Accept", accept), ("Accept-Encoding", coding)];
-    let answer = connection.request("GET", "/metrics", &headers, b"").expect("an answer to a scrape");
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.header("content-encoding").unwrap_or("identity"), coding);
-    answer
+    let response = connection.request("GET", "/metrics", &headers, b"").expect("a scrape response");
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.header("content-encoding").unwrap_or("identity"), coding);
+    response
 }
 
 fn body(connection: &mut Connection, accept: &str, coding: &str) -> Vec<u8> {
-    let answer = ask(connection, accept, coding);
+    let response = request(connection, accept, coding);
     match coding {
-        "identity" => answer.body,
-        "gzip" => gunzip_one_member(&answer.body),
-        "zstd" => unzstd(&answer.body),
+        "identity" => response.body,
+        "gzip" => gunzip_one_member(&response.body),
+        "zstd" => unzstd(&response.body),
         other => panic!("{other}"),
     }
 }
@@ -37,8 +37,9 @@ fn protobuf(connection: &mut Connection, coding: &str) -> Vec<MetricFamily> {
     read(&body(connection, PROTOBUF, coding))
 }
 
-/// All forms of the exposition say the same, but for the gateway's own metrics, which change with every scrape.
-fn check_all_forms(connection: &mut Connection) {
+/// Panics unless all formats and codings have the same content. The gateway's own metrics change with every scrape and do
+/// not count.
+fn check_all_formats(connection: &mut Connection) {
     let plain = respelled(text(connection, "identity").pushed());
     for coding in ["identity", "gzip", "zstd"] {
         assert!(respelled(text(connection, coding).pushed()) == plain, "text in {coding}");
@@ -46,7 +47,7 @@ fn check_all_forms(connection: &mut Connection) {
     }
 }
 
-/// What a Go program pushes: a counter with its time of creation, a histogram with native buckets only.
+/// A push as a Go program sends it: a counter with its creation time, and a histogram with native buckets only.
 fn from_go(count: u64) -> Vec<u8> {
     let created = Some(Time { seconds: 1_700_000_000 });
     let counter = Metric { counter: Some(Single { value: count as f64, created }), ..Metric::default() };
@@ -71,35 +72,35 @@ fn from_go(count: u64) -> Vec<u8> {
 }
 
 #[test]
-fn every_form_says_the_same() {
+fn all_formats_and_codings_have_the_same_content() {
     let gateway = Gateway::start(&[]);
     let mut connection = gateway.connect();
-    check_all_forms(&mut connection);
+    check_all_formats(&mut connection);
     let kinds = "# HELP c Things \\n done.\n# TYPE c counter\nc{x=\"\\\"\\\\\\n\"} 5\n# TYPE g gauge\ng -0\n\
         # TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 4\nh_sum 9.5\nh_count 4\n\
         # TYPE s summary\ns{quantile=\"0.5\"} NaN\ns_sum 30\ns_count 20\nu -Inf\n";
     let push = |job: &str, headers: &[(&str, &str)], body: &[u8]| {
-        let answer = gateway.request("PUT", &format!("/metrics/job/{job}"), headers, body);
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        let response = gateway.request("PUT", &format!("/metrics/job/{job}"), headers, body);
+        assert_eq!(response.status, 200, "{}", response.text());
     };
     for job in 0..200 {
         push(&format!("text{job}"), &[], kinds.as_bytes());
         push(&format!("go{job}"), &[("Content-Type", PROTOBUF)], &from_go(job));
-        // Forms are kept between scrapes: changes must reach them.
+        // The gateway caches encoded pieces between scrapes; a push must invalidate them.
         if job % 50 == 0 {
-            check_all_forms(&mut connection);
+            check_all_formats(&mut connection);
         }
     }
     for job in (0..200).step_by(3) {
         push(&format!("go{job}"), &[("Content-Type", PROTOBUF)], &from_go(job + 1_000));
         gateway.delete(&format!("/metrics/job/text{job}"));
     }
-    check_all_forms(&mut connection);
+    check_all_formats(&mut connection);
 }
 
-/// Its lines are cut into pieces, but never within a histogram.
+/// The lines of a large group are divided into segments, but never within a histogram.
 #[test]
-fn a_group_of_thousands_of_histograms_is_the_same_in_protobuf() {
+fn thousands_of_histograms_in_a_group_stay_whole_in_protobuf() {
     let gateway = Gateway::start(&[]);
     let lines: String = (0..3_000)
         .map(|n| {
@@ -110,7 +111,7 @@ fn a_group_of_thousands_of_histograms_is_the_same_in_protobuf() {
         })
         .collect();
     assert_eq!(gateway.put("/metrics/job/a", &format!("# TYPE h histogram\n{lines}")).status, 200);
-    // The same from protobuf, of which no line is the whole truth.
+    // The same pushed as protobuf: the gateway keeps the message, because the lines do not have all of it.
     let metrics = (0..3_000).map(|n| {
         let label = vec![Label { name: "n".into(), value: n.to_string() }];
         let bucket = vec![Bucket { count: 1, count_float: 0.0, at: 1.0 }];
@@ -119,22 +120,22 @@ fn a_group_of_thousands_of_histograms_is_the_same_in_protobuf() {
     });
     let family = MetricFamily { name: "h".into(), help: None, kind: 4, metric: metrics.collect() };
     let body = write(&[family]);
-    let answer = gateway.request("PUT", "/metrics/job/b", &[("Content-Type", PROTOBUF)], &body);
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = gateway.request("PUT", "/metrics/job/b", &[("Content-Type", PROTOBUF)], &body);
+    assert_eq!(response.status, 200, "{}", response.text());
     let mut connection = gateway.connect();
-    check_all_forms(&mut connection);
+    check_all_formats(&mut connection);
     let metrics = protobuf(&mut connection, "identity").into_iter().find(|family| family.name == "h");
-    let metrics = metrics.expect("is shown").metric;
+    let metrics = metrics.expect("the family is exposed").metric;
     assert_eq!(metrics.len(), 6_000);
     assert!(
         metrics.iter().all(|metric| !metric.histogram.as_ref().expect("a histogram").bucket.is_empty()),
-        "no histogram is torn"
+        "a histogram without buckets"
     );
 }
 
-/// Text cannot show these.
+/// Text has no native buckets and no creation times.
 #[test]
-fn protobuf_gives_back_what_only_protobuf_can_say() {
+fn protobuf_scrapes_keep_what_text_cannot_express() {
     let gateway = Gateway::start(&[]);
     gateway.request("PUT", "/metrics/job/a", &[("Content-Type", PROTOBUF)], &from_go(3));
     gateway.put("/metrics/job/b", "# TYPE go_like_total counter\ngo_like_total 1\n");
@@ -152,7 +153,7 @@ fn protobuf_gives_back_what_only_protobuf_can_say() {
 }
 
 #[test]
-fn the_answer_says_what_it_is() {
+fn the_content_type_is_the_negotiated_one() {
     let gateway = Gateway::start(&[]);
     let mut connection = gateway.connect();
     for (accept, expected) in [
@@ -168,9 +169,9 @@ fn the_answer_says_what_it_is() {
             "text/plain; version=0.0.4; charset=utf-8; escaping=allow-utf-8",
         ),
     ] {
-        let answer = ask(&mut connection, accept, "identity");
-        assert_eq!(answer.header("content-type"), Some(expected), "asked for {accept}");
-        assert_eq!(answer.header("vary"), Some("Accept, Accept-Encoding"));
+        let response = request(&mut connection, accept, "identity");
+        assert_eq!(response.header("content-type"), Some(expected), "Accept: {accept}");
+        assert_eq!(response.header("vary"), Some("Accept, Accept-Encoding"));
     }
 }
 
@@ -188,7 +189,7 @@ fn the_api_shows_native_buckets() {
     let native = metric("native");
     assert_eq!(native["buckets"], serde_json::json!([[0, "0.5", "1", "2000000"]]));
     assert_eq!((&native["count"], &native["sum"]), (&"2000000".into(), &"1.5".into()));
-    // Go prints whole counts in full, and floats in its shortest form.
+    // Go prints integers in full and floats in the shortest form.
     assert_eq!(metric("h")["buckets"], serde_json::json!({"1": "1000000", "+Inf": "1000000"}));
     assert_eq!(metric("h")["count"], "1000000");
     assert_eq!(metric("f")["buckets"]["1"], "0.5");

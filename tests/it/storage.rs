@@ -1,4 +1,4 @@
-//! The gateway with a store: what was acknowledged is there after a restart, however the process ended.
+//! Persistence: acknowledged pushes survive a restart, however the process ended.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,25 +7,25 @@ use crate::support::gateway::Gateway;
 use crate::support::http_client::Connection;
 use crate::support::wait_for;
 
-const BACKENDS: [&str; 2] = ["snapshot", "sled"];
+const ENGINES: [&str; 2] = ["snapshot", "sled"];
 
-/// An empty folder of a test's own.
+/// A new folder for one test.
 fn folder(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("storage-{name}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&path);
-    std::fs::create_dir_all(&path).expect("a folder can be made");
+    std::fs::create_dir_all(&path).expect("a writable folder");
     path
 }
 
-fn flags(backend: &str, path: &Path) -> Vec<String> {
-    vec![format!("--storage.backend={backend}"), format!("--storage.path={}", path.display())]
+fn flags(engine: &str, path: &Path) -> Vec<String> {
+    vec![format!("--storage.backend={engine}"), format!("--storage.path={}", path.display())]
 }
 
 fn start(flags: &[String]) -> Gateway {
     Gateway::start(&flags.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// The pushed part of a scrape, sorted.
+/// The sample lines of a scrape, sorted, without the gateway's own metrics.
 fn pushed(gateway: &Gateway) -> Vec<String> {
     let text = gateway.request("GET", "/metrics", &[], b"").text();
     let own = ["process_", "pushgateway_", "sluicegate_", "#"];
@@ -36,11 +36,11 @@ fn pushed(gateway: &Gateway) -> Vec<String> {
 }
 
 #[test]
-fn groups_outlive_the_process_however_it_ends() {
-    for backend in BACKENDS {
+fn difference_16_acknowledged_pushes_survive_a_kill_and_a_stop() {
+    for engine in ENGINES {
         for durability in ["process", "disk"] {
-            let path = folder(&format!("outlive-{backend}-{durability}"));
-            let mut flags = flags(backend, &path);
+            let path = folder(&format!("survive-{engine}-{durability}"));
+            let mut flags = flags(engine, &path);
             flags.push(format!("--storage.durability={durability}"));
             let mut gateway = start(&flags);
             let histogram = "# HELP h of all\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_sum 3\nh_count 4\n";
@@ -54,8 +54,8 @@ fn groups_outlive_the_process_however_it_ends() {
                 ("PUT", "/metrics/job/empty", "", 200),
                 ("PUT", "/metrics/job/z", "z -0\n", 200),
             ] {
-                let answer = gateway.request(method, path, &[], body.as_bytes());
-                assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+                let response = gateway.request(method, path, &[], body.as_bytes());
+                assert_eq!(response.status, status, "{method} {path}: {}", response.text());
             }
             let before = pushed(&gateway);
             assert!(
@@ -69,9 +69,9 @@ fn groups_outlive_the_process_however_it_ends() {
                     _ => assert!(gateway.stop().success()),
                 }
                 gateway = start(&flags);
-                assert_eq!(pushed(&gateway), before, "{backend}, {durability}, after {signal}");
+                assert_eq!(pushed(&gateway), before, "{engine}, {durability}, after {signal}");
             }
-            // And goes on from there.
+            // The restored state takes part in later pushes.
             assert_eq!(gateway.request("DELETE", "/metrics/job/a", &[], b"").status, 202);
             assert_eq!(gateway.request("PUT", "/metrics/job/c", &[], b"# TYPE m counter\nm 2\n").status, 400);
             assert_eq!(gateway.request("DELETE", "/metrics/job/b/zone/x", &[], b"").status, 202);
@@ -81,10 +81,10 @@ fn groups_outlive_the_process_however_it_ends() {
 }
 
 #[test]
-fn a_wipe_outlives_the_process() {
-    for backend in BACKENDS {
-        let path = folder(&format!("wipe-{backend}"));
-        let mut flags = flags(backend, &path);
+fn a_wipe_survives_a_kill() {
+    for engine in ENGINES {
+        let path = folder(&format!("wipe-{engine}"));
+        let mut flags = flags(engine, &path);
         flags.push("--web.enable-admin-api".to_owned());
         let mut gateway = start(&flags);
         for job in 0..20 {
@@ -97,32 +97,35 @@ fn a_wipe_outlives_the_process() {
 }
 
 #[test]
-fn a_store_has_one_gateway() {
-    for backend in BACKENDS {
-        let path = folder(&format!("one-{backend}"));
-        let _first = start(&flags(backend, &path));
-        let flags = flags(backend, &path);
+fn a_second_gateway_on_the_same_store_fails_to_start() {
+    for engine in ENGINES {
+        let path = folder(&format!("one-{engine}"));
+        let _first = start(&flags(engine, &path));
+        let flags = flags(engine, &path);
         let (status, log) = Gateway::fails_to_start(&flags.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(status.code(), Some(1));
         assert!(log.contains("in use by another process"), "{log}");
     }
 }
 
-/// The file is not touched, and not read again when its groups are gone.
+/// The gateway does not modify the file, and does not import it again after its groups were deleted.
 #[test]
-fn the_file_of_the_official_program_is_taken_over_once() {
+fn the_official_persistence_file_is_imported_once() {
     let path = folder("import");
     let file = path.join("store");
     let official = Path::new(env!("CARGO_MANIFEST_DIR")).join("backends/gob/testdata");
     let any = std::fs::read_dir(&official).expect("test data").filter_map(|file| Some(file.ok()?.path()));
     let source =
         any.into_iter().find(|path| path.to_string_lossy().contains("1.11.3")).expect("a file of 1.11.3");
-    std::fs::copy(&source, &file).expect("a copy");
+    std::fs::copy(&source, &file).expect("a writable folder");
     let flags = [format!("--persistence.file={}", file.display())];
     let mut gateway = start(&flags);
     let before = pushed(&gateway);
     assert!(!before.is_empty());
-    assert_eq!(std::fs::read(&file).expect("still there"), std::fs::read(&source).expect("still there"));
+    assert_eq!(
+        std::fs::read(&file).expect("the file exists"),
+        std::fs::read(&source).expect("the file exists")
+    );
     gateway.kill();
     gateway = start(&flags);
     assert_eq!(pushed(&gateway), before);
@@ -142,29 +145,29 @@ fn the_file_of_the_official_program_is_taken_over_once() {
     gateway.kill();
     gateway = start(&flags);
     assert_eq!(pushed(&gateway), after);
-    // The official program has run again: which of the two counts?
+    // The official program seems to have run in between, so it is unclear which state is current.
     assert!(gateway.stop().success());
     std::thread::sleep(Duration::from_millis(20));
-    std::fs::write(&file, std::fs::read(&source).expect("test data")).expect("can be written");
+    std::fs::write(&file, std::fs::read(&source).expect("test data")).expect("a writable file");
     let (status, log) = Gateway::fails_to_start(&[&flags[0]]);
     assert_eq!(status.code(), Some(1));
     assert!(log.contains("was written after"), "{log}");
 }
 
 #[test]
-fn what_is_no_persistence_file_stops_the_start() {
+fn the_start_fails_if_the_persistence_file_is_invalid() {
     let path = folder("no-gob");
     let file = path.join("store");
-    std::fs::write(&file, "not a gob").expect("can be written");
+    std::fs::write(&file, "not a gob").expect("a writable file");
     let (status, log) = Gateway::fails_to_start(&[&format!("--persistence.file={}", file.display())]);
     assert_eq!(status.code(), Some(1));
     assert!(log.contains("not a persistence file"), "{log}");
-    assert_eq!(std::fs::read(&file).expect("still there"), b"not a gob");
+    assert_eq!(std::fs::read(&file).expect("the file exists"), b"not a gob");
 }
 
-/// A limit on the size of files is a disk that is full.
+/// A limit on the size of files simulates a full disk.
 #[test]
-fn a_full_disk_fails_the_store_and_scrapes_go_on() {
+fn a_full_disk_rejects_writes_and_scrapes_continue() {
     let path = folder("full");
     let flags = flags("snapshot", &path);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
@@ -172,17 +175,17 @@ fn a_full_disk_fails_the_store_and_scrapes_go_on() {
     let mut gateway = Gateway::start_by(&limit, &flags);
     let body = format!("m{{x=\"{}\"}} 1\n", "x".repeat(1 << 20));
     let mut acknowledged = 0;
-    let refused = (0..100).find_map(|number| {
-        let answer = gateway.request("PUT", &format!("/metrics/job/{number}"), &[], body.as_bytes());
-        if answer.status == 200 {
+    let rejected = (0..100).find_map(|number| {
+        let response = gateway.request("PUT", &format!("/metrics/job/{number}"), &[], body.as_bytes());
+        if response.status == 200 {
             acknowledged += 1;
             return None;
         }
-        Some(answer)
+        Some(response)
     });
-    let refused = refused.expect("the disk is full at some time");
-    assert_eq!(refused.status, 503, "{}", refused.text());
-    assert!(refused.text().contains("outcome unknown"), "{}", refused.text());
+    let rejected = rejected.expect("100 pushes of 1 MiB exceed the limit");
+    assert_eq!(rejected.status, 503, "{}", rejected.text());
+    assert!(rejected.text().contains("outcome unknown"), "{}", rejected.text());
     let health = gateway.request("GET", "/-/healthy", &[], b"");
     assert_eq!(health.status, 500);
     assert!(health.text().contains("the store failed"), "{}", health.text());
@@ -190,18 +193,18 @@ fn a_full_disk_fails_the_store_and_scrapes_go_on() {
     assert_eq!(gateway.request("DELETE", "/metrics/job/0", &[], b"").status, 503);
     let scrape = gateway.request("GET", "/metrics", &[], b"");
     assert_eq!(scrape.status, 200);
-    assert!(scrape.text().contains("sluicegate_storage_failed 1"), "the failure is a metric");
+    assert!(scrape.text().contains("sluicegate_storage_failed 1"), "the metric shows the failure");
     gateway.kill();
     let gateway = Gateway::start(&flags);
     let times = pushed(&gateway).iter().filter(|line| line.starts_with("push_time_seconds{")).count();
     assert!(
         times == acknowledged || times == acknowledged + 1,
-        "{times} groups of {acknowledged} acknowledged"
+        "{times} groups restored, {acknowledged} acknowledged"
     );
     assert_eq!(gateway.request("PUT", "/metrics/job/late", &[], b"m{x=\"1\"} 1\n").status, 200);
 }
 
-/// The record of a group that was pushed once.
+/// The encoded record of a group with one push.
 fn encoded(families: Vec<sluicegate_engine::record::Family<'_>>, push_seconds: f64) -> Vec<u8> {
     let record = sluicegate_engine::record::Record {
         revision: 0,
@@ -212,13 +215,13 @@ fn encoded(families: Vec<sluicegate_engine::record::Family<'_>>, push_seconds: f
         families,
     };
     let mut bytes = Vec::new();
-    record.encode(&mut bytes).expect("is small");
+    record.encode(&mut bytes).expect("a small record");
     bytes
 }
 
-/// A store that some other program filled: the earlier push keeps its series, the later one its times.
+/// A gateway never writes such a store. Of two contradicting groups, the one with the later push keeps only its push times.
 #[test]
-fn groups_that_contradict_each_other_are_taken_back_in_order_of_push_time() {
+fn contradicting_groups_are_restored_in_the_order_of_their_push_times() {
     use sluicegate_engine::record::{Family, Kind};
     use sluicegate_engine::{Change, Durability, Engine};
 
@@ -226,7 +229,7 @@ fn groups_that_contradict_each_other_are_taken_back_in_order_of_push_time() {
     {
         let mut store = sluicegate_snapshot::Snapshot::open(&path, sluicegate_snapshot::Options::default())
             .expect("a new store");
-        store.restore(std::num::NonZeroUsize::MIN, &|_, _| {}).expect("is empty");
+        store.restore(std::num::NonZeroUsize::MIN, &|_, _| {}).expect("an empty store");
         let record = |kind, text: &'static str, push_seconds: f64| {
             let family =
                 Family { name: "m", kind, help: None, push_seconds, text: text.as_bytes(), exact: None };
@@ -241,8 +244,8 @@ fn groups_that_contradict_each_other_are_taken_back_in_order_of_push_time() {
             ),
         ];
         let batch: Vec<_> = records.iter().map(|(key, record)| Change::Put { key, record }).collect();
-        store.commit(&batch, Durability::Disk).expect("is kept");
-        Box::new(store).close().expect("is closed");
+        store.commit(&batch, Durability::Disk).expect("the engine commits");
+        Box::new(store).close().expect("the engine closes");
     }
     for _ in 0..2 {
         let mut gateway = start(&flags("snapshot", &path));
@@ -254,14 +257,14 @@ fn groups_that_contradict_each_other_are_taken_back_in_order_of_push_time() {
     }
 }
 
-/// A store that takes a while to read.
+/// Writes a store that takes a while to restore.
 fn large_store(path: &Path, groups: u32) {
     use sluicegate_engine::record::{Family, Kind};
     use sluicegate_engine::{Change, Durability, Engine};
 
     let mut store = sluicegate_snapshot::Snapshot::open(path, sluicegate_snapshot::Options::default())
         .expect("a new store");
-    store.restore(std::num::NonZeroUsize::MIN, &|_, _| {}).expect("is empty");
+    store.restore(std::num::NonZeroUsize::MIN, &|_, _| {}).expect("an empty store");
     let names: Vec<String> = (0..10).map(|family| format!("m{family}")).collect();
     for first in (0..groups).step_by(10_000) {
         let records: Vec<(String, Vec<u8>)> = (first..groups.min(first + 10_000))
@@ -280,30 +283,30 @@ fn large_store(path: &Path, groups: u32) {
             })
             .collect();
         let batch: Vec<_> = records.iter().map(|(key, record)| Change::Put { key, record }).collect();
-        store.commit(&batch, Durability::Process).expect("is kept");
+        store.commit(&batch, Durability::Process).expect("the engine commits");
     }
-    Box::new(store).close().expect("is closed");
+    Box::new(store).close().expect("the engine closes");
 }
 
 #[test]
-fn a_gateway_that_restores_is_healthy_but_not_ready() {
+fn difference_16_a_gateway_that_restores_is_healthy_but_not_ready() {
     const GROUPS: u32 = 200_000;
     let path = folder("ready");
     large_store(&path, GROUPS);
     let flags = flags("snapshot", &path);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    // A test that is not scheduled for a moment may come too late to see it.
+    // On a busy machine the restore may end before the test looks; then it starts the gateway again.
     for _ in 0..10 {
         let mut gateway = Gateway::begin(&flags);
         let mut connection = wait_for("the gateway to listen", Duration::from_secs(20), || {
             Connection::open(gateway.port()).ok()
         });
-        let mut ask = |method, path| connection.request(method, path, &[], b"").expect("an answer");
+        let mut status_of = |method, path| connection.request(method, path, &[], b"").expect("a response");
         let [ready, healthy, push, scrape] = [
-            ask("GET", "/-/ready"),
-            ask("GET", "/-/healthy"),
-            ask("PUT", "/metrics/job/early"),
-            ask("GET", "/metrics"),
+            status_of("GET", "/-/ready"),
+            status_of("GET", "/-/healthy"),
+            status_of("PUT", "/metrics/job/early"),
+            status_of("GET", "/metrics"),
         ];
         if scrape.status == 200 {
             gateway.kill();
@@ -321,5 +324,5 @@ fn a_gateway_that_restores_is_healthy_but_not_ready() {
         assert!(text.contains("sluicegate_storage_restore_seconds"));
         return;
     }
-    panic!("it was never seen to restore");
+    panic!("the gateway was ready at the first request, ten times in a row");
 }

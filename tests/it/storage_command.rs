@@ -1,4 +1,4 @@
-//! `sluicegate storage inspect|verify|migrate`, as an operator types it, on stores that the engines made.
+//! `sluicegate storage inspect|verify|migrate` on stores written by the engines.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const GROUPS: usize = 500;
 
-/// Runs the program.
+/// Runs `sluicegate storage` with arguments.
 fn storage(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sluicegate"))
         .arg("storage")
@@ -23,18 +23,18 @@ fn storage(arguments: &[&str]) -> Output {
         .expect("the program starts")
 }
 
-/// What it wrote to stdout, if it ended well.
-fn answer(arguments: &[&str]) -> String {
+/// Runs the command and returns its stdout. Panics unless it exits with status 0 and an empty stderr.
+fn succeeds(arguments: &[&str]) -> String {
     let output = storage(arguments);
     let [out, error] =
         [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
     assert_eq!(output.status.code(), Some(0), "{arguments:?}\n{out}\n{error}");
-    assert_eq!(error, "", "no progress where there is no terminal");
+    assert_eq!(error, "", "progress is shown only on a terminal");
     out
 }
 
-/// What it wrote to stdout and stderr, if it ended with status 1.
-fn refusal(arguments: &[&str]) -> (String, String) {
+/// Runs the command and returns its stdout and stderr. Panics unless it exits with status 1.
+fn fails(arguments: &[&str]) -> (String, String) {
     let output = storage(arguments);
     let [out, error] =
         [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
@@ -75,24 +75,24 @@ fn record(number: usize) -> Vec<u8> {
 
 fn open(engine: &str, path: &Path) -> Box<dyn Engine> {
     match engine {
-        "sled" => Box::new(Sled::open(path).expect("it opens")),
-        _ => Box::new(Snapshot::open(path, Options::default()).expect("it opens")),
+        "sled" => Box::new(Sled::open(path).expect("the store opens")),
+        _ => Box::new(Snapshot::open(path, Options::default()).expect("the store opens")),
     }
 }
 
-/// Makes a store of some groups and closes it.
+/// Writes groups to a store and closes it.
 fn fill(engine: &str, path: &Path, groups: std::ops::Range<usize>) {
     let mut backend = open(engine, path);
-    backend.restore(NonZeroUsize::MIN, &|_, _| ()).expect("it can be read");
+    backend.restore(NonZeroUsize::MIN, &|_, _| ()).expect("the store can be read");
     for number in groups {
         let (key, record) = (format!("job=\"{number}\""), record(number));
         let put = Change::Put { key: &key, record: &record };
-        backend.commit(&[put], Durability::Process).expect("a batch is kept");
+        backend.commit(&[put], Durability::Process).expect("the engine commits");
     }
-    backend.close().expect("it closes");
+    backend.close().expect("the engine closes");
 }
 
-/// The names and contents of all files.
+/// Names and contents of all files in a folder.
 fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files: Vec<_> = fs::read_dir(path)
         .expect("a folder")
@@ -105,13 +105,13 @@ fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[test]
-fn a_store_is_shown_and_stays_as_it_is() {
+fn inspect_and_verify_describe_a_store_without_changing_it() {
     for engine in ["snapshot", "sled"] {
         let folder = folder();
         fill(engine, folder.path(), 0..GROUPS);
         let before = files(folder.path());
         let flags = ["--backend", engine, "--path", text(folder.path())];
-        let shown = answer(&[&["inspect"], &flags[..]].concat());
+        let shown = succeeds(&[&["inspect"], &flags[..]].concat());
         for word in [
             engine,
             "closed",
@@ -122,23 +122,23 @@ fn a_store_is_shown_and_stays_as_it_is() {
         ] {
             assert!(shown.contains(word), "{word}: {shown}");
         }
-        let verified = answer(&[&["verify"], &flags[..]].concat());
+        let verified = succeeds(&[&["verify"], &flags[..]].concat());
         assert!(verified.contains("\nok: "), "{verified}");
-        assert!(files(folder.path()) == before, "looking at a store of {engine} changes it");
+        assert!(files(folder.path()) == before, "a command has changed a store of {engine}");
     }
 }
 
 #[test]
-fn bad_records_and_damage_end_verify_with_1() {
+fn verify_fails_on_invalid_records_and_damaged_files() {
     let folder = folder();
     fill("snapshot", folder.path(), 0..GROUPS);
     let path = text(folder.path()).to_owned();
     let mut backend = open("snapshot", folder.path());
-    backend.restore(NonZeroUsize::MIN, &|_, _| ()).expect("it can be read");
+    backend.restore(NonZeroUsize::MIN, &|_, _| ()).expect("the store can be read");
     let put = Change::Put { key: "job=\"odd\"", record: b"\x09" };
-    backend.commit(&[put], Durability::Disk).expect("a batch is kept");
-    backend.close().expect("it closes");
-    let (out, error) = refusal(&["verify", "--path", &path]);
+    backend.commit(&[put], Durability::Disk).expect("the engine commits");
+    backend.close().expect("the engine closes");
+    let (out, error) = fails(&["verify", "--path", &path]);
     assert!(out.contains("bad record      {job=\"odd\"}: record in format 9"), "{out}");
     assert!(error.contains("1 records") && error.contains(&path), "{error}");
 
@@ -148,37 +148,37 @@ fn bad_records_and_damage_end_verify_with_1() {
         .expect("a closed store has archives");
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
-    fs::write(&archive, bytes).expect("a file of our own");
+    fs::write(&archive, bytes).expect("a writable file");
     for command in ["verify", "inspect"] {
-        let (_, error) = refusal(&[command, "--path", &path]);
+        let (_, error) = fails(&[command, "--path", &path]);
         assert!(error.contains(text(&archive)) && error.contains("from a copy"), "{error}");
     }
 }
 
 #[test]
-fn warnings_are_shown_and_are_no_failure() {
+fn verify_succeeds_with_warnings() {
     let folder = folder();
     let mut backend = open("snapshot", folder.path());
-    backend.restore(NonZeroUsize::MIN, &|_, _| ()).expect("it can be read");
+    backend.restore(NonZeroUsize::MIN, &|_, _| ()).expect("the store can be read");
     for number in 0..3 {
         let (key, record) = (format!("job=\"{number}\""), record(number));
         let put = Change::Put { key: &key, record: &record };
-        backend.commit(&[put], Durability::Process).expect("a batch is kept");
+        backend.commit(&[put], Durability::Process).expect("the engine commits");
     }
     drop(backend);
-    // As a loss of power may leave it: the last frame is torn, and nothing says that it was on the disk.
+    // The state that a power failure may leave: the last frame is torn, and it had not been synced.
     let log = folder.path().join("log-0000000001");
     let mut bytes = fs::read(&log).expect("the log");
     let end = bytes.iter().rposition(|byte| *byte != 0).expect("there are batches");
     bytes[end] = 0;
-    fs::write(&log, bytes).expect("a file of our own");
-    let out = answer(&["verify", "--path", text(folder.path())]);
+    fs::write(&log, bytes).expect("a writable file");
+    let out = succeeds(&["verify", "--path", text(folder.path())]);
     assert!(out.contains("warning         ") && out.contains("the log was cut there"), "{out}");
     assert!(out.contains("there are 1 warnings") && !out.contains("\nok"), "{out}");
 }
 
 #[test]
-fn what_is_not_there_is_not_made() {
+fn a_missing_store_is_an_error_and_is_not_created() {
     let folder = folder();
     let missing = folder.path().join("missing");
     for command in [
@@ -186,75 +186,76 @@ fn what_is_not_there_is_not_made() {
         &["inspect", "--backend=sled", "--path", text(&missing)],
         &["migrate", "--from", &format!("snapshot:{}", text(&missing)), "--to", "sled:elsewhere"],
     ] {
-        let (_, error) = refusal(command);
+        let (_, error) = fails(command);
         assert!(error.contains("there is no store"), "{error}");
     }
     assert!(!missing.exists());
 }
 
 #[test]
-fn a_store_of_another_engine_or_in_use_is_refused() {
+fn a_store_of_another_engine_or_in_use_is_rejected() {
     let folder = folder();
     fill("snapshot", folder.path(), 0..3);
-    let (_, error) = refusal(&["verify", "--backend=sled", "--path", text(folder.path())]);
+    let (_, error) = fails(&["verify", "--backend=sled", "--path", text(folder.path())]);
     assert!(error.contains("store of the snapshot engine"), "{error}");
     let user = open("snapshot", folder.path());
-    let (_, error) = refusal(&["verify", "--path", text(folder.path())]);
+    let (_, error) = fails(&["verify", "--path", text(folder.path())]);
     assert!(error.contains("in use by another process"), "{error}");
     drop(user);
-    let place = format!("snapshot:{}", text(folder.path()));
-    let (_, error) = refusal(&["migrate", "--from", &place, "--to", &format!("{place}/.")]);
+    let store = format!("snapshot:{}", text(folder.path()));
+    let (_, error) = fails(&["migrate", "--from", &store, "--to", &format!("{store}/.")]);
     assert!(error.contains("the source and the target"), "{error}");
 }
 
 #[test]
-fn groups_are_carried_over_and_a_second_time_finds_them() {
+fn migrate_copies_groups_and_can_be_repeated() {
     let (first, second) = (folder(), folder());
     fill("snapshot", first.path(), 0..GROUPS);
-    // As an interrupted migration leaves it.
+    // The state that an interrupted migration leaves.
     fill("sled", second.path(), 0..GROUPS / 5);
     let (from, to) = (format!("snapshot:{}", text(first.path())), format!("sled:{}", text(second.path())));
     let before = files(first.path());
-    let out = answer(&["migrate", "--from", &from, "--to", &to]);
+    let out = succeeds(&["migrate", "--from", &from, "--to", &to]);
     assert!(
         out.contains("copied          400 groups") && out.contains("there before    100 groups"),
         "{out}"
     );
     assert!(files(first.path()) == before, "the source has changed");
-    let again = answer(&["migrate", "--from", &from, "--to", &to]);
+    let again = succeeds(&["migrate", "--from", &from, "--to", &to]);
     assert!(again.contains("copied          0 groups"), "{again}");
     let checksum = |engine: &str, path: &Path| {
-        let out = answer(&["inspect", "--backend", engine, "--path", text(path)]);
+        let out = succeeds(&["inspect", "--backend", engine, "--path", text(path)]);
         out.lines().find(|line| line.starts_with("checksum")).expect("a checksum").to_owned()
     };
     assert_eq!(checksum("snapshot", first.path()), checksum("sled", second.path()));
 }
 
 #[test]
-fn a_target_that_holds_something_else_is_refused_before_anything_is_written() {
+fn migrate_rejects_a_target_with_other_groups_before_it_writes() {
     let (first, second) = (folder(), folder());
     fill("snapshot", first.path(), 0..GROUPS);
     fill("snapshot", second.path(), GROUPS - 1..GROUPS + 1);
     let [from, to] = [&first, &second].map(|folder| format!("snapshot:{}", text(folder.path())));
-    let (_, error) = refusal(&["migrate", "--from", &from, "--to", &to]);
+    let (_, error) = fails(&["migrate", "--from", &from, "--to", &to]);
     assert!(error.contains("1 groups") && error.contains("{job=\"500\"}"), "{error}");
-    let out = answer(&["inspect", "--path", text(second.path())]);
+    let out = succeeds(&["inspect", "--path", text(second.path())]);
     assert!(out.contains("groups          2,"), "{out}");
 }
 
 #[test]
-fn each_command_explains_itself_and_the_gateways_flags_are_no_words() {
+fn each_command_has_a_help_text_and_unknown_commands_fail() {
     for (arguments, word) in [
         (&["--help"][..], "migrate"),
         (&["inspect", "--help"], "--backend"),
         (&["verify", "--help"], "--path"),
         (&["migrate", "--help"], "--from"),
     ] {
-        let out = answer(arguments);
+        let out = succeeds(arguments);
         assert!(out.contains(word) && out.contains("Usage: sluicegate storage"), "{out}");
     }
-    let (_, error) = refusal(&["wipe"]);
+    let (_, error) = fails(&["wipe"]);
     assert!(error.contains("wipe"), "{error}");
-    let output = Command::new(env!("CARGO_BIN_EXE_sluicegate")).arg("verify").output().expect("it starts");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_sluicegate")).arg("verify").output().expect("the program starts");
     assert_eq!(output.status.code(), Some(1));
 }

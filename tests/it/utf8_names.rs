@@ -1,4 +1,4 @@
-//! Names of any UTF-8, where the operator allows them: in bodies and URLs, and as every scraper can read them.
+//! UTF-8 names (`--push.enable-utf8-names`): in bodies and URLs, and in each escaping scheme that a scraper can negotiate.
 
 use crate::support::Gateway;
 use crate::support::protobuf::{Label, Metric, MetricFamily, Single, read, write};
@@ -12,21 +12,21 @@ fn gateway() -> Gateway {
 }
 
 fn accepted(gateway: &Gateway, path: &str, body: &str) {
-    let answer = gateway.put(path, body);
-    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    let response = gateway.put(path, body);
+    assert_eq!(response.status, 200, "{path}: {}", response.text());
 }
 
-fn refused(gateway: &Gateway, path: &str, body: &str) {
-    let answer = gateway.put(path, body);
-    assert_eq!(answer.status, 400, "{path}: {body}");
+fn rejected(gateway: &Gateway, path: &str, body: &str) {
+    let response = gateway.put(path, body);
+    assert_eq!(response.status, 400, "{path}: {body}");
 }
 
-/// The lines of an exposition that have this word in them, in the coding that is asked for.
+/// The lines of a scrape in an escaping scheme that contain a word.
 fn lines(gateway: &Gateway, escaping: &str, word: &str) -> Vec<String> {
     let accept = format!("text/plain;escaping={escaping}");
-    let answer = gateway.request("GET", "/metrics", &[("Accept", &accept)], b"");
-    assert_eq!(answer.status, 200);
-    answer.text().lines().filter(|line| line.contains(word)).map(str::to_owned).collect()
+    let response = gateway.request("GET", "/metrics", &[("Accept", &accept)], b"");
+    assert_eq!(response.status, 200);
+    response.text().lines().filter(|line| line.contains(word)).map(str::to_owned).collect()
 }
 
 fn metric(name: &str, labels: &[(&str, &str)], value: f64) -> MetricFamily {
@@ -37,7 +37,7 @@ fn metric(name: &str, labels: &[(&str, &str)], value: f64) -> MetricFamily {
 }
 
 #[test]
-fn each_scraper_gets_names_as_it_asks_for_them() {
+fn a_scraper_gets_names_in_the_escaping_it_negotiates() {
     let gateway = gateway();
     let body = "# HELP \"my.metric\" Help.\n# TYPE \"my.metric\" gauge\n{\"my.metric\",\"a.b\"=\"x,\\\"y\\\"\"} 1\n\
         # TYPE \"h.x\" histogram\n{\"h.x_bucket\",le=\"1\"} 1\n{\"h.x_bucket\",le=\"+Inf\"} 1\n{\"h.x_sum\"} 2\n\
@@ -72,11 +72,11 @@ fn each_scraper_gets_names_as_it_asks_for_them() {
 }
 
 #[test]
-fn protobuf_has_them_too_in_and_out() {
+fn protobuf_bodies_and_scrapes_carry_utf8_names() {
     let gateway = gateway();
     let body = write(&[metric("my.metric", &[("a.b", "1"), ("plain", "2")], 5.0)]);
-    let answer = gateway.request("PUT", "/metrics/job/a", &[("Content-Type", PROTOBUF)], &body);
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = gateway.request("PUT", "/metrics/job/a", &[("Content-Type", PROTOBUF)], &body);
+    assert_eq!(response.status, 200, "{}", response.text());
     for (escaping, name, label) in [
         ("allow-utf-8", "my.metric", "a.b"),
         ("underscores", "my_metric", "a_b"),
@@ -84,9 +84,9 @@ fn protobuf_has_them_too_in_and_out() {
         ("values", "U__my_2e_metric", "U__a_2e_b"),
     ] {
         let accept = format!("{PROTOBUF};escaping={escaping}");
-        let answer = gateway.request("GET", "/metrics", &[("Accept", &accept)], b"");
-        let families = read(&answer.body);
-        let family = families.iter().find(|family| family.name == name).expect("is shown");
+        let response = gateway.request("GET", "/metrics", &[("Accept", &accept)], b"");
+        let families = read(&response.body);
+        let family = families.iter().find(|family| family.name == name).expect("the family is exposed");
         let labels: Vec<&str> = family.metric[0].label.iter().map(|label| label.name.as_str()).collect();
         assert_eq!(labels, [label, "instance", "job", "plain"], "{escaping}");
         assert_eq!(family.metric[0].gauge.as_ref().map(|gauge| gauge.value), Some(5.0));
@@ -97,20 +97,20 @@ fn protobuf_has_them_too_in_and_out() {
 }
 
 #[test]
-fn without_the_flag_such_names_are_refused() {
+fn without_the_flag_utf8_names_are_rejected() {
     let gateway = Gateway::start(&[]);
-    refused(&gateway, "/metrics/job/a", "{\"my.metric\"} 1\n");
-    refused(&gateway, "/metrics/job/a", "m{\"a.b\"=\"1\"} 1\n");
-    refused(&gateway, "/metrics/job/a/a.b/1", "m 1\n");
+    rejected(&gateway, "/metrics/job/a", "{\"my.metric\"} 1\n");
+    rejected(&gateway, "/metrics/job/a", "m{\"a.b\"=\"1\"} 1\n");
+    rejected(&gateway, "/metrics/job/a/a.b/1", "m 1\n");
     let body = write(&[metric("my.metric", &[], 1.0)]);
     assert_eq!(gateway.request("PUT", "/metrics/job/a", &[("Content-Type", PROTOBUF)], &body).status, 400);
     accepted(&gateway, "/metrics/job/a/U__x_2e_y/1", "m 1\n");
     assert_eq!(lines(&gateway, "values", "m{U__"), ["m{U__x_2e_y=\"1\",instance=\"\",job=\"a\"} 1"]);
 }
 
-/// Whatever the scheme, each name and each series stands once.
+/// In every escaping scheme, each name and each series occurs once.
 #[test]
-fn what_becomes_one_when_escaped_is_refused() {
+fn difference_14_names_that_collide_after_escaping_are_rejected() {
     let gateway = gateway();
     accepted(&gateway, "/metrics/job/a", "{\"my.metric\"} 1\n");
     accepted(&gateway, "/metrics/job/h", "# TYPE \"h.x\" histogram\n{\"h.x_count\"} 1\n");
@@ -130,12 +130,12 @@ fn what_becomes_one_when_escaped_is_refused() {
         "m{\"..name..\"=\"1\"} 1\n",
         "m{\"a.b\"=\"1\"} 1\nm{a_b=\"1\"} 1\n",
     ] {
-        refused(&gateway, "/metrics/job/b", body);
+        rejected(&gateway, "/metrics/job/b", body);
     }
     accepted(&gateway, "/metrics/job/b", "my_metrics 1\n{\"my.metrics.too\"} 1\n");
-    // In the URL they do not even make a group: its push times would show them.
+    // In a URL they do not even create a group, because its push times would have these labels.
     for labels in ["a.b/1/a_b/1", "U__a_2e_b/1/a-b/1", "..name../1", "U______x/1"] {
-        refused(&gateway, &format!("/metrics/job/url/{labels}"), "");
+        rejected(&gateway, &format!("/metrics/job/url/{labels}"), "");
     }
     for escaping in SCHEMES {
         assert!(lines(&gateway, escaping, "url").is_empty());
@@ -145,25 +145,29 @@ fn what_becomes_one_when_escaped_is_refused() {
         types.dedup();
         assert_eq!(types.len(), count, "{escaping}");
     }
-    // A name is free again when nobody holds the other.
+    // The name is free again once no group holds the other spelling.
     assert_eq!(gateway.delete("/metrics/job/a").status, 202);
     accepted(&gateway, "/metrics/job/b", "my_metric 1\n");
 }
 
-/// The state after the push counts here, too.
+/// The collision check, too, looks at the state after the push.
 #[test]
-fn a_group_may_go_from_one_spelling_to_the_other() {
+fn a_group_can_change_the_spelling_of_a_name() {
     let gateway = gateway();
     accepted(&gateway, "/metrics/job/a", "{\"my.metric\"} 1\n");
     accepted(&gateway, "/metrics/job/a", "my_metric 1\n");
-    assert_eq!(gateway.post("/metrics/job/a", "{\"my.metric\"} 1\n").status, 400, "the other stays");
+    assert_eq!(
+        gateway.post("/metrics/job/a", "{\"my.metric\"} 1\n").status,
+        400,
+        "POST keeps the other spelling"
+    );
     accepted(&gateway, "/metrics/job/a", "{\"my.metric\"} 1\n");
 }
 
 #[test]
-fn twins_are_found_under_quoted_names() {
+fn duplicate_series_are_found_under_quoted_names() {
     let gateway = gateway();
     accepted(&gateway, "/metrics/job/a/U__zone_2e_x/eu", "{\"my.metric\"} 1\n");
-    refused(&gateway, "/metrics/job/a", "{\"my.metric\",\"zone.x\"=\"eu\"} 1\n");
+    rejected(&gateway, "/metrics/job/a", "{\"my.metric\",\"zone.x\"=\"eu\"} 1\n");
     accepted(&gateway, "/metrics/job/a", "{\"my.metric\",\"zone.x\"=\"us\"} 1\n");
 }

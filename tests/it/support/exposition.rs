@@ -1,40 +1,39 @@
-//! A strict reader of text expositions: whatever a scraper could stumble over is an error.
+//! A strict parser of text expositions: anything that a scraper could reject is an error.
 
 use std::collections::{BTreeMap, HashSet};
 
-/// A whole exposition.
+/// An exposition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exposition {
-    /// In the order of the text, which is that of the names.
+    /// Sorted by name, as in the text.
     pub families: Vec<Family>,
 }
 
-/// Everything between one TYPE line and the next.
+/// A metric family: a TYPE line and the samples after it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Family {
-    /// The name.
     pub name: String,
-    /// The word of its TYPE line.
+    /// The type, as in the TYPE line.
     pub kind: String,
-    /// The text of its HELP line, unescaped.
+    /// The unescaped text of the HELP line.
     pub help: Option<String>,
-    /// At least one.
+    /// Never empty.
     pub samples: Vec<Sample>,
 }
 
-/// A line.
+/// A sample line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// The name of the family, or that with a suffix.
+    /// The name of the family, possibly with a suffix such as `_sum`.
     pub name: String,
-    /// Unescaped.
+    /// Label names and unescaped values.
     pub labels: BTreeMap<String, String>,
-    /// As printed.
+    /// The value as printed.
     pub value: String,
 }
 
 impl Sample {
-    /// A label's value, empty where it is absent.
+    /// The value of a label; empty if the label is absent.
     pub fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)
     }
@@ -44,13 +43,13 @@ impl Sample {
         match self.value.as_str() {
             "+Inf" => f64::INFINITY,
             "-Inf" => f64::NEG_INFINITY,
-            text => text.parse().expect("checked while parsing"),
+            text => text.parse().expect("the parser has checked it"),
         }
     }
 }
 
 impl Exposition {
-    /// Reads the text; an error names the line.
+    /// Parses a text exposition. Errors name the line.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut reader = Reader::default();
         for (index, line) in text.split_inclusive('\n').enumerate() {
@@ -61,17 +60,17 @@ impl Exposition {
         Ok(Self { families: reader.families })
     }
 
-    /// The family of that name.
+    /// The family with this name.
     pub fn family(&self, name: &str) -> Option<&Family> {
         self.families.iter().find(|family| family.name == name)
     }
 
-    /// The samples of that name.
+    /// The samples with this name.
     pub fn samples<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Sample> {
         self.families.iter().flat_map(|family| &family.samples).filter(move |sample| sample.name == name)
     }
 
-    /// The value of the only sample of that name with (at least) those labels, as printed.
+    /// The printed value of the only sample with this name and at least these labels. Panics if there are several.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<&str> {
         let all = self.families.iter().flat_map(|family| &family.samples);
         let mut found = all.filter(|sample| {
@@ -82,7 +81,7 @@ impl Exposition {
         Some(&first.value)
     }
 
-    /// The families without those of the gateway itself, which change by themselves.
+    /// The exposition without the gateway's own families, whose values change without pushes.
     pub fn pushed(&self) -> Self {
         const OWN: [&str; 4] = ["go_", "process_", "promhttp_", "pushgateway_"];
         let families = self.families.iter().filter(|family| {
@@ -96,7 +95,7 @@ impl Exposition {
 #[derive(Default)]
 struct Reader {
     families: Vec<Family>,
-    /// HELP stands before TYPE.
+    /// Name and text of a HELP line whose TYPE line has not come yet.
     help: Option<(String, String)>,
     open: Option<Family>,
     series: HashSet<(String, BTreeMap<String, String>)>,
@@ -115,13 +114,15 @@ impl Reader {
             self.finish_family()?;
             let (name, kind) = rest.split_once(' ').ok_or("no type")?;
             if !["counter", "gauge", "untyped", "histogram", "summary"].contains(&kind) {
-                return Err("no such type".to_owned());
+                return Err("unknown type".to_owned());
             }
             if self.families.last().is_some_and(|last| last.name.as_str() >= name) {
-                return Err("the family appears twice, or not in the order of names".to_owned());
+                return Err("the family is repeated or out of order".to_owned());
             }
             let help = match self.help.take() {
-                Some((of, _)) if of != name => return Err(format!("the HELP line before is of {of}")),
+                Some((of, _)) if of != name => {
+                    return Err(format!("the preceding HELP line belongs to {of}"));
+                }
                 help => help.map(|(_, text)| text),
             };
             let (name, kind) = (name.to_owned(), kind.to_owned());
@@ -133,10 +134,10 @@ impl Reader {
                 return Err("HELP without TYPE".to_owned());
             }
             if !belongs(family, &sample) {
-                return Err(format!("the sample stands in the family {}", family.name));
+                return Err(format!("the sample does not belong to the family {}", family.name));
             }
             if !self.series.insert((sample.name.clone(), sample.labels.clone())) {
-                return Err("the series appears twice".to_owned());
+                return Err("the series is repeated".to_owned());
             }
             family.samples.push(sample);
         }
@@ -169,7 +170,7 @@ fn belongs(family: &Family, sample: &Sample) -> bool {
     }
 }
 
-/// `name{label="value",…} value`, with the blanks and commas that a gateway writes and no others.
+/// Parses `name{label="value",…} value`. Accepts only the spaces and commas that a gateway writes.
 fn sample(line: &str) -> Result<Sample, String> {
     let name_end = line.find(['{', ' ']).ok_or("no value")?;
     let (name, mut rest) = line.split_at(name_end);
@@ -186,7 +187,7 @@ fn sample(line: &str) -> Result<Sample, String> {
             }
             let end = closing_quote(behind).ok_or("no closing quote")?;
             if labels.insert(label.to_owned(), unescape(&behind[..end], true)?).is_some() {
-                return Err(format!("label {label} appears twice"));
+                return Err(format!("label {label} is repeated"));
             }
             rest = &behind[end + 1..];
             if let Some(behind) = rest.strip_prefix('}') {
@@ -196,7 +197,7 @@ fn sample(line: &str) -> Result<Sample, String> {
             rest = rest.strip_prefix(',').ok_or("no comma between labels")?;
         }
     }
-    let value = rest.strip_prefix(' ').ok_or("no blank before the value")?;
+    let value = rest.strip_prefix(' ').ok_or("no space before the value")?;
     if !["NaN", "+Inf", "-Inf"].contains(&value)
         && (value.parse::<f64>().is_err() || !value.contains(|c: char| c.is_ascii_digit()))
     {

@@ -1,7 +1,8 @@
-//! A gateway process on a loopback port of its own.
+//! A gateway process on its own loopback port.
 //!
-//! `SLUICEGATE_TEST_DRIVER=io_uring|epoll` runs the same tests on one driver of the network IO.
-//! `SLUICEGATE_TEST_PROGRAM=prometheus-pushgateway` tries the tests against the official program.
+//! `SLUICEGATE_TEST_DRIVER=io_uring|epoll` selects the network driver for all tests that do not choose one.
+//! `SLUICEGATE_TEST_PROGRAM=prometheus-pushgateway` runs the tests against the official program; `tests/README.md` lists the
+//! modules that describe behaviour of both programs.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use super::exposition::Exposition;
 use super::http_client::{Connection, Response};
 use super::{free_port, gunzip_one_member, wait_for};
 
-/// A running gateway. Its process ends with this value.
+/// A running gateway. Dropping it kills the process.
 pub struct Gateway {
     port: u16,
     child: Child,
@@ -26,7 +27,7 @@ impl Gateway {
         Self::start_by(&[], flags)
     }
 
-    /// As `start`, by a program that is given the command to run as its arguments and becomes it (`exec`).
+    /// Starts the gateway through a wrapper: a command that gets the gateway's command line as arguments and `exec`s it.
     pub fn start_by(wrapper: &[&str], flags: &[&str]) -> Self {
         let driver =
             std::env::var("SLUICEGATE_TEST_DRIVER").map(|driver| format!("--runtime.driver={driver}"));
@@ -36,18 +37,18 @@ impl Gateway {
         {
             all.push(driver);
         }
-        // Somebody else may take the port between our look and the gateway's bind.
+        // Another process may take the port before the gateway binds it.
         for _ in 0..3 {
             let mut gateway = Self::spawn(wrapper, &all);
             if gateway.becomes_ready() {
                 return gateway;
             }
-            eprintln!("the gateway did not get ready:\n{}", gateway.log());
+            eprintln!("the gateway did not become ready:\n{}", gateway.log());
         }
         panic!("the gateway does not start with {all:?}");
     }
 
-    /// Starts the gateway and waits for nothing. Its port may be taken by somebody else before it listens.
+    /// Starts the gateway without waiting until it is ready. Another process may take its port before it listens.
     pub fn begin(flags: &[&str]) -> Self {
         Self::spawn(&[], flags)
     }
@@ -64,7 +65,7 @@ impl Gateway {
         let child = Command::new(words.next().expect("at least the program"))
             .args(words)
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            // Nothing outside the test: official packages have a file by default.
+            // Distribution packages of the official program persist to a file by default.
             .args(
                 (!flags.iter().any(|flag| flag.starts_with("--persistence.file=")))
                     .then_some("--persistence.file="),
@@ -79,83 +80,83 @@ impl Gateway {
     }
 
     fn becomes_ready(&mut self) -> bool {
-        wait_for("the gateway to be ready or to end", Duration::from_secs(20), || {
+        wait_for("the gateway to be ready or to exit", Duration::from_secs(20), || {
             if self.child.try_wait().expect("own child").is_some() {
                 return Some(false);
             }
-            let answer = Connection::open(self.port).ok()?.request("GET", "/-/ready", &[], b"").ok()?;
-            (answer.status == 200).then_some(true)
+            let response = Connection::open(self.port).ok()?.request("GET", "/-/ready", &[], b"").ok()?;
+            (response.status == 200).then_some(true)
         })
     }
 
-    /// The port it listens on, at 127.0.0.1.
+    /// The port on 127.0.0.1 that the gateway listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What it has written to stdout and stderr.
+    /// The gateway's stdout and stderr so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).expect("the log file")).into_owned()
     }
 
-    /// Asks it to stop (SIGTERM) and waits for the end.
+    /// Sends SIGTERM and waits for the process to exit.
     pub fn stop(&mut self) -> ExitStatus {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("own child");
-        self.ended()
+        self.wait()
     }
 
-    /// SIGKILL, which nobody can prepare for.
+    /// Sends SIGKILL and waits for the process to exit.
     pub fn kill(&mut self) {
         self.child.kill().expect("own child");
-        self.ended();
+        self.wait();
     }
 
-    /// Starts the gateway with flags with which it must end by itself; its status and its log.
+    /// Starts the gateway with flags that make it exit. Returns its exit status and its log.
     pub fn fails_to_start(flags: &[&str]) -> (ExitStatus, String) {
         let mut gateway = Self::spawn(&[], flags);
-        (gateway.ended(), gateway.log())
+        (gateway.wait(), gateway.log())
     }
 
-    /// Waits for the end of the process.
-    pub fn ended(&mut self) -> ExitStatus {
-        wait_for("the gateway to end", Duration::from_secs(20), || self.child.try_wait().expect("own child"))
+    /// Waits for the process to exit.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_for("the gateway to exit", Duration::from_secs(20), || self.child.try_wait().expect("own child"))
     }
 
-    /// A connection to keep.
+    /// Opens a connection.
     pub fn connect(&self) -> Connection {
         Connection::open(self.port).expect("the gateway accepts connections")
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a new connection. Panics with the gateway's log if there is no response.
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         match self.connect().request(method, path, headers, body) {
             Ok(response) => response,
-            Err(error) => panic!("{method} {path}: {error}\nlog of the gateway:\n{}", self.log()),
+            Err(error) => panic!("{method} {path}: {error}\ngateway log:\n{}", self.log()),
         }
     }
 
-    /// GET.
+    /// Sends GET.
     pub fn get(&self, path: &str) -> Response {
         self.request("GET", path, &[], b"")
     }
 
-    /// PUT: replaces the group.
+    /// Sends PUT, which replaces the group.
     pub fn put(&self, path: &str, body: &str) -> Response {
         self.request("PUT", path, &[], body.as_bytes())
     }
 
-    /// POST: replaces the families.
+    /// Sends POST, which replaces families of the group.
     pub fn post(&self, path: &str, body: &str) -> Response {
         self.request("POST", path, &[], body.as_bytes())
     }
 
-    /// DELETE of a group.
+    /// Sends DELETE, which removes the group.
     pub fn delete(&self, path: &str) -> Response {
         self.request("DELETE", path, &[], b"")
     }
 
-    /// The exposition, plain.
+    /// Scrapes without compression.
     pub fn scrape(&self) -> Exposition {
         scrape(&mut self.connect(), Encoding::Plain)
     }
@@ -163,7 +164,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // Both fail only if the process has ended already.
+        // Both fail only if the process has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if !std::thread::panicking() {
@@ -172,25 +173,23 @@ impl Drop for Gateway {
     }
 }
 
-/// How a scrape is sent.
+/// The compression of a scrape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// As it is.
     Plain,
-    /// As one gzip member.
     Gzip,
 }
 
-/// Scrapes on a connection that is kept. Panics unless the answer is a valid exposition.
+/// Scrapes on an open connection. Panics unless the response is a valid exposition.
 pub fn scrape(connection: &mut Connection, encoding: Encoding) -> Exposition {
     let headers: &[_] = if encoding == Encoding::Gzip { &[("Accept-Encoding", "gzip")] } else { &[] };
-    let answer = connection.request("GET", "/metrics", headers, b"").expect("an answer to a scrape");
-    assert_eq!(answer.status, 200, "status of a scrape: {}", answer.text());
+    let response = connection.request("GET", "/metrics", headers, b"").expect("a scrape response");
+    assert_eq!(response.status, 200, "status of a scrape: {}", response.text());
     let body = match encoding {
-        Encoding::Plain => answer.body,
+        Encoding::Plain => response.body,
         Encoding::Gzip => {
-            assert_eq!(answer.header("content-encoding"), Some("gzip"));
-            gunzip_one_member(&answer.body)
+            assert_eq!(response.header("content-encoding"), Some("gzip"));
+            gunzip_one_member(&response.body)
         }
     };
     let text = String::from_utf8(body).expect("expositions are UTF-8");
@@ -203,9 +202,4 @@ pub fn scrape(connection: &mut Connection, encoding: Encoding) -> Exposition {
 /// The program under test.
 pub fn program() -> String {
     std::env::var("SLUICEGATE_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sluicegate").to_owned())
-}
-
-/// Whether the official program is under test, which does not keep all our promises.
-pub fn is_official() -> bool {
-    program().contains("pushgateway")
 }

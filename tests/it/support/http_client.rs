@@ -1,27 +1,25 @@
-//! A small HTTP/1.1 client: what is sent is exactly what the test says.
+//! A small HTTP/1.1 client that sends exactly the bytes a test asks for.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// Longer than anything a test may wait for.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than any response of a working gateway takes.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An answer, with its body decoded from chunks.
+/// A response. The chunked transfer coding is decoded, the content coding is not.
 #[derive(Debug, Clone)]
 pub struct Response {
-    /// The status code.
     pub status: u16,
-    /// Names in lower case, in the order of the answer.
+    /// Names as sent, and values.
     pub headers: Vec<(String, String)>,
-    /// The body as sent, possibly compressed.
     pub body: Vec<u8>,
 }
 
 impl Response {
-    /// The value of a header, given in lower case.
+    /// The value of the first header with this name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// The body as text.
@@ -30,23 +28,23 @@ impl Response {
     }
 }
 
-/// A connection on which any number of requests can be made, one after the other.
+/// A connection for any number of requests, one at a time.
 #[derive(Debug)]
 pub struct Connection {
     stream: BufReader<TcpStream>,
 }
 
 impl Connection {
-    /// Connects to a port at 127.0.0.1.
+    /// Connects to a port on 127.0.0.1.
     pub fn open(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
+        stream.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
         Ok(Self { stream: BufReader::with_capacity(256 << 10, stream) })
     }
 
-    /// Sends a request with a Content-Length (PUT and POST always, others if there is a body) and reads the answer.
+    /// Sends a request and reads the response. `Content-Length` is sent with PUT, POST and non-empty bodies.
     pub fn request(
         &mut self,
         method: &str,
@@ -63,7 +61,7 @@ impl Connection {
         self.exchange(method, &message)
     }
 
-    /// Sends the body in chunks.
+    /// Sends a request with a chunked body and reads the response.
     pub fn request_chunked(
         &mut self,
         method: &str,
@@ -82,9 +80,9 @@ impl Connection {
         self.exchange(method, &message)
     }
 
-    /// Sends bytes as they are and reads the answer to what they contain.
+    /// Sends bytes unchanged and reads one final response.
     pub fn exchange(&mut self, method: &str, message: &[u8]) -> io::Result<Response> {
-        // A refusal may come before the body was read: the answer counts, not the broken pipe.
+        // The server may reject a request before it has read the body; the response matters, not the broken pipe.
         if let Err(error) = self.stream.get_mut().write_all(message)
             && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
         {
@@ -98,12 +96,12 @@ impl Connection {
         }
     }
 
-    /// Sends bytes and reads nothing.
+    /// Sends bytes unchanged and reads nothing.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// Reads one answer, also an interim one.
+    /// Reads one response, possibly an interim one.
     pub fn read(&mut self, method: &str) -> io::Result<Response> {
         let line = self.line()?;
         let status = line
@@ -119,7 +117,7 @@ impl Connection {
             }
             let (name, value) =
                 line.split_once(':').ok_or_else(|| invalid(format!("header line {line:?}")))?;
-            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+            headers.push((name.to_owned(), value.trim().to_owned()));
         }
         let mut response = Response { status, headers, body: Vec::new() };
         if method == "HEAD" || status < 200 || status == 204 || status == 304 {
@@ -144,7 +142,7 @@ impl Connection {
             let size =
                 usize::from_str_radix(&line, 16).map_err(|_| invalid(format!("chunk size {line:?}")))?;
             if size == 0 {
-                // Trailers end at an empty line; none are expected.
+                // No trailers are expected.
                 let end = self.line()?;
                 return if end.is_empty() { Ok(body) } else { Err(invalid(format!("trailer {end:?}"))) };
             }
@@ -153,7 +151,7 @@ impl Connection {
             self.stream.read_exact(&mut body[start..])?;
             let end = self.line()?;
             if !end.is_empty() {
-                return Err(invalid(format!("{end:?} behind a chunk")));
+                return Err(invalid(format!("{end:?} after a chunk")));
             }
         }
     }

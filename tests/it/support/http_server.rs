@@ -1,4 +1,7 @@
-//! A server to probe, and a client that sends bytes as they are.
+//! The server's HTTP layer, run in this process with a small service, and a client that sends raw bytes to it.
+//!
+//! The service answers like a gateway where that matters: a push to `/metrics/job/probe` reads the body and returns 200,
+//! `/-/healthy` returns 200. The other paths exist for tests. `Server::start_with` is the only place that starts a server.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown as Side, SocketAddr, TcpStream};
@@ -9,6 +12,7 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::skip;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -21,14 +25,15 @@ use sluicegate::runtime::shutdown::Shutdown;
 use sluicegate::runtime::threads::{CoreIndex, Cores, DriverChoice, DriverInUse};
 
 const BODY_BYTES_MAX: u64 = 1 << 20;
+/// The size of a piece in the response of `/pieces?COUNT`.
 pub const PIECE_BYTES: usize = 16 << 10;
-/// How long a client waits before a probe has failed. Generous, because nothing here is about speed.
+/// How long a client waits before its test fails. Generous, because no test measures speed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The service under the probes.
-struct Probe;
+/// The service behind the HTTP layer.
+struct TestService;
 
-/// A body of `left` pieces, each `PIECE_BYTES` of its number's last digit.
+/// A body that is either `whole`, or the pieces `next..end`: each consists of `PIECE_BYTES` times the last digit of its number.
 struct Pieces {
     next: usize,
     end: usize,
@@ -70,7 +75,7 @@ impl Body for Pieces {
     }
 }
 
-impl Service for Probe {
+impl Service for TestService {
     type Body = Pieces;
 
     async fn call(&self, request: Request<RequestBody>, peer: SocketAddr) -> Response<Pieces> {
@@ -108,7 +113,7 @@ fn status_of(err: &BodyError) -> StatusCode {
     }
 }
 
-/// A running server; ends with the value.
+/// A running server. Dropping it shuts it down.
 pub struct Server {
     pub address: SocketAddr,
     pub shutdown: Shutdown,
@@ -145,12 +150,13 @@ impl Server {
             cores.run(move |CoreIndex(index)| {
                 let sockets = std::mem::take(&mut sockets.lock().expect("no panics")[index]);
                 let common = common.clone();
-                async move { serve(sockets, Rc::new(Probe), common).await.expect("listeners work") }
+                async move { serve(sockets, Rc::new(TestService), common).await.expect("listeners work") }
             });
         });
         Server { address, shutdown, connections, thread: Some(thread) }
     }
 
+    /// Opens a connection.
     pub fn client(&self) -> Client {
         let stream = TcpStream::connect(self.address).expect("the server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("an option");
@@ -158,30 +164,32 @@ impl Server {
         Client { stream, input: Vec::new() }
     }
 
-    /// Sends bytes on a connection of their own and returns the statuses of all answers until the server closes.
+    /// Sends bytes on a new connection and returns the statuses of all responses until the server closes it.
     pub fn statuses(&self, bytes: impl AsRef<[u8]>) -> Vec<u16> {
         let mut client = self.client();
         client.send(bytes);
         client.stream.shutdown(Side::Write).expect("still open");
         let mut statuses = Vec::new();
-        while let Some(answer) = client.answer() {
-            statuses.push(answer.status);
+        while let Some(response) = client.response() {
+            statuses.push(response.status);
         }
         statuses
     }
 
+    /// Polls until the condition holds.
     pub fn wait_until(&self, what: &str, condition: impl Fn(&Server) -> bool) {
         let start = Instant::now();
         while !condition(self) {
-            assert!(start.elapsed() < PATIENCE, "{what} does not happen");
+            assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
+    /// Shuts the server down and waits for its end.
     pub fn join(&mut self) {
         self.shutdown.request();
         if let Some(thread) = self.thread.take() {
-            thread.join().expect("the server ends well");
+            thread.join().expect("the server thread does not panic");
         }
     }
 }
@@ -192,13 +200,15 @@ impl Drop for Server {
     }
 }
 
+/// A client that sends raw bytes and parses responses.
 pub struct Client {
     pub stream: TcpStream,
     input: Vec<u8>,
 }
 
+/// A response with its head as it was sent.
 #[derive(Debug)]
-pub struct Answer {
+pub struct RawResponse {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
@@ -206,28 +216,29 @@ pub struct Answer {
 
 impl Client {
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // An answer may already be there and the connection closing; the probe looks at the answer.
+        // The server may have responded and be closing the connection; the test looks at the response.
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
-    /// The next final answer, skipping 100; `None` when the server has closed in order.
-    pub fn answer(&mut self) -> Option<Answer> {
+    /// Reads the next final response, skipping interim ones. `None` if the server has closed the connection.
+    pub fn response(&mut self) -> Option<RawResponse> {
         loop {
-            let answer = self.any_answer()?;
-            if answer.status != 100 {
-                return Some(answer);
+            let response = self.any_response()?;
+            if response.status != 100 {
+                return Some(response);
             }
         }
     }
 
-    pub fn any_answer(&mut self) -> Option<Answer> {
+    /// Reads the next response, possibly an interim one. `None` if the server has closed the connection.
+    pub fn any_response(&mut self) -> Option<RawResponse> {
         let end = loop {
             if let Some(at) = self.input.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
             }
             if !self.read_more() {
                 let rest = String::from_utf8_lossy(&self.input).into_owned();
-                assert!(rest.is_empty(), "half an answer: {rest}");
+                assert!(rest.is_empty(), "the connection was closed within a response: {rest}");
                 return None;
             }
         };
@@ -239,12 +250,16 @@ impl Client {
             .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
             .map_or(0, |(_, value)| value.trim().parse().expect("a number"));
         while self.input.len() < length {
-            assert!(self.read_more(), "the body is cut off after {} of {length} bytes", self.input.len());
+            assert!(
+                self.read_more(),
+                "the connection was closed after {} of {length} bytes of the body",
+                self.input.len()
+            );
         }
-        Some(Answer { status, head, body: self.input.drain(..length).collect() })
+        Some(RawResponse { status, head, body: self.input.drain(..length).collect() })
     }
 
-    /// Whether the server closed without another answer, by a FIN or a reset.
+    /// Whether the server has closed the connection without another response, with a FIN or a reset.
     pub fn is_closed(&mut self) -> bool {
         let mut byte = [0];
         match self.stream.read(&mut byte) {
@@ -255,31 +270,27 @@ impl Client {
 
     fn read_more(&mut self) -> bool {
         let mut buffer = [0; 16 << 10];
-        let count = self.stream.read(&mut buffer).expect("an answer in time and no reset");
+        let count = self.stream.read(&mut buffer).expect("a response in time and no reset");
         self.input.extend_from_slice(&buffer[..count]);
         count > 0
     }
 }
 
+/// A push with additional headers, as raw bytes.
 pub fn push(headers: &str, body: &str) -> String {
     format!("PUT /metrics/job/probe HTTP/1.1\r\nHost: probe\r\n{headers}\r\n{body}")
 }
 
-/// Set for a test that another test runs as a process of its own.
-pub const OWN_PROCESS: &str = "SLUICEGATE_PROBES_OWN_PROCESS";
-
-/// Whether this process was started for one test alone.
-pub fn in_own_process() -> bool {
-    std::env::var_os(OWN_PROCESS).is_some()
+/// Runs a test on both network drivers. Without io_uring it reports a skip and runs the rest.
+pub fn on_both_drivers(test: impl Fn(DriverInUse)) {
+    test(DriverInUse::Epoll);
+    if !skip::without_io_uring() {
+        test(DriverInUse::IoUring);
+    }
 }
 
-pub fn on_both_drivers(probe: impl Fn(DriverInUse)) {
-    probe(DriverInUse::IoUring);
-    probe(DriverInUse::Epoll);
-}
-
-/// A server with timeouts that a test can wait for.
-pub fn hasty() -> Limits {
+/// Limits with timeouts that are short enough for a test to wait for.
+pub fn short_timeouts() -> Limits {
     Limits {
         head_timeout: Some(Duration::from_millis(300)),
         request_timeout: Some(Duration::from_millis(300)),

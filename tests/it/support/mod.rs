@@ -1,7 +1,9 @@
-//! What the black-box tests share: a gateway process of their own, a plain HTTP client, a strict reader of expositions.
+//! Support for the black-box tests: gateway processes, HTTP clients, parsers of expositions, skips.
 //!
-//! Nothing here comes from the server: what checks it must not share its mistakes.
+//! Nothing here uses code of the server (except `http_server`, which runs its HTTP layer): a check must not share the
+//! mistakes of what it checks.
 
+pub mod child_process;
 pub mod exposition;
 pub mod gateway;
 pub mod hostile_bodies;
@@ -10,6 +12,7 @@ pub mod http_server;
 pub mod prometheus;
 pub mod protobuf;
 pub mod protobuf_fields;
+pub mod skip;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -22,29 +25,29 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("a bound socket has an address").port()
 }
 
-/// Asks until the answer is there. Panics after the deadline, saying what was waited for.
-pub fn wait_for<T>(what: &str, deadline: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+/// Polls until `poll` returns a value. Panics with `what` after the timeout.
+pub fn wait_for<T>(what: &str, timeout: Duration, mut poll: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        if let Some(value) = poll() {
+            return value;
         }
-        assert!(begin.elapsed() < deadline, "waited {deadline:?} for {what}");
+        assert!(begin.elapsed() < timeout, "waited {timeout:?} for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// One complete gzip member; anything behind it is an error, for some clients would not see it.
+/// Decompresses a single gzip member. Panics if data follows it, because some clients ignore a second member.
 pub fn gunzip_one_member(body: &[u8]) -> Vec<u8> {
     use std::io::Read;
     let mut decoder = flate2::bufread::GzDecoder::new(body);
     let mut text = Vec::new();
     decoder.read_to_end(&mut text).expect("a valid gzip member");
-    assert!(decoder.into_inner().is_empty(), "something stands behind the gzip member");
+    assert!(decoder.into_inner().is_empty(), "data follows the gzip member");
     text
 }
 
-/// All zstd frames, up to the last byte.
+/// Decompresses a sequence of zstd frames.
 pub fn unzstd(mut body: &[u8]) -> Vec<u8> {
     use std::io::Read;
     let mut text = Vec::new();
@@ -55,10 +58,10 @@ pub fn unzstd(mut body: &[u8]) -> Vec<u8> {
     text
 }
 
-/// gzip of a request body.
+/// Compresses a request body.
 pub fn gzip(text: &[u8]) -> Vec<u8> {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder.write_all(text).expect("a vector takes everything");
-    encoder.finish().expect("a vector takes everything")
+    encoder.write_all(text).expect("writing to a vector cannot fail");
+    encoder.finish().expect("writing to a vector cannot fail")
 }

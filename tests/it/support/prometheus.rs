@@ -1,6 +1,6 @@
-//! The real Prometheus, scraping a gateway as users are told to: `honor_labels: true`, once a second.
+//! A real Prometheus that scrapes a gateway with the recommended configuration (`honor_labels: true`), once a second.
 //!
-//! `SLUICEGATE_TEST_PROMETHEUS` names another program than the `prometheus` on the PATH, for example one built from
+//! It is `prometheus` from the PATH unless `SLUICEGATE_TEST_PROMETHEUS` names another program, for example one built from
 //! `tests/official`.
 
 use std::fs;
@@ -13,21 +13,21 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::http_client::Connection;
-use super::{free_port, wait_for};
+use super::{free_port, skip, wait_for};
 
-/// Longer than any scrape or start on a busy machine.
+/// Longer than a start or a scrape takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Whether native histograms are asked for.
+/// Whether Prometheus scrapes native histograms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Native {
-    /// As they are without their buckets.
+    /// It does not: native histograms arrive without buckets.
     Off,
-    /// In protobuf, with their buckets.
+    /// It does: it scrapes protobuf.
     On,
 }
 
-/// A running Prometheus. Its process and data go with this value.
+/// A running Prometheus. Dropping it kills the process and deletes its data.
 pub struct Prometheus {
     port: u16,
     child: Child,
@@ -35,19 +35,17 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it. `None`, with a line that says so, where the program is not installed; where the variable CI is set that is
-    /// a failure.
+    /// Starts Prometheus. `None`, with a reported skip, if it is not installed.
     pub fn start(target: u16, native: Native) -> Option<Self> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let Some(version) = version() else {
-            assert!(std::env::var_os("CI").is_none(), "{} is not installed", program());
-            println!("SKIPPED: {} is not installed", program());
+            skip::report("prometheus", &format!("{} is not installed", program()));
             return None;
         };
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("prometheus-{}-{number}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder of its own");
+        fs::create_dir_all(&folder).expect("a new folder");
         let mut config = format!(
             "global:\n  scrape_interval: 1s\nscrape_configs:\n  - job_name: gateway\n    honor_labels: true\n    \
              static_configs:\n      - targets: ['127.0.0.1:{target}']\n"
@@ -58,8 +56,8 @@ impl Prometheus {
             (Native::On, 2) => flags.push("--enable-feature=native-histograms"),
             (Native::On, _) => config.push_str("    scrape_native_histograms: true\n"),
         }
-        fs::write(folder.join("prometheus.yml"), config).expect("its configuration");
-        let log = fs::File::create(folder.join("log")).expect("its log");
+        fs::write(folder.join("prometheus.yml"), config).expect("a writable folder");
+        let log = fs::File::create(folder.join("log")).expect("a log file");
         let port = free_port();
         let child = Command::new(program())
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
@@ -70,18 +68,18 @@ impl Prometheus {
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
             .spawn()
-            .expect("a program that told its version starts");
+            .expect("a program that printed its version starts");
         Some(Self { port, child, folder })
     }
 
-    /// The result of a query: a sample or a histogram each, with its labels. `None` as long as it does not answer.
+    /// The result of a query in JSON: series with a sample or a histogram each. `None` if there is no response.
     pub fn query_raw(&self, expression: &str) -> Option<Vec<Value>> {
         let escaped = percent_encoding::utf8_percent_encode(expression, percent_encoding::NON_ALPHANUMERIC);
-        let answer = self.get(&format!("/api/v1/query?query={escaped}"))?;
-        Some(answer["data"]["result"].as_array()?.clone())
+        let response = self.get(&format!("/api/v1/query?query={escaped}"))?;
+        Some(response["data"]["result"].as_array()?.clone())
     }
 
-    /// The same for samples: each one's labels and its value.
+    /// The result of a query as labels and values. `None` if there is no response.
     pub fn query(&self, expression: &str) -> Option<Vec<(Value, String)>> {
         let result = self.query_raw(expression)?.into_iter();
         Some(
@@ -91,16 +89,16 @@ impl Prometheus {
         )
     }
 
-    /// Waits for a whole scrape that began after this call; it must have gone well.
+    /// Waits for the end of a scrape that began after this call. Panics if the scrape failed.
     pub fn wait_for_scrape(&self) {
         let last = || {
-            let answer = self.get("/api/v1/targets")?;
-            let target = answer["data"]["activeTargets"].as_array()?.first()?.clone();
+            let response = self.get("/api/v1/targets")?;
+            let target = response["data"]["activeTargets"].as_array()?.first()?.clone();
             let time = target["lastScrape"].as_str().filter(|time| !time.starts_with("0001"))?.to_owned();
             Some((time, target["health"].clone(), target["lastError"].clone()))
         };
         let (before, ..) = wait_for("a first scrape", DEADLINE, last);
-        // The one after the next one began after it.
+        // The next scrape to finish may have begun before this call; the one after it has not.
         let mut seen = before;
         for _ in 0..2 {
             let (time, health, error) =
@@ -111,11 +109,11 @@ impl Prometheus {
     }
 
     fn get(&self, path: &str) -> Option<Value> {
-        let answer = Connection::open(self.port).ok()?.request("GET", path, &[], b"").ok()?;
-        serde_json::from_slice(&answer.body).ok()
+        let response = Connection::open(self.port).ok()?.request("GET", path, &[], b"").ok()?;
+        serde_json::from_slice(&response.body).ok()
     }
 
-    /// What it has written.
+    /// Prometheus's stdout and stderr so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
@@ -126,7 +124,7 @@ impl Drop for Prometheus {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            eprintln!("log of Prometheus:\n{}", self.log());
+            eprintln!("Prometheus log:\n{}", self.log());
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
@@ -136,14 +134,14 @@ fn program() -> String {
     std::env::var("SLUICEGATE_TEST_PROMETHEUS").unwrap_or_else(|_| "prometheus".to_owned())
 }
 
-/// The major version; `None` where there is no such program.
+/// The major version of the program; `None` if it is not installed.
 fn version() -> Option<u32> {
-    let told = match Command::new(program()).arg("--version").output() {
-        Ok(told) => told,
+    let output = match Command::new(program()).arg("--version").output() {
+        Ok(output) => output,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
         Err(error) => panic!("{} does not start: {error}", program()),
     };
-    let told = String::from_utf8_lossy(&[told.stdout, told.stderr].concat()).into_owned();
-    let number = told.split("version ").nth(1).and_then(|rest| rest.split('.').next()?.parse().ok());
-    Some(number.unwrap_or_else(|| panic!("no version in {told:?}")))
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    let number = text.split("version ").nth(1).and_then(|rest| rest.split('.').next()?.parse().ok());
+    Some(number.unwrap_or_else(|| panic!("no version in {text:?}")))
 }

@@ -1,4 +1,4 @@
-//! A reader of protobuf expositions, with descriptions of its own: as text would show them.
+//! A parser of delimited protobuf expositions with its own message definitions, and a conversion to text expositions.
 
 use prost::Message;
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub struct Label {
 pub struct Single {
     #[prost(double, tag = "1")]
     pub value: f64,
-    /// Of a counter: when it was 0, in seconds.
+    /// The creation time of a counter.
     #[prost(message, optional, tag = "3")]
     pub created: Option<Time>,
 }
@@ -112,7 +112,7 @@ pub struct Span {
     pub length: u32,
 }
 
-/// Reads delimited families up to the last byte.
+/// Decodes delimited families up to the last byte.
 pub fn read(mut body: &[u8]) -> Vec<MetricFamily> {
     let mut families = Vec::new();
     while !body.is_empty() {
@@ -121,12 +121,12 @@ pub fn read(mut body: &[u8]) -> Vec<MetricFamily> {
     families
 }
 
-/// A body of these families.
+/// Encodes families as a delimited body.
 pub fn write(families: &[MetricFamily]) -> Vec<u8> {
     families.iter().flat_map(Message::encode_length_delimited_to_vec).collect()
 }
 
-/// The families as text shows them; values are those of Rust, not of Go.
+/// Converts families to the exposition that text would show, with numbers spelled as [`number`] does.
 pub fn as_text(families: Vec<MetricFamily>) -> Exposition {
     let families = families.into_iter().map(|family| {
         let (kind, suffixes): (_, &[&str]) = match family.kind {
@@ -140,10 +140,10 @@ pub fn as_text(families: Vec<MetricFamily>) -> Exposition {
         for metric in &family.metric {
             let labels: BTreeMap<String, String> =
                 metric.label.iter().map(|label| (label.name.clone(), label.value.clone())).collect();
-            assert_eq!(labels.len(), metric.label.len(), "labels of {} are unique", family.name);
-            let mut sample = |suffix: &str, made: Option<(&str, f64)>, value: f64| {
+            assert_eq!(labels.len(), metric.label.len(), "repeated labels in {}", family.name);
+            let mut sample = |suffix: &str, added: Option<(&str, f64)>, value: f64| {
                 let mut labels = labels.clone();
-                labels.extend(made.map(|(name, at)| (name.to_owned(), number(at))));
+                labels.extend(added.map(|(name, at)| (name.to_owned(), number(at))));
                 samples.push(Sample {
                     name: format!("{}{suffix}", family.name),
                     labels,
@@ -183,12 +183,12 @@ pub fn as_text(families: Vec<MetricFamily>) -> Exposition {
     Exposition { families: families.collect() }
 }
 
-/// One spelling for both formats.
+/// Spells a number the same way for both formats. Negative zero becomes zero.
 pub fn number(value: f64) -> String {
     format!("{:?}", value + 0.0)
 }
 
-/// A text exposition with its numbers spelled alike.
+/// Respells the numbers of a text exposition as [`number`] does, for comparison with [`as_text`].
 pub fn respelled(mut exposition: Exposition) -> Exposition {
     for sample in exposition.families.iter_mut().flat_map(|family| &mut family.samples) {
         sample.value = number(sample.number());

@@ -1,16 +1,18 @@
-//! Protobuf bodies written field by field, so that they can be as wrong as they like.
+//! An encoder of protobuf bodies, field by field, so that tests can write invalid messages.
 
-/// The header of delimited protobuf.
+/// The `Content-Type` header of delimited protobuf.
 pub const CONTENT_TYPE: &[(&str, &str)] = &[(
     "content-type",
     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
 )];
-/// Numbers of metric types.
+/// `MetricType` of a counter.
 pub const COUNTER: u64 = 0;
-/// See above.
+/// `MetricType` of a gauge.
 pub const GAUGE: u64 = 1;
-/// See above.
+/// `MetricType` of a histogram.
 pub const HISTOGRAM: u64 = 4;
+/// `MetricType` of a gauge histogram.
+pub const GAUGE_HISTOGRAM: u64 = 5;
 
 fn varint(mut value: u64) -> Vec<u8> {
     let mut out = Vec::new();
@@ -22,32 +24,32 @@ fn varint(mut value: u64) -> Vec<u8> {
     out
 }
 
-/// A field with an unsigned number.
+/// A varint field: `uint32`, `uint64` or an enum.
 pub fn number(field: u64, value: u64) -> Vec<u8> {
     [varint(field << 3), varint(value)].concat()
 }
 
-/// A field with a number in zigzag: `sint64`.
+/// A `sint64` field (zigzag).
 pub fn zigzag(field: u64, value: i64) -> Vec<u8> {
     number(field, ((value << 1) ^ (value >> 63)) as u64)
 }
 
-/// A field with a number in zigzag of 32 bits: `sint32`.
+/// A `sint32` field (zigzag).
 pub fn signed(field: u64, value: i32) -> Vec<u8> {
     zigzag(field, i64::from(value))
 }
 
-/// A field with a float.
+/// A `double` field.
 pub fn double(field: u64, value: f64) -> Vec<u8> {
     [varint(field << 3 | 1), value.to_le_bytes().to_vec()].concat()
 }
 
-/// A field with bytes, text or a message.
+/// A length-delimited field: `bytes`, `string` or a message.
 pub fn message(field: u64, content: &[u8]) -> Vec<u8> {
     [varint(field << 3 | 2), varint(content.len() as u64), content.to_vec()].concat()
 }
 
-/// A `Metric`: labels, and a message in the field of its kind.
+/// A `Metric` with labels, and with `value` in the field `kind` (2 for a gauge, 7 for a histogram, …).
 pub fn metric(labels: &[(&[u8], &[u8])], kind: u64, value: &[u8]) -> Vec<u8> {
     let mut metric = message(kind, value);
     for (name, value) in labels {
@@ -56,7 +58,7 @@ pub fn metric(labels: &[(&[u8], &[u8])], kind: u64, value: &[u8]) -> Vec<u8> {
     metric
 }
 
-/// The metric with one more label.
+/// Adds a label to a `Metric`.
 pub fn with_label(metric: &[u8], name: &[u8], value: &[u8]) -> Vec<u8> {
     [message(1, &[message(1, name), message(2, value)].concat()), metric.to_vec()].concat()
 }
