@@ -7,6 +7,8 @@
 
 mod support;
 
+mod build_info;
+mod differences;
 mod drivers;
 mod groups_api;
 mod hostile_bodies;

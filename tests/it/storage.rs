@@ -167,7 +167,7 @@ fn the_start_fails_if_the_persistence_file_is_invalid() {
 
 /// A limit on the size of files simulates a full disk.
 #[test]
-fn a_full_disk_rejects_writes_and_scrapes_continue() {
+fn difference_16_a_full_disk_rejects_writes_and_scrapes_continue() {
     let path = folder("full");
     let flags = flags("snapshot", &path);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
