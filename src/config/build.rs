@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-/// Facts of the build. Whoever packages the program sets `SLUICEGATE_REVISION`, `SLUICEGATE_BRANCH`,
-/// `SLUICEGATE_BUILD_USER` and `SLUICEGATE_BUILD_DATE` in the environment of the compiler; what is not set is "unknown".
+/// Facts of the build. Packagers set `SLUICEGATE_REVISION`, `SLUICEGATE_BRANCH`, `SLUICEGATE_BUILD_USER` and
+/// `SLUICEGATE_BUILD_DATE` in the environment of the compiler. Without the first two, revision and branch are those of the git
+/// checkout (`build.rs`). Unset facts are "unknown".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuildInfo {
     /// The version of the program.
@@ -27,10 +28,10 @@ pub struct BuildInfo {
 /// The facts of the running program.
 pub const BUILD: BuildInfo = BuildInfo {
     version: env!("CARGO_PKG_VERSION"),
-    revision: or_unknown(option_env!("SLUICEGATE_REVISION")),
-    branch: or_unknown(option_env!("SLUICEGATE_BRANCH")),
-    build_user: or_unknown(option_env!("SLUICEGATE_BUILD_USER")),
-    build_date: or_unknown(option_env!("SLUICEGATE_BUILD_DATE")),
+    revision: or(option_env!("SLUICEGATE_REVISION"), env!("SLUICEGATE_GIT_REVISION")),
+    branch: or(option_env!("SLUICEGATE_BRANCH"), env!("SLUICEGATE_GIT_BRANCH")),
+    build_user: or(option_env!("SLUICEGATE_BUILD_USER"), "unknown"),
+    build_date: or(option_env!("SLUICEGATE_BUILD_DATE"), "unknown"),
     compiler: env!("SLUICEGATE_RUSTC"),
     os: std::env::consts::OS,
     arch: go_arch(),
@@ -78,10 +79,11 @@ impl fmt::Display for BuildInfo {
     }
 }
 
-const fn or_unknown(value: Option<&'static str>) -> &'static str {
+/// `Option::unwrap_or` in a constant.
+const fn or(value: Option<&'static str>, default: &'static str) -> &'static str {
     match value {
         Some(value) => value,
-        None => "unknown",
+        None => default,
     }
 }
 
