@@ -116,6 +116,7 @@ fn no_scrape_shows_half_a_push() {
             assert_eq!(count, FAMILIES * samples(number) + big(number), "{job} is incomplete: {number}");
         }
     });
+    assert_eq!(gateway.scrape().samples("push_time_seconds").count(), GROUPS, "groups without a push");
 }
 
 /// A scrape shows every push that was acknowledged before it began, whichever cores accepted the two connections.
@@ -211,6 +212,8 @@ fn no_scrape_shows_a_histogram_beside_its_suffix() {
     const ROUNDS: u32 = 120;
     let gateway = Gateway::start(&[]);
     let gateway = &gateway;
+    let accepted = [const { AtomicU32::new(0) }; 2];
+    let accepted = &accepted;
     let writers = (0..PAIRS * 2)
         .map(|writer| {
             move || {
@@ -228,6 +231,7 @@ fn no_scrape_shows_a_histogram_beside_its_suffix() {
                     let status = push(&mut connection, "PUT", &path, &body);
                     assert!(status == 200 || status == 400, "{status}");
                     if status == 200 {
+                        accepted[writer as usize % 2].fetch_add(1, Ordering::Relaxed);
                         assert_eq!(push(&mut connection, "PUT", &path, ""), 200);
                     }
                 }
@@ -243,6 +247,9 @@ fn no_scrape_shows_a_histogram_beside_its_suffix() {
             );
         }
     });
+    for (side, accepted) in accepted.iter().enumerate() {
+        assert!(accepted.load(Ordering::Relaxed) > 10, "side {side} got its name too rarely");
+    }
 }
 
 /// `m{zone="x"}` pushed to {job} and `m` pushed to {job, zone="x"} are the same series: of two concurrent pushes one succeeds.
@@ -320,14 +327,16 @@ fn difference_02_only_one_of_two_keys_that_differ_by_an_empty_instance_exists() 
     const ROUNDS: u32 = 100;
     let gateway = Gateway::start(&[]);
     let gateway = &gateway;
-    let writers = ["/metrics/job/empty", "/metrics/job/empty/instance/"]
-        .map(|path| {
+    let accepted = [const { AtomicU32::new(0) }; 2];
+    let writers = [("/metrics/job/empty", &accepted[0]), ("/metrics/job/empty/instance/", &accepted[1])]
+        .map(|(path, accepted)| {
             move || {
                 let mut connection = gateway.connect();
                 for round in 0..ROUNDS {
                     let status = push(&mut connection, "PUT", path, &format!("empty_{} 1\n", round % 3));
                     assert!(status == 200 || status == 400, "{status}");
                     if status == 200 {
+                        accepted.fetch_add(1, Ordering::Relaxed);
                         assert_eq!(push(&mut connection, "DELETE", path, ""), 202);
                     }
                 }
@@ -338,4 +347,5 @@ fn difference_02_only_one_of_two_keys_that_differ_by_an_empty_instance_exists() 
         let groups = seen.samples("push_time_seconds").filter(|sample| sample.label("job") == "empty");
         assert!(groups.count() <= 1);
     });
+    assert!(accepted.iter().all(|accepted| accepted.load(Ordering::Relaxed) > 0), "{accepted:?}");
 }

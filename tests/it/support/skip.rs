@@ -1,6 +1,7 @@
 //! Skipped tests. Under CI (`CI` in the environment) a skip is a failure.
 
 use std::io::Write;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Features that this machine is known to forbid, separated by commas: skips for lack of them are allowed under CI.
@@ -28,9 +29,20 @@ pub fn report(feature: &str, reason: &str) {
     );
 }
 
+/// Whether the machine allows io_uring.
+pub fn has_io_uring() -> bool {
+    // In a thread of its own: the kernel tears a ring down later, and interrupts system calls of the thread that created it.
+    static ALLOWED: LazyLock<bool> = LazyLock::new(|| {
+        std::thread::spawn(|| io_uring::IoUring::new(8).is_ok())
+            .join()
+            .expect("creating a ring does not panic")
+    });
+    *ALLOWED
+}
+
 /// Whether the machine forbids io_uring. Reports the skip if it does.
 pub fn without_io_uring() -> bool {
-    let forbidden = io_uring::IoUring::new(8).is_err();
+    let forbidden = !has_io_uring();
     if forbidden {
         report("io_uring", "this machine forbids io_uring");
     }
