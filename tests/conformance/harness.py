@@ -1,4 +1,4 @@
-"""Starts servers, sends the steps of a case, and reduces the answers to comparable observations."""
+"""Starts servers, sends the steps of a case, and reduces the responses to comparable observations."""
 
 import http.client
 import json
@@ -15,11 +15,11 @@ from datetime import datetime
 from model import Exited, Restart, Run
 from wire import ExpositionError, parse_delimited, parse_text
 
-# Families of the gateway itself: their content belongs to each implementation.
+# Prefixes of the gateway's own families; each implementation has its own.
 OWN_PREFIXES = ("go_", "process_", "pushgateway_", "promhttp_", "sluicegate_")
 TIMES = ("push_time_seconds", "push_failure_time_seconds")
-PAUSE_AFTER_WRITE = 0.0025  # keeps the times of two writes apart, see Clock
-PAUSE_AFTER_ASYNC = 0.02    # "202 Accepted" means that the change comes a little later
+PAUSE_AFTER_WRITE = 0.0025  # seconds; gives two writes different times, see Clock
+PAUSE_AFTER_ASYNC = 0.02    # seconds; the official program may apply a request a little after its 202
 REQUEST_TIMEOUT = 5.0
 
 
@@ -30,18 +30,18 @@ def free_port():
 
 
 class NotReady(Exception):
-    """The server did not answer on its readiness path."""
+    """The server did not become ready."""
 
 
 def words_of(line):
-    """The words of a command line; files are named absolutely, for servers run in a folder of their own."""
+    """Splits a command line and makes paths of files absolute, because each server runs in its own folder."""
     return [os.path.abspath(word) if "/" in word and os.path.isfile(word) else word for word in shlex.split(line)]
 
 
 class Server:
     """One server process on a free loopback port.
 
-    command: template with {port}, {dir} and {flags}; a plain program name gets the usual flags.
+    command: template with {port}, {dir} and {flags}; the name of a program gets the usual flags.
     """
 
     def __init__(self, command, flags=(), prefix="", persist=False):
@@ -63,7 +63,7 @@ class Server:
             if self._wait_ready():
                 return
             self.stop()
-        raise NotReady(f"the server did not get ready: {line}\n{self.tail()}")
+        raise NotReady(f"the server did not become ready: {line}\n{self.tail()}")
 
     def _wait_ready(self):
         deadline = time.monotonic() + 10
@@ -95,14 +95,14 @@ class Server:
         self.start()
 
     def run(self, step):
-        """Runs the same command with other arguments to its end."""
+        """Runs the same command with other arguments until it exits."""
         line = self.command.format(port=free_port(), dir=shlex.quote(self.dir), flags=shlex.join(step.args))
         try:
             done = subprocess.run(words_of(line), cwd=self.dir, stdin=subprocess.DEVNULL, timeout=3,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         except subprocess.TimeoutExpired:
             return {"exit": "still running"}
-        # The official program lists a switch in one or the other of two ways, depending on the release.
+        # The spelling of switches depends on the release of the official program.
         printed = done.stdout.decode(errors="replace").replace("--[no-]", "--")
         return {"exit": done.returncode, "missing": [word for word in step.words if word not in printed]}
 
@@ -122,18 +122,18 @@ class Server:
             try:
                 connection.send(body)
             except (BrokenPipeError, ConnectionResetError):
-                pass  # an early refusal: the answer is there to read
+                pass  # the server has rejected the request early, and its response can be read
             response = connection.getresponse()
             response.content = response.read()
             return response
         except http.client.HTTPException as problem:
-            raise OSError(f"broken answer: {problem!r}") from problem
+            raise OSError(f"invalid response: {problem!r}") from problem
         finally:
             connection.close()
 
 
 class PoolOfServers:
-    """Keeps one plain server for the cases without flags, and starts others on demand."""
+    """Keeps one server for the cases without flags, and starts others on demand."""
 
     PLAIN_FLAGS = ("--web.enable-admin-api",)
 
@@ -174,7 +174,7 @@ def pushed(families):
 
 
 class Clock:
-    """Replaces times by their rank among all times of the case: "t1", "t2", ... or "zero"."""
+    """Replaces times by their rank among all times of the case ("t1", "t2", ...) or by "zero"."""
 
     def __init__(self):
         self.begin, self.seen = time.time(), []
@@ -183,7 +183,7 @@ class Clock:
         if seconds == 0:
             return "zero"
         if not self.begin - 1 <= seconds <= time.time() + 1:
-            return f"odd time {seconds}"
+            return f"implausible time {seconds}"
         self.seen.append(seconds)
         return {"time": seconds}
 
@@ -228,7 +228,7 @@ def _number(text):
 
 
 def observe_api(document, clock, exact=False):
-    """The groups of /api/v1/metrics, in a fixed order, with times marked."""
+    """The groups of /api/v1/metrics in a fixed order, with marked times."""
     number = (lambda text: text) if exact else _number
     groups = []
     for group in document.get("data") or []:
@@ -261,7 +261,7 @@ def _rfc3339(text):
 
 
 def _status(status):
-    """Permanent and temporary redirects count as one: Go changed its choice between releases."""
+    """All redirects count as the same status, because Go changed its choice between releases."""
     return "redirect" if status in (301, 302, 307, 308) else status
 
 
@@ -302,11 +302,11 @@ def _show(response, what, clock):
         return response.getheader(what.partition(":")[2])
     if what.startswith("has:"):
         return what.partition(":")[2] in body.decode(errors="replace")
-    raise ValueError(f"unknown thing to show: {what}")
+    raise ValueError(f"unknown name in show: {what}")
 
 
 def _shape(value):
-    """The keys of the status document; values only where every implementation must agree."""
+    """The keys of the status document, and the values on which all implementations must agree."""
     data = value.get("data", {})
     flags = data.get("flags", {})
     return {
@@ -321,7 +321,7 @@ def _shape(value):
 
 
 def _persistent_request(server, step, attempts=3):
-    """A server may refuse a malformed request line and close before the body is read: try again then."""
+    """Sends a request again if the server rejects its request line and closes before it has read the body."""
     for attempt in range(attempts):
         try:
             return server.request(step.method, step.path, step.body, step.headers)
@@ -346,7 +346,7 @@ def observe_step(server, step, clock):
     try:
         response = _persistent_request(server, step)
     except OSError as problem:
-        return {"status": "no answer", "problem": str(problem)}
+        return {"status": "no response", "problem": str(problem)}
     seen = {"status": _status(response.status)}
     if response.status == 400 and step.method != "HEAD":
         seen["message"] = "some text" if response.content.strip() else "none"
@@ -380,7 +380,7 @@ def observe_final(server, prefix, clock):
 
 
 def observe(server, case):
-    """Everything seen while running a case, ready for JSON."""
+    """Runs a case and returns all observations as JSON values."""
     clock = Clock()
     result = {"steps": [observe_step(server, step, clock) for step in case.steps]}
     if case.final:

@@ -5,8 +5,8 @@
     run.py record [--oracle PROGRAM] [--cases MODULE] [--out expected.json]
     run.py --target-cmd '...' --cases cases_public --expected expected.json [--later later.txt]
 
-{port} is the loopback port, {dir} an empty folder, {flags} the flags a case asks for (spelled as the
-official program spells them). A command without {port} gets the official spelling of the address.
+{port} is the loopback port, {dir} an empty folder, {flags} the flags of the case, in the spelling of
+the official program. A command without {port} gets the address in the official spelling.
 """
 
 import argparse
@@ -34,21 +34,21 @@ def load_cases(names):
     ids = [case.id for case in cases]
     twice = {id for id in ids if ids.count(id) > 1}
     if twice:
-        raise SystemExit(f"case ids used twice: {sorted(twice)}")
+        raise SystemExit(f"repeated case ids: {sorted(twice)}")
     return cases
 
 
 def load_later(path, known):
-    """The cases which the target does not pass yet, with the reason: lines of `id  reason`."""
+    """Reads the cases that the target does not pass yet, with reasons: lines of `id reason`."""
     later = {}
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         id, _, reason = line.strip().partition(" ")
         if id not in known:
-            raise SystemExit(f"{path}:{number}: there is no case {id}")
+            raise SystemExit(f"{path}:{number}: unknown case {id}")
         if id in later or not reason.strip():
-            raise SystemExit(f"{path}:{number}: {id} needs one line and a reason")
+            raise SystemExit(f"{path}:{number}: {id} is repeated or has no reason")
         later[id] = reason.strip()
     return later
 
@@ -69,14 +69,14 @@ def differences(want, got, path=""):
 
 
 def loosen(observation):
-    """Drops what is not part of the contract: which problem broke a connection."""
+    """Removes what is not part of the contract: the error that ended a connection."""
     for step in observation["steps"]:
         step.pop("problem", None)
     return observation
 
 
 def check_expect(case, got):
-    """Differences between a recorded result and an observation."""
+    """Yields the differences between a case's expected result and an observation."""
     expect = case.expect
     if "not ready" in got:
         yield ".ready", True, got["not ready"]
@@ -120,7 +120,7 @@ def find_oracle(given):
         path = shutil.which(name)
         if path:
             return path
-    raise SystemExit("no oracle program found: install one, name it with --oracle, or use --expected")
+    raise SystemExit("no official program on PATH: install it, name it with --oracle, or use --expected")
 
 
 def record(cases, oracle, out):
@@ -144,12 +144,12 @@ def main():
     parser.add_argument("--only", default="", help="regular expression on case ids")
     parser.add_argument("--cases", default=None, help="case modules, comma separated (default: all here)")
     parser.add_argument("--skip-newer", action="store_true",
-                        help="leave out what the oracle's version does not know yet")
+                        help="skip cases that describe newer releases than the oracle's")
     parser.add_argument("--oracle-is-newest", action="store_true",
-                        help="put the cases with expect= to the oracle, too: it is of the release which they describe")
-    parser.add_argument("--later", help="file of cases that are run and shown, but may fail for now")
+                        help="run the cases with expect= against the oracle, too: it is of the release that they describe")
+    parser.add_argument("--later", help="file of cases that are run and printed, but may fail")
     parser.add_argument("--json", help="write all results to this file")
-    parser.add_argument("--list", action="store_true", help="list the cases and stop")
+    parser.add_argument("--list", action="store_true", help="list the cases and exit")
     options = parser.parse_args()
 
     modules = options.cases.split(",") if options.cases else sorted(p.stem for p in HERE.glob("cases_*.py"))
@@ -166,7 +166,7 @@ def main():
         record(cases, find_oracle(options.oracle), options.out)
         return 0
     if not options.target_cmd:
-        parser.error("--target-cmd is needed")
+        parser.error("--target-cmd is required")
     if options.oracle_is_newest and options.expected:
         parser.error("--oracle-is-newest needs a running oracle")
 
@@ -189,13 +189,13 @@ def main():
                 want = recorded[case.id] if recorded is not None else observe_on(oracle, case)
                 found = list(differences(want, got))
                 if case.expect:
-                    found += [(f" written down{where}", wanted, had) for where, wanted, had in check_expect(case, want)]
+                    found += [(f" expected{where}", wanted, had) for where, wanted, had in check_expect(case, want)]
             if case.id in later and found:
                 postponed[case.area] += 1
                 print(f"LATER {case.id}: {later[case.id]}", flush=True)
             elif case.id in later:
                 failed += 1
-                print(f"FAIL {case.id}: passes now: take it off the list {options.later}", flush=True)
+                print(f"FAIL {case.id}: passes; remove it from {options.later}", flush=True)
             elif found:
                 failed += 1
                 where, wanted, had = found[0]

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Starts a gateway whose --persistence.file is a store of another engine, so that the cases of persistence can be put to it.
+"""Starts a gateway with --storage.backend and --storage.path instead of --persistence.file, to run the persistence cases with
+any storage engine.
 
     python3 tests/conformance/run.py --only '^persist-' --target-cmd \\
         'python3 tests/conformance/with_engine.py sled target/release/sluicegate --web.listen-address=127.0.0.1:{port} {flags}'

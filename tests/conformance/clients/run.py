@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Runs real client libraries against a server: clients/run.py --target-cmd 'CMD ... {port} {flags}'.
 
-Each client replaces, adds to and deletes groups, with a slash, a blank, nothing and other alphabets in grouping values, and
-looks at what a scrape shows afterwards. Clients whose tools are missing are skipped by name, with --require-all they fail.
---node-path names the folder with prom-client.
+Each client replaces, adds to and deletes groups, with slashes, spaces, empty and non-ASCII values in the grouping key, and
+checks a scrape afterwards. See README.md.
 """
 
 import argparse
@@ -30,7 +29,7 @@ RUN_TIMEOUT = 60.0
 
 
 class Missing(Exception):
-    """What keeps a client from being run on this machine."""
+    """A tool that a client needs is missing on this machine."""
 
 
 def program(name):
@@ -42,7 +41,7 @@ def program(name):
 
 
 def build(folder, *line, **env):
-    """Builds a client from its folder; libraries come from the registries by the ordinary tools."""
+    """Builds a client in its folder. Its build tool downloads the libraries."""
     done = subprocess.run(line, cwd=HERE / folder, env={**os.environ, **env}, timeout=BUILD_TIMEOUT,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
@@ -50,7 +49,7 @@ def build(folder, *line, **env):
 
 
 def pinned(file, pattern):
-    """The version of a library in the file that names it."""
+    """The version of a library, from the file that pins it."""
     return re.search(pattern, (HERE / file).read_text())[1]
 
 
@@ -106,7 +105,7 @@ def rust(options):
 
 
 def run(name, options):
-    """Runs a client against a fresh server: `passed` or `failed` or `skipped`, and a line to print."""
+    """Runs a client against a new server. Returns `passed`, `failed` or `skipped`, and a line to print."""
     try:
         line, env, version = globals()[name](options)
     except Missing as reason:
@@ -119,7 +118,7 @@ def run(name, options):
         done = subprocess.run([*line, f"127.0.0.1:{server.port}"], env={**os.environ, **env}, timeout=RUN_TIMEOUT,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     except subprocess.TimeoutExpired:
-        return "failed", f"FAIL client-{name}: no end after {RUN_TIMEOUT} s"
+        return "failed", f"FAIL client-{name}: still running after {RUN_TIMEOUT} s"
     finally:
         server.close()
     if done.returncode:
@@ -130,8 +129,8 @@ def run(name, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target-cmd", required=True)
-    parser.add_argument("--node-path", default="")
-    parser.add_argument("--build", default="", help="a folder that keeps what is built (default: a temporary one)")
+    parser.add_argument("--node-path", default="", help="the folder with prom-client")
+    parser.add_argument("--build", default="", help="a folder for the built clients (default: a temporary one)")
     parser.add_argument("--only", default="", help="names of clients, comma separated")
     parser.add_argument("--require-all", action="store_true", help="a client that cannot be run is a failure")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-//! Pushes with the crate `prometheus`, which sends protobuf and escapes nothing; argument: host:port.
+//! Pushes with the crate `prometheus`, which sends protobuf. Usage: rust_client HOST:PORT
 //!
-//! The crate has no DELETE and refuses values with `/`: that half is done by hand, as its users do it. The label that
-//! carries such a value is pushed as base64, which the crate passes on.
+//! The crate has no DELETE and rejects values with `/`, so the program sends DELETE itself, as users of the crate do. It sends
+//! a value with a slash as base64 under a label name with @base64, which the crate passes on.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -11,15 +11,15 @@ use prometheus::{Counter, Gauge, HistogramOpts, IntCounter, Registry};
 
 const JOB: &str = "rust job";
 const PATH: &str = "/metrics/job/rust%20job/text/gr%C3%B6%C3%9Fe%201/path@base64/L3Zhci90bXA=/none@base64/=";
-/// As a scrape shows the grouping key.
+/// The grouping key in a scrape.
 const GROUP: &str = r#"instance="",job="rust job",none="",path="/var/tmp",text="größe 1""#;
 
 fn http(address: &str, request: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("the gateway listens");
     write!(stream, "{request} HTTP/1.0\r\nHost: {address}\r\n\r\n").expect("a request can be sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer in UTF-8");
-    answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("a response in UTF-8");
+    response
 }
 
 fn shows(address: &str, line: &str) -> bool {
@@ -63,26 +63,26 @@ fn main() {
 
     rows.inc();
     prometheus::push_add_collector(JOB, grouping(), &address, vec![Box::new(rows)], None).expect("an add");
-    assert!(shows(&address, &format!("rs_rows_total{{{GROUP}}} 4")), "an add changes its family");
+    assert!(shows(&address, &format!("rs_rows_total{{{GROUP}}} 4")), "an add replaces its family");
     assert!(shows(&address, &format!("rs_kept{{{GROUP}}} -0.5")), "an add keeps the others");
 
     let only = Counter::new("rs_only_total", "Alone.").expect("a valid counter");
     prometheus::push_collector(JOB, grouping(), &address, vec![Box::new(only)], None).expect("a push");
-    assert!(shows(&address, &format!("rs_only_total{{{GROUP}}} 0")), "a push brings its families");
-    assert!(!http(&address, "GET /metrics").contains("rs_kept{"), "a push takes the others away");
+    assert!(shows(&address, &format!("rs_only_total{{{GROUP}}} 0")), "a push sends its families");
+    assert!(!http(&address, "GET /metrics").contains("rs_kept{"), "a push removes other families");
 
     let slash = [("path".to_owned(), "/var/tmp".to_owned())].into();
-    let refused = prometheus::push_metrics::<std::collections::hash_map::RandomState>(
+    let rejected = prometheus::push_metrics::<std::collections::hash_map::RandomState>(
         JOB,
         slash,
         &address,
         registry.gather(),
         None,
     );
-    assert!(refused.is_err(), "the crate takes values with a slash now: use them here");
+    assert!(rejected.is_err(), "the crate now accepts values with a slash: use one in this program");
 
-    let answer = http(&address, &format!("DELETE {PATH}"));
-    assert!(answer.contains(" 202 "), "{answer}");
+    let response = http(&address, &format!("DELETE {PATH}"));
+    assert!(response.contains(" 202 "), "{response}");
     let gone = (0..50).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(10));
         !http(&address, "GET /metrics").contains("rs_only_total")

@@ -1,4 +1,4 @@
-// Pushes with prometheus-metrics-exporter-pushgateway, in protobuf and in text; argument: host:port.
+// Pushes with prometheus-metrics-exporter-pushgateway, in protobuf and in text. Usage: Client HOST:PORT
 
 import io.prometheus.metrics.core.metrics.Counter;
 import io.prometheus.metrics.core.metrics.Gauge;
@@ -13,7 +13,7 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse.BodyHandlers;
 
 public class Client {
-  // As a scrape shows the grouping key. The library writes a blank as a plus, which stays one.
+  // The grouping key in a scrape. The library encodes a space as a plus sign, and gateways keep the plus sign.
   static final String GROUP =
       "instance=\"\",job=\"java/job\",none=\"\",path=\"/var/tmp\",text=\"größe+1\"";
 
