@@ -1,4 +1,4 @@
-//! What a scraper says it takes. A line feed stands between `Accept` and `Accept-Encoding`.
+//! Content negotiation of scrapes. The input is `Accept` and `Accept-Encoding`, separated by a line feed.
 #![no_main]
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue};
@@ -23,11 +23,11 @@ fuzz_target!(|input: &[u8]| {
     };
     match negotiate::coding(&headers) {
         Coding::Identity => {}
-        Coding::Gzip => assert!(names(coding, "gzip"), "gzip is sent that nobody asked for"),
-        Coding::Zstd => assert!(names(coding, "zstd"), "zstd is sent that nobody asked for"),
+        Coding::Gzip => assert!(names(coding, "gzip"), "gzip is not in Accept-Encoding"),
+        Coding::Zstd => assert!(names(coding, "zstd"), "zstd is not in Accept-Encoding"),
     }
     let (format, escaping) = negotiate::format(&headers);
-    assert!(format == Format::Text || names(accept, "delimited"), "protobuf is sent that nobody asked for");
+    assert!(format == Format::Text || names(accept, "delimited"), "protobuf is not in Accept");
     assert!(escaping == Escaping::Underscores || names(accept, escaping.name()));
     assert!(!negotiate::content_type(format, escaping).is_empty());
 });

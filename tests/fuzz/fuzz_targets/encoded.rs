@@ -1,4 +1,4 @@
-//! Compressed bodies. The first byte selects the encoding, the second the limit of the output.
+//! Compressed bodies. The first byte of the input selects the encoding, the second the limit on the output.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -19,6 +19,6 @@ fuzz_target!(|input: &[u8]| {
         (Ok(less), Ok(whole)) => assert!(less == whole && less.len() <= limit),
         (Err(DecodeError::TooLarge { .. }), Ok(whole)) => assert!(whole.len() > limit),
         (Err(_), Err(_)) => {}
-        (less, whole) => panic!("limit {limit}: {less:?}, without: {whole:?}"),
+        (less, whole) => panic!("limit {limit}: {less:?}, without it: {whole:?}"),
     }
 });

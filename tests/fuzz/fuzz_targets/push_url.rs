@@ -1,5 +1,5 @@
-//! Paths of pushes and deletes: routed, then read as a grouping key. The first byte chooses the method, and its
-//! highest bit which names are allowed.
+//! Paths of pushes and deletes: routed, then parsed as a grouping key. The first byte selects the method; its highest bit
+//! selects the name rules.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -19,14 +19,13 @@ const REDIRECTS_MAX: usize = 8;
 fuzz_target!(|input: (u8, &str)| {
     let (method, path) = (&METHODS[usize::from(input.0) % METHODS.len()], input.1);
     let rules = if input.0 & 0x80 == 0 { NameRules::Legacy } else { NameRules::Utf8 };
-    // What hyper lets through: no blanks and no control characters in a path that starts with a slash.
+    // hyper accepts only paths that start with a slash and have no spaces or control characters.
     if !path.starts_with('/') || path.bytes().any(|byte| byte <= b' ' || byte == 0x7f || byte == b'?') {
         return;
     }
     match ROUTER.route(method, path) {
         Some(Routed::Redirect(to)) => {
-            // A client that follows it arrives: the path is cleaned, then its case is put right, and dots that were encoded
-            // until then are cleaned, too.
+            // Redirects end: the router cleans the path, then corrects its case, then cleans dots that were encoded.
             let mut to = to;
             for _ in 0..REDIRECTS_MAX {
                 match ROUTER.route(method, &to) {
@@ -45,16 +44,16 @@ fuzz_target!(|input: (u8, &str)| {
     }
 });
 
-/// A key can be written and read without loss, and lives on the core where its twin would live.
+/// A key is encoded and parsed without loss, and has the same core as its variant with an empty instance.
 fn check_key(key: &GroupingKey) {
     let labels = key.labels();
     assert_eq!(&GroupingKey::new(labels.iter().rev().cloned()), key);
     assert!(labels.is_sorted_by(|one, next| one.0 < next.0), "{labels:?}");
     assert!(labels.iter().any(|(name, value)| name == "job" && !value.is_empty()), "{labels:?}");
     assert!(labels.iter().all(|(name, _)| !name.is_empty() && !name.starts_with("__")), "{labels:?}");
-    if let Some(twin) = key.empty_instance_variant() {
-        assert_eq!(twin.hash(), key.hash());
-        assert_eq!(twin.empty_instance_variant().as_ref(), Some(key));
-        assert_eq!(twin.series_labels(), key.series_labels());
+    if let Some(variant) = key.empty_instance_variant() {
+        assert_eq!(variant.hash(), key.hash());
+        assert_eq!(variant.empty_instance_variant().as_ref(), Some(key));
+        assert_eq!(variant.series_labels(), key.series_labels());
     }
 }

@@ -1,32 +1,32 @@
-//! What must hold of every body that is taken, whichever way it was written.
+//! Invariants of accepted bodies, in either format.
 
 use sluicegate::exposition::model::Families;
 use sluicegate::exposition::names::NameRules;
 use sluicegate::exposition::render::{Rendered, render, write_header};
 use sluicegate::exposition::text;
 
-/// Room for the lines of one input: far above what a short one needs, far below the memory of a small machine.
+/// Limit on the rendered lines of one input: more than a short input needs, less than the memory of a small machine.
 const LINES_BYTES_MAX: usize = 16 << 20;
 
-/// Renders families for a group as a push does, if they are consistent. What comes out must be an exposition that our own
-/// strict parser reads, else a push that was taken could break a scrape. Gives back what a scrape shows, and what it would
-/// show if just that were pushed: it must have come to rest there.
+/// Renders families for a group, as a push does, if they are consistent. The result must be an exposition that the strict
+/// parser accepts, because otherwise an accepted push could break a scrape. Returns that exposition, and the exposition after
+/// pushing it; pushing the second must not change it.
 pub fn check_rendered(families: &Families<'_>) -> Option<(String, String)> {
     let grouping = [("job".to_owned(), "a\"b\\c\n".to_owned()), ("zone".to_owned(), String::new())];
     let shown = page(&render(families, &grouping, NameRules::Legacy, LINES_BYTES_MAX).ok()?);
     let push = |shown: &str| {
         let families = text::parse(shown.as_bytes(), NameRules::Legacy)
-            .unwrap_or_else(|problem| panic!("a scrape breaks: {problem}\n{shown}"));
+            .unwrap_or_else(|problem| panic!("a scrape has an invalid exposition: {problem}\n{shown}"));
         let rendered = render(&families, &grouping, NameRules::Legacy, LINES_BYTES_MAX)
-            .unwrap_or_else(|problem| panic!("shown, but not consistent: {problem}\n{shown}"));
+            .unwrap_or_else(|problem| panic!("a scrape has an inconsistent exposition: {problem}\n{shown}"));
         page(&rendered)
     };
     let again = push(&shown);
-    assert_eq!(again, push(&again), "what was read from lines gives these lines");
+    assert_eq!(again, push(&again), "pushing an exposition changes it");
     Some((shown, again))
 }
 
-/// The families as a scrape shows them; those without lines are not shown.
+/// The exposition of the families, without those that have no lines.
 fn page(rendered: &Rendered) -> String {
     let mut page = Vec::new();
     for family in rendered.families().iter().filter(|family| !rendered.text(family).is_empty()) {
