@@ -1,5 +1,8 @@
 //! Start-up and composition of the gateway.
 
+#[cfg(test)]
+mod metrics_doc;
+
 use std::fmt;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use event_listener::Event;
 
 use crate::config::{self, Config, Driver, Durability};
-use crate::encoding::encode::Coding;
 use crate::exposition::names::NameRules;
 use crate::handlers::push::PushRules;
 use crate::handlers::router::Router;
@@ -18,7 +20,8 @@ use crate::shard::registry::Registry;
 use crate::storage::engines;
 use crate::storage::import::Official;
 use crate::telemetry::http::HttpMetrics;
-use crate::telemetry::{self, names};
+use crate::telemetry::{self, OwnMetric, Recorder};
+use crate::{cores, handlers, http, scrape, shard, storage};
 
 use crate::cores::leases::Leases;
 use crate::cores::mailbox::Mailboxes;
@@ -32,6 +35,36 @@ use crate::runtime::shutdown::Shutdown;
 use crate::runtime::threads::{Cores, DriverChoice, DriverInUse, available, raise_descriptor_limit};
 use crate::scrape::collect::CopiedUnits;
 use crate::storage::store::{self, Store};
+
+const BUILD_INFO: OwnMetric = OwnMetric::gauge(
+    "pushgateway_build_info",
+    "A metric with a constant '1' value labeled by version, revision, branch, goversion from which pushgateway was built, and the \
+     goos and goarch for the build.",
+)
+.with_labels(&["branch", "goarch", "goos", "goversion", "revision", "tags", "version"]);
+const RUNTIME_INFO: OwnMetric = OwnMetric::gauge(
+    "sluicegate_runtime_info",
+    "A metric with a constant '1' value labeled by the number of cores and the driver of network IO.",
+)
+.with_labels(&["cores", "driver"]);
+
+/// The metric families of the gateway's own, by the module that declares them.
+const METRICS: &[(&str, &[OwnMetric])] = &[
+    ("cores", cores::metrics::METRICS),
+    ("handlers", handlers::metrics::METRICS),
+    ("http", http::metrics::METRICS),
+    ("scrape", scrape::metrics::METRICS),
+    ("server", &[BUILD_INFO, RUNTIME_INFO]),
+    ("shard", shard::METRICS),
+    ("storage", storage::metrics::METRICS),
+    ("telemetry", telemetry::PROCESS_METRICS),
+    ("telemetry", telemetry::http::METRICS),
+];
+
+/// The metric families of the gateway's own. Their names are reserved from the start, so that no push can take one with another type.
+fn declared_metrics() -> impl Iterator<Item = OwnMetric> {
+    METRICS.iter().flat_map(|(_, metrics)| metrics.iter().copied())
+}
 
 /// Why the gateway cannot run, in words for the operator.
 #[derive(Debug)]
@@ -59,7 +92,8 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let started_seconds = now_seconds();
     let build = config.build;
     tracing::info!(version = build.version, revision = build.revision, "starting sluicegate");
-    let own_metrics = telemetry::metrics::install().map_err(|why| StartError::because("own metrics", why))?;
+    let own_metrics = Recorder::new(declared_metrics());
+    own_metrics.install().map_err(|why| StartError::because("own metrics", why))?;
     raise_descriptor_limit();
 
     let count = config.cores.map_or_else(available, NonZero::get);
@@ -72,10 +106,11 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let shutdown = Shutdown::new();
     shutdown.request_on_signals().map_err(|why| StartError::because("signals", why))?;
 
-    own_metrics.set_info(names::BUILD_INFO, &build.labels());
+    own_metrics.set_info(BUILD_INFO, &build.labels());
     let driver = driver_name(cores.driver());
-    own_metrics.set_info(names::RUNTIME_INFO, &[("cores", &count.to_string()), ("driver", driver)]);
-    declare_series();
+    own_metrics.set_info(RUNTIME_INFO, &[("cores", &count.to_string()), ("driver", driver)]);
+    scrape::metrics::create_series();
+    handlers::metrics::create_series();
     if let Some(reason) = cores.fallback() {
         tracing::warn!(reason, "io_uring cannot be had, epoll does the network IO");
     }
@@ -84,8 +119,8 @@ pub fn run(config: Config) -> Result<(), StartError> {
         tracing::info!(%address, cores = count, driver, store = engine, "listening");
     }
 
-    let own = names::own_families().iter().map(|family| (family.name, kind_of(family.kind), family.help));
-    let registry = Arc::new(Registry::new(own));
+    let own_names = declared_metrics().map(|metric| (metric.name, kind_of(metric.kind), metric.help));
+    let registry = Arc::new(Registry::new(own_names));
     let (mailboxes, inboxes) = Mailboxes::new(count, config.limits.push_queue_max.map(NonZero::get));
     let shards: Vec<_> = (0..count)
         .map(|core| Shard::new(core as u32, registry.clone(), config.store.is_some()))
@@ -94,11 +129,11 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let store = match &config.store {
         Some(store) => {
             let durability = if store.durability == Durability::Disk { "disk" } else { "process" };
-            own_metrics.set_info(names::STORAGE_INFO, &[("backend", engine), ("durability", durability)]);
+            own_metrics.set_info(storage::metrics::INFO, &[("backend", engine), ("durability", durability)]);
             Some(Arc::new(start_store(store, &shards, &registry, &mailboxes, &shutdown)?))
         }
         None => {
-            own_metrics.set_info(names::STORAGE_INFO, &[("backend", engine), ("durability", "none")]);
+            own_metrics.set_info(storage::metrics::INFO, &[("backend", engine), ("durability", "none")]);
             None
         }
     };
@@ -203,19 +238,6 @@ impl Drained {
             drained.await;
         }
     }
-}
-
-/// Makes the series whose labels are known beforehand, so that the first event does not change the shape of a scrape and a
-/// rate over it can be had.
-fn declare_series() {
-    for encoding in Coding::ALL.map(Coding::name) {
-        let _ = metrics::histogram!(names::SCRAPE_DURATION, "encoding" => encoding);
-        let _ = metrics::histogram!(names::SCRAPE_SIZE, "encoding" => encoding);
-    }
-    for reason in ["inconsistent", "not_admitted", "queue_full", "too_large"] {
-        let _ = metrics::counter!(names::PUSH_REFUSALS, "reason" => reason);
-    }
-    let _ = metrics::counter!(names::SCRAPES_REFUSED);
 }
 
 fn choice(driver: Driver) -> DriverChoice {

@@ -2,5 +2,6 @@
 
 pub mod leases;
 pub mod mailbox;
+pub(crate) mod metrics;
 pub mod shard_task;
 pub mod workers;

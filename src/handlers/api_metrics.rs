@@ -19,8 +19,8 @@ use crate::exposition::protobuf::{
 use crate::exposition::render::write_header;
 use crate::exposition::text::parse;
 use crate::shard::key::GroupingKey;
-use crate::shard::{FAILURE_TIME, FamilyView, GroupView, PUSH_TIME};
-use crate::telemetry::names::describe;
+use crate::shard::{FAILURE_TIME_METRIC, FamilyView, GroupView, PUSH_TIME_METRIC};
+use crate::telemetry::OwnMetric;
 
 use super::time::rfc3339;
 use crate::http::response::{Answer, empty};
@@ -91,9 +91,12 @@ pub fn group(view: &GroupView) -> Bytes {
     for family in &view.families {
         document.insert(&family.shared.name, Box::new(FamilyDocument(family)));
     }
-    for (name, seconds) in [(PUSH_TIME, view.push_seconds), (FAILURE_TIME, view.failure_seconds)] {
+    for (metric, seconds) in
+        [(PUSH_TIME_METRIC, view.push_seconds), (FAILURE_TIME_METRIC, view.failure_seconds)]
+    {
         let changed_seconds = if seconds == 0.0 { view.created_seconds } else { seconds };
-        document.insert(name, Box::new(TimeDocument { name, key: &view.key, seconds, changed_seconds }));
+        document
+            .insert(metric.name, Box::new(TimeDocument { metric, key: &view.key, seconds, changed_seconds }));
     }
     let mut out = Vec::with_capacity(1024);
     out.push(b'{');
@@ -265,7 +268,7 @@ fn count_text(count: f64) -> String {
 
 /// A push-time family of a group.
 struct TimeDocument<'a> {
-    name: &'static str,
+    metric: OwnMetric,
     key: &'a std::sync::Arc<str>,
     seconds: f64,
     changed_seconds: f64,
@@ -281,9 +284,7 @@ impl Serialize for TimeDocument<'_> {
         let labels = GroupingKey::from_text(self.key.clone()).series_labels();
         let labels = read_labels(&labels).into_iter().collect();
         let mut map = serializer.serialize_map(None)?;
-        if let Some(description) = describe(self.name) {
-            map.serialize_entry("help", description.help)?;
-        }
+        map.serialize_entry("help", self.metric.help)?;
         map.serialize_entry("metrics", &[TimeMetric { labels, value: Number(self.seconds) }])?;
         map.serialize_entry("time_stamp", &rfc3339(self.changed_seconds))?;
         map.serialize_entry("type", "GAUGE")?;

@@ -4,6 +4,7 @@ pub mod api_groups;
 pub mod api_metrics;
 pub mod availability;
 pub mod grouping_key;
+pub(crate) mod metrics;
 pub mod push;
 pub mod router;
 pub mod status_page;
@@ -13,7 +14,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use http::header::HeaderMap;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 
+use self::metrics::PushRefusal;
 use self::{
     api_groups as list, api_metrics as groups, availability as storage, grouping_key as group,
     status_page as page,
@@ -36,20 +38,20 @@ use crate::handlers::push::{Format, PushRules};
 use crate::handlers::router::{Routed, Router, Target};
 use crate::http::response::{self as answers, Answer, Problem};
 use crate::http::response_body::Body;
-use crate::scrape::{merge as scrape, negotiate, translate};
+use crate::scrape::{merge as scrape, metrics as scrape_metrics, negotiate, translate};
 use crate::shard::key::GroupingKey;
 use crate::shard::list::{GroupQuery, ListedGroup};
 use crate::shard::push::{Mode, Outcome, Push};
 use crate::shard::registry::Registry;
 use crate::shard::{Counts, GroupView};
 use crate::telemetry::http::{Handler, HttpMetrics};
-use crate::telemetry::{metrics::Registry as OwnMetrics, names};
+use crate::telemetry::{self, Recorder};
 
 use crate::cores::mailbox::Mailboxes;
 use crate::cores::shard_task::{Home, Order};
 use crate::cores::workers::Workers;
 use crate::http::connection::Service;
-use crate::http::limits::{Connections, Timeout};
+use crate::http::limits::Connections;
 use crate::http::request_body::{BodyError, RequestBody};
 use crate::runtime::shutdown::Shutdown;
 use crate::scrape::collect::{CopiedUnits, ScrapePlace, collect, compress, make_units};
@@ -86,7 +88,7 @@ pub struct Shared {
     /// Pages of groups being put together.
     pub lists: Arc<AtomicUsize>,
     /// The gateway's own metrics.
-    pub own_metrics: OwnMetrics,
+    pub own_metrics: Recorder,
     /// Counts of requests.
     pub http_metrics: HttpMetrics,
     /// Counts of connections.
@@ -272,7 +274,7 @@ impl Front {
         let core = key.home(mailboxes.cores());
         let is_full = self.shared.store.as_ref().is_some_and(|store| store.is_full());
         let Some(place) = mailboxes.place(core).filter(|_| !is_full) else {
-            metrics::counter!(names::PUSH_REFUSALS, "reason" => "queue_full").increment(1);
+            metrics::count_refusal(PushRefusal::QueueFull);
             return Err(push::queue_full());
         };
         let (answer, told) = oneshot::channel();
@@ -289,7 +291,7 @@ impl Front {
         let begun = Instant::now();
         let places_max = shared.config.limits.web_scrapes_max.map(std::num::NonZero::get);
         let Some(place) = ScrapePlace::take(&shared.scrapes, places_max) else {
-            metrics::counter!(names::SCRAPES_REFUSED).increment(1);
+            scrape_metrics::count_refused();
             return scrape::too_many();
         };
         let Some(cores) = collect(&shared.registry, &shared.mailboxes).await else {
@@ -297,7 +299,7 @@ impl Front {
         };
         let (handed, counts): (Vec<_>, Vec<_>) = cores.into_iter().unzip();
         self.set_gauges(&counts);
-        let own = crate::telemetry::gather(&shared.own_metrics);
+        let own = telemetry::gather(&shared.own_metrics);
         let (format, escaping) = negotiate::format(headers);
         let coding = negotiate::coding(headers);
         // Without such names there is nothing to escape.
@@ -328,7 +330,7 @@ impl Front {
         let mut answer = scrape::answer(pieces, (format, escaping), coding);
         let encoding = coding.name();
         let bytes = answer.body().len().unwrap_or_default();
-        metrics::histogram!(names::SCRAPE_SIZE, "encoding" => encoding).record(bytes as f64);
+        scrape_metrics::record_size(encoding, bytes);
         answer.body_mut().guard(ScrapeEnd { _place: place, begun, encoding });
         answer
     }
@@ -337,26 +339,13 @@ impl Front {
     fn set_gauges(&self, counts: &[Counts]) {
         let shared = &self.shared;
         for (core, counts) in counts.iter().enumerate() {
-            let label = core.to_string();
-            metrics::gauge!(names::GROUPS, "core" => label.clone()).set(counts.groups as f64);
-            metrics::gauge!(names::SERIES, "core" => label.clone()).set(counts.series as f64);
-            metrics::gauge!(names::SEGMENTS, "core" => label.clone()).set(counts.segments as f64);
-            metrics::gauge!(names::SEGMENT_BYTES, "core" => label.clone()).set(counts.bytes as f64);
-            metrics::gauge!(names::MAILBOX_PUSHES, "core" => label)
-                .set(shared.mailboxes.waiting(core) as f64);
+            crate::cores::metrics::set_gauges(core, counts, shared.mailboxes.waiting(core));
         }
-        let connections = &shared.connections;
-        metrics::gauge!(names::CONNECTIONS).set(connections.current() as f64);
-        metrics::counter!(names::CONNECTIONS_ACCEPTED).absolute(connections.accepted());
-        metrics::counter!(names::CONNECTIONS_REFUSED).absolute(connections.refused());
-        for timeout in Timeout::ALL {
-            metrics::counter!(names::TIMEOUTS, "phase" => timeout.name())
-                .absolute(connections.timed_out(timeout));
-        }
+        crate::http::metrics::set(&shared.connections);
         if let Some(store) = &shared.store {
-            set_storage_gauges(store);
+            crate::storage::metrics::set_gauges(store);
         }
-        metrics::gauge!(names::SCRAPES).set(shared.scrapes.load(std::sync::atomic::Ordering::Relaxed) as f64);
+        scrape_metrics::set_in_progress(shared.scrapes.load(Ordering::Relaxed));
     }
 
     /// Asks one core after the other for its groups, some at a time, while the client takes them.
@@ -501,29 +490,14 @@ impl Front {
     }
 
     fn count_refusal(&self, outcome: &Outcome) {
-        let reason = match outcome {
+        let refusal = match outcome {
             Outcome::Done => return,
-            Outcome::Refused(_) => "inconsistent",
-            Outcome::NotAdmitted(_) => "not_admitted",
-            Outcome::TooLarge => "too_large",
+            Outcome::Refused(_) => PushRefusal::Inconsistent,
+            Outcome::NotAdmitted(_) => PushRefusal::NotAdmitted,
+            Outcome::TooLarge => PushRefusal::TooLarge,
         };
-        metrics::counter!(names::PUSH_REFUSALS, "reason" => reason).increment(1);
+        metrics::count_refusal(refusal);
     }
-}
-
-fn set_storage_gauges(store: &Store) {
-    let (stats, (changes, bytes)) = (store.stats(), store.waiting());
-    metrics::gauge!(names::STORAGE_QUEUE).set(changes as f64);
-    metrics::gauge!(names::STORAGE_QUEUE_BYTES).set(bytes as f64);
-    metrics::gauge!(names::STORAGE_LOG_BYTES).set(stats.log_bytes.unwrap_or_default() as f64);
-    metrics::gauge!(names::STORAGE_ARCHIVE_BYTES).set(stats.archive_bytes as f64);
-    if let Some(seconds) = stats.archive_age_seconds {
-        metrics::gauge!(names::STORAGE_ARCHIVE_AGE).set(seconds);
-    }
-    metrics::gauge!(names::STORAGE_RESTORE_SECONDS).set(stats.restore_seconds);
-    metrics::gauge!(names::STORAGE_FAILED).set(if store.is_ready() { 0.0 } else { 1.0 });
-    metrics::gauge!(names::STORAGE_TROUBLE).set(if stats.background_error.is_some() { 1.0 } else { 0.0 });
-    metrics::gauge!(names::STORAGE_CONTRADICTIONS).set(store.contradictions() as f64);
 }
 
 /// Ends with the body of a scrape's answer: sent, or given up.
@@ -536,7 +510,7 @@ struct ScrapeEnd {
 impl Drop for ScrapeEnd {
     fn drop(&mut self) {
         let seconds = self.begun.elapsed().as_secs_f64();
-        metrics::histogram!(names::SCRAPE_DURATION, "encoding" => self.encoding).record(seconds);
+        scrape_metrics::record_duration(self.encoding, seconds);
     }
 }
 

@@ -5,6 +5,7 @@ mod bridge;
 pub mod connection;
 mod deadlines;
 pub mod limits;
+pub(crate) mod metrics;
 pub mod request_body;
 pub mod response;
 pub mod response_body;

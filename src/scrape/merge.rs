@@ -18,8 +18,7 @@ use crate::exposition::number::write_float;
 use crate::exposition::render::write_header;
 use crate::shard::FamilySnapshot;
 use crate::shard::segments::Segment;
-use crate::telemetry::metrics::{OwnFamily, OwnValue};
-use crate::telemetry::names::OwnKind;
+use crate::telemetry::{OwnFamily, OwnKind, OwnValue};
 
 use super::negotiate::content_type;
 use crate::http::response::{Answer, busy};

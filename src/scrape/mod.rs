@@ -2,5 +2,6 @@
 
 pub mod collect;
 pub mod merge;
+pub(crate) mod metrics;
 pub mod negotiate;
 pub mod translate;

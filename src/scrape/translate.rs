@@ -15,7 +15,7 @@ use crate::exposition::protobuf::{Head, escape_metrics, metrics_of_lines, write_
 use crate::exposition::render::write_header;
 use crate::shard::FamilySnapshot;
 use crate::shard::segments::Segment;
-use crate::telemetry::metrics::OwnFamily;
+use crate::telemetry::OwnFamily;
 
 use super::merge::{MergedFamily, SMALL_BYTES, Unit, Units, kind_of, merged_families, write_own};
 

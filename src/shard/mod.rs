@@ -29,6 +29,7 @@ pub use plan::{Decision, PushAttempt};
 pub use view::{FamilySnapshot, FamilyView, GroupView};
 
 use crate::exposition::model::MetricType;
+use crate::telemetry::OwnMetric;
 use duplicates::RetiredSeries;
 use registry::{Core, Registry, SetId};
 use tables::{Group, LocalFamily, Map, Number, Slab};
@@ -37,6 +38,15 @@ use tables::{Group, LocalFamily, Map, Number, Slab};
 pub const PUSH_TIME: &str = "push_time_seconds";
 /// Name of the family with the time of each group's last refused push.
 pub const FAILURE_TIME: &str = "push_failure_time_seconds";
+/// Both families are written by the shard, with one series for each group and the help of the official program.
+pub(crate) const METRICS: &[OwnMetric] = &[PUSH_TIME_METRIC, FAILURE_TIME_METRIC];
+pub(crate) const PUSH_TIME_METRIC: OwnMetric =
+    OwnMetric::gauge(PUSH_TIME, "Last Unix time when changing this group in the Pushgateway succeeded.")
+        .with_labels(GROUP_LABELS);
+pub(crate) const FAILURE_TIME_METRIC: OwnMetric =
+    OwnMetric::gauge(FAILURE_TIME, "Last Unix time when changing this group in the Pushgateway failed.")
+        .with_labels(GROUP_LABELS);
+const GROUP_LABELS: &[&str] = &["job", "instance", "…"];
 /// The local numbers of the two: they are there from the start.
 const PUSH_TIME_NUMBER: Number = 0;
 const FAILURE_TIME_NUMBER: Number = 1;

@@ -10,6 +10,7 @@
 pub mod command;
 pub mod engines;
 pub mod import;
+pub(crate) mod metrics;
 pub mod outbox;
 mod progress;
 mod restore;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use sluicegate_engine::{Change, Commit, Durability, Engine};
 
 use crate::shard::registry::Registry;
-use crate::telemetry::names;
 
+use super::metrics::{BATCH_CHANGES, COMMIT_DURATION};
 use super::restore::{Restoring, restore};
 use super::store::{Batch, FAILED, GroupChange, Item, NOT_STARTED, NotKept, READY, Shared, Start};
 use crate::cores::mailbox::Mailboxes;
@@ -41,8 +41,8 @@ pub(crate) fn run(start: Start, shared: &Shared, items: &Receiver<Item>) {
                 shared,
                 background_error: None,
                 figures_at: Instant::now(),
-                commit_seconds: metrics::histogram!(names::STORAGE_COMMIT_DURATION),
-                batch_changes: metrics::histogram!(names::STORAGE_BATCH),
+                commit_seconds: metrics::histogram!(COMMIT_DURATION.name),
+                batch_changes: metrics::histogram!(BATCH_CHANGES.name),
             };
             writer.note_figures();
             writer.serve(items);

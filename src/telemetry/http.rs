@@ -1,16 +1,35 @@
-//! Counting requests, as cheap as a request may hope for: handles are made once and found by index.
+//! Counts of requests. Each handle is created once and found by index, because every request needs one.
 
 use std::array::from_fn;
 use std::sync::OnceLock;
 
 use metrics::{Counter, Histogram};
 
-use super::names;
+use super::own_metric::OwnMetric;
 
-/// The routes that are counted. Scrapes and requests that no route takes are not.
+const REQUESTS: OwnMetric = OwnMetric::counter(
+    "pushgateway_http_requests_total",
+    "Total HTTP requests processed by the Pushgateway, excluding scrapes.",
+)
+.with_labels(&["code", "handler", "method"]);
+const PUSH_DURATION: OwnMetric = OwnMetric::summary(
+    "pushgateway_http_push_duration_seconds",
+    "HTTP request duration for pushes to the Pushgateway.",
+)
+.with_labels(&["method"]);
+const PUSH_SIZE: OwnMetric = OwnMetric::summary(
+    "pushgateway_http_push_size_bytes",
+    "HTTP request size for pushes to the Pushgateway.",
+)
+.with_labels(&["method"]);
+
+/// Families about requests, with the names and help of the official program.
+pub const METRICS: &[OwnMetric] = &[REQUESTS, PUSH_DURATION, PUSH_SIZE];
+
+/// The counted endpoints. Scrapes, `/-/quit` and requests to unknown paths are not counted, as in the official program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handler {
-    /// PUT and POST of a group.
+    /// PUT or POST to a group.
     Push,
     /// DELETE of a group.
     Delete,
@@ -22,7 +41,7 @@ pub enum Handler {
     Status,
     /// Files of the web page.
     Static,
-    /// Deleting all groups.
+    /// Deletion of all groups.
     Wipe,
     /// `/api/v1/status`
     ApiStatus,
@@ -55,8 +74,8 @@ impl Handler {
     }
 }
 
-/// The methods that have a word of their own, by which the official program labels them. What else a client may send is "unknown":
-/// a label must not be the client's to choose.
+/// The methods with a label value of their own, as in the official program. Others are "unknown", so that clients cannot
+/// create series.
 const METHODS: [(&str, &str); 10] = [
     ("PUT", "put"),
     ("POST", "post"),
@@ -71,13 +90,13 @@ const METHODS: [(&str, &str); 10] = [
 ];
 const UNKNOWN_METHOD: usize = METHODS.len();
 
-/// The codes that routes answer with; others are counted too, by a slower way.
+/// The status codes of the endpoints. Others are counted too, but more slowly.
 const CODES: [u16; 14] = [200, 202, 301, 307, 400, 403, 404, 405, 408, 413, 415, 429, 500, 503];
 
-/// Counts requests and measures pushes. One for all cores, or one for each: the series are the same.
+/// Counts requests and measures pushes. All instances share the same series.
 #[derive(Debug)]
 pub struct HttpMetrics {
-    /// A handle is made at its first use, so that a series appears when there is something to show.
+    /// A handle is created at its first use, so that unused series do not appear in scrapes.
     requests: [[[OnceLock<Counter>; CODES.len()]; METHODS.len() + 1]; HANDLERS],
     pushes: [OnceLock<PushMetrics>; METHODS.len() + 1],
 }
@@ -95,14 +114,14 @@ impl Default for HttpMetrics {
 }
 
 impl HttpMetrics {
-    /// Counts into the recorder that is installed.
+    /// Uses the installed recorder.
     pub fn new() -> Self {
         let by_code = || from_fn(|_| OnceLock::new());
         let by_method = || from_fn(|_| by_code());
         Self { requests: from_fn(|_| by_method()), pushes: from_fn(|_| OnceLock::new()) }
     }
 
-    /// Counts an answered request. The method is as on the request line.
+    /// Counts a request by the method on its request line and the status code of the response.
     pub fn observe(&self, handler: Handler, method: &str, code: u16) {
         let method = method_index(method);
         match CODES.iter().position(|known| *known == code) {
@@ -114,12 +133,12 @@ impl HttpMetrics {
         }
     }
 
-    /// Measures a push, whatever its answer: how long it took and how large the request was, its head included.
+    /// Records the duration of a push and the size of its request, head included, whatever the response was.
     pub fn observe_push(&self, method: &str, seconds: f64, bytes: u64) {
         let method = method_index(method);
         let push = self.pushes[method].get_or_init(|| PushMetrics {
-            seconds: metrics::histogram!(names::HTTP_PUSH_DURATION, "method" => method_label(method)),
-            bytes: metrics::histogram!(names::HTTP_PUSH_SIZE, "method" => method_label(method)),
+            seconds: metrics::histogram!(PUSH_DURATION.name, "method" => method_label(method)),
+            bytes: metrics::histogram!(PUSH_SIZE.name, "method" => method_label(method)),
         });
         push.seconds.record(seconds);
         push.bytes.record(bytes as f64);
@@ -128,7 +147,7 @@ impl HttpMetrics {
 
 fn requests(handler: Handler, method: usize, code: u16) -> Counter {
     metrics::counter!(
-        names::HTTP_REQUESTS,
+        REQUESTS.name,
         "code" => code.to_string(),
         "handler" => handler.name(),
         "method" => method_label(method)
@@ -145,10 +164,10 @@ fn method_label(index: usize) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::metrics::{OwnFamily, OwnValue, Registry};
+    use super::super::recorder::{OwnFamily, OwnValue, Recorder};
     use super::*;
 
-    /// Each series as `handler method code value`, or for summaries as `name method count sum`.
+    /// Each series as its label values and its value; summaries as `name method count sum`.
     fn shown(families: &[OwnFamily]) -> Vec<String> {
         let mut lines = Vec::new();
         for family in families {
@@ -168,9 +187,9 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_counted_by_code_handler_and_method() {
-        let registry = Registry::default();
-        metrics::with_local_recorder(&registry, || {
+    fn counts_requests_by_code_handler_and_method() {
+        let recorder = Recorder::new(METRICS.iter().copied());
+        metrics::with_local_recorder(&recorder, || {
             let http = HttpMetrics::new();
             http.observe(Handler::Push, "PUT", 200);
             http.observe(Handler::Push, "PUT", 200);
@@ -180,26 +199,26 @@ mod tests {
             http.observe(Handler::Status, "put", 418);
         });
         assert_eq!(
-            shown(&registry.gather()),
+            shown(&recorder.gather()),
             ["200 api/v1/options options 1", "200 push put 2", "202 delete delete 1", "418 status unknown 2"]
         );
     }
 
     #[test]
-    fn pushes_are_measured_from_the_first_on() {
-        let registry = Registry::default();
-        metrics::with_local_recorder(&registry, || {
+    fn push_summaries_appear_with_the_first_push() {
+        let recorder = Recorder::new(METRICS.iter().copied());
+        metrics::with_local_recorder(&recorder, || {
             let http = HttpMetrics::new();
             assert!(
-                registry.gather().is_empty(),
-                "the official program shows no summary before the first push"
+                recorder.gather().is_empty(),
+                "the official program shows no summaries before the first push"
             );
             http.observe_push("PUT", 0.5, 100);
             http.observe_push("PUT", 0.25, 50);
             http.observe_push("POST", 0.125, 10);
         });
         assert_eq!(
-            shown(&registry.gather()),
+            shown(&recorder.gather()),
             [
                 "pushgateway_http_push_duration_seconds post 1 0.125",
                 "pushgateway_http_push_duration_seconds put 2 0.75",

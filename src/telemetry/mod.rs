@@ -1,18 +1,22 @@
-//! The gateway's own metrics and logs. A leaf: uses nothing of the server.
+//! The gateway's own metrics and logs. A leaf: uses no other module of the server.
 //!
-//! Numbers only: how metrics are written on the wire is not known here.
+//! Metrics are recorded and gathered here as numbers. How they are written in an exposition is not known here.
 
 pub mod http;
 pub mod log;
-pub mod metrics;
-pub mod names;
+mod own_metric;
 mod process;
+mod recorder;
 mod summary;
 
-/// All metrics of the gateway's own as they are now: what was recorded, and what the kernel tells of the process. Sorted by family
-/// name, then by labels. Reads a few small files of `/proc`.
-pub fn gather(registry: &metrics::Registry) -> Vec<metrics::OwnFamily> {
-    let mut families = registry.gather();
+pub use own_metric::{OwnKind, OwnMetric};
+pub use process::METRICS as PROCESS_METRICS;
+pub use recorder::{OwnFamily, OwnSample, OwnValue, Recorder};
+
+/// Returns all families of the gateway's own with their current values: everything that was recorded, and `process_*`. They are
+/// sorted by name, and their series by labels. Reads a few small files in `/proc`.
+pub fn gather(recorder: &Recorder) -> Vec<OwnFamily> {
+    let mut families = recorder.gather();
     families.extend(process::families());
     families.sort_by_key(|family| family.name);
     families

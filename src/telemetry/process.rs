@@ -1,6 +1,6 @@
-//! `process_*`: what the kernel tells of this process, read when metrics are gathered.
+//! `process_*`: what the kernel reports about this process, read when metrics are gathered.
 //!
-//! What cannot be read (no `/proc`, another format, no right) makes its family absent; it never fails a scrape.
+//! If a value cannot be read (no `/proc`, another format, no permission), its family is absent; a scrape never fails because of it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,60 +9,92 @@ use std::sync::OnceLock;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 
-use super::metrics::{OwnFamily, OwnSample, OwnValue};
-use super::names;
+use super::own_metric::OwnMetric;
+use super::recorder::{OwnFamily, OwnSample, OwnValue};
 
-/// The families that can be told, sorted by name.
+const CPU_SECONDS: OwnMetric =
+    OwnMetric::counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.");
+const MAX_FDS: OwnMetric = OwnMetric::gauge("process_max_fds", "Maximum number of open file descriptors.");
+const NETWORK_RECEIVED: OwnMetric = OwnMetric::counter(
+    "process_network_receive_bytes_total",
+    "Number of bytes received by the process over the network.",
+);
+const NETWORK_SENT: OwnMetric = OwnMetric::counter(
+    "process_network_transmit_bytes_total",
+    "Number of bytes sent by the process over the network.",
+);
+const OPEN_FDS: OwnMetric = OwnMetric::gauge("process_open_fds", "Number of open file descriptors.");
+const RESIDENT_MEMORY: OwnMetric =
+    OwnMetric::gauge("process_resident_memory_bytes", "Resident memory size in bytes.");
+const START_TIME: OwnMetric =
+    OwnMetric::gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.");
+const VIRTUAL_MEMORY: OwnMetric =
+    OwnMetric::gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.");
+const VIRTUAL_MEMORY_MAX: OwnMetric = OwnMetric::gauge(
+    "process_virtual_memory_max_bytes",
+    "Maximum amount of virtual memory available in bytes.",
+);
+
+/// Families about the process, with the names and help of the official program.
+pub const METRICS: &[OwnMetric] = &[
+    CPU_SECONDS,
+    MAX_FDS,
+    NETWORK_RECEIVED,
+    NETWORK_SENT,
+    OPEN_FDS,
+    RESIDENT_MEMORY,
+    START_TIME,
+    VIRTUAL_MEMORY,
+    VIRTUAL_MEMORY_MAX,
+];
+
+/// Returns the families whose values can be read.
 pub(super) fn families() -> Vec<OwnFamily> {
     let stat = fs::read_to_string("/proc/self/stat").ok().and_then(|text| Stat::parse(&text));
     let network = fs::read_to_string("/proc/self/net/netstat").ok().and_then(|text| Network::parse(&text));
-    // Never changes, and the file is long where there are many processors.
+    // Read once: it never changes, and the file is long on a machine with many processors.
     static BOOT_TIME: OnceLock<Option<u64>> = OnceLock::new();
     let boot_time =
         *BOOT_TIME.get_or_init(|| fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text)));
     let ticks = clock_ticks_per_second() as f64;
-    // As in the official program, no limit is shown as the largest number.
+    // The official program shows the largest number if there is no limit.
     let limit = |resource| Some(getrlimit(resource).current.unwrap_or(u64::MAX) as f64);
     let stat = stat.as_ref();
     let network = network.as_ref();
 
     [
-        (names::PROCESS_CPU, stat.map(|stat| (stat.user_ticks + stat.system_ticks) as f64 / ticks)),
-        (names::PROCESS_MAX_FDS, limit(Resource::Nofile)),
-        (names::PROCESS_NETWORK_RECEIVED, network.map(|network| network.received_bytes as f64)),
-        (names::PROCESS_NETWORK_SENT, network.map(|network| network.sent_bytes as f64)),
-        (names::PROCESS_OPEN_FDS, open_fds()),
-        (names::PROCESS_RESIDENT_MEMORY, stat.map(|stat| stat.resident_pages as f64 * page_size() as f64)),
-        (
-            names::PROCESS_START_TIME,
-            stat.zip(boot_time).map(|(stat, boot)| boot as f64 + stat.start_ticks as f64 / ticks),
-        ),
-        (names::PROCESS_VIRTUAL_MEMORY, stat.map(|stat| stat.virtual_bytes as f64)),
-        (names::PROCESS_VIRTUAL_MEMORY_MAX, limit(Resource::As)),
+        (CPU_SECONDS, stat.map(|stat| (stat.user_ticks + stat.system_ticks) as f64 / ticks)),
+        (MAX_FDS, limit(Resource::Nofile)),
+        (NETWORK_RECEIVED, network.map(|network| network.received_bytes as f64)),
+        (NETWORK_SENT, network.map(|network| network.sent_bytes as f64)),
+        (OPEN_FDS, open_fds()),
+        (RESIDENT_MEMORY, stat.map(|stat| stat.resident_pages as f64 * page_size() as f64)),
+        (START_TIME, stat.zip(boot_time).map(|(stat, boot)| boot as f64 + stat.start_ticks as f64 / ticks)),
+        (VIRTUAL_MEMORY, stat.map(|stat| stat.virtual_bytes as f64)),
+        (VIRTUAL_MEMORY_MAX, limit(Resource::As)),
     ]
     .into_iter()
-    .filter_map(|(name, value)| family(name, value?))
+    .filter_map(|(metric, value)| Some(family(metric, value?)))
     .collect()
 }
 
-fn family(name: &'static str, value: f64) -> Option<OwnFamily> {
-    let &names::Description { name, help, kind } = names::describe(name)?;
+fn family(OwnMetric { name, help, kind, .. }: OwnMetric, value: f64) -> OwnFamily {
     let samples = vec![OwnSample { labels: Vec::new(), value: OwnValue::Single(value) }];
-    Some(OwnFamily { name, help, kind, samples })
+    OwnFamily { name, help, kind, samples }
 }
 
-/// Since Linux 6.2 the size of the folder is the number of open files. To count the entries, as one must before, takes
-/// milliseconds where there are thousands of connections.
+/// Since Linux 6.2, the size of the folder is the number of open files. Older kernels need the entries to be counted, which takes
+/// milliseconds with thousands of connections.
 fn open_fds() -> Option<f64> {
     let folder = "/proc/self/fd";
     match fs::metadata(folder).map(|metadata| metadata.size()) {
         Ok(count) if count > 0 => Some(count as f64),
-        // The folder that is read is open itself.
+        // Reading the folder opens one more file.
         _ => Some(fs::read_dir(folder).ok()?.count().saturating_sub(1) as f64),
     }
 }
 
-/// The parts of `/proc/self/stat` that are shown, see proc_pid_stat(5).
+/// The fields of `/proc/self/stat` that are shown, see proc_pid_stat(5).
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     user_ticks: u64,
@@ -74,7 +106,7 @@ struct Stat {
 
 impl Stat {
     fn parse(text: &str) -> Option<Self> {
-        // The second field is the name of the program in parentheses. It may contain blanks and parentheses.
+        // The second field is the program's name in parentheses, which may itself contain spaces and parentheses.
         let (_, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse().ok();
@@ -88,7 +120,7 @@ impl Stat {
     }
 }
 
-/// The bytes of `/proc/self/net/netstat`. They are those of the network namespace: in a container, of the container.
+/// The byte counts of `/proc/self/net/netstat`. They belong to the network namespace, so in a container to the whole container.
 #[derive(Debug, PartialEq, Eq)]
 struct Network {
     received_bytes: u64,
@@ -97,7 +129,7 @@ struct Network {
 
 impl Network {
     fn parse(text: &str) -> Option<Self> {
-        // Two lines, first names, then values.
+        // The first line has the names, the second the values.
         let mut lines = text.lines().filter_map(|line| line.strip_prefix("IpExt:"));
         let (names, values) = (lines.next()?, lines.next()?);
         let value = |wanted: &str| {
@@ -109,7 +141,7 @@ impl Network {
     }
 }
 
-/// When the machine was started, in seconds since 1970, from `/proc/stat`.
+/// Parses the time when the machine was started, in Unix seconds, from `/proc/stat`.
 fn boot_time(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
@@ -120,7 +152,7 @@ mod tests {
     use std::time::{SystemTime, UNIX_EPOCH};
 
     #[test]
-    fn a_program_name_may_look_like_fields() {
+    fn a_program_name_may_contain_fields_and_parentheses() {
         let text =
             "7 (a) R 1 (b c) S 1 2 3 4 5 6 7 8 9 10 31 32 15 16 17 18 19 20 42 4096 5 18446744073709551615 1";
         let expected = Stat {
@@ -136,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_found_by_name() {
+    fn finds_byte_counts_and_boot_time_by_name() {
         let text = "TcpExt: InOctets A\nTcpExt: 9 9\nIpExt: X InOctets OutOctets\nIpExt: 1 20 30\n";
         assert_eq!(Network::parse(text), Some(Network { received_bytes: 20, sent_bytes: 30 }));
         assert_eq!(Network::parse("IpExt: X InOctets\nIpExt: 1 2\n"), None);
@@ -146,23 +178,23 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_plausible() {
+    fn the_values_of_this_process_are_plausible() {
         let families = families();
         assert!(families.is_sorted_by(|a, b| a.name < b.name));
-        let value = |name: &str| {
+        let value = |OwnMetric { name, .. }: OwnMetric| {
             let family =
                 families.iter().find(|family| family.name == name).unwrap_or_else(|| panic!("no {name}"));
             match family.samples[0].value {
                 OwnValue::Single(value) => value,
-                OwnValue::Summary { .. } => panic!("a summary"),
+                OwnValue::Summary { .. } => panic!("{name} is a summary"),
             }
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
-        assert!((now - value(names::PROCESS_START_TIME)).abs() < 86_400.0);
-        assert!(value(names::PROCESS_RESIDENT_MEMORY) > 100_000.0);
-        assert!(value(names::PROCESS_VIRTUAL_MEMORY) >= value(names::PROCESS_RESIDENT_MEMORY));
-        assert!(value(names::PROCESS_OPEN_FDS) >= 3.0);
-        assert!(value(names::PROCESS_MAX_FDS) >= value(names::PROCESS_OPEN_FDS));
-        assert!(value(names::PROCESS_CPU) >= 0.0);
+        assert!((now - value(START_TIME)).abs() < 86_400.0);
+        assert!(value(RESIDENT_MEMORY) > 100_000.0);
+        assert!(value(VIRTUAL_MEMORY) >= value(RESIDENT_MEMORY));
+        assert!(value(OPEN_FDS) >= 3.0);
+        assert!(value(MAX_FDS) >= value(OPEN_FDS));
+        assert!(value(CPU_SECONDS) >= 0.0);
     }
 }

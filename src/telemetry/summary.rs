@@ -1,27 +1,27 @@
 //! Quantiles over the last ten minutes.
 //!
-//! Ten minutes are five windows of two minutes each. A value goes into the window of its time; quantiles are taken over all
-//! windows that are still inside, so they cover the last eight to ten minutes, as those of the official program do. Sum and
-//! count are over all time.
+//! The ten minutes consist of five windows of two minutes. A value is added to the window of its time, and quantiles are computed over
+//! the last five windows. They therefore cover the last eight to ten minutes, as in the official program. Sum and count cover all
+//! values since the start.
 
 use hdrhistogram::Histogram;
 
-/// The quantiles that are shown.
+/// The quantiles of a summary.
 pub(super) const QUANTILES: [f64; 3] = [0.1, 0.5, 0.9];
 
 const WINDOWS: u64 = 5;
 const WINDOW_SECONDS: u64 = 120;
-/// Quantiles are off by one percent at most.
+/// The error of a quantile is at most one percent.
 const SIGNIFICANT_DIGITS: u8 = 2;
-/// Larger values count as this, which bounds the memory of a window to 20 KB: an hour in nanoseconds, 4 TiB in bytes.
+/// Larger values count as this one, which limits a window to 20 KB: an hour in nanoseconds, or 4 TiB in bytes.
 const STEPS_MAX: u64 = 1 << 42;
 
-/// One recorder of values. Merge several with [`Total`] to read them.
+/// The values that one slot of a series recorded; [`Total`] merges the slots.
 #[derive(Debug)]
 pub(super) struct SlidingSummary {
-    /// The step in which values are kept: 1e-9 for seconds, 1 for bytes.
+    /// The step in which values are recorded: 1e-9 for seconds, 1 for bytes.
     resolution: f64,
-    /// Rings: window `n` lives at `n % WINDOWS`. Empty until something was recorded, because most are never used.
+    /// A ring: window `n` is at `n % WINDOWS`. Windows are allocated at their first value, because most are never used.
     windows: [Option<Window>; WINDOWS as usize],
     sum: f64,
     count: u64,
@@ -38,7 +38,7 @@ impl SlidingSummary {
         Self { resolution, windows: Default::default(), sum: 0.0, count: 0 }
     }
 
-    /// Takes a value at a time in seconds, counted from any fixed point.
+    /// Records a value at a time in seconds since any fixed point.
     pub(super) fn record(&mut self, value: f64, now_seconds: u64) {
         self.sum += value;
         self.count += 1;
@@ -49,7 +49,7 @@ impl SlidingSummary {
             window.number = number;
             window.values.reset();
         }
-        // The cast is exact enough, and saturates: negative and NaN become 0.
+        // The cast saturates: negative values and NaN become 0.
         let steps = ((value / self.resolution).round() as u64).min(STEPS_MAX);
         window.values.record(steps).expect("the histogram grows as far as STEPS_MAX");
     }
@@ -61,7 +61,7 @@ fn histogram() -> Histogram<u32> {
     values
 }
 
-/// What several recorders of one series saw.
+/// The merged values of several slots.
 pub(super) struct Total {
     resolution: f64,
     recent: Histogram<u32>,
@@ -79,14 +79,14 @@ impl Total {
         self.count += summary.count;
         let now = now_seconds / WINDOW_SECONDS;
         for window in summary.windows.iter().flatten() {
-            // A window may be newer than `now`: the recorder read the clock later.
+            // A window may be newer than `now`, because the recording thread read the clock later.
             if window.number + WINDOWS > now {
                 self.recent.add(&window.values).expect("a histogram that resizes holds every value");
             }
         }
     }
 
-    /// Each quantile with its value; NaN where nothing happened lately.
+    /// Each quantile with its value; NaN if there are no recent values.
     pub(super) fn quantiles(&self) -> Vec<(f64, f64)> {
         QUANTILES.map(|quantile| (quantile, self.quantile(quantile))).to_vec()
     }
@@ -96,7 +96,7 @@ impl Total {
             return f64::NAN;
         }
         let steps = self.recent.value_at_quantile(quantile);
-        // A division by a whole number is exact where a product with 1e-9 is not: 0.003, never 0.0030000000000000001.
+        // Dividing by a whole number gives the nearest float, multiplying by 1e-9 may not: 0.003, not 0.0030000000000000001.
         steps as f64 / (1.0 / self.resolution).round()
     }
 
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_forget_and_sums_do_not() {
+    fn quantiles_drop_old_values_and_sums_keep_them() {
         let mut summary = SlidingSummary::new(1.0);
         summary.record(100.0, 0);
         summary.record(200.0, 130);
@@ -143,14 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn small_values_come_out_as_they_went_in() {
+    fn small_values_are_exact() {
         let mut summary = SlidingSummary::new(1e-9);
         summary.record(100e-9, 0);
         assert_eq!(total(&[summary], 0).quantiles(), [(0.1, 100e-9), (0.5, 100e-9), (0.9, 100e-9)]);
     }
 
     #[test]
-    fn odd_values_do_no_harm() {
+    fn accepts_zero_negative_and_huge_values() {
         let mut summary = SlidingSummary::new(1e-9);
         for value in [0.0, -1.0, f64::MAX, 1e300] {
             summary.record(value, 0);
@@ -160,11 +160,11 @@ mod tests {
         assert!(total.quantile(0.9) > 4000.0);
     }
 
-    /// The slow twin: keeps every value with its time and sorts.
+    /// The reference implementation: keeps every value with its time, and sorts.
     #[derive(Debug, Default)]
-    struct Twin(Vec<(u64, f64)>);
+    struct Reference(Vec<(u64, f64)>);
 
-    impl Twin {
+    impl Reference {
         fn quantile(&self, quantile: f64, now: u64) -> f64 {
             let oldest = (now / WINDOW_SECONDS).saturating_sub(WINDOWS - 1) * WINDOW_SECONDS;
             let mut recent: Vec<f64> =
@@ -177,24 +177,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_its_slow_twin(
+        fn agrees_with_the_reference_implementation(
             steps in proptest::collection::vec((0_u64..200, 0_u64..5_000_000, 0_usize..3), 1..200),
             pause in 0_u64..900,
         ) {
             let mut summaries = [const { 1.0 }; 3].map(SlidingSummary::new);
-            let mut twin = Twin::default();
+            let mut reference = Reference::default();
             let mut now = 0;
             for (step, value, recorder) in steps {
                 now += step;
                 summaries[recorder].record(value as f64, now);
-                twin.0.push((now, value as f64));
+                reference.0.push((now, value as f64));
             }
             now += pause;
             let total = total(&summaries, now);
-            prop_assert_eq!(total.count(), twin.0.len() as u64);
-            prop_assert_eq!(total.sum(), twin.0.iter().map(|(_, value)| value).sum::<f64>());
+            prop_assert_eq!(total.count(), reference.0.len() as u64);
+            prop_assert_eq!(total.sum(), reference.0.iter().map(|(_, value)| value).sum::<f64>());
             for (quantile, value) in total.quantiles() {
-                let expected = twin.quantile(quantile, now);
+                let expected = reference.quantile(quantile, now);
                 let near = (value - expected).abs() <= expected * 0.01;
                 prop_assert!(near || (value.is_nan() && expected.is_nan()), "{quantile}: {value}, not {expected}");
             }

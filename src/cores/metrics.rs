@@ -1,0 +1,31 @@
+//! Metrics of the cores and their shards.
+
+use crate::shard::Counts;
+use crate::telemetry::OwnMetric;
+
+const GROUPS: OwnMetric =
+    OwnMetric::gauge("sluicegate_groups", "Number of groups, by core.").with_labels(&["core"]);
+const SERIES: OwnMetric =
+    OwnMetric::gauge("sluicegate_series", "Number of series, including push times, by core.")
+        .with_labels(&["core"]);
+const SEGMENTS: OwnMetric =
+    OwnMetric::gauge("sluicegate_segments", "Number of segments of rendered text, by core.")
+        .with_labels(&["core"]);
+const SEGMENT_BYTES: OwnMetric =
+    OwnMetric::gauge("sluicegate_segment_bytes", "Size of the rendered text in bytes, by core.")
+        .with_labels(&["core"]);
+const MAILBOX_PUSHES: OwnMetric =
+    OwnMetric::gauge("sluicegate_mailbox_pushes", "Number of pushes waiting for a core, by core.")
+        .with_labels(&["core"]);
+
+pub(crate) const METRICS: &[OwnMetric] = &[GROUPS, SERIES, SEGMENTS, SEGMENT_BYTES, MAILBOX_PUSHES];
+
+/// Sets the gauges of one core from the counts of its shard and the number of pushes that wait for it.
+pub(crate) fn set_gauges(core: usize, counts: &Counts, waiting_pushes: usize) {
+    let core = core.to_string();
+    metrics::gauge!(GROUPS.name, "core" => core.clone()).set(counts.groups as f64);
+    metrics::gauge!(SERIES.name, "core" => core.clone()).set(counts.series as f64);
+    metrics::gauge!(SEGMENTS.name, "core" => core.clone()).set(counts.segments as f64);
+    metrics::gauge!(SEGMENT_BYTES.name, "core" => core.clone()).set(counts.bytes as f64);
+    metrics::gauge!(MAILBOX_PUSHES.name, "core" => core).set(waiting_pushes as f64);
+}

@@ -1,0 +1,30 @@
+//! Metrics of connections.
+
+use crate::telemetry::OwnMetric;
+
+use super::limits::{Connections, Timeout};
+
+const CONNECTIONS: OwnMetric = OwnMetric::gauge("sluicegate_connections", "Number of open connections.");
+const ACCEPTED: OwnMetric =
+    OwnMetric::counter("sluicegate_connections_accepted_total", "Total number of accepted connections.");
+const REFUSED: OwnMetric = OwnMetric::counter(
+    "sluicegate_connections_refused_total",
+    "Total number of connections rejected because too many were open.",
+);
+const TIMEOUTS: OwnMetric = OwnMetric::counter(
+    "sluicegate_timeouts_total",
+    "Total number of connections that exceeded a time limit, by phase: head, request or response.",
+)
+.with_labels(&["phase"]);
+
+pub(crate) const METRICS: &[OwnMetric] = &[CONNECTIONS, ACCEPTED, REFUSED, TIMEOUTS];
+
+/// Sets the metrics from the counts of all cores.
+pub(crate) fn set(connections: &Connections) {
+    metrics::gauge!(CONNECTIONS.name).set(connections.current() as f64);
+    metrics::counter!(ACCEPTED.name).absolute(connections.accepted());
+    metrics::counter!(REFUSED.name).absolute(connections.refused());
+    for timeout in Timeout::ALL {
+        metrics::counter!(TIMEOUTS.name, "phase" => timeout.name()).absolute(connections.timed_out(timeout));
+    }
+}

@@ -1,0 +1,51 @@
+//! Metrics of scrapes.
+
+use crate::encoding::encode::Coding;
+use crate::telemetry::OwnMetric;
+
+const SCRAPES: OwnMetric = OwnMetric::gauge("sluicegate_scrapes", "Number of scrapes in progress.");
+const REFUSED: OwnMetric = OwnMetric::counter(
+    "sluicegate_scrapes_refused_total",
+    "Total number of scrapes rejected because too many were in progress.",
+);
+const DURATION: OwnMetric = OwnMetric::summary(
+    "sluicegate_scrape_duration_seconds",
+    "Duration of scrapes in seconds, from the request to the end of the response, by encoding.",
+)
+.with_labels(&["encoding"]);
+const SIZE: OwnMetric = OwnMetric::summary(
+    "sluicegate_scrape_size_bytes",
+    "Size of the responses to scrapes in bytes, as sent, by encoding.",
+)
+.with_labels(&["encoding"]);
+
+pub(crate) const METRICS: &[OwnMetric] = &[SCRAPES, REFUSED, DURATION, SIZE];
+
+/// Creates all series, so that the first scrape does not add any.
+pub(crate) fn create_series() {
+    for coding in Coding::ALL {
+        let _ = metrics::histogram!(DURATION.name, "encoding" => coding.name());
+        let _ = metrics::histogram!(SIZE.name, "encoding" => coding.name());
+    }
+    let _ = metrics::counter!(REFUSED.name);
+}
+
+/// Sets the number of scrapes in progress.
+pub(crate) fn set_in_progress(scrapes: usize) {
+    metrics::gauge!(SCRAPES.name).set(scrapes as f64);
+}
+
+/// Counts a scrape that was rejected because too many were in progress.
+pub(crate) fn count_refused() {
+    metrics::counter!(REFUSED.name).increment(1);
+}
+
+/// Records the size of a response.
+pub(crate) fn record_size(encoding: &'static str, bytes: u64) {
+    metrics::histogram!(SIZE.name, "encoding" => encoding).record(bytes as f64);
+}
+
+/// Records the duration of a scrape.
+pub(crate) fn record_duration(encoding: &'static str, seconds: f64) {
+    metrics::histogram!(DURATION.name, "encoding" => encoding).record(seconds);
+}
