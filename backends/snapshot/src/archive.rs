@@ -1,24 +1,28 @@
-//! The archive of a partition: all its records in one rkyv value, behind a head with a checksum.
+//! The archive of a partition: all its records in one rkyv value, behind a header with a checksum.
 //!
-//! Keys and records stand in one blob, and a list says where each ends: a vector per record would cost half as much again.
+//! Keys and records are stored in one blob, with a list of where each ends. A vector per record would take half as much space
+//! again.
 
+use bytes::{Buf, BufMut};
 use rkyv::rancor;
 use rkyv::util::AlignedVec;
 use sluicegate_engine::EngineError;
 
-use crate::bytes::Fields;
-use crate::files::{ASIDE, Folder};
-use crate::manifest::{Entry, damaged};
+use crate::files::{Folder, OpenFile, TEMPORARY_SUFFIX};
 
 const MAGIC: [u8; 8] = *b"SLGARCHV";
 const VERSION: u32 = 1;
-/// A multiple of 16, which is what rkyv wants its bytes aligned to.
-const HEAD_BYTES: usize = 64;
+/// A multiple of 16, the alignment that rkyv needs.
+const HEADER_BYTES: usize = 64;
+/// The header's own checksum, at its end.
+const CHECKSUM_BYTES: usize = 4;
+
+const NAME_PREFIX: &str = "archive-";
 
 /// The records of a partition.
 #[derive(Debug, Default, rkyv::Archive, rkyv::Serialize)]
 pub(crate) struct Records {
-    /// Where in the blob the first key ends, then its record, then the second key, and so on.
+    /// The offsets in `blob` at which the first key ends, its record, the second key, and so on.
     ends: Vec<u64>,
     blob: Vec<u8>,
 }
@@ -41,108 +45,145 @@ impl Records {
     }
 }
 
-/// Which archive of which store.
+/// Identifies an archive. Together with [`ArchiveEntry`] it gives the whole header.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Place {
-    pub store: u64,
+pub(crate) struct ArchiveId {
+    pub store_id: u64,
     pub partition: usize,
+    /// The number of the last batch in the archive.
     pub generation: u64,
 }
 
-impl Place {
-    pub fn name(&self) -> String {
-        format!("archive-{:04}-{:010}", self.partition, self.generation)
+impl ArchiveId {
+    pub fn file_name(&self) -> String {
+        format!("{NAME_PREFIX}{:04}-{:010}", self.partition, self.generation)
     }
 }
 
-/// Writes an archive under its name. It counts only when a manifest names it; the folder is not synced.
-pub(crate) fn write(folder: &Folder, place: Place, records: &Records) -> Result<Entry, EngineError> {
-    let name = place.name();
+/// Whether a file has the name of an archive, of any partition and generation.
+pub(crate) fn is_archive(name: &str) -> bool {
+    let is_number = |text: &str| text.parse::<u64>().is_ok();
+    let numbers = name.strip_prefix(NAME_PREFIX).and_then(|rest| rest.split_once('-'));
+    numbers.is_some_and(|(partition, generation)| is_number(partition) && is_number(generation))
+}
+
+/// What the manifest contains about the archive of a partition. All zeros if the partition is empty.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct ArchiveEntry {
+    /// As in [`ArchiveId`]; 0 if there is no archive.
+    pub generation: u64,
+    /// The number of records.
+    pub records: u64,
+    /// The length of the file.
+    pub bytes: u64,
+    /// The checksum of the body.
+    pub checksum: u32,
+}
+
+/// Writes an archive and syncs it, but not the folder. The archive counts once a manifest lists it.
+pub(crate) fn write(folder: &Folder, id: ArchiveId, records: &Records) -> Result<ArchiveEntry, EngineError> {
+    let name = id.file_name();
     let body = rkyv::to_bytes::<rancor::Error>(records)
-        .map_err(|error| damaged(folder, &name, &format!("cannot be made: {error}")))?;
+        .map_err(|error| folder.damaged(&name, &format!("cannot be encoded: {error}")))?;
     let checksum = crc32c::crc32c(&body);
-    let head = head(place, body.len(), checksum);
-    let aside = format!("{name}{ASIDE}");
-    let handle = folder.create(&aside)?;
-    handle.write_at(&head, 0)?;
-    handle.write_at(&body, HEAD_BYTES as u64)?;
-    handle.sync()?;
-    folder.rename(&aside, &name)?;
-    Ok(Entry {
-        generation: place.generation,
+    let temporary = format!("{name}{TEMPORARY_SUFFIX}");
+    let file = folder.create(&temporary)?;
+    file.write_at(&encode_header(id, body.len(), checksum), 0)?;
+    file.write_at(&body, HEADER_BYTES as u64)?;
+    file.sync()?;
+    folder.rename(&temporary, &name)?;
+    Ok(ArchiveEntry {
+        generation: id.generation,
         records: records.ends.len() as u64 / 2,
-        bytes: (HEAD_BYTES + body.len()) as u64,
+        bytes: (HEADER_BYTES + body.len()) as u64,
         checksum,
     })
 }
 
-fn head(place: Place, body_bytes: usize, checksum: u32) -> Vec<u8> {
-    let mut head = Vec::with_capacity(HEAD_BYTES);
-    head.extend(MAGIC);
-    head.extend(VERSION.to_le_bytes());
-    head.extend((place.partition as u32).to_le_bytes());
-    for number in [place.store, place.generation, body_bytes as u64] {
-        head.extend(number.to_le_bytes());
-    }
-    head.extend(checksum.to_le_bytes());
-    head.resize(HEAD_BYTES - 4, 0);
-    head.extend(crc32c::crc32c(&head).to_le_bytes());
-    head
-}
-
-/// Reads an archive and gives its records, each key with its record. `buffer` is used again from call to call.
+/// Reads an archive and passes each key with its record to `visit`. `buffer` is reused between calls.
 pub(crate) fn read(
     folder: &Folder,
-    place: Place,
-    entry: Entry,
+    id: ArchiveId,
+    entry: ArchiveEntry,
     buffer: &mut AlignedVec,
-    mut each: impl FnMut(&str, &[u8]),
+    mut visit: impl FnMut(&str, &[u8]),
 ) -> Result<(), EngineError> {
-    let name = place.name();
-    let wrong = |what: &str| damaged(folder, &name, what);
-    let Some(handle) = folder.open_if_there(&name)? else {
-        return Err(wrong("missing, although the manifest names it"));
+    let name = id.file_name();
+    let damaged = |what: &str| folder.damaged(&name, what);
+    let Some(file) = folder.open_if_exists(&name)? else {
+        return Err(damaged("missing, but listed in the manifest"));
     };
-    let length = handle.length()?;
-    if length != entry.bytes || length < HEAD_BYTES as u64 {
-        return Err(wrong(&format!("has {length} bytes instead of {}", entry.bytes)));
-    }
-    let body_bytes = length as usize - HEAD_BYTES;
-    let mut found = [0; HEAD_BYTES];
-    handle.read_at(&mut found, 0)?;
-    if found[..] != head(place, body_bytes, entry.checksum) {
-        return Err(head_error(folder, &name, &found));
-    }
-    buffer.resize(body_bytes, 0);
-    handle.read_at(buffer, HEAD_BYTES as u64)?;
-    if crc32c::crc32c(buffer) != entry.checksum {
-        return Err(wrong("the checksum is wrong"));
-    }
+    read_body(folder, &file, id, entry, buffer)?;
     let records = rkyv::access::<ArchivedRecords, rancor::Error>(buffer)
-        .map_err(|error| wrong(&format!("the structure is wrong: {error}")))?;
+        .map_err(|error| damaged(&format!("invalid structure: {error}")))?;
     let (pairs, rest) = records.ends.as_chunks::<2>();
     if pairs.len() as u64 != entry.records || !rest.is_empty() {
-        return Err(wrong(&format!("has {} records instead of {}", pairs.len(), entry.records)));
+        return Err(damaged(&format!("{} records instead of {}", pairs.len(), entry.records)));
     }
     let mut start = 0;
     for [key_end, record_end] in pairs {
         let (key_end, record_end) = (key_end.to_native() as usize, record_end.to_native() as usize);
         let key = records.blob.get(start..key_end).and_then(|key| std::str::from_utf8(key).ok());
         let (Some(key), Some(record)) = (key, records.blob.get(key_end..record_end)) else {
-            return Err(wrong("a record stands outside"));
+            return Err(damaged("a record ends outside of the file"));
         };
-        each(key, record);
+        visit(key, record);
         start = record_end;
     }
     Ok(())
 }
 
-fn head_error(folder: &Folder, name: &str, found: &[u8; HEAD_BYTES]) -> EngineError {
-    let mut fields = Fields(found);
-    let (magic, version) = (fields.magic(), fields.u32());
-    let checksum = Fields(&found[HEAD_BYTES - 4..]).u32();
-    if magic == MAGIC && version > VERSION && checksum == crc32c::crc32c(&found[..HEAD_BYTES - 4]) {
-        return EngineError::TooNew { file: folder.path(name), found: version, known: VERSION };
+/// Reads the body into `buffer` after checking the header, and checks the body.
+fn read_body(
+    folder: &Folder,
+    file: &OpenFile,
+    id: ArchiveId,
+    entry: ArchiveEntry,
+    buffer: &mut AlignedVec,
+) -> Result<(), EngineError> {
+    let name = id.file_name();
+    let length = file.length()?;
+    if length != entry.bytes || length < HEADER_BYTES as u64 {
+        return Err(folder.damaged(&name, &format!("{length} bytes long instead of {}", entry.bytes)));
     }
-    damaged(folder, name, "the head is not the one that the manifest speaks of")
+    let body_bytes = length as usize - HEADER_BYTES;
+    let mut header = [0; HEADER_BYTES];
+    file.read_at(&mut header, 0)?;
+    if header[..] != encode_header(id, body_bytes, entry.checksum) {
+        return Err(header_error(folder, &name, &header));
+    }
+    buffer.resize(body_bytes, 0);
+    file.read_at(buffer, HEADER_BYTES as u64)?;
+    if crc32c::crc32c(buffer) != entry.checksum {
+        return Err(folder.damaged(&name, "wrong checksum"));
+    }
+    Ok(())
+}
+
+fn encode_header(id: ArchiveId, body_bytes: usize, checksum: u32) -> Vec<u8> {
+    let mut header = Vec::with_capacity(HEADER_BYTES);
+    header.put_slice(&MAGIC);
+    header.put_u32_le(VERSION);
+    header.put_u32_le(id.partition as u32);
+    header.put_u64_le(id.store_id);
+    header.put_u64_le(id.generation);
+    header.put_u64_le(body_bytes as u64);
+    header.put_u32_le(checksum);
+    header.resize(HEADER_BYTES - CHECKSUM_BYTES, 0);
+    header.put_u32_le(crc32c::crc32c(&header));
+    header
+}
+
+/// The error for a header other than the one expected: it has a later version, or is damaged.
+fn header_error(folder: &Folder, name: &str, header: &[u8; HEADER_BYTES]) -> EngineError {
+    let (mut content, mut checksum) = header.split_at(HEADER_BYTES - CHECKSUM_BYTES);
+    let is_intact = checksum.get_u32_le() == crc32c::crc32c(content);
+    if is_intact && content.starts_with(&MAGIC) {
+        content.advance(MAGIC.len());
+        let version = content.get_u32_le();
+        if version > VERSION {
+            return EngineError::TooNew { file: folder.path(name), found: version, known: VERSION };
+        }
+    }
+    folder.damaged(name, "the header does not match the manifest")
 }

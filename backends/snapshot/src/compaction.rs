@@ -1,142 +1,109 @@
-//! Merges the log into the archives: new archives for the partitions that changed, then a manifest that names them, then the
-//! old files go. A crash anywhere in between leaves the old state or the new.
+//! Compaction: merging the log into the archives. It writes new archives for the partitions that changed, then a manifest that
+//! lists them, and then removes the old files. A crash in between leaves the old state or the new one.
 
-use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rkyv::util::AlignedVec;
 use sluicegate_engine::EngineError;
 
-use crate::archive::{self, Place, Records};
-use crate::files::Folder;
-use crate::log::replay::{Part, Replay};
-use crate::log::segment::{self, FoundPut};
-use crate::manifest::{Entry, Manifest, damaged};
-use crate::panics::catch_panic;
-use crate::store::{Shared, locked};
+use crate::archive::{self, ArchiveEntry, ArchiveId, Records};
+use crate::failure::{catch_panic, lock};
+use crate::log::replay::{LogPart, Replay};
+use crate::log::segment;
+use crate::manifest::Manifest;
+use crate::partition::{Buffers, PartitionReader};
+use crate::store::Store;
 
-/// The archives that a manifest names.
-pub(crate) fn places(manifest: &Manifest) -> impl Iterator<Item = Place> {
-    let there = manifest.archives.iter().enumerate().filter(|(_, entry)| entry.generation > 0);
-    there.map(|(partition, entry)| Place { store: manifest.store, partition, generation: entry.generation })
+/// The part of the log to merge: from its beginning to a segment to which nothing more is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Compaction {
+    pub last_segment: u64,
+    /// The part contains the batches below this number.
+    pub sequence_end: u64,
 }
 
-/// How large the log grows before it is merged.
-pub(crate) fn log_bytes_max(shared: &Shared) -> u64 {
-    let least = shared.options.log_bytes;
-    (shared.with_manifest(Manifest::archive_bytes) / 4).clamp(least, least * 4)
-}
-
-/// Does [`archive`] in the background: an error or a panic is reported as the engine's background error. The log keeps the
-/// data, and the next merge starts over.
-pub(crate) fn merge(shared: &Shared, last_segment: u64, below: u64) {
-    let error = match catch_panic(|| archive(shared, last_segment, below)) {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(panic) => Some(format!("merging the log into the archives panicked: {panic}")),
-    };
-    *locked(&shared.background_error) = error;
-}
-
-/// Merges segments up to `last_segment`, which hold the batches below `below` and are not written any more.
-pub(crate) fn archive(shared: &Shared, last_segment: u64, below: u64) -> Result<(), EngineError> {
-    let _alone = locked(&shared.archiving);
-    let folder = &shared.folder;
-    let old = shared.manifest();
-    if last_segment < old.log_first {
-        return Ok(());
+impl Compaction {
+    /// Compacts in the background: an error or a panic is reported as the engine's background error. The log keeps the data,
+    /// and the next compaction starts over.
+    pub fn run_in_background(self, store: &Store) {
+        let error = match catch_panic(|| self.run(store)) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("compacting the log failed: {error}")),
+            Err(panic) => Some(format!("compacting the log panicked: {panic}")),
+        };
+        *lock(&store.background_error) = error;
     }
-    let part = Part { first: old.log_first, last: last_segment, below };
-    let replay = Replay::read_part(folder, &old, part, NonZeroUsize::MIN)?;
-    if replay.last + 1 != below {
-        let what = format!("batch {} cannot be read any more", replay.last + 1);
-        return Err(damaged(folder, &segment::name(last_segment), &what));
+
+    /// Compacts. Returns early, without an error, if the store is stopping.
+    pub fn run(self, store: &Store) -> Result<(), EngineError> {
+        let _exclusive = lock(&store.archives_in_use);
+        let old = store.manifest();
+        if self.last_segment < old.first_segment {
+            return Ok(());
+        }
+        let replay = self.read_log(store, &old)?;
+        let Some(archives) = write_archives(store, &old, &replay)? else { return Ok(()) };
+        store.folder.sync()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        store.update_manifest(|manifest| {
+            manifest.archives = archives;
+            manifest.archived = replay.last_sequence;
+            manifest.first_segment = self.last_segment + 1;
+            manifest.archived_unix_seconds = now.as_secs();
+        })?;
+        store.log_bytes.fetch_sub(replay.bytes, Ordering::AcqRel);
+        self.remove_merged_files(store, &old)
     }
-    let Some(archives) = merged(shared, &old, &replay)? else { return Ok(()) };
-    folder.sync()?;
-    let written = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    shared.publish(|manifest| {
-        manifest.archives = archives;
-        manifest.sequence = replay.last;
-        manifest.log_first = last_segment + 1;
-        manifest.archived_unix_seconds = written;
-    })?;
-    shared.log_bytes.fetch_sub(replay.bytes, Ordering::AcqRel);
-    let new: Vec<Place> = shared.with_manifest(|manifest| places(manifest).collect());
-    for place in places(&old).filter(|place| !new.contains(place)) {
-        folder.remove(&place.name())?;
+
+    fn read_log(self, store: &Store, manifest: &Manifest) -> Result<Replay, EngineError> {
+        let part =
+            LogPart { segments: manifest.first_segment..=self.last_segment, sequence_end: self.sequence_end };
+        let replay = Replay::read_part(&store.folder, manifest, &part, NonZeroUsize::MIN)?;
+        if replay.last_sequence + 1 != self.sequence_end {
+            let what = format!("batch {} can no longer be read", replay.last_sequence + 1);
+            return Err(store.folder.damaged(&segment::file_name(self.last_segment), &what));
+        }
+        Ok(replay)
     }
-    (old.log_first..=last_segment).try_for_each(|number| shared.recycle(&segment::name(number)))
+
+    /// Removes or recycles the files that only the old manifest lists.
+    fn remove_merged_files(self, store: &Store, old: &Manifest) -> Result<(), EngineError> {
+        let current: Vec<ArchiveId> = store.with_manifest(|manifest| manifest.archive_ids().collect());
+        for id in old.archive_ids().filter(|id| !current.contains(id)) {
+            store.folder.remove(&id.file_name())?;
+        }
+        for number in old.first_segment..=self.last_segment {
+            store.blanks.recycle(&segment::file_name(number))?;
+        }
+        Ok(())
+    }
 }
 
-/// Writes the archives that change. `None` if there is no time left for it.
-fn merged(shared: &Shared, old: &Manifest, replay: &Replay) -> Result<Option<Vec<Entry>>, EngineError> {
-    let mut archives = old.archives.clone();
+/// Writes the archives of the partitions that changed. Returns the entries of all, or `None` if the store is stopping.
+fn write_archives(
+    store: &Store,
+    old: &Manifest,
+    replay: &Replay,
+) -> Result<Option<Vec<ArchiveEntry>>, EngineError> {
+    let reader = PartitionReader { folder: &store.folder, manifest: old, replay };
+    let mut entries = old.archives.clone();
     let (mut records, mut buffers) = (Records::default(), Buffers::default());
-    for (partition, entry) in archives.iter_mut().enumerate() {
-        if shared.stopping.load(Ordering::Acquire) {
+    for (partition, entry) in entries.iter_mut().enumerate() {
+        if store.stopping.load(Ordering::Acquire) {
             return Ok(None);
         }
-        let changed = replay.segments.iter().any(|(_, changes)| !changes.partitions[partition].is_empty());
-        if !changed && !replay.wiped() {
+        if !reader.is_changed(partition) {
             continue;
         }
         records.clear();
-        read_partition(&shared.folder, old, replay, partition, &mut buffers, |key, record| {
-            records.push(key, record);
-        })?;
-        let place = Place { store: old.store, partition, generation: replay.last };
-        *entry = match records.is_empty() {
-            true => Entry::default(),
-            false => archive::write(&shared.folder, place, &records)?,
+        reader.read(partition, &mut buffers, |key, record| records.push(key, record))?;
+        *entry = if records.is_empty() {
+            ArchiveEntry::default()
+        } else {
+            let id = ArchiveId { store_id: old.store_id, partition, generation: replay.last_sequence };
+            archive::write(&store.folder, id, &records)?
         };
     }
-    Ok(Some(archives))
-}
-
-/// Memory for [`read_partition`], used again from call to call.
-#[derive(Default)]
-pub(crate) struct Buffers {
-    archive: AlignedVec,
-    record: Vec<u8>,
-}
-
-/// Gives the records of a partition: those of its archive which the log does not change, then those of the log.
-pub(crate) fn read_partition(
-    folder: &Folder,
-    manifest: &Manifest,
-    replay: &Replay,
-    partition: usize,
-    buffers: &mut Buffers,
-    mut each: impl FnMut(&str, &[u8]),
-) -> Result<(), EngineError> {
-    let mut changed: HashMap<&str, Option<(usize, FoundPut)>> = HashMap::new();
-    for (at, (_, changes)) in replay.segments.iter().enumerate() {
-        changed
-            .extend(changes.partitions[partition].iter().map(|(key, put)| (key, put.map(|put| (at, put)))));
-    }
-    let entry = manifest.archives[partition];
-    if entry.generation > 0 && !replay.wiped() {
-        let place = Place { store: manifest.store, partition, generation: entry.generation };
-        archive::read(folder, place, entry, &mut buffers.archive, |key, record| {
-            if changed.is_empty() || !changed.contains_key(key) {
-                each(key, record);
-            }
-        })?;
-    }
-    let mut puts: Vec<_> =
-        changed.into_iter().filter_map(|(key, put)| put.map(|(at, put)| (at, put, key))).collect();
-    // In the order in which they stand on the disk.
-    puts.sort_unstable_by_key(|(at, put, _)| (*at, put.start));
-    for of_segment in puts.chunk_by(|(at, ..), (other, ..)| at == other) {
-        let (segment, _) = &replay.segments[of_segment[0].0];
-        let handle = segment.open(folder)?;
-        for (_, put, key) in of_segment {
-            let record = put.read(&handle, &mut buffers.record)?;
-            each(key, record.ok_or_else(|| segment.damaged(folder, segment::CHANGED))?);
-        }
-    }
-    Ok(())
+    Ok(Some(entries))
 }

@@ -1,4 +1,4 @@
-//! The engine as its user sees it.
+//! The engine: opening, restoring, committing and closing a store.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -10,56 +10,71 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use sluicegate_engine::{Change, Commit, Durability, Engine, EngineError, Receipt, Restored, Sink, Stats};
 
 use crate::Options;
-use crate::bytes::random;
-use crate::compaction::{Buffers, archive, log_bytes_max, merge, read_partition};
-use crate::files::{Disk, Files, Folder};
-use crate::log::replay::{Doubtful, Replay};
+use crate::compaction::Compaction;
+use crate::failure::lock;
+use crate::files::{Disk, FileSystem, Folder};
+use crate::log::frame::{self, FrameHeader};
+use crate::log::replay::{Replay, UnsyncedRange};
 use crate::log::segment;
-use crate::log::writer::{Tail, tidy};
+use crate::log::writer::{NewSegment, SegmentWriter};
 use crate::manifest::Manifest;
 use crate::parallel::for_each;
-use crate::store::{Shared, locked};
+use crate::partition::{Buffers, PartitionReader};
+use crate::random::random_id;
+use crate::store::Store;
 use crate::workers::Workers;
 
-/// A log this many times larger than it should be makes commits wait for the archives.
-const LOG_PATIENCE: u64 = 4;
-/// At a close, a log below this part of the archives is left as it is: it is read faster than they are written.
-const LOG_LEFT: u64 = 16;
-/// A buffer that a large batch needed is given back.
+/// Commits wait for the running compaction while the log exceeds its maximum size by this factor.
+const LOG_EXCESS_MAX: u64 = 4;
+/// When the store is closed, a log smaller than this fraction of the archives is not compacted: reading it at the next start
+/// takes less time than writing archives.
+const CLOSE_LOG_FRACTION: u64 = 16;
+/// A larger buffer is freed after the batch that needed it.
 const BUFFER_BYTES_MAX: usize = 32 << 20;
 
 /// A store in a folder of its own.
 pub struct Snapshot {
-    shared: Arc<Shared>,
+    store: Arc<Store>,
+    /// `None` if everything happens within commits.
     workers: Option<Workers>,
-    /// What opening has read, for the first restore.
+    /// The log as it was read when the store was opened. Used by the first restore, dropped by the first commit.
     replay: Option<Replay>,
     restored: bool,
-    /// What of the log may not be on the disk.
-    doubtful: Vec<Doubtful>,
-    /// Whether the store had been closed, and what is to be said about how it was found.
-    found: (bool, Vec<String>),
+    found: FoundStore,
+    /// The parts of the log that may not be on the disk.
+    unsynced: Vec<UnsyncedRange>,
+    /// The number of the last batch.
     sequence: u64,
-    /// All frames of this run carry it.
-    epoch: u64,
-    tail: Option<Tail>,
-    /// When the log was last folded into the archives because it was time to, or the store was opened.
-    folded: Instant,
+    /// Identifies this run in the frames it writes.
+    run_id: u64,
+    /// `None` before the first commit.
+    writer: Option<SegmentWriter>,
+    /// When the last compaction by [`Options::compaction_interval`] began, or the store was opened.
+    compacted_at: Instant,
+    /// The frame of the current batch.
     frame: Vec<u8>,
-    /// Until the first restore, how long the opening took.
+    /// Duration of the last restore; before the first, of opening.
     restore_seconds: f64,
 }
 
+/// The state in which an earlier run left the store.
+#[derive(Debug, Clone)]
+struct FoundStore {
+    closed: bool,
+    warnings: Vec<String>,
+}
+
 impl Snapshot {
-    /// Opens a store, or makes a new one when the first batch comes. Reads the log, writes nothing.
+    /// Opens a store. Reads the log and writes nothing: the first commit creates a new store.
     ///
     /// # Errors
-    /// Another process has it, it cannot be read, or it was written by a later version.
+    /// Another process uses the store, it cannot be read, or a later version wrote it.
     pub fn open(folder: &Path, options: Options) -> Result<Self, EngineError> {
-        Self::on(Arc::new(Disk::open(folder)?), options)
+        Self::open_on(Arc::new(Disk::open(folder)?), options)
     }
 
-    pub(crate) fn on(files: Arc<dyn Files>, options: Options) -> Result<Self, EngineError> {
+    /// Opens a store in files that may be simulated.
+    pub(crate) fn open_on(files: Arc<dyn FileSystem>, options: Options) -> Result<Self, EngineError> {
         let started = Instant::now();
         let folder = Folder::new(files);
         let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -68,163 +83,64 @@ impl Snapshot {
                 let replay = Replay::read(&folder, &manifest, threads)?;
                 (manifest, Some(replay))
             }
-            None => (Manifest { closed: true, ..Manifest::empty(options.partitions) }, None),
+            None => (Manifest::new(options.partitions)?, None),
         };
-        let closed = manifest.closed;
-        let doubtful = replay.as_ref().map_or(Vec::new(), |replay| replay.doubtful.clone());
-        let (sequence, synced, log_bytes, warnings) = replay
-            .as_ref()
-            .map_or((0, 0, 0, Vec::new()), |r| (r.last, r.synced, r.bytes, r.warnings.clone()));
-        let shared = Arc::new(Shared::new(folder, options, manifest, synced, log_bytes));
+        let mut found = FoundStore { closed: manifest.closed, warnings: Vec::new() };
+        let (mut sequence, mut synced, mut log_bytes, mut unsynced) = (0, 0, 0, Vec::new());
+        if let Some(replay) = &replay {
+            found.warnings.clone_from(&replay.warnings);
+            unsynced.clone_from(&replay.unsynced);
+            (sequence, synced, log_bytes) = (replay.last_sequence, replay.synced, replay.bytes);
+        }
+        let store = Arc::new(Store::new(folder, options, manifest, synced, log_bytes));
         Ok(Self {
-            workers: if options.background { Some(Workers::start(&shared)?) } else { None },
-            shared,
+            workers: if options.background { Some(Workers::start(&store)?) } else { None },
+            store,
             replay,
             restored: false,
-            doubtful,
-            found: (closed, warnings),
+            found,
+            unsynced,
             sequence,
-            epoch: random(),
-            tail: None,
-            folded: started,
+            run_id: random_id()?,
+            writer: None,
+            compacted_at: started,
             frame: Vec::new(),
             restore_seconds: started.elapsed().as_secs_f64(),
         })
-    }
-
-    /// After this, batches can be appended.
-    fn make_room(&mut self, frame_bytes: usize) -> Result<(), EngineError> {
-        let first = self.sequence + 1;
-        let Some(tail) = &self.tail else {
-            tidy(&self.shared)?;
-            self.write_doubtful()?;
-            self.tail = Some(Tail::begin(&self.shared, None, self.epoch, first, frame_bytes)?);
-            return Ok(());
-        };
-        if tail.has_room(frame_bytes) {
-            return Ok(());
-        }
-        self.begin_next(frame_bytes)?;
-        self.after_a_segment(first)
-    }
-
-    /// Leaves the segment that is written for a new one.
-    fn begin_next(&mut self, frame_bytes: usize) -> Result<(), EngineError> {
-        let Some(tail) = &self.tail else { return Ok(()) };
-        self.shared.leave_unsynced(tail.handle.clone(), self.sequence);
-        self.tail = Some(Tail::begin(&self.shared, Some(tail), self.epoch, self.sequence + 1, frame_bytes)?);
-        Ok(())
-    }
-
-    /// Folds all of the log into the archives, behind the scenes.
-    fn fold(&mut self) -> Result<(), EngineError> {
-        match &self.tail {
-            Some(_) => self.begin_next(0)?,
-            // What an earlier run has left.
-            None => self.make_room(0)?,
-        }
-        // What opening has read would be out of date.
-        self.replay = None;
-        if let (Some(workers), Some(tail)) = (&mut self.workers, &self.tail) {
-            workers.sync();
-            workers.archive(tail.number - 1, self.sequence + 1);
-        }
-        Ok(())
-    }
-
-    /// Writes again what an earlier run may not have brought to the disk. Syncing it would not do: after an error of a sync the
-    /// operating system takes what it could not write for written.
-    fn write_doubtful(&mut self) -> Result<(), EngineError> {
-        for Doubtful { segment, bytes: range, last } in std::mem::take(&mut self.doubtful) {
-            let handle = self.shared.folder.open(&segment::name(segment))?;
-            let mut bytes = vec![0; range.len()];
-            handle.read_at(&mut bytes, range.start as u64)?;
-            handle.write_at(&bytes, range.start as u64)?;
-            self.shared.leave_unsynced(handle, last);
-        }
-        Ok(())
-    }
-
-    /// Syncs the segment that is full now, and merges the log if it has grown. `below` is the first batch of the new one.
-    fn after_a_segment(&mut self, below: u64) -> Result<(), EngineError> {
-        let full = self.tail.as_ref().map_or(0, |tail| tail.number - 1);
-        let (log_bytes, log_bytes_max) =
-            (self.shared.log_bytes.load(Ordering::Acquire), log_bytes_max(&self.shared));
-        match &mut self.workers {
-            None => {
-                self.shared.sync()?;
-                if log_bytes > log_bytes_max {
-                    merge(&self.shared, full, below);
-                }
-            }
-            Some(workers) => {
-                workers.sync();
-                if log_bytes > log_bytes_max {
-                    workers.archive(full, below);
-                }
-                if log_bytes > log_bytes_max * LOG_PATIENCE {
-                    workers.wait_for_archive();
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, durability: Durability) -> Result<(), EngineError> {
-        self.make_room(self.frame.len())?;
-        let Some(tail) = &mut self.tail else { return Err(EngineError::NotRestored) };
-        tail.append(&self.frame)?;
-        self.sequence += 1;
-        self.shared.set_written(self.sequence);
-        self.shared.log_bytes.fetch_add(self.frame.len() as u64, Ordering::AcqRel);
-        if durability == Durability::Disk {
-            self.shared.leave_unsynced(tail.handle.clone(), self.sequence);
-            self.shared.sync()?;
-        }
-        let Some(workers) = &self.workers else { return Ok(()) };
-        if let Some(length) = tail.wants_next(&self.shared) {
-            workers.prepare(length);
-        }
-        if durability == Durability::Process {
-            workers.sync_soon();
-        }
-        Ok(())
     }
 }
 
 impl Engine for Snapshot {
     fn restore(&mut self, threads: NonZeroUsize, sink: Sink<'_>) -> Result<Restored, EngineError> {
         let started = Instant::now();
-        // Nobody may take archives away while they are read.
-        let _alone = locked(&self.shared.archiving);
-        let manifest = self.shared.manifest();
-        let folder = &self.shared.folder;
-        let exists = manifest.log_last >= manifest.log_first || manifest.sequence > 0;
+        // A compaction would remove archives that are being read.
+        let _exclusive = lock(&self.store.archives_in_use);
+        let manifest = self.store.manifest();
+        let folder = &self.store.folder;
         let replay = match self.replay.take() {
             Some(replay) => Some(replay),
-            None if exists => Some(Replay::read(folder, &manifest, threads)?),
+            None if manifest.has_batches() => Some(Replay::read(folder, &manifest, threads)?),
             None => None,
         };
         let (records, record_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         if let Some(replay) = &replay {
+            let reader = PartitionReader { folder, manifest: &manifest, replay };
             for_each(manifest.archives.len(), threads, |partition, buffers: &mut Buffers| {
                 let (mut count, mut bytes) = (0, 0);
-                let each = |key: &str, record: &[u8]| {
+                reader.read(partition, buffers, |key, record| {
                     count += 1;
                     bytes += (key.len() + record.len()) as u64;
                     sink(key, record);
-                };
-                read_partition(folder, &manifest, replay, partition, buffers, each)?;
+                })?;
                 records.fetch_add(count, Ordering::Relaxed);
                 record_bytes.fetch_add(bytes, Ordering::Relaxed);
                 Ok::<_, EngineError>(())
             })?;
         }
-        // The first begins with the opening.
-        let before = if self.restored { 0.0 } else { self.restore_seconds };
-        self.restore_seconds = before + started.elapsed().as_secs_f64();
+        let open_seconds = if self.restored { 0.0 } else { self.restore_seconds };
+        self.restore_seconds = open_seconds + started.elapsed().as_secs_f64();
         self.restored = true;
-        let (closed, warnings) = self.found.clone();
+        let FoundStore { closed, warnings } = self.found.clone();
         Ok(Restored {
             records: records.into_inner(),
             record_bytes: record_bytes.into_inner(),
@@ -238,82 +154,198 @@ impl Engine for Snapshot {
         if !self.restored {
             return Err(EngineError::NotRestored);
         }
-        self.shared.refuse_if_failed()?;
-        let synced = self.shared.synced.load(Ordering::Acquire);
-        segment::frame(&mut self.frame, batch, self.sequence + 1, synced, self.epoch)?;
-        // What opening has read would be out of date.
+        self.store.failure.check()?;
+        let header = FrameHeader {
+            sequence: self.sequence + 1,
+            synced: self.store.syncs.synced(),
+            run_id: self.run_id,
+        };
+        frame::encode(&mut self.frame, batch, header)?;
+        // The log is about to change.
         self.replay = None;
-        let appended = self.append(durability);
+        let appended = self.append_frame(durability);
         if self.frame.capacity() > BUFFER_BYTES_MAX {
             self.frame = Vec::new();
         }
         match appended {
             Ok(()) => Ok(Commit::Kept(Receipt { sequence: self.sequence })),
             Err(error) => {
-                self.shared.fail(&error);
+                self.store.failure.set(&error);
                 Err(error)
             }
         }
     }
 
     fn maintain(&mut self) -> Result<(), EngineError> {
-        let Some(interval) = self.shared.options.archive_interval else { return Ok(()) };
-        let is_due = self.restored && self.folded.elapsed() >= interval;
-        if !is_due || self.shared.log_bytes.load(Ordering::Acquire) == 0 {
+        let Some(interval) = self.store.options.compaction_interval else { return Ok(()) };
+        let is_due = self.restored && self.compacted_at.elapsed() >= interval;
+        if !is_due || self.store.log_bytes.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
-        self.shared.refuse_if_failed()?;
-        self.folded = Instant::now();
-        self.fold().inspect_err(|error| self.shared.fail(error))
+        self.store.failure.check()?;
+        self.compacted_at = Instant::now();
+        self.compact_whole_log().inspect_err(|error| self.store.failure.set(error))
     }
 
     fn stats(&self) -> Stats {
-        let (archive_bytes, archived) =
-            self.shared.with_manifest(|manifest| (manifest.archive_bytes(), manifest.archived_unix_seconds));
-        let archived = (archived > 0).then(|| UNIX_EPOCH + Duration::from_secs(archived));
+        let (archive_bytes, archived_unix_seconds) =
+            self.store.with_manifest(|manifest| (manifest.archive_bytes(), manifest.archived_unix_seconds));
+        let age_seconds = |unix_seconds| {
+            let written = UNIX_EPOCH + Duration::from_secs(unix_seconds);
+            SystemTime::now().duration_since(written).unwrap_or_default().as_secs_f64()
+        };
         Stats {
-            log_bytes: Some(self.shared.log_bytes.load(Ordering::Acquire)),
+            log_bytes: Some(self.store.log_bytes.load(Ordering::Acquire)),
             archive_bytes,
-            archive_age_seconds: archived
-                .map(|at| SystemTime::now().duration_since(at).unwrap_or_default().as_secs_f64()),
+            archive_age_seconds: (archived_unix_seconds > 0).then(|| age_seconds(archived_unix_seconds)),
             restore_seconds: self.restore_seconds,
             sequence: self.sequence,
-            sequence_on_disk: self.shared.synced.load(Ordering::Acquire).min(self.sequence),
-            background_error: locked(&self.shared.background_error).clone(),
+            sequence_on_disk: self.store.syncs.synced().min(self.sequence),
+            background_error: lock(&self.store.background_error).clone(),
         }
     }
 
     fn close(mut self: Box<Self>) -> Result<(), EngineError> {
-        // What is begun behind the scenes is finished, so that only this thread goes on.
+        // Finishes the queued tasks, so that only this thread uses the store from here on.
         self.workers = None;
-        self.shared.refuse_if_failed()?;
-        let manifest = self.shared.manifest();
-        if !self.restored || (manifest.closed && self.tail.is_none()) {
+        self.store.failure.check()?;
+        let manifest = self.store.manifest();
+        if !self.restored || (manifest.closed && self.writer.is_none()) {
             return Ok(());
         }
-        match &self.tail {
-            Some(tail) => self.shared.leave_unsynced(tail.handle.clone(), self.sequence),
+        match &self.writer {
+            Some(writer) => self.store.syncs.push(writer.file.clone(), self.sequence),
             None => {
-                tidy(&self.shared)?;
-                self.write_doubtful()?;
+                self.store.remove_stale_files()?;
+                self.rewrite_unsynced()?;
             }
         }
-        self.shared.sync()?;
-        let log_bytes = self.shared.log_bytes.load(Ordering::Acquire);
-        // They would only be in the way of the next start.
-        self.shared.drop_blanks()?;
-        if log_bytes > manifest.archive_bytes() / LOG_LEFT {
-            archive(&self.shared, manifest.log_last, self.sequence + 1)?;
+        self.store.sync()?;
+        let log_bytes = self.store.log_bytes.load(Ordering::Acquire);
+        // The next start would remove the blanks.
+        self.store.blanks.stop_recycling();
+        self.store.blanks.clear()?;
+        if log_bytes > manifest.archive_bytes() / CLOSE_LOG_FRACTION {
+            let whole_log =
+                Compaction { last_segment: manifest.last_segment, sequence_end: self.sequence + 1 };
+            whole_log.run(&self.store)?;
         }
-        self.shared.publish(|manifest| manifest.closed = true)
+        self.store.update_manifest(|manifest| manifest.closed = true)
     }
 }
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
-        if let Some(workers) = &self.workers {
-            workers.stop();
+        if self.workers.is_some() {
+            self.store.stop();
         }
         self.workers = None;
+    }
+}
+
+impl Snapshot {
+    /// Writes `self.frame` to the log, as durably as asked.
+    fn append_frame(&mut self, durability: Durability) -> Result<(), EngineError> {
+        self.ensure_space(self.frame.len())?;
+        let Some(writer) = &mut self.writer else { return Err(EngineError::NotRestored) };
+        writer.append(&self.frame)?;
+        self.sequence += 1;
+        self.store.syncs.set_written(self.sequence);
+        self.store.log_bytes.fetch_add(self.frame.len() as u64, Ordering::AcqRel);
+        if durability == Durability::Disk {
+            self.store.syncs.push(writer.file.clone(), self.sequence);
+            self.store.sync()?;
+        }
+        let Some(workers) = &self.workers else { return Ok(()) };
+        if let Some(length) = writer.request_next(&self.store.options) {
+            workers.prepare_blank(length);
+        }
+        if durability == Durability::Process {
+            workers.sync_later();
+        }
+        Ok(())
+    }
+
+    /// Makes sure that there is a segment with space for a frame.
+    fn ensure_space(&mut self, frame_bytes: usize) -> Result<(), EngineError> {
+        let Some(writer) = &self.writer else {
+            self.store.remove_stale_files()?;
+            self.rewrite_unsynced()?;
+            return self.begin_segment(frame_bytes);
+        };
+        if writer.has_space(frame_bytes) {
+            return Ok(());
+        }
+        self.begin_segment(frame_bytes)?;
+        self.sync_and_compact()
+    }
+
+    /// Continues the log in a new segment.
+    fn begin_segment(&mut self, frame_bytes: usize) -> Result<(), EngineError> {
+        if let Some(writer) = &self.writer {
+            self.store.syncs.push(writer.file.clone(), self.sequence);
+        }
+        let new = NewSegment { run_id: self.run_id, first_sequence: self.sequence + 1, frame_bytes };
+        self.writer = Some(SegmentWriter::create(&self.store, self.writer.as_ref(), new)?);
+        Ok(())
+    }
+
+    /// Writes the parts of the log again that an earlier run may not have synced. Syncing them would not be enough: after a
+    /// failed sync, the operating system regards what it could not write as written.
+    fn rewrite_unsynced(&mut self) -> Result<(), EngineError> {
+        for range in std::mem::take(&mut self.unsynced) {
+            let file = self.store.folder.open(&segment::file_name(range.segment))?;
+            let mut bytes = vec![0; range.bytes.len()];
+            let start = range.bytes.start as u64;
+            file.read_at(&mut bytes, start)?;
+            file.write_at(&bytes, start)?;
+            self.store.syncs.push(file, range.last_sequence);
+        }
+        Ok(())
+    }
+
+    /// Syncs the segments before the current one, and compacts them if the log is too large.
+    fn sync_and_compact(&mut self) -> Result<(), EngineError> {
+        let compaction = self.all_before_current_segment();
+        let log_bytes = self.store.log_bytes.load(Ordering::Acquire);
+        let log_bytes_max = self.store.log_bytes_max();
+        let Some(workers) = &mut self.workers else {
+            self.store.sync()?;
+            if log_bytes > log_bytes_max {
+                compaction.run_in_background(&self.store);
+            }
+            return Ok(());
+        };
+        workers.sync();
+        if log_bytes > log_bytes_max {
+            workers.compact(compaction);
+        }
+        if log_bytes > log_bytes_max * LOG_EXCESS_MAX {
+            workers.wait_for_compaction();
+        }
+        Ok(())
+    }
+
+    /// Starts a compaction of the whole log, including that of an earlier run.
+    fn compact_whole_log(&mut self) -> Result<(), EngineError> {
+        if self.writer.is_some() {
+            self.begin_segment(0)?;
+        } else {
+            self.ensure_space(0)?;
+        }
+        // The log is about to change.
+        self.replay = None;
+        let compaction = self.all_before_current_segment();
+        if let Some(workers) = &mut self.workers {
+            workers.sync();
+            workers.compact(compaction);
+        }
+        Ok(())
+    }
+
+    /// The compaction of everything before the current segment, in which no batch has been written yet.
+    fn all_before_current_segment(&self) -> Compaction {
+        let current = self.writer.as_ref().map_or(1, |writer| writer.number);
+        Compaction { last_segment: current - 1, sequence_end: self.sequence + 1 }
     }
 }

@@ -1,4 +1,4 @@
-//! The few things done to files, behind a trait so that a test can lose power at any of them.
+//! File operations in one folder, behind a trait so that tests can make any of them fail or lose power after it.
 
 use std::fmt;
 use std::fs;
@@ -12,34 +12,36 @@ use sluicegate_engine::{EngineError, Lock};
 #[cfg(test)]
 pub(crate) mod simulated_disk;
 
-/// One folder of files.
-pub(crate) trait Files: Send + Sync {
+/// The suffix of files that do not count until they are renamed.
+pub(crate) const TEMPORARY_SUFFIX: &str = ".aside";
+
+const LOCK_NAME: &str = "lock";
+
+/// The operations in one folder.
+pub(crate) trait FileSystem: Send + Sync {
     fn path(&self) -> &Path;
     fn names(&self) -> io::Result<Vec<String>>;
-    /// Opens what exists, to read and write.
+    /// Opens an existing file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>>;
-    /// Makes an empty file, also where one was.
+    /// Creates an empty file, or empties an existing one.
     fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>>;
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes names durable.
+    /// Makes creations, renames and removals durable.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// One open file.
+/// An open file.
 pub(crate) trait RawFile: Send + Sync {
     fn length(&self) -> io::Result<u64>;
+    /// Fills `bytes`; a file that ends before is an error.
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()>;
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
     /// Makes the content durable.
     fn sync(&self) -> io::Result<()>;
 }
 
-const LOCK: &str = "lock";
-/// The end of names that mean nothing until they are renamed.
-pub(crate) const ASIDE: &str = ".aside";
-
-/// A folder on disk, locked against other processes as long as this lives.
+/// A folder on disk, locked against other processes until this is dropped.
 pub(crate) struct Disk {
     folder: PathBuf,
     _lock: Lock,
@@ -49,18 +51,19 @@ impl Disk {
     pub fn open(folder: &Path) -> Result<Self, EngineError> {
         fs::create_dir_all(folder).map_err(|source| {
             let file = folder.to_owned();
-            EngineError::Io { file, doing: "make the folder", source }
+            EngineError::Io { file, doing: "create the folder", source }
         })?;
-        Ok(Self { folder: folder.to_owned(), _lock: Lock::take(&folder.join(LOCK))? })
+        Ok(Self { folder: folder.to_owned(), _lock: Lock::take(&folder.join(LOCK_NAME))? })
     }
 }
 
-impl Files for Disk {
+impl FileSystem for Disk {
     fn path(&self) -> &Path {
         &self.folder
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
+        // The store has no names that are not UTF-8.
         let names = fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
         names.filter_map(Result::transpose).collect()
     }
@@ -103,7 +106,7 @@ impl RawFile for fs::File {
     }
 
     fn sync(&self) -> io::Result<()> {
-        // Carries the length too, where that is needed to read the content.
+        // Includes the length, as far as reading the content needs it.
         self.sync_data()
     }
 }
@@ -111,11 +114,11 @@ impl RawFile for fs::File {
 /// A folder whose errors name the file.
 #[derive(Clone)]
 pub(crate) struct Folder {
-    files: Arc<dyn Files>,
+    files: Arc<dyn FileSystem>,
 }
 
 impl Folder {
-    pub fn new(files: Arc<dyn Files>) -> Self {
+    pub fn new(files: Arc<dyn FileSystem>) -> Self {
         Self { files }
     }
 
@@ -124,89 +127,96 @@ impl Folder {
     }
 
     pub fn names(&self) -> Result<Vec<String>, EngineError> {
-        self.files.names().map_err(self.error("", "list the folder"))
+        self.files.names().map_err(|source| self.folder_error("list the folder", source))
     }
 
-    pub fn open(&self, name: &str) -> Result<Handle, EngineError> {
-        let file = self.files.open(name).map_err(self.error(name, "open"))?;
-        Ok(Handle { file, path: self.path(name) })
+    pub fn open(&self, name: &str) -> Result<OpenFile, EngineError> {
+        let file = self.files.open(name).map_err(|source| self.error(name, "open", source))?;
+        Ok(OpenFile { file, path: self.path(name) })
     }
 
-    pub fn create(&self, name: &str) -> Result<Handle, EngineError> {
-        let file = self.files.create(name).map_err(self.error(name, "create"))?;
-        Ok(Handle { file, path: self.path(name) })
-    }
-
-    pub fn rename(&self, from: &str, to: &str) -> Result<(), EngineError> {
-        self.files.rename(from, to).map_err(self.error(from, "rename"))
-    }
-
-    /// Renames a file that is open.
-    pub fn rename_open(&self, handle: Handle, from: &str, to: &str) -> Result<Handle, EngineError> {
-        self.rename(from, to)?;
-        Ok(Handle { path: self.path(to), ..handle })
-    }
-
-    pub fn remove(&self, name: &str) -> Result<(), EngineError> {
-        self.files.remove(name).map_err(self.error(name, "remove"))
-    }
-
-    pub fn sync(&self) -> Result<(), EngineError> {
-        self.files.sync().map_err(self.error("", "sync the folder"))
-    }
-
-    /// Writes a whole file so that its name has either the old content or the new: aside, synced, renamed, synced.
-    pub fn replace(&self, name: &str, parts: &[&[u8]]) -> Result<(), EngineError> {
-        let aside = format!("{name}{ASIDE}");
-        let handle = self.create(&aside)?;
-        let mut at = 0;
-        for part in parts {
-            handle.write_at(part, at)?;
-            at += part.len() as u64;
-        }
-        handle.sync()?;
-        self.rename(&aside, name)?;
-        self.sync()
-    }
-
-    /// Opens a file, or gives `None` if there is no such file.
-    pub fn open_if_there(&self, name: &str) -> Result<Option<Handle>, EngineError> {
+    /// Opens a file, or returns `None` if it does not exist.
+    pub fn open_if_exists(&self, name: &str) -> Result<Option<OpenFile>, EngineError> {
         match self.open(name) {
             Err(EngineError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
             other => other.map(Some),
         }
     }
 
-    /// The whole content, or `None` if there is no such file.
+    pub fn create(&self, name: &str) -> Result<OpenFile, EngineError> {
+        let file = self.files.create(name).map_err(|source| self.error(name, "create", source))?;
+        Ok(OpenFile { file, path: self.path(name) })
+    }
+
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), EngineError> {
+        self.files.rename(from, to).map_err(|source| self.error(from, "rename", source))
+    }
+
+    /// Renames `file`, which is open under the name `from`.
+    pub fn rename_open(&self, file: OpenFile, from: &str, to: &str) -> Result<OpenFile, EngineError> {
+        self.rename(from, to)?;
+        Ok(OpenFile { path: self.path(to), ..file })
+    }
+
+    pub fn remove(&self, name: &str) -> Result<(), EngineError> {
+        self.files.remove(name).map_err(|source| self.error(name, "remove", source))
+    }
+
+    pub fn sync(&self) -> Result<(), EngineError> {
+        self.files.sync().map_err(|source| self.folder_error("sync the folder", source))
+    }
+
+    /// Replaces a whole file. After a crash it has either the old content or the new one.
+    pub fn replace(&self, name: &str, content: &[u8]) -> Result<(), EngineError> {
+        let temporary = format!("{name}{TEMPORARY_SUFFIX}");
+        let file = self.create(&temporary)?;
+        file.write_at(content, 0)?;
+        file.sync()?;
+        self.rename(&temporary, name)?;
+        self.sync()
+    }
+
+    /// Reads a whole file, or returns `None` if it does not exist.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
-        let Some(handle) = self.open_if_there(name)? else { return Ok(None) };
-        let mut bytes = vec![0; handle.length()? as usize];
-        handle.read_at(&mut bytes, 0)?;
+        let Some(file) = self.open_if_exists(name)? else { return Ok(None) };
+        let mut bytes = vec![0; file.length()? as usize];
+        file.read_at(&mut bytes, 0)?;
         Ok(Some(bytes))
     }
 
-    fn error(&self, name: &str, doing: &'static str) -> impl FnOnce(io::Error) -> EngineError {
-        let file = if name.is_empty() { self.files.path().to_owned() } else { self.path(name) };
-        move |source| EngineError::Io { file, doing, source }
+    /// The error for a file that is not as it was written. `what` follows the name of the file in the message.
+    pub fn damaged(&self, name: &str, what: &str) -> EngineError {
+        EngineError::Damaged { file: self.path(name), what: what.to_owned(), way_out: WAY_OUT.to_owned() }
+    }
+
+    fn error(&self, name: &str, doing: &'static str, source: io::Error) -> EngineError {
+        EngineError::Io { file: self.path(name), doing, source }
+    }
+
+    fn folder_error(&self, doing: &'static str, source: io::Error) -> EngineError {
+        EngineError::Io { file: self.files.path().to_owned(), doing, source }
     }
 }
 
+/// What an operator can do about damaged files.
+const WAY_OUT: &str = "Put the folder back from a copy, or move it away to start with an empty store";
+
 /// An open file whose errors name it.
 #[derive(Clone)]
-pub(crate) struct Handle {
+pub(crate) struct OpenFile {
     file: Arc<dyn RawFile>,
     path: PathBuf,
 }
 
-impl fmt::Debug for Handle {
+impl fmt::Debug for OpenFile {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_tuple("Handle").field(&self.path).finish()
+        out.debug_tuple("OpenFile").field(&self.path).finish()
     }
 }
 
-impl Handle {
+impl OpenFile {
     pub fn length(&self) -> Result<u64, EngineError> {
-        self.file.length().map_err(|source| self.error("measure", source))
+        self.file.length().map_err(|source| self.error("get the length", source))
     }
 
     pub fn read_at(&self, bytes: &mut [u8], at: u64) -> Result<(), EngineError> {

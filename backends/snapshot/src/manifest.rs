@@ -1,173 +1,190 @@
-//! The one file that says which others count. It is replaced as a whole, so a store goes from one state to the next at once.
+//! The manifest: the file that lists which others count. It is replaced as a whole, so a store goes from one state to the
+//! next at once.
 
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use bytes::{Buf, BufMut};
 use sluicegate_engine::EngineError;
 
-use crate::bytes::{Fields, random};
+use crate::archive::{self, ArchiveEntry, ArchiveId};
 use crate::files::Folder;
+use crate::log::segment;
+use crate::random::random_id;
 
 pub(crate) const NAME: &str = "manifest";
 const MAGIC: [u8; 8] = *b"SLGMANIF";
-pub(crate) const VERSION: u32 = 1;
-const HEAD_BYTES: usize = 72;
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 72;
 const ENTRY_BYTES: usize = 32;
-const CLOSED: u32 = 1;
-pub(crate) const PARTITIONS_MAX: usize = 4096;
+const CHECKSUM_BYTES: usize = 4;
+const FLAG_CLOSED: u32 = 1;
+const PARTITIONS_MAX: usize = 4096;
 
-/// What an operator can do when files are damaged.
-pub(crate) const WAY_OUT: &str = "Put the folder back from a copy, or move it away to start with nothing";
-
-/// Which files make up the store.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Manifest {
-    /// Names the store, so that files of two are not mixed.
-    pub store: u64,
-    /// The archives hold the batches up to this one.
-    pub sequence: u64,
-    /// Batches up to this one were on the disk when this was written.
-    pub synced: u64,
-    /// The first segment of the log that counts.
-    pub log_first: u64,
-    /// The last segment of the log; below `log_first` if there is none.
-    pub log_last: u64,
-    /// When the archives were written; 0 if never.
-    pub archived_unix_seconds: u64,
-    /// Nothing was committed after this.
-    pub closed: bool,
-    /// One for each partition.
-    pub archives: Vec<Entry>,
+/// Whether a folder contains a store. One that has lost its manifest is damaged, not absent.
+pub(crate) fn is_store_present(folder: &Path) -> bool {
+    if folder.join(NAME).exists() {
+        return true;
+    }
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    let mut names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.any(|name| is_data_file(&name))
 }
 
-/// One partition's archive.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Entry {
-    /// Part of its name; 0 if there is no archive, because the partition is empty.
-    pub generation: u64,
-    /// How many records are in it.
-    pub records: u64,
-    /// The length of the file.
-    pub bytes: u64,
-    /// The checksum of its body.
-    pub checksum: u32,
+/// Whether a file belongs to a store, and so to a manifest.
+fn is_data_file(name: &str) -> bool {
+    archive::is_archive(name) || segment::number_in(name).is_some()
+}
+
+/// The files that make up a store.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Manifest {
+    /// Identifies the store, so that files of two stores are not mixed up.
+    pub store_id: u64,
+    /// The archives contain the batches up to this one.
+    pub archived: u64,
+    /// The mark: batches up to this one were on the disk when the manifest was written.
+    pub synced: u64,
+    /// The first log segment that counts.
+    pub first_segment: u64,
+    /// The last log segment; below `first_segment` if there is none.
+    pub last_segment: u64,
+    /// When the archives were written; 0 for never.
+    pub archived_unix_seconds: u64,
+    /// Whether the store was closed: no batch was committed after this manifest.
+    pub closed: bool,
+    /// One entry for each partition.
+    pub archives: Vec<ArchiveEntry>,
 }
 
 impl Manifest {
-    /// That of a store in which nothing is.
-    pub fn empty(partitions: usize) -> Self {
-        Self {
-            store: random(),
-            sequence: 0,
+    /// The manifest of a new store. Fails only if the operating system has no random numbers.
+    pub fn new(partitions: usize) -> Result<Self, EngineError> {
+        Ok(Self {
+            store_id: random_id()?,
+            archived: 0,
             synced: 0,
-            log_first: 1,
-            log_last: 0,
+            first_segment: 1,
+            last_segment: 0,
             archived_unix_seconds: 0,
-            closed: false,
-            archives: vec![Entry::default(); partitions.clamp(1, PARTITIONS_MAX)],
-        }
+            closed: true,
+            archives: vec![ArchiveEntry::default(); partitions.clamp(1, PARTITIONS_MAX)],
+        })
     }
 
-    /// The bytes of all archives.
-    pub fn archive_bytes(&self) -> u64 {
-        self.archives.iter().map(|entry| entry.bytes).sum()
-    }
-
-    /// Reads the manifest; `None` if there is no store here.
+    /// Reads the manifest. Returns `None` if the folder contains no store.
     pub fn read(folder: &Folder) -> Result<Option<Self>, EngineError> {
-        match folder.read(NAME)? {
-            Some(bytes) => Self::decode(&bytes, folder).map(Some),
-            None => {
-                let names = folder.names()?;
-                match names.iter().find(|name| name.starts_with("log-") || name.starts_with("archive-")) {
-                    None => Ok(None),
-                    Some(name) => Err(damaged(folder, NAME, &format!("missing, although there is {name}"))),
-                }
-            }
+        if let Some(bytes) = folder.read(NAME)? {
+            return Self::decode(&bytes, folder).map(Some);
+        }
+        let names = folder.names()?;
+        match names.iter().find(|name| is_data_file(name)) {
+            None => Ok(None),
+            Some(name) => Err(folder.damaged(NAME, &format!("missing, but {name} exists"))),
         }
     }
 
     /// Replaces the manifest on disk.
     pub fn write(&self, folder: &Folder) -> Result<(), EngineError> {
-        folder.replace(NAME, &[&self.encode()])
+        folder.replace(NAME, &self.encode())
+    }
+
+    /// Whether a batch was ever committed.
+    pub fn has_batches(&self) -> bool {
+        !self.segments().is_empty() || self.archived > 0
+    }
+
+    /// The log segments that count.
+    pub fn segments(&self) -> RangeInclusive<u64> {
+        self.first_segment..=self.last_segment
+    }
+
+    /// The archive of a partition, or `None` if the partition is empty.
+    pub fn archive(&self, partition: usize) -> Option<ArchiveId> {
+        let generation = self.archives[partition].generation;
+        (generation > 0).then_some(ArchiveId { store_id: self.store_id, partition, generation })
+    }
+
+    /// The archives of all partitions that are not empty.
+    pub fn archive_ids(&self) -> impl Iterator<Item = ArchiveId> {
+        (0..self.archives.len()).filter_map(|partition| self.archive(partition))
+    }
+
+    /// The size of all archives.
+    pub fn archive_bytes(&self) -> u64 {
+        self.archives.iter().map(|entry| entry.bytes).sum()
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEAD_BYTES + self.archives.len() * ENTRY_BYTES + 4);
-        out.extend(MAGIC);
-        out.extend(VERSION.to_le_bytes());
-        out.extend((self.archives.len() as u32).to_le_bytes());
-        for number in [
-            self.store,
-            self.sequence,
-            self.synced,
-            self.log_first,
-            self.log_last,
-            self.archived_unix_seconds,
-        ] {
-            out.extend(number.to_le_bytes());
-        }
-        out.extend(if self.closed { CLOSED } else { 0 }.to_le_bytes());
-        out.extend([0; 4]);
+        let mut out = Vec::with_capacity(HEADER_BYTES + self.archives.len() * ENTRY_BYTES + CHECKSUM_BYTES);
+        out.put_slice(&MAGIC);
+        out.put_u32_le(VERSION);
+        out.put_u32_le(self.archives.len() as u32);
+        out.put_u64_le(self.store_id);
+        out.put_u64_le(self.archived);
+        out.put_u64_le(self.synced);
+        out.put_u64_le(self.first_segment);
+        out.put_u64_le(self.last_segment);
+        out.put_u64_le(self.archived_unix_seconds);
+        out.put_u32_le(if self.closed { FLAG_CLOSED } else { 0 });
+        out.put_u32_le(0);
         for entry in &self.archives {
-            for number in [entry.generation, entry.records, entry.bytes] {
-                out.extend(number.to_le_bytes());
-            }
-            out.extend(entry.checksum.to_le_bytes());
-            out.extend([0; 4]);
+            out.put_u64_le(entry.generation);
+            out.put_u64_le(entry.records);
+            out.put_u64_le(entry.bytes);
+            out.put_u32_le(entry.checksum);
+            out.put_u32_le(0);
         }
-        out.extend(crc32c::crc32c(&out).to_le_bytes());
+        out.put_u32_le(crc32c::crc32c(&out));
         out
     }
 
     fn decode(bytes: &[u8], folder: &Folder) -> Result<Self, EngineError> {
-        let wrong = |what: &str| Err(damaged(folder, NAME, what));
-        let mut fields = Fields(bytes);
-        if fields.magic() != MAGIC {
-            return wrong("does not begin like a manifest");
+        let damaged = |what: &str| Err(folder.damaged(NAME, what));
+        let Some((content, checksum)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else {
+            return damaged("too short");
+        };
+        if content.len() < HEADER_BYTES || content[..MAGIC.len()] != MAGIC {
+            return damaged("not a manifest");
         }
-        let version = fields.u32();
+        if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
+            return damaged("wrong checksum");
+        }
+        let mut fields = &content[MAGIC.len()..];
+        let version = fields.get_u32_le();
         if version > VERSION {
-            // Only if the file is whole: a flipped bit is no later version.
-            return match checksum_is_right(bytes) {
-                true => Err(EngineError::TooNew { file: folder.path(NAME), found: version, known: VERSION }),
-                false => wrong("the checksum is wrong"),
-            };
+            return Err(EngineError::TooNew { file: folder.path(NAME), found: version, known: VERSION });
         }
-        let partitions = fields.u32() as usize;
-        if !checksum_is_right(bytes) {
-            return wrong("the checksum is wrong");
-        }
+        let partitions = fields.get_u32_le() as usize;
         if version != VERSION
             || !(1..=PARTITIONS_MAX).contains(&partitions)
-            || bytes.len() != HEAD_BYTES + partitions * ENTRY_BYTES + 4
+            || content.len() != HEADER_BYTES + partitions * ENTRY_BYTES
         {
-            return wrong("says what cannot be");
+            return damaged("invalid content");
         }
-        let [store, sequence, synced, log_first, log_last, archived_unix_seconds] =
-            std::array::from_fn(|_| fields.u64());
-        let closed = fields.u32() & CLOSED != 0;
-        fields.u32();
-        let archives = (0..partitions)
-            .map(|_| {
-                let entry = Entry {
-                    generation: fields.u64(),
-                    records: fields.u64(),
-                    bytes: fields.u64(),
-                    checksum: fields.u32(),
-                };
-                fields.u32();
-                entry
-            })
-            .collect();
-        Ok(Self { store, sequence, synced, log_first, log_last, archived_unix_seconds, closed, archives })
+        let store_id = fields.get_u64_le();
+        let archived = fields.get_u64_le();
+        let synced = fields.get_u64_le();
+        let first_segment = fields.get_u64_le();
+        let last_segment = fields.get_u64_le();
+        let archived_unix_seconds = fields.get_u64_le();
+        let closed = fields.get_u32_le() & FLAG_CLOSED != 0;
+        fields.advance(4);
+        let entries = fields.chunks_exact(ENTRY_BYTES).map(|mut entry| ArchiveEntry {
+            generation: entry.get_u64_le(),
+            records: entry.get_u64_le(),
+            bytes: entry.get_u64_le(),
+            checksum: entry.get_u32_le(),
+        });
+        Ok(Self {
+            store_id,
+            archived,
+            synced,
+            first_segment,
+            last_segment,
+            archived_unix_seconds,
+            closed,
+            archives: entries.collect(),
+        })
     }
-}
-
-fn checksum_is_right(bytes: &[u8]) -> bool {
-    bytes
-        .split_last_chunk()
-        .is_some_and(|(rest, checksum)| crc32c::crc32c(rest) == u32::from_le_bytes(*checksum))
-}
-
-/// The error of a file that is not as it was written.
-pub(crate) fn damaged(folder: &Folder, name: &str, what: &str) -> EngineError {
-    EngineError::Damaged { file: folder.path(name), what: what.to_owned(), way_out: WAY_OUT.to_owned() }
 }

@@ -1,82 +1,110 @@
-//! What is left when something goes wrong: at every single operation on a file, and in whole lives of crashes.
+//! Stores after something went wrong: at every single file operation, over several crashes, and with damaged files.
 
+mod background;
+mod closing;
 mod crashes;
 mod damage;
 mod format_1;
 mod panics;
 
+use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::Arc;
 
-use sluicegate_engine::suite::{Plan, State, commit, restore};
+use sluicegate_engine::suite::{Plan, State, Subject, commit, restore};
 use sluicegate_engine::{Durability, Engine, EngineError, Restored};
 
-use crate::files::Files;
+use crate::files::FileSystem;
 use crate::{Options, Snapshot};
 
+/// The batches that the tests commit.
 const PLAN: Plan = Plan { seed: 3, keys: 12, record_bytes_max: 700 };
 
-/// Everything happens after a few batches: new segments, merges, blanks.
-fn tiny() -> Options {
-    Options {
-        partitions: 3,
-        segment_bytes_min: 2048,
-        segment_bytes_max: 8192,
-        log_bytes: 12_000,
-        archive_interval: None,
-        background: false,
+/// With these, new segments, compactions and recycled segments occur after a few batches.
+const TINY: Options = Options {
+    partitions: 3,
+    segment_bytes_min: 2048,
+    segment_bytes_max: 8192,
+    log_bytes: 12_000,
+    compaction_interval: None,
+    background: false,
+};
+
+/// The engine with some options, on a disk.
+struct WithOptions(Options);
+
+impl Subject for WithOptions {
+    fn open(&self, folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
+        Ok(Box::new(Snapshot::open(folder, self.0)?))
     }
 }
 
-fn open_on(files: Arc<dyn Files>) -> Result<(Box<dyn Engine>, State, Restored), EngineError> {
-    let mut backend: Box<dyn Engine> = Box::new(Snapshot::on(files, tiny())?);
-    let (state, restored) = restore(backend.as_mut(), 1)?;
-    Ok((backend, state, restored))
+/// An open store and what it contained.
+struct Opened {
+    engine: Box<dyn Engine>,
+    state: State,
+    restored: Restored,
 }
 
-/// What a user of the store knows.
+/// Opens a store on files that may be simulated, and restores it.
+fn open_on(files: Arc<dyn FileSystem>, options: Options) -> Result<Opened, EngineError> {
+    let mut engine: Box<dyn Engine> = Box::new(Snapshot::open_on(files, options)?);
+    let (state, restored) = restore(engine.as_mut(), 1)?;
+    Ok(Opened { engine, state, restored })
+}
+
+/// What the user of a store was promised.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Known {
-    /// The last batch that was acknowledged,
-    acknowledged: u64,
-    /// and the last of which it was said that it survives a loss of power.
-    on_disk: u64,
+struct Acknowledged {
+    /// The last batch whose commit returned.
+    process: u64,
+    /// The last batch that must also survive a power failure.
+    disk: u64,
 }
 
-fn durability(number: u64) -> Durability {
-    // Runs of each.
-    if (number / 8).is_multiple_of(2) { Durability::Process } else { Durability::Disk }
-}
-
-/// Commits batches until something fails, leaving the store in between by a close and by a kill.
-fn live(files: &Arc<dyn Files>, known: &mut Known, batches: u64) -> Result<(), EngineError> {
-    let mut left = batches;
-    for life in 0..3 {
-        let (mut backend, _, restored) = open_on(files.clone())?;
-        for number in restored.sequence + 1..=restored.sequence + batches / 3 {
-            let durability = durability(number);
-            let sequence = commit(backend.as_mut(), &PLAN.batch(number), durability)?;
-            assert_eq!(sequence, number);
-            known.acknowledged = number;
-            if durability == Durability::Disk {
-                known.on_disk = number;
-            }
-            left -= 1;
-        }
-        if life != 1 {
-            backend.close()?;
-            known.on_disk = known.acknowledged;
+impl Acknowledged {
+    fn add(&mut self, sequence: u64, durability: Durability) {
+        self.process = sequence;
+        if durability == Durability::Disk {
+            self.disk = sequence;
         }
     }
-    assert!(left < 3);
+}
+
+/// The durability of a batch: runs of each.
+fn durability_of(sequence: u64) -> Durability {
+    if (sequence / 8).is_multiple_of(2) { Durability::Process } else { Durability::Disk }
+}
+
+/// Opens a store three times and commits a third of `batches` each time, until an operation fails. The first store is closed,
+/// the second dropped, the third closed.
+fn run_three_times(
+    files: &Arc<dyn FileSystem>,
+    acknowledged: &mut Acknowledged,
+    batches: u64,
+) -> Result<(), EngineError> {
+    for closes in [true, false, true] {
+        let Opened { mut engine, restored, .. } = open_on(files.clone(), TINY)?;
+        for expected in restored.sequence + 1..=restored.sequence + batches / 3 {
+            let durability = durability_of(expected);
+            let sequence = commit(engine.as_mut(), &PLAN.batch(expected), durability)?;
+            assert_eq!(sequence, expected);
+            acknowledged.add(sequence, durability);
+        }
+        if closes {
+            engine.close()?;
+            acknowledged.disk = acknowledged.process;
+        }
+    }
     Ok(())
 }
 
-/// Opens and holds what is there against what may be there; returns the number of the last batch.
-fn check(files: Arc<dyn Files>, least: u64, most: u64, what: &str) -> u64 {
-    let (backend, state, restored) = open_on(files).unwrap_or_else(|error| panic!("{what}: {error}"));
-    let sequence = restored.sequence;
-    assert!((least..=most).contains(&sequence), "{what}: {sequence} of {least} to {most}");
-    assert!(state == PLAN.state(sequence), "{what}: not the state after {sequence} batches");
-    drop(backend);
+/// Opens a store and checks that its state is the one after its last batch, whose number must be in `expected`. Returns that
+/// number.
+fn check_state(files: Arc<dyn FileSystem>, expected: RangeInclusive<u64>, case: &str) -> u64 {
+    let opened = open_on(files, TINY).unwrap_or_else(|error| panic!("{case}: {error}"));
+    let sequence = opened.restored.sequence;
+    assert!(expected.contains(&sequence), "{case}: last batch {sequence}, expected {expected:?}");
+    assert!(opened.state == PLAN.state(sequence), "{case}: not the state after batch {sequence}");
     sequence
 }

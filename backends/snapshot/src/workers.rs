@@ -1,105 +1,99 @@
-//! The engine's two background threads: one syncs and zeroes files, the other merges the log into the archives.
+//! The two background threads: one syncs files and zeroes blank segments, the other compacts the log.
 //!
 //! A task that panics does not end its thread, so later tasks still run and nothing waits for a thread that is gone.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use sluicegate_engine::EngineError;
 
-use crate::compaction::merge;
-use crate::panics::catch_panic;
-use crate::store::Shared;
+use crate::compaction::Compaction;
+use crate::failure::catch_panic;
+use crate::store::Store;
 
 /// The delay after which batches committed with [`Durability::Process`](sluicegate_engine::Durability::Process) are synced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The background threads. Dropping this runs the tasks that are still queued and waits for both threads.
 pub(crate) struct Workers {
-    shared: Arc<Shared>,
+    store: Arc<Store>,
     disk: Worker<DiskTask>,
-    archivist: Worker<Merge>,
-    /// Disconnected once the last merge has ended, however it ended.
-    merge_end: Option<Receiver<Infallible>>,
+    compactor: Worker<CompactionTask>,
+    /// Disconnected once the last compaction has ended, however it ended.
+    compaction_end: Option<Receiver<Infallible>>,
 }
 
 enum DiskTask {
-    /// Sync the files queued for syncing.
+    /// Sync the files in the queue.
     Sync,
     /// Sync everything written until [`SYNC_INTERVAL`] from now.
-    SyncSoon,
+    SyncLater,
     /// Prepare a blank segment of this many bytes.
-    Prepare(u64),
+    PrepareBlank(u64),
 }
 
-struct Merge {
-    last_segment: u64,
-    below: u64,
-    /// Dropped with the request: when the merge returns, when it panics, and when it cannot be started.
+struct CompactionTask {
+    compaction: Compaction,
+    /// Dropped with the task: when the compaction returns, when it panics, and when it cannot be started.
     _end: Sender<Infallible>,
 }
 
 impl Workers {
-    pub fn start(shared: &Arc<Shared>) -> Result<Self, EngineError> {
+    pub fn start(store: &Arc<Store>) -> Result<Self, EngineError> {
         let disk = {
-            let shared = shared.clone();
-            Worker::start("store-disk", move |tasks| run_disk_tasks(&shared, &tasks))?
+            let store = store.clone();
+            Worker::start("store-disk", move |tasks| run_disk_tasks(&store, &tasks))?
         };
-        let archivist = {
-            let shared = shared.clone();
-            Worker::start("store-archive", move |merges| {
-                for Merge { last_segment, below, _end } in merges {
-                    merge(&shared, last_segment, below);
+        let compactor = {
+            let store = store.clone();
+            Worker::start("store-compact", move |tasks| {
+                for CompactionTask { compaction, _end } in tasks {
+                    compaction.run_in_background(&store);
                 }
             })?
         };
-        Ok(Self { shared: shared.clone(), disk, archivist, merge_end: None })
+        Ok(Self { store: store.clone(), disk, compactor, compaction_end: None })
     }
 
+    /// Starts a sync of the files in the queue.
     pub fn sync(&self) {
         self.disk.send(DiskTask::Sync);
     }
 
     /// Schedules a sync of everything written, unless one is scheduled already.
-    pub fn sync_soon(&self) {
-        if self.shared.ask_for_sync() {
-            self.disk.send(DiskTask::SyncSoon);
+    pub fn sync_later(&self) {
+        if self.store.syncs.schedule() {
+            self.disk.send(DiskTask::SyncLater);
         }
     }
 
-    pub fn prepare(&self, length: u64) {
-        self.disk.send(DiskTask::Prepare(length));
+    pub fn prepare_blank(&self, length: u64) {
+        self.disk.send(DiskTask::PrepareBlank(length));
     }
 
-    /// Starts a merge, unless one is running.
-    pub fn archive(&mut self, last_segment: u64, below: u64) {
-        let is_running =
-            self.merge_end.as_ref().is_some_and(|end| matches!(end.try_recv(), Err(TryRecvError::Empty)));
-        if !is_running {
-            let (_end, merge_end) = mpsc::channel();
-            self.merge_end = Some(merge_end);
-            self.archivist.send(Merge { last_segment, below, _end });
+    /// Starts a compaction, unless one is running.
+    pub fn compact(&mut self, compaction: Compaction) {
+        let is_running = |end: &Receiver<_>| matches!(end.try_recv(), Err(TryRecvError::Empty));
+        if !self.compaction_end.as_ref().is_some_and(is_running) {
+            let (_end, compaction_end) = mpsc::channel();
+            self.compaction_end = Some(compaction_end);
+            self.compactor.send(CompactionTask { compaction, _end });
         }
     }
 
-    pub fn wait_for_archive(&mut self) {
-        if let Some(end) = self.merge_end.take() {
-            // Nothing is ever sent: this returns when the merge drops its end of the channel.
+    /// Waits for the running compaction, if there is one.
+    pub fn wait_for_compaction(&mut self) {
+        if let Some(end) = self.compaction_end.take() {
+            // Nothing is ever sent: this returns when the task drops its end of the channel.
             let _ = end.recv();
         }
     }
-
-    /// Makes a running merge end early.
-    pub fn stop(&self) {
-        self.shared.stopping.store(true, Ordering::Release);
-    }
 }
 
-fn run_disk_tasks(shared: &Shared, tasks: &Receiver<DiskTask>) {
+fn run_disk_tasks(store: &Store, tasks: &Receiver<DiskTask>) {
     let mut sync_at: Option<Instant> = None;
     loop {
         let next = match sync_at {
@@ -107,25 +101,25 @@ fn run_disk_tasks(shared: &Shared, tasks: &Receiver<DiskTask>) {
             None => tasks.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match next {
-            Ok(DiskTask::Sync) => sync_or_poison(shared, Shared::sync),
-            Ok(DiskTask::SyncSoon) => sync_at = Some(Instant::now() + SYNC_INTERVAL),
-            Ok(DiskTask::Prepare(length)) => {
-                // A blank is only prepared to save time: without it, the commit that needs one makes it and reports the error.
-                let _ = catch_panic(|| shared.prepare_blank(length));
+            Ok(DiskTask::Sync) => sync_or_fail(store, Store::sync),
+            Ok(DiskTask::SyncLater) => sync_at = Some(Instant::now() + SYNC_INTERVAL),
+            Ok(DiskTask::PrepareBlank(length)) => {
+                // This only saves time. If it fails, the commit that needs a blank creates one, and reports the error.
+                let _ = catch_panic(|| store.blanks.prepare(length));
             }
             Err(RecvTimeoutError::Timeout) => {
                 sync_at = None;
-                sync_or_poison(shared, Shared::sync_written);
+                sync_or_fail(store, Store::sync_written);
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
 
-/// Runs a sync. A panic fails_engine the store, as a sync that fails does itself.
-fn sync_or_poison(shared: &Shared, sync: impl FnOnce(&Shared) -> Result<(), EngineError>) {
-    if let Err(panic) = catch_panic(|| sync(shared)) {
-        shared.fail(&format!("syncing panicked: {panic}"));
+/// Runs a sync. Its errors fail the engine, and so do its panics.
+fn sync_or_fail(store: &Store, sync: impl FnOnce(&Store) -> Result<(), EngineError>) {
+    if let Err(panic) = catch_panic(|| sync(store)) {
+        store.failure.set(&format!("syncing panicked: {panic}"));
     }
 }
 
@@ -142,7 +136,7 @@ impl<T: Send + 'static> Worker<T> {
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || run(receiver));
         let thread = thread.map_err(|source| EngineError::Io {
             file: name.into(),
-            doing: "start a thread",
+            doing: "start the thread",
             source,
         })?;
         Ok(Self { sender: Some(sender), thread: Some(thread) })

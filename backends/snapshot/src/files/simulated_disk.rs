@@ -1,35 +1,37 @@
-//! Files in memory that fail, and that lose power: what was not synced may be there afterwards or not, in any mixture.
+//! A disk in memory whose operations fail on demand, and which can lose power: whatever was not synced is there afterwards or
+//! not, in any mixture.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use fastrand::Rng;
 
-use super::{Files, RawFile};
+use super::{FileSystem, RawFile};
 
-/// What a disk writes at once; a write of more may be torn between any two of these.
+/// The unit that a disk writes as a whole. A larger write may be torn between any two of these.
 const SECTOR_BYTES: usize = 512;
 
-/// A folder whose writing operations are counted, and of which one may fail.
+/// A folder that counts the operations that write, and in which one can be made to fail.
 #[derive(Clone)]
-pub(crate) struct Faulty {
-    world: Arc<Mutex<World>>,
+pub(crate) struct SimulatedDisk {
+    state: Arc<Mutex<DiskState>>,
 }
 
-/// When something goes wrong.
+/// What fails, and when.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Fault {
-    /// The process ends in the middle of the operation with this number: it and all later ones fail.
+    /// The process dies during the operation with this number: it and all later ones fail.
     Death(u64),
-    /// The operation with this number fails, the next ones succeed.
+    /// The operation with this number fails, later ones succeed.
     Once(u64),
     /// Every such operation on a thread of this name panics.
     Panic(Operation, &'static str),
 }
 
-/// The operations that write.
+/// An operation that writes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Operation {
     Create,
@@ -40,34 +42,41 @@ pub(crate) enum Operation {
     Sync,
 }
 
-struct World {
+struct DiskState {
     contents: Vec<Content>,
+    /// Indexes into `contents`.
     names: BTreeMap<String, usize>,
     names_on_disk: BTreeMap<String, usize>,
     /// Changes of names that were not synced, oldest first.
-    renamings: Vec<Renaming>,
+    unsynced_names: Vec<NameChange>,
     operations: u64,
     panics: u64,
     fault: Option<Fault>,
     random: Rng,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Content {
     bytes: Vec<u8>,
     on_disk: Vec<u8>,
     /// Writes that were not synced, oldest first.
-    writes: Vec<(usize, Vec<u8>)>,
+    unsynced: Vec<UnsyncedWrite>,
 }
 
 #[derive(Clone)]
-enum Renaming {
+struct UnsyncedWrite {
+    at: usize,
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone)]
+enum NameChange {
     Create(String, usize),
     Rename(String, String),
     Remove(String),
 }
 
-impl Renaming {
+impl NameChange {
     fn apply(&self, names: &mut BTreeMap<String, usize>) {
         match self {
             Self::Create(name, content) => {
@@ -85,259 +94,266 @@ impl Renaming {
     }
 }
 
-fn write(bytes: &mut Vec<u8>, at: usize, piece: &[u8]) {
-    if bytes.len() < at + piece.len() {
-        bytes.resize(at + piece.len(), 0);
-    }
-    bytes[at..at + piece.len()].copy_from_slice(piece);
-}
-
-fn failed() -> io::Error {
-    io::Error::other("made to fail")
-}
-
-/// How an operation goes.
-enum Luck {
-    Good,
-    /// It fails, perhaps after it has done something.
-    Bad,
-    /// Nothing is left that could do it.
+/// How an operation ends.
+enum Outcome {
+    Succeeds,
+    /// It returns an error, and may have done something.
+    Fails,
+    /// The process is dead: nothing happens.
     Dead,
 }
 
-impl World {
-    fn luck(&mut self, operation: Operation) -> Luck {
+impl DiskState {
+    fn outcome(&mut self, operation: Operation) -> Outcome {
         self.operations += 1;
         match self.fault {
             Some(Fault::Panic(panicking, thread))
-                if operation == panicking && std::thread::current().name() == Some(thread) =>
+                if operation == panicking && thread::current().name() == Some(thread) =>
             {
                 self.panics += 1;
-                panic!("made to panic");
+                panic!("injected panic");
             }
-            Some(Fault::Death(at)) if self.operations > at => Luck::Dead,
-            Some(Fault::Death(at) | Fault::Once(at)) if self.operations == at => Luck::Bad,
-            _ => Luck::Good,
+            Some(Fault::Death(at)) if self.operations > at => Outcome::Dead,
+            Some(Fault::Death(at) | Fault::Once(at)) if self.operations == at => Outcome::Fails,
+            _ => Outcome::Succeeds,
         }
     }
 
-    /// An operation that happens or not, even if it is said to have failed.
-    fn happens(&mut self, operation: Operation) -> (bool, io::Result<()>) {
-        match self.luck(operation) {
-            Luck::Good => (true, Ok(())),
-            Luck::Bad => (self.random.bool(), Err(failed())),
-            Luck::Dead => (false, Err(failed())),
+    /// Applies a change of names, unless it fails; one that fails may have been applied.
+    fn change_names(&mut self, operation: Operation, change: NameChange) -> io::Result<()> {
+        let outcome = self.outcome(operation);
+        if self.is_done(&outcome) {
+            change.apply(&mut self.names);
+            self.unsynced_names.push(change);
         }
+        outcome.result()
     }
 
-    fn rename(&mut self, renaming: Renaming) {
-        renaming.apply(&mut self.names);
-        self.renamings.push(renaming);
+    /// Whether an operation with this outcome does its work.
+    fn is_done(&mut self, outcome: &Outcome) -> bool {
+        match outcome {
+            Outcome::Succeeds => true,
+            Outcome::Fails => self.random.bool(),
+            Outcome::Dead => false,
+        }
     }
 }
 
-impl Faulty {
+impl Outcome {
+    fn result(self) -> io::Result<()> {
+        match self {
+            Self::Succeeds => Ok(()),
+            Self::Fails | Self::Dead => Err(io::Error::other("injected error")),
+        }
+    }
+}
+
+impl SimulatedDisk {
     pub fn new(seed: u64) -> Self {
-        Self::of(Vec::new(), BTreeMap::new(), seed)
+        Self::with_content(Vec::new(), BTreeMap::new(), seed)
     }
 
-    fn of(contents: Vec<Content>, names: BTreeMap<String, usize>, seed: u64) -> Self {
-        let world = World {
+    /// A disk on which all of this is synced.
+    fn with_content(contents: Vec<Content>, names: BTreeMap<String, usize>, seed: u64) -> Self {
+        let state = DiskState {
             contents,
             names_on_disk: names.clone(),
             names,
-            renamings: Vec::new(),
+            unsynced_names: Vec::new(),
             operations: 0,
             panics: 0,
             fault: None,
             random: Rng::with_seed(seed),
         };
-        Self { world: Arc::new(Mutex::new(world)) }
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, DiskState> {
+        lock(&self.state)
     }
 
     pub fn set_fault(&self, fault: Fault) {
-        self.world().fault = Some(fault);
+        self.state().fault = Some(fault);
     }
 
     pub fn clear_fault(&self) {
-        self.world().fault = None;
+        self.state().fault = None;
+    }
+
+    /// The number of operations so far.
+    pub fn operations(&self) -> u64 {
+        self.state().operations
     }
 
     /// The number of operations that panicked.
     pub fn panics(&self) -> u64 {
-        self.world().panics
+        self.state().panics
     }
 
-    /// How many operations there were.
-    pub fn operations(&self) -> u64 {
-        self.world().operations
-    }
-
-    /// What the next process finds if this one is killed now.
+    /// The disk as the next process finds it if this one is killed now: everything written is there, synced or not.
     pub fn after_kill(&self, seed: u64) -> Self {
-        let world = self.world();
-        let contents = world.contents.iter().map(|content| Content {
-            bytes: content.bytes.clone(),
-            on_disk: content.on_disk.clone(),
-            writes: content.writes.clone(),
-        });
-        let next = Self::of(contents.collect(), world.names.clone(), seed);
+        let state = self.state();
+        let next = Self::with_content(state.contents.clone(), state.names.clone(), seed);
         {
-            let mut next = next.world();
-            next.names_on_disk = world.names_on_disk.clone();
-            next.renamings = world.renamings.clone();
+            let mut next = next.state();
+            next.names_on_disk.clone_from(&state.names_on_disk);
+            next.unsynced_names.clone_from(&state.unsynced_names);
         }
         next
     }
 
-    /// What the next process finds if the power goes now.
-    pub fn after_power_loss(&self, seed: u64) -> Self {
-        let world = self.world();
+    /// The disk as the next process finds it if the power fails now: of what was not synced, any part may be missing.
+    pub fn after_power_failure(&self, seed: u64) -> Self {
+        let state = self.state();
         let mut random = Rng::with_seed(seed);
-        let chance = [0.0, 0.3, 0.9, 1.0][random.usize(..4)];
-        let contents = world.contents.iter().map(|content| {
+        let sector_chance = [0.0, 0.3, 0.9, 1.0][random.usize(..4)];
+        let contents = state.contents.iter().map(|content| {
             let mut bytes = content.on_disk.clone();
-            for (at, piece) in &content.writes {
-                let mut start = *at;
-                while start < at + piece.len() {
-                    let end = (start / SECTOR_BYTES + 1) * SECTOR_BYTES;
-                    let end = end.min(at + piece.len());
-                    if random.f64() < chance {
-                        write(&mut bytes, start, &piece[start - at..end - at]);
-                    }
-                    start = end;
-                }
+            for write in &content.unsynced {
+                write.apply_in_part(&mut bytes, || random.f64() < sector_chance);
             }
-            Content { on_disk: bytes.clone(), bytes, writes: Vec::new() }
+            Content { on_disk: bytes.clone(), bytes, unsynced: Vec::new() }
         });
         let contents = contents.collect();
-        // A journal keeps the order of names; but nobody has promised one.
-        let mut names = world.names_on_disk.clone();
-        let until = random.usize(..=world.renamings.len());
-        let any_chance = [1.0, 0.5][random.usize(..2)];
-        for renaming in &world.renamings[..until] {
-            if random.f64() < any_chance {
-                renaming.apply(&mut names);
+        // File systems with a journal keep the order of changes, but nothing guarantees it.
+        let mut names = state.names_on_disk.clone();
+        let done = random.usize(..=state.unsynced_names.len());
+        let name_chance = [1.0, 0.5][random.usize(..2)];
+        for change in &state.unsynced_names[..done] {
+            if random.f64() < name_chance {
+                change.apply(&mut names);
             }
         }
-        Self::of(contents, names, seed)
+        Self::with_content(contents, names, seed)
     }
 }
 
-impl Files for Faulty {
+fn lock(state: &Mutex<DiskState>) -> MutexGuard<'_, DiskState> {
+    // Injected panics poison the mutex.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FileSystem for SimulatedDisk {
     fn path(&self) -> &Path {
-        Path::new("faulty")
+        Path::new("simulated-disk")
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
-        Ok(self.world().names.keys().cloned().collect())
+        Ok(self.state().names.keys().cloned().collect())
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
-        let content = *self.world().names.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(FaultyFile { world: self.world.clone(), content }))
+        let content = *self.state().names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(SimulatedFile { state: self.state.clone(), content }))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
-        let mut world = self.world();
-        let (happens, result) = world.happens(Operation::Create);
-        let content = world.contents.len();
-        if happens {
-            world.contents.push(Content::default());
-            world.rename(Renaming::Create(name.to_owned(), content));
-        }
-        result?;
-        Ok(Arc::new(FaultyFile { world: self.world.clone(), content }))
+        let mut state = self.state();
+        let content = state.contents.len();
+        state.contents.push(Content::default());
+        state.change_names(Operation::Create, NameChange::Create(name.to_owned(), content))?;
+        Ok(Arc::new(SimulatedFile { state: self.state.clone(), content }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut world = self.world();
-        let (happens, result) = world.happens(Operation::Rename);
-        if happens {
-            world.rename(Renaming::Rename(from.to_owned(), to.to_owned()));
-        }
-        result
+        let change = NameChange::Rename(from.to_owned(), to.to_owned());
+        self.state().change_names(Operation::Rename, change)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut world = self.world();
-        let (happens, result) = world.happens(Operation::Remove);
-        if happens {
-            world.rename(Renaming::Remove(name.to_owned()));
-        }
-        result
+        self.state().change_names(Operation::Remove, NameChange::Remove(name.to_owned()))
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut world = self.world();
-        let (happens, result) = world.happens(Operation::SyncFolder);
-        if happens {
-            world.renamings.clear();
-            world.names_on_disk = world.names.clone();
+        let mut state = self.state();
+        let outcome = state.outcome(Operation::SyncFolder);
+        if state.is_done(&outcome) {
+            state.unsynced_names.clear();
+            state.names_on_disk = state.names.clone();
         }
-        result
+        outcome.result()
     }
 }
 
-struct FaultyFile {
-    world: Arc<Mutex<World>>,
+struct SimulatedFile {
+    state: Arc<Mutex<DiskState>>,
+    /// Index in [`DiskState::contents`].
     content: usize,
 }
 
-impl FaultyFile {
-    fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl RawFile for FaultyFile {
+impl RawFile for SimulatedFile {
     fn length(&self) -> io::Result<u64> {
-        Ok(self.world().contents[self.content].bytes.len() as u64)
+        Ok(lock(&self.state).contents[self.content].bytes.len() as u64)
     }
 
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
-        let world = self.world();
-        let content = &world.contents[self.content].bytes;
+        let state = lock(&self.state);
+        let content = &state.contents[self.content].bytes;
         let range = at as usize..at as usize + bytes.len();
         bytes.copy_from_slice(content.get(range).ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        let mut world = self.world();
-        let (length, result) = match world.luck(Operation::Write) {
-            Luck::Good => (bytes.len(), Ok(())),
-            Luck::Bad => (world.random.usize(..=bytes.len()), Err(failed())),
-            Luck::Dead => (0, Err(failed())),
+        let mut state = lock(&self.state);
+        let outcome = state.outcome(Operation::Write);
+        let written = match outcome {
+            Outcome::Succeeds => bytes.len(),
+            Outcome::Fails => state.random.usize(..=bytes.len()),
+            Outcome::Dead => 0,
         };
-        let content = &mut world.contents[self.content];
-        write(&mut content.bytes, at as usize, &bytes[..length]);
-        content.writes.push((at as usize, bytes[..length].to_vec()));
-        result
+        let write = UnsyncedWrite { at: at as usize, bytes: bytes[..written].to_vec() };
+        let content = &mut state.contents[self.content];
+        write.apply(&mut content.bytes);
+        content.unsynced.push(write);
+        outcome.result()
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut world = self.world();
-        let luck = world.luck(Operation::Sync);
-        let once = matches!(world.fault, Some(Fault::Once(_)));
-        let content = &mut world.contents[self.content];
-        match luck {
-            Luck::Good => {
-                for (at, piece) in std::mem::take(&mut content.writes) {
-                    write(&mut content.on_disk, at, &piece);
+        let mut state = lock(&self.state);
+        let outcome = state.outcome(Operation::Sync);
+        let process_survives = matches!(state.fault, Some(Fault::Once(_)));
+        let content = &mut state.contents[self.content];
+        match outcome {
+            Outcome::Succeeds => {
+                for write in content.unsynced.drain(..) {
+                    write.apply(&mut content.on_disk);
                 }
-                Ok(())
             }
-            Luck::Bad if once => {
-                // What could not be written is forgotten: a later sync succeeds without it, and reads still find it.
-                content.writes.clear();
-                Err(failed())
+            // As Linux does it: pages that could not be written are regarded as written. A later sync succeeds without them,
+            // and reads still return them.
+            Outcome::Fails if process_survives => content.unsynced.clear(),
+            Outcome::Fails | Outcome::Dead => {}
+        }
+        outcome.result()
+    }
+}
+
+impl UnsyncedWrite {
+    fn apply(&self, content: &mut Vec<u8>) {
+        overwrite(content, self.at, &self.bytes);
+    }
+
+    /// Applies the sectors for which `is_on_disk` returns true.
+    fn apply_in_part(&self, content: &mut Vec<u8>, mut is_on_disk: impl FnMut() -> bool) {
+        let write_end = self.at + self.bytes.len();
+        let mut start = self.at;
+        while start < write_end {
+            let sector_end = (start / SECTOR_BYTES + 1) * SECTOR_BYTES;
+            let end = sector_end.min(write_end);
+            if is_on_disk() {
+                overwrite(content, start, &self.bytes[start - self.at..end - self.at]);
             }
-            Luck::Bad | Luck::Dead => Err(failed()),
+            start = end;
         }
     }
+}
+
+/// Overwrites a part of `content`, which grows if necessary.
+fn overwrite(content: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    let end = at + bytes.len();
+    if content.len() < end {
+        content.resize(end, 0);
+    }
+    content[at..end].copy_from_slice(bytes);
 }

@@ -1,222 +1,231 @@
-//! What the log says: all its segments together, and where it ends.
+//! Replay: what all segments of the log say together, and where the log ends.
 //!
-//! A batch is missing where a frame is torn or gone. If anything that is there says that the batch was on the disk (a *mark*:
-//! in the manifest, in the head of a segment, in a later frame), that is damage, and the store is refused. If not, a loss of
-//! power may have done it: the log is cut there, with a warning. Whoever goes on writes a new segment, whose first number says
-//! what was cut, so that the next reader finds nothing odd.
+//! A batch is missing if its frame is torn or gone. If a *mark* (in the manifest, in the header of a segment, in a later frame)
+//! says that the batch had reached the disk, the store is damaged, and reading it is an error. Otherwise a power failure
+//! explains the loss: the log is cut there, with a warning. The next run begins a new segment, whose first batch number shows
+//! where the log was cut, so later reads see no gap.
 
 use std::num::NonZeroUsize;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use sluicegate_engine::EngineError;
 
+use super::changes::SegmentChanges;
+use super::segment::{self, Segment};
 use crate::files::Folder;
-use crate::log::segment::{self, Changes, FRAME_HEAD_BYTES, Segment};
-use crate::manifest::{Manifest, damaged};
+use crate::manifest::{self, Manifest};
 use crate::parallel::for_each;
 
-/// The log, read.
+/// The content of the log, without the records themselves.
 #[derive(Debug)]
 pub(crate) struct Replay {
-    /// In their order; only what counts.
-    pub segments: Vec<(Segment, Changes)>,
+    /// In the order of the log, from the last wipe on.
+    pub segments: Vec<ReplayedSegment>,
     /// The number of the last batch.
-    pub last: u64,
-    /// Batches up to this one are known to be on the disk.
+    pub last_sequence: u64,
+    /// The highest mark: batches up to this one are on the disk.
     pub synced: u64,
-    /// Bytes that were written into the segments.
+    /// The bytes that frames take up.
     pub bytes: u64,
-    /// Where batches stand that may not be on the disk, although they can be read.
-    pub doubtful: Vec<Doubtful>,
+    /// The parts of segments that may not be on the disk, although they can be read.
+    pub unsynced: Vec<UnsyncedRange>,
     pub warnings: Vec<String>,
 }
 
-/// A part of a segment.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Doubtful {
-    pub segment: u64,
-    pub bytes: Range<usize>,
-    /// The last batch in it.
-    pub last: u64,
+/// A segment with the changes in it that count.
+#[derive(Debug)]
+pub(crate) struct ReplayedSegment {
+    pub segment: Segment,
+    pub changes: SegmentChanges,
 }
 
-impl Doubtful {
-    fn of(segment: &Segment, frames: usize, synced: u64) -> Option<Self> {
+/// A part of a segment that can be read, but that no mark covers: after a restart it may be in the page cache only.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct UnsyncedRange {
+    /// The number of the segment.
+    pub segment: u64,
+    pub bytes: Range<usize>,
+    /// The number of the last batch in the range.
+    pub last_sequence: u64,
+}
+
+impl UnsyncedRange {
+    fn in_segment(segment: &Segment, frames: usize, synced: u64) -> Option<Self> {
         let frames = &segment.frames[..frames];
         let first = frames.iter().find(|frame| frame.sequence > synced)?;
         let last = frames.last()?;
-        let bytes = first.payload.start - FRAME_HEAD_BYTES..last.payload.end;
-        Some(Self { segment: segment.head.number, bytes, last: last.sequence })
+        Some(Self {
+            segment: segment.header.number,
+            bytes: first.start()..last.payload.end,
+            last_sequence: last.sequence,
+        })
     }
 }
 
-/// Which part of the log is read.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Part {
-    /// Segments from here,
-    pub first: u64,
-    /// up to this one,
-    pub last: u64,
-    /// and of them batches below this number.
-    pub below: u64,
+/// The part of the log to read.
+#[derive(Debug, Clone)]
+pub(crate) struct LogPart {
+    pub segments: RangeInclusive<u64>,
+    /// Only batches below this number count.
+    pub sequence_end: u64,
 }
 
 impl Replay {
-    /// Reads all of the log.
+    /// Reads the whole log.
     pub fn read(folder: &Folder, manifest: &Manifest, threads: NonZeroUsize) -> Result<Self, EngineError> {
-        let replay = Self::read_part(
-            folder,
-            manifest,
-            Part { first: manifest.log_first, last: manifest.log_last, below: u64::MAX },
-            threads,
-        )?;
-        refuse_later_segments(folder, manifest)?;
+        let part = LogPart { segments: manifest.segments(), sequence_end: u64::MAX };
+        let replay = Self::read_part(folder, manifest, &part, threads)?;
+        check_for_later_segments(folder, manifest)?;
         Ok(replay)
     }
 
-    /// Reads a part of the log that begins where the archives end.
+    /// Reads a part of the log, which must begin where the archives end.
     pub fn read_part(
         folder: &Folder,
         manifest: &Manifest,
-        part: Part,
+        part: &LogPart,
         threads: NonZeroUsize,
     ) -> Result<Self, EngineError> {
-        let count = (part.last + 1).saturating_sub(part.first) as usize;
+        let (first, last) = (*part.segments.start(), *part.segments.end());
+        let count = (last + 1).saturating_sub(first) as usize;
         let segments = for_each(count, threads, |at, (): &mut ()| {
-            Segment::read(folder, part.first + at as u64, manifest.store)
+            Segment::read(folder, first + at as u64, manifest.store_id)
         })?;
-        let mut log = Log { folder, reached: manifest.sequence, warnings: Vec::new() };
-        let limits = limits(&segments, part.below);
-        // The manifest may know of more than the part holds.
-        let synced = marks(&segments, manifest.synced).min(part.below - 1);
-        let counts = log.walk(&segments, &limits, synced)?;
-        let reached = log.reached;
-        if synced > reached {
-            let name = segments
-                .last()
-                .map_or(crate::manifest::NAME.to_owned(), |last| segment::name(last.head.number));
-            let what = format!("the log ends with batch {reached}, but batch {synced} was on the disk");
-            return Err(damaged(folder, &name, &what));
+        // The manifest's mark may be beyond the end of the part.
+        let synced = segments.iter().map(Segment::synced).fold(manifest.synced, u64::max);
+        let synced = synced.min(part.sequence_end - 1);
+        let mut log = LogReader { folder, synced, last_sequence: manifest.archived, warnings: Vec::new() };
+        let frame_counts = log.count_frames(&segments, part.sequence_end)?;
+        let last_sequence = log.last_sequence;
+        if synced > last_sequence {
+            let name = segments.last().map_or_else(|| manifest::NAME.to_owned(), Segment::file_name);
+            let what = format!("the log ends with batch {last_sequence}, but batch {synced} was on the disk");
+            return Err(folder.damaged(&name, &what));
         }
-        let partitions = manifest.archives.len();
-        let changes = for_each(count, threads, |at, (): &mut ()| {
-            segment::changes(folder, &segments[at], counts[at], partitions)
-        })?;
         let warnings = log.warnings;
-        let bytes = segments.iter().map(|segment| segment.used() as u64).sum();
-        let doubtful =
-            segments.iter().zip(&counts).filter_map(|(s, frames)| Doubtful::of(s, *frames, synced));
-        let doubtful = doubtful.collect();
-        let mut kept: Vec<_> = segments.into_iter().zip(changes).collect();
-        let wiped = kept.iter().rposition(|(_, changes)| changes.wiped).unwrap_or(0);
-        kept.drain(..wiped);
-        Ok(Self { segments: kept, last: reached, synced, bytes, doubtful, warnings })
+        let changes = for_each(count, threads, |at, (): &mut ()| {
+            SegmentChanges::read(folder, &segments[at], frame_counts[at], manifest.archives.len())
+        })?;
+        let unsynced = segments
+            .iter()
+            .zip(&frame_counts)
+            .filter_map(|(segment, frames)| UnsyncedRange::in_segment(segment, *frames, synced))
+            .collect();
+        let bytes = segments.iter().map(|segment| segment.used_bytes() as u64).sum();
+        let mut segments: Vec<_> = segments
+            .into_iter()
+            .zip(changes)
+            .map(|(segment, changes)| ReplayedSegment { segment, changes })
+            .collect();
+        let last_wipe = segments.iter().rposition(|segment| segment.changes.wiped).unwrap_or(0);
+        segments.drain(..last_wipe);
+        Ok(Self { segments, last_sequence, synced, bytes, unsynced, warnings })
     }
 
-    /// Whether the archives do not count any more.
+    /// Whether the log deleted all groups, so that the archives do not count.
     pub fn wiped(&self) -> bool {
-        self.segments.first().is_some_and(|(_, changes)| changes.wiped)
+        self.segments.first().is_some_and(|segment| segment.changes.wiped)
     }
 }
 
-struct Log<'a> {
+/// Follows the batches through the segments.
+struct LogReader<'a> {
     folder: &'a Folder,
-    /// The last batch that was met in order.
-    reached: u64,
+    /// The highest mark.
+    synced: u64,
+    /// The last batch found so far, without a gap before it.
+    last_sequence: u64,
     warnings: Vec<String>,
 }
 
-impl Log<'_> {
-    /// Finds out how many frames of each segment count.
-    fn walk(&mut self, segments: &[Segment], limits: &[u64], synced: u64) -> Result<Vec<usize>, EngineError> {
+impl LogReader<'_> {
+    /// Returns how many frames of each segment count.
+    fn count_frames(&mut self, segments: &[Segment], sequence_end: u64) -> Result<Vec<usize>, EngineError> {
+        let ends = sequence_ends(segments, sequence_end);
         let mut counts = vec![0; segments.len()];
-        for (at, (segment, limit)) in segments.iter().zip(limits).enumerate() {
-            if segment.head.first >= *limit {
-                // All of it was cut by an earlier start.
+        for (at, (segment, end)) in segments.iter().zip(ends).enumerate() {
+            let first = segment.header.first_sequence;
+            if first >= end {
+                // An earlier start cut all of it.
                 continue;
             }
-            if segment.head.first != self.reached + 1 {
-                self.cut(segments, at, None, synced)?;
-                return Ok(counts);
+            if first != self.last_sequence + 1 {
+                self.cut(&segments[at..], Gap::BeforeSegment)?;
+                break;
             }
-            let last = segment.last().min(limit - 1);
-            counts[at] = (last + 1 - segment.head.first) as usize;
-            self.reached = last;
-            let is_cut = *limit != u64::MAX && last + 1 == *limit;
-            if let Some(torn) = segment.torn.filter(|_| !is_cut) {
-                self.cut(segments, at, Some(torn), synced)?;
-                return Ok(counts);
+            let last = segment.last_sequence().min(end - 1);
+            counts[at] = (last + 1 - first) as usize;
+            self.last_sequence = last;
+            let was_cut_here = end != u64::MAX && last + 1 == end;
+            if let Some(offset) = segment.torn_at.filter(|_| !was_cut_here) {
+                self.cut(&segments[at..], Gap::AtByte(offset))?;
+                break;
             }
         }
         Ok(counts)
     }
 
-    /// Ends the log behind `reached`, if nothing says that more was on the disk.
-    fn cut(
-        &mut self,
-        segments: &[Segment],
-        at: usize,
-        torn: Option<usize>,
-        synced: u64,
-    ) -> Result<(), EngineError> {
-        let missing = self.reached + 1;
-        let name = segment::name(segments[at].head.number);
-        let place = torn.map_or_else(
-            || format!("batch {missing} is missing before it"),
-            |byte| format!("batch {missing} is torn or gone at byte {byte}"),
-        );
-        if synced >= missing {
-            let what = format!("{place}, but batches up to {synced} were on the disk");
-            return Err(damaged(self.folder, &name, &what));
+    /// Ends the log at a gap in or before the first of `segments`.
+    ///
+    /// # Errors
+    /// A mark says that more batches had reached the disk.
+    fn cut(&mut self, segments: &[Segment], gap: Gap) -> Result<(), EngineError> {
+        let Some((first, later)) = segments.split_first() else { return Ok(()) };
+        let missing = self.last_sequence + 1;
+        let place = match gap {
+            Gap::BeforeSegment => format!("batch {missing} is missing before it"),
+            Gap::AtByte(offset) => format!("batch {missing} is torn or missing at byte {offset}"),
+        };
+        if self.synced >= missing {
+            let what = format!("{place}, but batches up to {} were on the disk", self.synced);
+            return Err(first.damaged(self.folder, &what));
         }
-        let behind = segments[at].beyond.1
-            + segments[at + 1..].iter().map(|later| later.frames.len() + later.beyond.1).sum::<usize>()
-            + if torn.is_none() { segments[at].frames.len() } else { 0 };
+        let all_frames = |segment: &Segment| segment.frames.len() + segment.beyond.count;
+        let dropped_in_first = match gap {
+            Gap::BeforeSegment => all_frames(first),
+            Gap::AtByte(_) => first.beyond.count,
+        };
+        let dropped = dropped_in_first + later.iter().map(all_frames).sum::<usize>();
         self.warnings.push(format!(
-            "{}: {place}; the log was cut there, with {behind} batches behind it. None of them was known to be on the disk, \
-             so a loss of power explains it",
-            self.folder.path(&name).display()
+            "{}: {place}; the log was cut there and {dropped} later batches were dropped. None of them was known to be on the \
+             disk, so a power failure explains it",
+            self.folder.path(&first.file_name()).display()
         ));
         Ok(())
     }
 }
 
-/// Below which number the batches of each segment count: a later segment begins where an earlier start has cut the log.
-fn limits(segments: &[Segment], below: u64) -> Vec<u64> {
-    let mut limit = below;
-    let mut limits: Vec<u64> = segments
-        .iter()
-        .rev()
-        .map(|segment| {
-            let this = limit;
-            limit = limit.min(segment.head.first);
-            this
-        })
-        .collect();
-    limits.reverse();
-    limits
+/// Where the batches stop being contiguous.
+#[derive(Debug, Clone, Copy)]
+enum Gap {
+    BeforeSegment,
+    /// Within the segment, at this offset.
+    AtByte(usize),
 }
 
-/// The highest number that anything says was on the disk.
-fn marks(segments: &[Segment], manifest: u64) -> u64 {
-    let of = |segment: &Segment| {
-        let frame = segment.frames.last().map_or(0, |frame| frame.synced);
-        segment.head.synced.max(segment.beyond.0).max(frame)
-    };
-    segments.iter().map(of).fold(manifest, u64::max)
+/// For each segment the number below which its batches count: a later segment begins where an earlier start cut the log.
+fn sequence_ends(segments: &[Segment], sequence_end: u64) -> Vec<u64> {
+    let mut end = sequence_end;
+    let mut ends = Vec::with_capacity(segments.len());
+    for segment in segments.iter().rev() {
+        ends.push(end);
+        end = end.min(segment.header.first_sequence);
+    }
+    ends.reverse();
+    ends
 }
 
-/// A segment that the manifest does not know was begun by a process that died before it could use it. If it was used, the
-/// manifest is an old one.
-fn refuse_later_segments(folder: &Folder, manifest: &Manifest) -> Result<(), EngineError> {
+/// Checks that no batches are in segments after those in the manifest. A process that died before it could use a new segment
+/// may have left an empty one, but batches mean that the manifest is an older copy.
+fn check_for_later_segments(folder: &Folder, manifest: &Manifest) -> Result<(), EngineError> {
     for name in folder.names()? {
-        let number = name.strip_prefix("log-").and_then(|number| number.parse::<u64>().ok());
-        let Some(number) = number.filter(|number| *number > manifest.log_last) else { continue };
-        let used = Segment::read(folder, number, manifest.store)
-            .map_or(true, |segment| !segment.frames.is_empty() || segment.torn.is_some());
-        if used {
-            let what = format!("does not know of {name}, which has batches in it: it is an old one");
-            return Err(damaged(folder, crate::manifest::NAME, &what));
+        let number = segment::number_in(&name).filter(|number| *number > manifest.last_segment);
+        let Some(number) = number else { continue };
+        let is_used = Segment::read(folder, number, manifest.store_id)
+            .map_or(true, |segment| !segment.frames.is_empty() || segment.torn_at.is_some());
+        if is_used {
+            let what = format!("an older copy: {name}, which contains batches, is not listed");
+            return Err(folder.damaged(manifest::NAME, &what));
         }
     }
     Ok(())

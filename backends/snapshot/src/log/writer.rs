@@ -1,91 +1,85 @@
-//! The end of the log that is written: one segment at a time.
+//! Appending to the log: one segment is written at a time.
 
 use sluicegate_engine::EngineError;
 
-use crate::files::{ASIDE, Handle};
-use crate::log::segment::{self, HEAD_BYTES, Head};
-use crate::store::Shared;
+use super::frame::ALIGNMENT;
+use super::segment::{self, HEADER_BYTES, SegmentHeader};
+use crate::Options;
+use crate::files::OpenFile;
+use crate::store::Store;
 
-/// The segment that batches are appended to.
-pub(crate) struct Tail {
-    pub handle: Handle,
-    /// Part of its name.
+/// The segment to which batches are appended.
+pub(crate) struct SegmentWriter {
+    pub file: OpenFile,
+    /// The number in the file's name.
     pub number: u64,
-    at: u64,
+    position: u64,
     length: u64,
-    asked_for_next: bool,
+    requested_next: bool,
 }
 
-impl Tail {
-    /// Begins a segment for a frame of some length. Everything about it is on the disk before a batch is in it.
-    pub fn begin(
-        shared: &Shared,
-        before: Option<&Self>,
-        epoch: u64,
-        first: u64,
-        frame_bytes: usize,
-    ) -> Result<Self, EngineError> {
-        let options = &shared.options;
-        let usual = before.map_or(options.segment_bytes_min, |before| next_length(before, shared));
-        let length = usual.max((HEAD_BYTES + frame_bytes) as u64).next_multiple_of(8);
-        let blank = shared.take_blank(length)?;
-        let (store, number) = shared.with_manifest(|manifest| (manifest.store, manifest.log_last + 1));
-        let synced = shared.synced.load(std::sync::atomic::Ordering::Acquire);
-        let head = Head { store, epoch, number, first, synced, length: blank.length };
-        blank.handle.write_at(&head.encode(), 0)?;
-        blank.handle.sync()?;
-        let name = segment::name(number);
-        let handle = shared.folder.rename_open(blank.handle, &blank.name, &name)?;
-        shared.folder.sync()?;
-        shared.publish(|manifest| {
-            manifest.log_last = number;
+/// The properties of a new segment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewSegment {
+    pub run_id: u64,
+    /// The number of the first batch.
+    pub first_sequence: u64,
+    /// The size of the first frame, which must fit.
+    pub frame_bytes: usize,
+}
+
+impl SegmentWriter {
+    /// Creates the segment after `previous`, the one of this run before it. On return, everything about it is on the disk.
+    pub fn create(store: &Store, previous: Option<&Self>, new: NewSegment) -> Result<Self, EngineError> {
+        let usual = match previous {
+            Some(previous) => previous.next_length(&store.options),
+            None => store.options.segment_bytes_min,
+        };
+        let length = usual.max((HEADER_BYTES + new.frame_bytes) as u64).next_multiple_of(ALIGNMENT as u64);
+        let blank = store.blanks.take(length)?;
+        let (store_id, number) =
+            store.with_manifest(|manifest| (manifest.store_id, manifest.last_segment + 1));
+        let header = SegmentHeader {
+            store_id,
+            run_id: new.run_id,
+            number,
+            first_sequence: new.first_sequence,
+            synced: store.syncs.synced(),
+            length: blank.length,
+        };
+        blank.file.write_at(&header.encode(), 0)?;
+        blank.file.sync()?;
+        let file = store.folder.rename_open(blank.file, &blank.name, &segment::file_name(number))?;
+        store.folder.sync()?;
+        store.update_manifest(|manifest| {
+            manifest.last_segment = number;
             manifest.closed = false;
         })?;
-        shared.set_tail(handle.clone());
-        Ok(Self { handle, number, at: HEAD_BYTES as u64, length: blank.length, asked_for_next: false })
+        store.syncs.set_current_file(file.clone());
+        Ok(Self { file, number, position: HEADER_BYTES as u64, length: blank.length, requested_next: false })
     }
 
-    /// Whether a frame fits in.
-    pub fn has_room(&self, frame_bytes: usize) -> bool {
-        self.at + frame_bytes as u64 <= self.length
+    pub fn has_space(&self, frame_bytes: usize) -> bool {
+        self.position + frame_bytes as u64 <= self.length
     }
 
-    /// Appends a frame that fits in.
+    /// Appends a frame, for which there must be space.
     pub fn append(&mut self, frame: &[u8]) -> Result<(), EngineError> {
-        self.handle.write_at(frame, self.at)?;
-        self.at += frame.len() as u64;
+        self.file.write_at(frame, self.position)?;
+        self.position += frame.len() as u64;
         Ok(())
     }
 
-    /// Once, when half of it is full: the length of the segment that will be needed next.
-    pub fn wants_next(&mut self, shared: &Shared) -> Option<u64> {
-        if self.asked_for_next || self.at < self.length / 2 {
+    /// Returns the length of the next segment once, when this one is half full.
+    pub fn request_next(&mut self, options: &Options) -> Option<u64> {
+        if self.requested_next || self.position < self.length / 2 {
             return None;
         }
-        self.asked_for_next = true;
-        Some(next_length(self, shared))
+        self.requested_next = true;
+        Some(self.next_length(options))
     }
-}
 
-fn next_length(before: &Tail, shared: &Shared) -> u64 {
-    (before.length * 2).min(shared.options.segment_bytes_max)
-}
-
-/// Makes a folder ready to be written after a start: a manifest, and nothing that means nothing.
-pub(crate) fn tidy(shared: &Shared) -> Result<(), EngineError> {
-    // It may be the first, or one that an error kept from the disk: before files go, this one must be there to stay.
-    shared.publish(|_| {})?;
-    let counts = shared.manifest();
-    let names = shared.folder.names()?;
-    let archives: Vec<String> = crate::compaction::places(&counts).map(|place| place.name()).collect();
-    for name in names {
-        let is_segment = name.strip_prefix("log-").and_then(|number| number.parse::<u64>().ok());
-        let rubbish = name.ends_with(ASIDE)
-            || is_segment.is_some_and(|number| !(counts.log_first..=counts.log_last).contains(&number))
-            || (name.starts_with("archive-") && !archives.contains(&name));
-        if rubbish {
-            shared.folder.remove(&name)?;
-        }
+    fn next_length(&self, options: &Options) -> u64 {
+        (self.length * 2).min(options.segment_bytes_max)
     }
-    Ok(())
 }

@@ -1,30 +1,27 @@
-//! Stores that were written by released formats, and are read for ever; and one way of closing that small stores never take.
+//! Stores of format 1, which every later version must read.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use sluicegate_engine::suite::{Op, State, Subject, commit, open};
-use sluicegate_engine::{Durability, Engine, EngineError};
+use sluicegate_engine::Durability;
+use sluicegate_engine::suite::{Op, State, commit, open};
 
-use crate::{Options, Snapshot};
+use super::WithOptions;
+use crate::Options;
 
-struct Of(Options);
-
-impl Subject for Of {
-    fn open(&self, folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
-        Ok(Box::new(Snapshot::open(folder, self.0)?))
-    }
-}
+/// If this variable names a folder, stores are written there, as testdata for a new format.
+const OUTPUT_VARIABLE: &str = "SLUICEGATE_TESTDATA_OUTPUT";
 
 const SMALL: Options = Options {
     partitions: 2,
     segment_bytes_min: 1024,
     segment_bytes_max: 1024,
     log_bytes: 1200,
-    archive_interval: None,
+    compaction_interval: None,
     background: false,
 };
 
-/// What the kept stores hold.
+/// The batches in the stores. Their content must not change.
 fn batches() -> Vec<Vec<Op>> {
     let key = |number| format!("instance=\"{number}\",job=\"kept\"");
     let mut batches: Vec<Vec<Op>> = (0..30)
@@ -35,83 +32,71 @@ fn batches() -> Vec<Vec<Op>> {
     batches
 }
 
-fn expected() -> State {
+fn expected_state() -> State {
     let mut state = State::new();
     batches().iter().flatten().for_each(|op| op.apply(&mut state));
     state
 }
 
-fn kept(name: &str) -> PathBuf {
+/// Opens a copy of a store of format 1, checks its content, and continues it.
+fn check_store(name: &str, closed: bool, segments: usize) {
+    let folder = tempfile::tempdir().expect("a folder for a test");
+    let copied = copy_files(&testdata(name), folder.path());
+    assert_eq!(copied.iter().filter(|name| name.starts_with("log-")).count(), segments);
+    let (mut engine, state, restored) =
+        open(&WithOptions(Options::default()), folder.path()).expect("the store opens");
+    assert_eq!(state, expected_state());
+    assert_eq!((restored.sequence, restored.closed, restored.warnings), (32, closed, Vec::new()));
+    commit(engine.as_mut(), &[Op::Wipe, Op::put("job=\"new\"", b"x")], Durability::Disk)
+        .expect("a batch is committed");
+    drop(engine);
+    let (_, state, _) = open(&WithOptions(SMALL), folder.path()).expect("the store opens again");
+    assert_eq!(state, State::from([("job=\"new\"".to_owned(), b"x".to_vec())]));
+}
+
+fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/format-1").join(name)
 }
 
-#[test]
-fn stores_of_format_1_are_read_and_gone_on_with() {
-    for (name, closed, has_log) in [("killed", false, true), ("closed", true, false)] {
-        let folder = tempfile::tempdir().expect("a folder for a test");
-        let mut logs = 0;
-        for entry in std::fs::read_dir(kept(name)).expect("the kept files") {
-            let entry = entry.expect("the kept files");
-            logs += usize::from(entry.file_name().to_string_lossy().starts_with("log-"));
-            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("a copy");
-        }
-        assert_eq!(logs > 0, has_log);
-        let (mut backend, state, restored) = open(&Of(Options::default()), folder.path()).expect("it opens");
-        assert_eq!(state, expected());
-        assert_eq!((restored.sequence, restored.closed, restored.warnings), (32, closed, Vec::new()));
-        commit(backend.as_mut(), &[Op::Wipe, Op::put("job=\"new\"", b"x")], Durability::Disk)
-            .expect("it goes on");
-        drop(backend);
-        let (_, state, _) = open(&Of(SMALL), folder.path()).expect("it opens again");
-        assert_eq!(state.len(), 1);
-    }
+/// Copies the files of a folder and returns their names.
+fn copy_files(from: &Path, to: &Path) -> Vec<String> {
+    let files = fs::read_dir(from).expect("a readable folder");
+    let copy = |file: std::io::Result<fs::DirEntry>| {
+        let name = file.expect("a readable folder").file_name().into_string().expect("ASCII");
+        fs::copy(from.join(&name), to.join(&name)).expect("a readable file");
+        name
+    };
+    files.map(copy).collect()
 }
 
 #[test]
-#[ignore = "writes the files that are kept, when a new format is made: into the folder that SLUICEGATE_KEEP names"]
-fn write_stores_to_keep() {
-    let Some(to) = std::env::var_os("SLUICEGATE_KEEP") else { return };
-    for (name, close) in [("killed", false), ("closed", true)] {
-        let folder = Path::new(&to).join(name);
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let (mut backend, _, _) = open(&Of(SMALL), &folder).expect("it opens");
+fn a_killed_store_of_format_1_is_read_and_continued() {
+    check_store("killed", false, 2);
+}
+
+#[test]
+fn a_closed_store_of_format_1_is_read_and_continued() {
+    check_store("closed", true, 0);
+}
+
+#[test]
+fn this_version_writes_stores_of_the_same_content() {
+    let temporary = tempfile::tempdir().expect("a folder for a test");
+    let output = std::env::var_os(OUTPUT_VARIABLE).map_or(temporary.path().to_owned(), PathBuf::from);
+    for (name, closes) in [("killed", false), ("closed", true)] {
+        let folder = output.join(name);
+        fs::create_dir_all(&folder).expect("a folder can be created");
+        let (mut engine, _, _) = open(&WithOptions(SMALL), &folder).expect("the store opens");
         for batch in batches() {
-            commit(backend.as_mut(), &batch, Durability::Process).expect("a batch is kept");
+            commit(engine.as_mut(), &batch, Durability::Process).expect("a batch is committed");
         }
-        if close {
-            backend.close().expect("it closes");
+        if closes {
+            engine.close().expect("the store closes");
+        } else {
+            drop(engine);
         }
-    }
-}
-
-#[test]
-fn a_short_log_is_left_at_a_close_and_must_be_there() {
-    let folder = tempfile::tempdir().expect("a folder for a test");
-    let mut state = State::new();
-    let mut logs = Vec::new();
-    for round in 0..3 {
-        let (mut backend, found, restored) = open(&Of(SMALL), folder.path()).expect("it opens");
-        assert_eq!(found, state);
-        assert_eq!((restored.closed, restored.sequence), (true, round));
-        // First much, then little.
-        let record = vec![7; if round == 0 { 50_000 } else { 10 }];
-        let op = Op::Put(format!("job=\"{round}\""), record);
-        op.apply(&mut state);
-        commit(backend.as_mut(), &[op], Durability::Process).expect("a batch is kept");
-        backend.close().expect("it closes");
-        let names = std::fs::read_dir(folder.path()).expect("a folder");
-        logs = names
-            .map(|entry| entry.expect("a folder").path())
-            .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-")))
-            .collect();
-        assert_eq!(logs.len(), round as usize);
-    }
-    for log in logs {
-        let bytes = std::fs::read(&log).expect("a log");
-        std::fs::write(&log, vec![0; bytes.len()]).expect("a log");
-        assert!(matches!(open(&Of(SMALL), folder.path()), Err(EngineError::Damaged { .. })));
-        std::fs::remove_file(&log).expect("a log");
-        assert!(matches!(open(&Of(SMALL), folder.path()), Err(EngineError::Damaged { .. })));
-        std::fs::write(&log, bytes).expect("a log");
+        let (_, state, restored) = open(&WithOptions(SMALL), &folder).expect("the store opens again");
+        assert_eq!(state, expected_state());
+        assert_eq!(restored.closed, closes);
     }
 }

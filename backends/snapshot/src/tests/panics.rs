@@ -5,106 +5,106 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use sluicegate_engine::suite::{commit, restore};
+use sluicegate_engine::suite::commit;
 use sluicegate_engine::{Durability, Engine, EngineError};
 
-use super::{PLAN, check, tiny};
-use crate::files::simulated_disk::{Fault, Faulty, Operation};
-use crate::{Options, Snapshot};
+use super::{PLAN, TINY, check_state, open_on};
+use crate::Options;
+use crate::files::simulated_disk::{Fault, Operation, SimulatedDisk};
 
-/// Enough for several segments, and for a log beyond the size at which commits wait for a merge.
+/// Enough for several segments, and for a log so large that commits wait for compactions.
 const BATCHES: u64 = 250;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-fn open(files: &Faulty) -> Box<dyn Engine> {
-    let options = Options { background: true, ..tiny() };
-    let mut backend: Box<dyn Engine> =
-        Box::new(Snapshot::on(Arc::new(files.clone()), options).expect("the store opens"));
-    restore(backend.as_mut(), 1).expect("the store is read");
-    backend
+fn open(disk: &SimulatedDisk) -> Box<dyn Engine> {
+    let options = Options { background: true, ..TINY };
+    open_on(Arc::new(disk.clone()), options).expect("the store opens").engine
 }
 
-/// Commits the batches after `last`, and stops at the first error.
-fn commit_after(last: u64, count: u64, backend: &mut dyn Engine) -> Result<u64, EngineError> {
+/// Commits `count` batches after `last`. Stops at the first error.
+fn commit_after(last: u64, count: u64, engine: &mut dyn Engine) -> Result<(), EngineError> {
     (last + 1..=last + count)
-        .try_fold(last, |_, number| commit(backend, &PLAN.batch(number), Durability::Process))
+        .try_for_each(|number| commit(engine, &PLAN.batch(number), Durability::Process).map(drop))
 }
 
-/// Runs `test` on a thread of its own and panics if it has not ended in time: a hang must fail, not block.
-fn within_patience<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
+/// Runs `test` on a thread of its own, and panics if it does not end in time: a hang must fail the test, not block it.
+fn within_timeout<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
     let (tx, rx) = mpsc::channel();
     let thread = thread::spawn(move || tx.send(test()));
-    match rx.recv_timeout(PATIENCE) {
+    match rx.recv_timeout(TIMEOUT) {
         Ok(result) => result,
-        Err(RecvTimeoutError::Timeout) => panic!("still waiting after {PATIENCE:?}"),
-        Err(RecvTimeoutError::Disconnected) => panic!("{:?}", thread.join().map(|_| ())),
+        Err(RecvTimeoutError::Timeout) => panic!("still waiting after {TIMEOUT:?}"),
+        Err(RecvTimeoutError::Disconnected) => panic!("{:?}", thread.join().map(drop)),
     }
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..PATIENCE.as_millis() / 10 {
+    for _ in 0..TIMEOUT.as_millis() / 10 {
         if condition() {
             return;
         }
         thread::sleep(Duration::from_millis(10));
     }
-    panic!("{what} did not happen within {PATIENCE:?}");
+    panic!("no {what} within {TIMEOUT:?}");
 }
 
 #[test]
-fn a_panicking_merge_blocks_no_commit_and_is_tried_again() {
-    let files = Faulty::new(1);
-    files.set_fault(Fault::Panic(Operation::Create, "store-archive"));
-    let mut backend = open(&files);
-    let mut backend = within_patience(move || {
-        commit_after(0, BATCHES, backend.as_mut()).expect("every batch is committed");
-        backend
+fn a_panicking_compaction_blocks_no_commit_and_is_tried_again() {
+    let disk = SimulatedDisk::new(1);
+    disk.set_fault(Fault::Panic(Operation::Create, "store-compact"));
+    let mut engine = open(&disk);
+    let mut engine = within_timeout(move || {
+        commit_after(0, BATCHES, engine.as_mut()).expect("every batch is committed");
+        engine
     });
-    assert!(files.panics() > 1, "{} merges panicked", files.panics());
-    assert!(backend.stats().log_bytes > Some(4 * tiny().log_bytes), "no commit had to wait for a merge");
-    wait_until("the report", || {
-        backend.stats().background_error.is_some_and(|trouble| trouble.contains("panicked: made to panic"))
+    assert!(disk.panics() > 1, "{} compactions panicked", disk.panics());
+    assert!(engine.stats().log_bytes > Some(4 * TINY.log_bytes), "no commit waited for a compaction");
+    wait_until("report of the panic", || {
+        engine.stats().background_error.is_some_and(|error| error.contains("panicked: injected panic"))
     });
-    check(Arc::new(files.after_kill(1)), BATCHES, BATCHES, "killed while merges panic");
+    check_state(Arc::new(disk.after_kill(1)), BATCHES..=BATCHES, "killed while compactions panic");
 
-    files.clear_fault();
-    let backend = within_patience(move || {
-        commit_after(BATCHES, BATCHES, backend.as_mut()).expect("every batch is committed");
-        backend
+    disk.clear_fault();
+    let engine = within_timeout(move || {
+        commit_after(BATCHES, BATCHES, engine.as_mut()).expect("every batch is committed");
+        engine
     });
-    wait_until("a merge", || backend.stats().archive_bytes > 0 && backend.stats().background_error.is_none());
-    drop(backend);
-    check(Arc::new(files.after_kill(2)), 2 * BATCHES, 2 * BATCHES, "killed after a merge");
+    wait_until("compaction", || {
+        let stats = engine.stats();
+        stats.archive_bytes > 0 && stats.background_error.is_none()
+    });
+    drop(engine);
+    check_state(Arc::new(disk.after_kill(2)), 2 * BATCHES..=2 * BATCHES, "killed after a compaction");
 }
 
 #[test]
-fn a_panic_while_a_segment_is_prepared_stops_no_commit_and_no_sync() {
-    let files = Faulty::new(2);
-    files.set_fault(Fault::Panic(Operation::Create, "store-disk"));
-    let mut backend = open(&files);
-    let backend = within_patience(move || {
-        commit_after(0, BATCHES, backend.as_mut()).expect("every batch is committed");
-        backend
+fn a_panic_while_a_blank_segment_is_prepared_stops_no_commit_and_no_sync() {
+    let disk = SimulatedDisk::new(2);
+    disk.set_fault(Fault::Panic(Operation::Create, "store-disk"));
+    let mut engine = open(&disk);
+    let engine = within_timeout(move || {
+        commit_after(0, BATCHES, engine.as_mut()).expect("every batch is committed");
+        engine
     });
-    wait_until("a panic", || files.panics() > 0);
-    wait_until("a sync", || backend.stats().sequence_on_disk == BATCHES);
+    wait_until("panic", || disk.panics() > 0);
+    wait_until("sync", || engine.stats().sequence_on_disk == BATCHES);
 }
 
 #[test]
-fn a_panicking_sync_fails_the_store() {
-    let files = Faulty::new(3);
-    files.set_fault(Fault::Panic(Operation::Sync, "store-disk"));
-    let mut backend = open(&files);
-    let (acknowledged, error) = within_patience(move || {
+fn a_panicking_sync_fails_the_engine() {
+    let disk = SimulatedDisk::new(3);
+    disk.set_fault(Fault::Panic(Operation::Sync, "store-disk"));
+    let mut engine = open(&disk);
+    let (last, error) = within_timeout(move || {
         for last in 0.. {
-            if let Err(error) = commit_after(last, 1, backend.as_mut()) {
+            if let Err(error) = commit_after(last, 1, engine.as_mut()) {
                 return (last, error);
             }
             thread::sleep(Duration::from_millis(10));
         }
-        unreachable!("there is no last number");
+        unreachable!("the numbers do not end");
     });
     assert!(matches!(error, EngineError::Failed { .. }), "{error:?}");
-    assert!(error.to_string().contains("panicked: made to panic"), "{error}");
-    check(Arc::new(files.after_kill(3)), acknowledged, acknowledged, "killed after a panic");
+    assert!(error.to_string().contains("panicked: injected panic"), "{error}");
+    check_state(Arc::new(disk.after_kill(3)), last..=last, "killed after a panic");
 }
