@@ -67,13 +67,12 @@ pub fn push(group: u32, number: u32) -> Arc<Push> {
     )
 }
 
-/// Takes a push into a shard.
+/// Applies a push to a shard.
 pub fn apply(shard: &mut Shard, push: &Arc<Push>) {
-    let Decision::Apply(mut work) = shard.decide(push, &mut PushAttempt::default(), 1.7e9) else {
-        unreachable!("nobody else pushes or scrapes")
+    let Decision::Apply(edit) = Shard::decide(shard, push, &mut PushAttempt::default(), 1.7e9) else {
+        unreachable!("there are no other pushes and no scrapes")
     };
-    while !shard.step(&mut work, 1 << 20) {}
-    black_box(work.outcome);
+    black_box(edit.finish().outcome);
 }
 
 /// A shard of so many groups.

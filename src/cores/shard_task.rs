@@ -4,6 +4,7 @@
 //! serving its connections between two slices, but nobody sees half a push. What cannot be done at once goes on in a
 //! task of its own, so that a client who leaves does not leave a command half done.
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,16 +15,18 @@ use futures_util::StreamExt;
 
 use crate::shard::key::GroupingKey;
 use crate::shard::list::{GroupQuery, Listed};
-use crate::shard::push::{Outcome, Push};
+use crate::shard::outcome::{Inconsistency, Outcome, Rejection};
+use crate::shard::push::Push;
 use crate::shard::registry::{Epoch, Registry};
-use crate::shard::stored::ToStore;
 use crate::shard::{
-    Counts, Decision, DuplicateCheck, FamilySnapshot, GroupView, PushAttempt, SeriesLookup, Shard, TextEdit,
+    self, Applied, Counts, Decision, DuplicateCheck, FamilySnapshot, GroupView, PushAttempt, SeriesLookup,
+    Shard, TextEdit,
 };
 
 use super::leases::{Lease, Leases};
 use super::mailbox::{Inbox, Mailboxes, Place};
 use crate::storage::outbox::Outbox;
+use crate::storage::record_writer::RecordWriter;
 use crate::storage::store::{Batch, GroupChange, Kept, NotKept, Store, Waits};
 
 /// Text changed at one go; about a quarter of a millisecond.
@@ -111,9 +114,9 @@ impl Home {
             Order::Push(push, place, answer) => self.push(push, Reply { place, answer }),
             Order::Delete(key, place, answer) => {
                 let home = self.clone();
-                self.with_shard(move |mut shard| {
-                    let work = shard.delete(&key);
-                    home.carry_out(shard, work, key, Reply { place, answer });
+                self.with_shard(move |shard| {
+                    let edit = Shard::delete(shard, &key);
+                    home.carry_out(edit, key, Reply { place, answer });
                 });
             }
             Order::Wipe(answer) => {
@@ -131,7 +134,7 @@ impl Home {
                 let _ = answer.send((shard.snapshot(), shard.counts()));
             }),
             Order::Groups(from, answer) => self.with_shard(move |shard| {
-                let _ = answer.send(shard.groups(from, PAGE_BYTES));
+                let _ = answer.send(shard.copy_groups(from, PAGE_BYTES));
             }),
             Order::List(query, from, answer) => self.with_shard(move |shard| {
                 let _ = answer.send(shard.list(&query, from));
@@ -154,56 +157,68 @@ impl Home {
     }
 
     fn push(self: &Rc<Self>, push: Arc<Push>, reply: Reply) {
-        let mut tries = PushAttempt::default();
-        let first = match self.shard.try_lock_arc() {
-            Some(mut shard) => match shard.decide(&push, &mut tries, now_seconds()) {
-                Decision::Apply(work) => return self.carry_out_push(shard, work, push, reply),
-                hindered => Some(hindered),
-            },
-            None => None,
-        };
-        monoio::spawn(self.clone().keep_trying(push, tries, first, reply));
-    }
-
-    /// Tries a push until it is applied or refused. What hinders it ends soon: collections end, leases are given back.
-    async fn keep_trying(
-        self: Rc<Self>,
-        push: Arc<Push>,
-        mut tries: PushAttempt,
-        mut hindered: Option<Decision>,
-        reply: Reply,
-    ) {
-        let mut leases: Vec<Lease> = Vec::new();
-        loop {
-            match hindered.take() {
-                None => {}
-                Some(Decision::WaitFor(moment)) => self.past(moment).await,
-                Some(Decision::NeedsLookup(families)) => {
-                    tries.looked_up.clear();
-                    // All given back first: leases are only ever taken in name order.
-                    leases.clear();
-                    leases = self.leases.take(&families).await;
-                    if let Err(reason) = self.look_up(&push, &families).await {
-                        let mut shard = self.shard.lock_arc().await;
-                        let work = shard.reject(&push, &mut tries, reason, now_seconds());
-                        return self.carry_out_push(shard, work, push, reply);
-                    }
-                    tries.looked_up = families;
-                }
-                Some(Decision::Apply(_)) => unreachable!("what is begun is carried out below"),
-            }
-            let mut shard = self.shard.lock_arc().await;
-            match shard.decide(&push, &mut tries, now_seconds()) {
-                // The text is whole before the leases are given back: the lock is held until then, and who gets a lease next
-                // looks by way of that lock.
-                Decision::Apply(work) => return self.carry_out_push(shard, work, push, reply),
-                again => hindered = Some(again),
+        let mut attempt = PushAttempt::default();
+        let shard = self.shard.try_lock_arc();
+        let decision = shard.map(|shard| Shard::decide(shard, &push, &mut attempt, now_seconds()));
+        match decision {
+            Some(Decision::Apply(edit)) => self.carry_out_push(edit, push, reply),
+            Some(Decision::Reject(rejection)) => self.reject(rejection, push, reply),
+            waiting => {
+                monoio::spawn(self.clone().decide_until_final(push, attempt, waiting, reply));
             }
         }
     }
 
-    /// Looks for twins of a push's series in other groups, wherever they live.
-    async fn look_up(&self, push: &Push, families: &[Arc<str>]) -> Result<(), String> {
+    /// Lets the shard decide about a push until the push is applied or rejected. The waits are short: collections and commits
+    /// end, and leases are returned.
+    async fn decide_until_final(
+        self: Rc<Self>,
+        push: Arc<Push>,
+        mut attempt: PushAttempt,
+        mut decision: Option<Decision<TextEdit<ShardGuard>>>,
+        reply: Reply,
+    ) {
+        let mut leases: Vec<Lease> = Vec::new();
+        loop {
+            match decision {
+                // The leases may be returned although the text is not whole yet: the edit holds the shard, and the next holder
+                // of a lease needs the shard to look for duplicates.
+                Some(Decision::Apply(edit)) => return self.carry_out_push(edit, push, reply),
+                Some(Decision::Reject(rejection)) => return self.reject(rejection, push, reply),
+                Some(Decision::WaitFor(epoch)) => self.wait_until_past(epoch).await,
+                Some(Decision::NeedsLookup(families)) => {
+                    attempt.looked_up.clear();
+                    // All are returned first, because leases are only taken in name order.
+                    leases.clear();
+                    leases = self.leases.take(&families).await;
+                    match self.find_duplicate(&push, &families).await {
+                        Ok(None) => attempt.looked_up = families,
+                        Ok(Some(reason)) => {
+                            let shard = self.shard.lock_arc().await;
+                            let edit =
+                                Shard::record_failure(shard, &push, &mut attempt, reason, now_seconds());
+                            return self.carry_out_push(edit, push, reply);
+                        }
+                        // Without a reply, the client gets the response of a gateway that is shutting down.
+                        Err(oneshot::Canceled) => return,
+                    }
+                }
+                None => {}
+            }
+            let shard = self.shard.lock_arc().await;
+            decision = Some(Shard::decide(shard, &push, &mut attempt, now_seconds()));
+        }
+    }
+
+    /// Looks for duplicates of a push's series in other groups, on all cores.
+    ///
+    /// # Errors
+    /// Another core has stopped, so the gateway is shutting down.
+    async fn find_duplicate(
+        &self,
+        push: &Push,
+        families: &[Arc<str>],
+    ) -> Result<Option<Inconsistency>, oneshot::Canceled> {
         let lookups = self.shard.lock_arc().await.duplicate_lookups(push, families);
         let mut by_core: Vec<Vec<SeriesLookup>> = vec![Vec::new(); self.mailboxes.cores()];
         for lookup in lookups {
@@ -211,39 +226,59 @@ impl Home {
         }
         for (core, lookups) in by_core.into_iter().enumerate().filter(|(_, lookups)| !lookups.is_empty()) {
             loop {
-                let answer = match core == self.core {
-                    true => self.shard.lock_arc().await.find_duplicates(&lookups),
-                    false => {
-                        let (answer, told) = oneshot::channel();
-                        self.mailboxes.order(core, Order::LookUp(lookups.clone(), answer));
-                        told.await.map_err(|_| "the gateway is shutting down".to_owned())?
-                    }
+                let check = if core == self.core {
+                    self.shard.lock_arc().await.find_duplicates(&lookups)
+                } else {
+                    let (tx, rx) = oneshot::channel();
+                    self.mailboxes.order(core, Order::LookUp(lookups.clone(), tx));
+                    rx.await?
                 };
-                match answer {
+                match check {
                     DuplicateCheck::Free => break,
-                    DuplicateCheck::Found(reason) => return Err(reason),
-                    DuplicateCheck::Retired(moment) => self.past(moment).await,
+                    DuplicateCheck::Found(reason) => return Ok(Some(reason)),
+                    DuplicateCheck::Retired(epoch) => self.wait_until_past(epoch).await,
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn carry_out_push(&self, shard: ShardGuard, work: TextEdit, push: Arc<Push>, reply: Reply) {
+    /// Responds to a rejected push. With a store, the response follows those to all commands before.
+    fn reject(&self, rejection: Rejection, push: Arc<Push>, reply: Reply) {
+        let key = push.key.text().clone();
+        drop(push);
+        let outcome = Outcome::Rejected(rejection);
+        match &self.outbox {
+            None => reply.send(Ok(outcome)),
+            Some(outbox) => {
+                let waits = Waits::Client(reply, outcome);
+                outbox.keep(Kept { key, change: GroupChange::Nothing, commit: None, waits });
+            }
+        }
+    }
+
+    fn carry_out_push(&self, edit: TextEdit<ShardGuard>, push: Arc<Push>, reply: Reply) {
         let key = push.key.clone();
         drop(push);
-        self.carry_out(shard, work, key, reply);
+        self.carry_out(edit, key, reply);
     }
 
-    fn carry_out(&self, shard: ShardGuard, work: TextEdit, key: GroupingKey, reply: Reply) {
-        Carrying { shard, work, key, reply, outbox: self.outbox.clone() }.carry_out();
+    /// Changes the text of a command, then sends the group to the store or responds. A large command continues in a task.
+    fn carry_out(&self, edit: TextEdit<ShardGuard>, key: GroupingKey, reply: Reply) {
+        let command = InProgressCommand { key, reply, outbox: self.outbox.clone() };
+        match edit.advance(SLICE_BYTES) {
+            ControlFlow::Break(applied) => command.commit(applied),
+            ControlFlow::Continue(edit) => {
+                monoio::spawn(async move { command.commit(finish(edit).await) });
+            }
+        }
     }
 
-    /// Waits until every collection and commit that began at or before a moment has ended.
-    async fn past(&self, moment: Epoch) {
+    /// Waits until every collection and commit that began at or before an epoch has ended.
+    async fn wait_until_past(&self, epoch: Epoch) {
         loop {
             let ended = self.registry.ended.listen();
-            if self.registry.is_past(moment) {
+            if self.registry.is_past(epoch) {
                 return;
             }
             ended.await;
@@ -251,50 +286,40 @@ impl Home {
     }
 }
 
-/// A command that is begun. The shard is held until its text is whole and its record, if there is a store, is on the way.
-struct Carrying {
-    shard: ShardGuard,
-    work: TextEdit,
+/// A command that the shard has begun to apply.
+struct InProgressCommand {
     key: GroupingKey,
     reply: Reply,
     outbox: Option<Rc<Outbox>>,
 }
 
-impl Carrying {
-    /// Changes the text, then sends the group to the store or answers: at once if it is little, else in a task.
-    fn carry_out(mut self) {
-        if !self.shard.step(&mut self.work, SLICE_BYTES) {
-            monoio::spawn(async move {
-                finish(&mut self.shard, &mut self.work).await;
-                self.keep();
-            });
-            return;
-        }
-        self.keep();
-    }
-
-    fn keep(self) {
-        let Self { shard, mut work, key, reply, outbox } = self;
+impl InProgressCommand {
+    /// Sends the change to the store, which responds after the commit. Without a store, responds at once.
+    fn commit(self, applied: Applied<ShardGuard>) {
+        let Applied { shard, change, commit, outcome } = applied;
+        let Self { key, reply, outbox } = self;
         let Some(outbox) = outbox else {
             drop(shard);
-            return reply.send(Ok(work.into_outcome()));
+            return reply.send(Ok(outcome));
         };
-        let to_store = shard.to_store(&work, outbox.memory());
-        let commit = work.commit.take();
-        let waits = Waits::Client(reply, work.into_outcome());
-        let send = move |change| outbox.keep(Kept { key: key.text().clone(), change, commit, waits });
-        match to_store {
-            ToStore::Nothing => send(GroupChange::Nothing),
-            ToStore::Delete => send(GroupChange::Delete),
-            ToStore::Put(mut writing) => match shard.write_record(&mut writing, SLICE_BYTES) {
-                true => send(GroupChange::Put(writing.into_bytes())),
-                false => {
+        let memory = outbox.memory();
+        let waits = Waits::Client(reply, outcome);
+        let enqueue = move |change| outbox.keep(Kept { key: key.text().clone(), change, commit, waits });
+        match change {
+            shard::Change::Delete => enqueue(GroupChange::Delete),
+            shard::Change::Put(group) => match RecordWriter::new(shard, group, memory).advance(SLICE_BYTES) {
+                ControlFlow::Break((_shard, record)) => enqueue(GroupChange::Put(record)),
+                ControlFlow::Continue(mut writer) => {
                     monoio::spawn(async move {
-                        while !shard.write_record(&mut writing, SLICE_BYTES) {
+                        loop {
                             breathe().await;
+                            match writer.advance(SLICE_BYTES) {
+                                ControlFlow::Break((_shard, record)) => {
+                                    return enqueue(GroupChange::Put(record));
+                                }
+                                ControlFlow::Continue(rest) => writer = rest,
+                            }
                         }
-                        send(GroupChange::Put(writing.into_bytes()));
-                        drop(shard);
                     });
                 }
             },
@@ -302,8 +327,12 @@ impl Carrying {
     }
 }
 
-async fn finish(shard: &mut Shard, work: &mut TextEdit) {
-    while !shard.step(work, SLICE_BYTES) {
+async fn finish(mut edit: TextEdit<ShardGuard>) -> Applied<ShardGuard> {
+    loop {
+        match edit.advance(SLICE_BYTES) {
+            ControlFlow::Break(applied) => return applied,
+            ControlFlow::Continue(rest) => edit = rest,
+        }
         breathe().await;
     }
 }
@@ -319,12 +348,13 @@ async fn wipe(
             break;
         }
         for key in keys {
-            let mut work = shard.delete(&GroupingKey::from_text(key.clone()));
-            finish(&mut shard, &mut work).await;
+            let edit = Shard::delete(shard, &GroupingKey::from_text(key.clone()));
+            let applied = finish(edit).await;
             if let Some(outbox) = &outbox {
-                let (change, waits) = (GroupChange::Delete, Waits::Nobody);
-                outbox.keep(Kept { key, change, commit: work.commit, waits });
+                let (change, commit, waits) = (GroupChange::Delete, applied.commit, Waits::Nobody);
+                outbox.keep(Kept { key, change, commit, waits });
             }
+            shard = applied.shard;
         }
         breathe().await;
     }

@@ -125,7 +125,7 @@ impl<'a> GroupDocument<'a> {
             created_time: rfc3339(group.created_seconds),
             last_push_successful: failure_seconds == 0.0 || push_seconds > failure_seconds,
             families: group.families,
-            last_refusal: group.refusal.as_ref().map(|refusal| RefusalDocument {
+            last_refusal: group.last_failure.as_ref().map(|refusal| RefusalDocument {
                 time: rfc3339(failure_seconds),
                 reason: &refusal.reason,
                 source: refusal.source.map(|source| source.to_string()),

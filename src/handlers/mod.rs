@@ -41,7 +41,8 @@ use crate::http::response_body::Body;
 use crate::scrape::{merge as scrape, metrics as scrape_metrics, negotiate, translate};
 use crate::shard::key::GroupingKey;
 use crate::shard::list::{GroupQuery, ListedGroup};
-use crate::shard::push::{Mode, Outcome, Push};
+use crate::shard::outcome::{Outcome, Rejection};
+use crate::shard::push::{Mode, Push};
 use crate::shard::registry::Registry;
 use crate::shard::{Counts, GroupView};
 use crate::telemetry::http::{Handler, HttpMetrics};
@@ -491,10 +492,10 @@ impl Front {
 
     fn count_refusal(&self, outcome: &Outcome) {
         let refusal = match outcome {
-            Outcome::Done => return,
-            Outcome::Refused(_) => PushRefusal::Inconsistent,
-            Outcome::NotAdmitted(_) => PushRefusal::NotAdmitted,
-            Outcome::TooLarge => PushRefusal::TooLarge,
+            Outcome::Applied => return,
+            Outcome::Inconsistent(_) => PushRefusal::Inconsistent,
+            Outcome::Rejected(Rejection::SamePushTimes(_)) => PushRefusal::NotAdmitted,
+            Outcome::Rejected(Rejection::TooLarge) => PushRefusal::TooLarge,
         };
         metrics::count_refusal(refusal);
     }

@@ -12,7 +12,8 @@ use crate::exposition::names::NameRules;
 use crate::exposition::render::{Inconsistency, render};
 use crate::exposition::{protobuf, text};
 use crate::shard::key::GroupingKey;
-use crate::shard::push::{Content, Mode, Outcome, Push};
+use crate::shard::outcome::{Outcome, Rejection};
+use crate::shard::push::{Content, Mode, Push};
 use crate::shard::{FAILURE_TIME, PUSH_TIME};
 
 use crate::http::response::{Answer, Problem, empty, error};
@@ -139,7 +140,7 @@ pub fn prepare(
             rendered.retain(|name| name != PUSH_TIME && name != FAILURE_TIME);
             Content::new(rendered)
         }
-        Err(Inconsistency::Refused(reason)) => Content::Refused(reason),
+        Err(Inconsistency::Refused(reason)) => Content::Inconsistent(reason),
         Err(Inconsistency::TooLarge) => return Err(too_large()),
     };
     Ok(Push { key, mode, source: Some(source), content })
@@ -148,13 +149,16 @@ pub fn prepare(
 /// The answer to a push.
 pub fn answer(outcome: &Outcome, rules: PushRules) -> Answer {
     match (outcome, rules.refusals_are_told) {
-        (Outcome::NotAdmitted(reason), _) => error(StatusCode::BAD_REQUEST, reason),
-        (Outcome::TooLarge, _) => {
-            error(StatusCode::PAYLOAD_TOO_LARGE, "the group would become too large to be kept")
+        (Outcome::Rejected(rejection), _) => {
+            let status = match rejection {
+                Rejection::SamePushTimes(_) => StatusCode::BAD_REQUEST,
+                Rejection::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            };
+            error(status, &rejection.to_string())
         }
         (_, false) => empty(StatusCode::ACCEPTED),
-        (Outcome::Done, true) => empty(StatusCode::OK),
-        (Outcome::Refused(reason), true) => error(
+        (Outcome::Applied, true) => empty(StatusCode::OK),
+        (Outcome::Inconsistent(reason), true) => error(
             StatusCode::BAD_REQUEST,
             &format!("pushed metrics are invalid or inconsistent with existing metrics: {reason}"),
         ),

@@ -1,214 +1,127 @@
-//! Applying what was planned: the tables at once, the text in slices.
+//! Applying a decided command to the tables. The text follows, see [`super::text_edit`].
 
 use std::collections::VecDeque;
+use std::ops::DerefMut;
 use std::sync::Arc;
-
-use crate::exposition::number::write_float;
 
 use super::duplicates::RetiredSeries;
 use super::key::GroupingKey;
-use super::list::Refusal;
-use super::plan::{PushAttempt, Step, find_held};
-use super::push::{Mode, Outcome, Push, PushedFamily};
+use super::list::FailedPush;
+use super::outcome::{Inconsistency, Outcome};
+use super::plan::{PushAttempt, Step, find_family};
+use super::push::{Mode, Push, PushedFamily};
 use super::registry::{RunningEpoch, SetId, SharedFamily};
-use super::segments::{NewLines, RUN_BYTES_MAX, own_segments};
 use super::series::has_new_series;
-use super::stored::{ToStore, Writing};
 use super::tables::{Group, GroupFamily, Number};
+use super::text_edit::{Edit, Lines, Splice, Target, TextEdit};
 use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
 
-/// Text still to be changed by a command that is decided. Until [`Shard::step`] says that it ended, the shard must not be asked
-/// for anything else: its lines are half of the one and half of the other state.
-#[derive(Debug)]
-pub struct TextEdit {
-    group: Number,
-    splices: VecDeque<Splice>,
-    push: Option<Arc<Push>>,
-    /// The group is gone when the text is.
-    removes_group: bool,
-    /// Reserves what the command released until the store has recorded the command. The caller drops it then.
+/// A plan whose names are claimed at the registry.
+pub(super) struct ClaimedPlan {
+    pub steps: Vec<Step>,
+    /// The families that the group releases.
+    pub dropped: Vec<GroupFamily>,
+    /// The families new to this core, by [`Step::change`].
+    pub families: Vec<Option<Arc<SharedFamily>>>,
+    /// Reserves what the push releases.
     pub commit: Option<RunningEpoch>,
-    /// What to answer then.
-    pub outcome: Outcome,
-}
-
-#[derive(Debug)]
-struct Splice {
-    family: Number,
-    lines: Lines,
-}
-
-#[derive(Debug)]
-enum Lines {
-    /// Those of the push's family at this place.
-    Pushed(usize),
-    Time(f64),
-    None,
-}
-
-impl TextEdit {
-    /// What to answer. Lets go of the push.
-    pub fn into_outcome(self) -> Outcome {
-        self.outcome
-    }
-
-    /// Nothing to do but to answer.
-    pub(super) fn ended(outcome: Outcome) -> Self {
-        Self::on(0, outcome)
-    }
-
-    fn on(group: Number, outcome: Outcome) -> Self {
-        Self { group, splices: VecDeque::new(), push: None, removes_group: false, commit: None, outcome }
-    }
 }
 
 impl Shard {
-    /// What a store must hear of a command whose text is whole. `spare` is memory to write it into.
-    pub fn to_store(&self, work: &TextEdit, spare: Vec<u8>) -> ToStore {
-        match work.outcome {
-            Outcome::Done if work.push.is_none() => ToStore::Delete,
-            Outcome::Done | Outcome::Refused(_) => ToStore::Put(Writing::new(work.group, spare)),
-            Outcome::NotAdmitted(_) | Outcome::TooLarge => ToStore::Nothing,
-        }
+    /// Gives the group of an inconsistent push a failure time, for a reason that only the caller could find: a duplicate on
+    /// another core.
+    pub fn record_failure<S: DerefMut<Target = Self>>(
+        mut shard: S,
+        push: &Push,
+        attempt: &mut PushAttempt,
+        reason: Inconsistency,
+        now_seconds: f64,
+    ) -> TextEdit<S> {
+        shard.registry.withdraw(&std::mem::take(&mut attempt.announced));
+        let edit = shard.apply_failure(push, reason, now_seconds);
+        TextEdit::new(shard, edit)
     }
 
-    /// Changes text until about `bytes_max` bytes were written. True when the work is done.
-    pub fn step(&mut self, work: &mut TextEdit, bytes_max: usize) -> bool {
-        /// What a splice costs beside its bytes, as bytes.
-        const SPLICE_BYTES: usize = 1024;
-        let mut bytes = 0;
-        while let Some(splice) = work.splices.pop_front() {
-            let push = work.push.as_deref();
-            bytes += SPLICE_BYTES + self.splice(work.group, &splice, push);
-            if bytes >= bytes_max && !work.splices.is_empty() {
-                return false;
-            }
-        }
-        if std::mem::take(&mut work.removes_group)
-            && let Some(group) = self.groups.remove(work.group)
-        {
-            self.groups_by_key.remove(&group.key);
-        }
-        true
+    /// Deletes a group, if it exists. A delete is never rejected.
+    pub fn delete<S: DerefMut<Target = Self>>(mut shard: S, key: &GroupingKey) -> TextEdit<S> {
+        let edit = shard.apply_delete(key);
+        TextEdit::new(shard, edit)
     }
 
-    fn splice(&mut self, group: Number, splice: &Splice, push: Option<&Push>) -> usize {
-        let mut time = Vec::new();
-        let lines = match (&splice.lines, push) {
-            (Lines::Pushed(index), Some(push)) => push.lines(&push.families()[*index]),
-            (Lines::Time(seconds), _) => {
-                let name = &self.families[splice.family].shared.name;
-                let labels = GroupingKey::from_text(self.groups[group].key.clone()).series_labels();
-                write_time(&mut time, name, &labels, *seconds);
-                NewLines::Run(&time)
-            }
-            (Lines::None | Lines::Pushed(_), _) => NewLines::Run(&[]),
-        };
-        let bytes = self.replace_lines(group, splice.family, lines);
-        if self.families[splice.family].holders == 0 && splice.family > FAILURE_TIME_NUMBER {
-            self.remove_family(splice.family);
-        }
-        bytes
-    }
-
-    /// Replaces the lines of a group in a family, and counts. Returns the bytes of the new ones.
-    fn replace_lines(&mut self, group: Number, family: Number, lines: NewLines<'_>) -> usize {
-        let text = Arc::make_mut(&mut self.families[family].text);
-        let (old_bytes, old_lines) = measure(text.run(group));
-        let (new_bytes, new_lines) = match &lines {
-            NewLines::Run(new) | NewLines::Exact(new, _) => measure([*new]),
-            NewLines::Segments(segments) => measure(segments.iter().map(|segment| segment.text())),
-        };
-        let old_segments = text.segments().len();
-        text.replace(group, lines);
-        let counts = &mut self.counts;
-        counts.bytes = counts.bytes + new_bytes - old_bytes;
-        counts.series = counts.series + new_lines - old_lines;
-        counts.segments = counts.segments + text.segments().len() - old_segments;
-        new_bytes
-    }
-
-    /// Adds the lines of a group that is new in a family, and counts.
-    pub(super) fn add_lines(&mut self, group: Number, family: Number, lines: &[u8], exact: Option<&[u8]>) {
-        let local = &self.families[family];
-        let new = match exact {
-            _ if lines.len() > RUN_BYTES_MAX => {
-                NewLines::Segments(own_segments(&local.shared.name, local.kind, lines, exact))
-            }
-            Some(exact) => NewLines::Exact(lines, exact),
-            None => NewLines::Run(lines),
-        };
-        self.replace_lines(group, family, new);
-    }
-
-    /// Takes a push into the tables. What it takes at the registry was taken before.
-    pub(super) fn take_in(
+    /// Applies a push whose names are claimed.
+    pub(super) fn apply_push(
         &mut self,
         push: &Arc<Push>,
         group: Option<Number>,
         set: SetId,
-        admitted: &AdmittedPlan,
+        plan: ClaimedPlan,
         now_seconds: f64,
-    ) -> TextEdit {
+    ) -> Edit {
         let now = self.next_seconds(now_seconds);
-        let mut splices = VecDeque::with_capacity(admitted.steps.len() + admitted.dropped.len() + 2);
+        let mut splices = VecDeque::with_capacity(plan.steps.len() + plan.dropped.len() + 2);
         let group = group.unwrap_or_else(|| {
             splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(0.0) });
             self.add_group(&push.key, set, now)
         });
         let bytes_bound = self.bytes_bound_after(push, Some(group));
-        for held in &admitted.dropped {
-            self.give_up(group, held, set);
-            splices.push_back(Splice { family: held.family, lines: Lines::None });
+        for old in &plan.dropped {
+            self.release(group, old, set);
+            splices.push_back(Splice { family: old.family, lines: Lines::None });
         }
-        let mut held = Vec::with_capacity(admitted.steps.len());
-        for step in &admitted.steps {
+        let mut new = Vec::with_capacity(plan.steps.len());
+        for step in &plan.steps {
             let pushed = &push.families()[step.pushed];
             let family = step.local.unwrap_or_else(|| {
-                let shared = step.change.and_then(|change| admitted.families[change].clone());
+                let shared = step.change.and_then(|change| plan.families[change].clone());
                 self.add_family(
-                    shared.expect("a family new to the core was taken at the registry"),
+                    shared.expect("a family new to the core was claimed at the registry"),
                     pushed.kind,
                 )
             });
-            if step.held.is_some() {
+            if step.old.is_some() {
                 self.retire_series(group, family, Some((push, pushed)));
             }
             let help = push.help(pushed);
             let local = &mut self.families[family];
             local.kind = pushed.kind;
-            if step.held.is_none() {
-                local.take(set);
+            if step.old.is_none() {
+                local.add_holder(set);
             }
-            let help = match &step.held {
+            let help = match &step.old {
                 Some(old) if step.same_help => old.help,
                 old => {
-                    let place = local.take_help(help);
-                    old.iter().for_each(|old| local.drop_help(old.help));
-                    place
+                    let index = local.add_help(help);
+                    old.iter().for_each(|old| local.release_help(old.help));
+                    index
                 }
             };
-            held.push(GroupFamily { family, help, push_seconds: now });
+            new.push(GroupFamily { family, help, push_seconds: now });
             splices.push_back(Splice { family, lines: Lines::Pushed(step.pushed) });
         }
         if push.mode == Mode::Merge {
-            held.sort_unstable_by_key(|held| held.family);
-            let named = held.clone();
-            let stays = |family| find_held(&named, family).is_none();
-            held.extend(self.groups[group].held.iter().filter(|old| stays(old.family)));
+            new.sort_unstable_by_key(|new| new.family);
+            let pushed = new.clone();
+            let stays = |old: &&GroupFamily| find_family(&pushed, old.family).is_none();
+            new.extend(self.groups[group].families.iter().filter(stays));
         }
-        held.sort_unstable_by_key(|held| held.family);
-        held.shrink_to_fit();
+        new.sort_unstable_by_key(|new| new.family);
+        new.shrink_to_fit();
         let entry = &mut self.groups[group];
-        entry.held = held;
+        entry.families = new;
         entry.push_seconds = now;
         entry.bytes_bound = bytes_bound;
         splices.push_back(Splice { family: PUSH_TIME_NUMBER, lines: Lines::Time(now) });
-        TextEdit { splices, push: Some(push.clone()), ..TextEdit::on(group, Outcome::Done) }
+        Edit {
+            target: Target::Put(group),
+            splices,
+            push: Some(push.clone()),
+            commit: plan.commit,
+            outcome: Outcome::Applied,
+        }
     }
 
-    /// Gives a group its failure time; creates it if need be.
-    pub(super) fn refuse(&mut self, push: &Push, reason: String, now_seconds: f64) -> TextEdit {
+    /// Gives a group a failure time, and creates it if necessary.
+    pub(super) fn apply_failure(&mut self, push: &Push, reason: Inconsistency, now_seconds: f64) -> Edit {
         let key = &push.key;
         let now = self.next_seconds(now_seconds);
         let mut splices = VecDeque::with_capacity(2);
@@ -221,70 +134,64 @@ impl Shard {
             }
         };
         self.groups[group].failure_seconds = now;
-        self.groups[group].refusal = Some(Refusal::new(&reason, push.source));
+        self.groups[group].last_failure = Some(FailedPush::new(&reason.to_string(), push.source));
         splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(now) });
-        TextEdit { splices, ..TextEdit::on(group, Outcome::Refused(reason)) }
+        let outcome = Outcome::Inconsistent(reason);
+        Edit { target: Target::Put(group), splices, push: None, commit: None, outcome }
     }
 
-    /// Refuses a push for a reason that only its caller could find: a twin on another core.
-    pub fn reject(
-        &mut self,
-        push: &Push,
-        attempt: &mut PushAttempt,
-        reason: String,
-        now_seconds: f64,
-    ) -> TextEdit {
-        self.abandon(attempt);
-        self.refuse(push, reason, now_seconds)
-    }
-
-    /// Deletes a group, or nothing if there is none. Never refused.
-    pub fn delete(&mut self, key: &GroupingKey) -> TextEdit {
-        let Some(group) = self.groups_by_key.get(key.text()).copied() else {
-            return TextEdit::ended(Outcome::Done);
+    fn apply_delete(&mut self, key: &GroupingKey) -> Edit {
+        let mut edit = Edit {
+            target: Target::Missing,
+            splices: VecDeque::new(),
+            push: None,
+            commit: None,
+            outcome: Outcome::Applied,
         };
+        let Some(group) = self.groups_by_key.get(key.text()).copied() else { return edit };
+        edit.target = Target::Delete(group);
         let set = self.groups[group].set;
-        let held = std::mem::take(&mut self.groups[group].held);
-        let changes: Vec<_> = held.iter().filter_map(|held| self.drop_of(held, set)).collect();
-        let gives_up =
-            !changes.is_empty() || held.iter().any(|held| self.loses_series(group, held.family, None));
-        let commit = (self.is_stored && gives_up).then(|| self.registry.begin_commit());
+        let families = std::mem::take(&mut self.groups[group].families);
+        let changes: Vec<_> = families.iter().filter_map(|old| self.change_for_release(old, set)).collect();
+        let releases =
+            !changes.is_empty() || families.iter().any(|old| self.loses_series(group, old.family, None));
+        edit.commit = (self.is_stored && releases).then(|| self.registry.begin_commit());
         if !changes.is_empty() {
-            let given_up = self.registry.change(self.core, &changes, &[]);
-            debug_assert!(given_up.is_ok(), "giving up contradicts nobody");
+            let released = self.registry.change(self.core, &changes, &[]);
+            debug_assert!(released.is_ok(), "a release cannot conflict");
         }
-        let mut splices = VecDeque::with_capacity(held.len() + 2);
-        for held in held {
-            self.give_up(group, &held, set);
-            splices.push_back(Splice { family: held.family, lines: Lines::None });
+        edit.splices.reserve_exact(families.len() + 2);
+        for old in families {
+            self.release(group, &old, set);
+            edit.splices.push_back(Splice { family: old.family, lines: Lines::None });
         }
         for family in [PUSH_TIME_NUMBER, FAILURE_TIME_NUMBER] {
-            splices.push_back(Splice { family, lines: Lines::None });
+            edit.splices.push_back(Splice { family, lines: Lines::None });
         }
-        TextEdit { splices, removes_group: true, commit, ..TextEdit::on(group, Outcome::Done) }
+        edit
     }
 
-    fn give_up(&mut self, group: Number, held: &GroupFamily, set: SetId) {
-        self.retire_series(group, held.family, None);
-        let family = &mut self.families[held.family];
-        family.give_up(set);
-        family.drop_help(held.help);
+    fn release(&mut self, group: Number, old: &GroupFamily, set: SetId) {
+        self.retire_series(group, old.family, None);
+        let family = &mut self.families[old.family];
+        family.remove_holder(set);
+        family.release_help(old.help);
     }
 
-    /// Keeps the lines that a group is about to give up, while a scrape may have them, or the store, and another core could get
-    /// a twin of them there, too.
+    /// Remembers the lines that a group is about to release, if a running collection or commit may still contain them and a
+    /// group on another core could add a duplicate of them to it.
     fn retire_series(&mut self, group: Number, family: Number, new: Option<(&Push, &PushedFamily)>) {
         if !self.loses_series(group, family, new) {
             return;
         }
-        let Some(at) = self.registry.retirement_epoch() else { return };
+        let Some(epoch) = self.registry.retirement_epoch() else { return };
         let local = &self.families[family];
         let text = local.text.run(group).collect::<Vec<_>>().concat();
         let (family, key) = (local.shared.name.clone(), self.groups[group].key.clone());
-        self.retired_series.push(RetiredSeries { at, family, key, text });
+        self.retired_series.push(RetiredSeries { epoch, family, key, text });
     }
 
-    /// Whether a group that gets these lines in a family, or none, loses a series that another group could take.
+    /// Whether a group whose lines in a family are replaced by these, or removed, loses a series that another group could add.
     pub(super) fn loses_series(
         &self,
         group: Number,
@@ -307,42 +214,18 @@ impl Shard {
             push_seconds: 0.0,
             failure_seconds: 0.0,
             created_seconds,
-            refusal: None,
+            last_failure: None,
             bytes_bound: 0,
-            held: Vec::new(),
+            families: Vec::new(),
         };
         let number = self.groups.insert(group);
         self.groups_by_key.insert(key.text().clone(), number);
         number
     }
 
+    /// The time of a push that is applied now. It never goes backwards.
     fn next_seconds(&mut self, now_seconds: f64) -> f64 {
         self.latest_seconds = self.latest_seconds.max(now_seconds);
         self.latest_seconds
     }
-}
-
-/// What a push was given to take in.
-pub(super) struct AdmittedPlan {
-    pub steps: Vec<Step>,
-    pub dropped: Vec<GroupFamily>,
-    /// The families new to this core, by [`Step::change`].
-    pub families: Vec<Option<Arc<SharedFamily>>>,
-}
-
-/// Bytes and lines.
-pub(super) fn measure<'t>(pieces: impl IntoIterator<Item = &'t [u8]>) -> (usize, usize) {
-    pieces.into_iter().fold((0, 0), |(bytes, lines), piece| {
-        (bytes + piece.len(), lines + memchr::memchr_iter(b'\n', piece).count())
-    })
-}
-
-/// Writes a group's line in a push-time family; the labels as [`GroupingKey::series_labels`] gives them.
-pub(super) fn write_time(out: &mut Vec<u8>, name: &str, labels: &str, seconds: f64) {
-    out.extend_from_slice(name.as_bytes());
-    out.push(b'{');
-    out.extend_from_slice(labels.as_bytes());
-    out.extend_from_slice(b"} ");
-    write_float(out, seconds);
-    out.push(b'\n');
 }

@@ -1,7 +1,7 @@
-//! Twins: equal series in two groups.
+//! Duplicates: equal series in two groups.
 //!
-//! The labels of a new series, projected onto the label names of another set of groups, give the only grouping key that could
-//! hold its twin. So one look at one group answers what an index over all series would.
+//! The labels of a new series, projected onto another set of label names, give the only grouping key whose group could have a
+//! duplicate of it. One look at that group replaces an index of all series.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use crate::exposition::labels::{read_label_name, read_labels};
 
 use super::Shard;
 use super::key::GroupingKey;
+use super::outcome::Inconsistency;
 use super::push::Push;
 use super::registry::Epoch;
-use super::series::{labels_of, names_series, series_of};
-use super::tables::Number;
+use super::series::{contains_series, labels_of, series_of};
 
-/// A question to the home core of a group: does it hold this series?
+/// A question to the home core of a group: does the group have this series?
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeriesLookup {
-    /// The only group that could.
+    /// The only group that can have it.
     pub key: GroupingKey,
     /// The family.
     pub family: Arc<str>,
@@ -26,29 +26,29 @@ pub struct SeriesLookup {
     pub series: Vec<u8>,
 }
 
-/// The answer to [`SeriesLookup`]s.
+/// The result of looking up some series.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DuplicateCheck {
-    /// None of the series is held.
+    /// No group has any of the series.
     Free,
-    /// One is held: the push is inconsistent, for this reason.
-    Found(String),
-    /// One was given up while scrapes collect: ask again when the epoch is past.
+    /// A group has one of them, so the push is inconsistent.
+    Found(Inconsistency),
+    /// One of them is retired. The caller looks again when the epoch is past.
     Retired(Epoch),
 }
 
-/// Lines that a group gave up while scrapes were collecting, in a family where twins are possible.
+/// Lines that a group released while a collection or commit was running, in a family in which duplicates are possible.
 #[derive(Debug)]
 pub(super) struct RetiredSeries {
-    pub at: Epoch,
+    pub epoch: Epoch,
     pub family: Arc<str>,
     pub key: Arc<str>,
     pub text: Vec<u8>,
 }
 
 impl Shard {
-    /// Where to look for twins of a push's series in these families. The caller holds their leases, so that the sets of label
-    /// names which are announced later find the push applied.
+    /// The series to look up for a push in these families. The caller holds their leases, so a push that announces a set of
+    /// label names later finds this push applied.
     pub fn duplicate_lookups(&mut self, push: &Push, families: &[Arc<str>]) -> Vec<SeriesLookup> {
         let own = self.set_id(&push.key.names());
         let mut lookups = Vec::new();
@@ -68,44 +68,39 @@ impl Shard {
         lookups
     }
 
-    /// Answers lookups about groups of this core.
+    /// Looks up series in groups of this core.
     pub fn find_duplicates(&mut self, lookups: &[SeriesLookup]) -> DuplicateCheck {
         let registry = &self.registry;
-        self.retired_series.retain(|retired| !registry.is_past(retired.at));
+        self.retired_series.retain(|retired| !registry.is_past(retired.epoch));
         let mut found = DuplicateCheck::Free;
         for lookup in lookups {
-            if self.holds(lookup) {
-                return DuplicateCheck::Found(format!(
-                    "collected metric {:?} {{ {} }} was collected before with the same name and label values",
-                    lookup.family,
-                    labels_of(&lookup.series)
-                ));
+            if self.has_series(lookup) {
+                return DuplicateCheck::Found(Inconsistency::DuplicateSeries {
+                    family: lookup.family.clone(),
+                    labels: labels_of(&lookup.series).into(),
+                });
             }
             let retired = self.retired_series.iter().rfind(|retired| {
                 retired.family == lookup.family
                     && retired.key == *lookup.key.text()
-                    && names_series(&retired.text, &lookup.series)
+                    && contains_series(&retired.text, &lookup.series)
             });
             if let Some(retired) = retired {
-                found = DuplicateCheck::Retired(retired.at);
+                found = DuplicateCheck::Retired(retired.epoch);
             }
         }
         found
     }
 
-    fn holds(&self, lookup: &SeriesLookup) -> bool {
+    fn has_series(&self, lookup: &SeriesLookup) -> bool {
         let Some(group) = self.groups_by_key.get(lookup.key.text()) else { return false };
         let Some(family) = self.families_by_name.get(&lookup.family) else { return false };
-        self.run_names(*group, *family, &lookup.series)
-    }
-
-    /// Lines are never cut, so each piece of a run can be searched alone.
-    fn run_names(&self, group: Number, family: Number, series: &[u8]) -> bool {
-        self.families[family].text.run(group).any(|piece| names_series(piece, series))
+        // A line is never split, so each piece of a run can be searched separately.
+        self.families[*family].text.run(*group).any(|piece| contains_series(piece, &lookup.series))
     }
 }
 
-/// The grouping key with these label names under which the series could stand; `None` if it lacks one of them.
+/// The grouping key with these label names whose group can have the series. `None` if the series lacks one of the labels.
 fn project(series: &[u8], names: &str) -> Option<GroupingKey> {
     let labels = read_labels(labels_of(series));
     let names: Vec<Cow<'_, str>> =
@@ -122,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_series_projects_onto_the_only_key_that_could_hold_its_twin() {
+    fn a_series_projects_onto_the_only_key_that_can_have_a_duplicate() {
         let series = br#"m{instance="",job="a",zone="x\"y"}"#;
         let key = project(series, "job\nzone").expect("has both labels");
         assert_eq!(&**key.text(), r#"job="a",zone="x\"y""#);

@@ -1,4 +1,4 @@
-//! The grouping key: which group a push is about, and on which core that group lives.
+//! The grouping key: the identity of a group, which also selects its home core.
 
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
@@ -7,13 +7,13 @@ use memchr::memmem::Finder;
 
 use crate::exposition::labels::{each_label, read_labels, write_label, write_label_name};
 
-/// The label whose absence and empty value name groups with the same push-time series.
+/// Two keys of which one lacks this label and the other has it with an empty value have the same push-time series.
 const INSTANCE: &str = "instance";
 
-/// The label with an empty value, as it is written.
+/// The label with an empty value, as rendered.
 static EMPTY_INSTANCE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("instance=\"\""));
 
-/// What the labels of a grouping key say, read in one go.
+/// What is derived from the labels of a grouping key, read once.
 #[derive(Debug, Clone)]
 pub struct KeyParts {
     /// See [`GroupingKey::names`].
@@ -31,13 +31,13 @@ pub struct GroupingKey {
 }
 
 impl GroupingKey {
-    /// Makes a key of label pairs; of two equal names the later wins.
+    /// A key of label pairs. Of two equal names, the later one wins.
     pub fn new(labels: impl IntoIterator<Item = (String, String)>) -> Self {
         let sorted: std::collections::BTreeMap<String, String> = labels.into_iter().collect();
         Self::of_sorted(sorted.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
-    /// Makes a key of pairs that are sorted by name and whose names are unique.
+    /// A key of pairs with unique names, sorted by name.
     pub fn of_sorted<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut text = Vec::with_capacity(64);
         for (name, value) in labels {
@@ -49,12 +49,12 @@ impl GroupingKey {
         Self { text: String::from_utf8(text).expect("labels were str").into() }
     }
 
-    /// Takes over text that a key was written as.
+    /// A key from its [`Self::text`].
     pub fn from_text(text: Arc<str>) -> Self {
         Self { text }
     }
 
-    /// `job="a",zone="eu"`: the labels sorted by name, as the exposition writes them.
+    /// The labels sorted by name, as rendered: `job="a",zone="eu"`.
     pub fn text(&self) -> &Arc<str> {
         &self.text
     }
@@ -67,83 +67,90 @@ impl GroupingKey {
             .collect()
     }
 
-    /// The names of the labels as they are written, sorted, separated by line feeds (which no written name has): two groups can
-    /// hold the same series only if these differ.
+    /// The label names as rendered, sorted, separated by line feeds (which no rendered name contains). Two groups can have the
+    /// same series only if their label names differ.
     pub fn names(&self) -> String {
         let mut names = Vec::with_capacity(32);
         each_label(&self.text).for_each(|(name, _)| write_next_name(&mut names, &name));
         String::from_utf8(names).expect("names are UTF-8")
     }
 
-    /// The labels of the group's push-time series: those of the key, and `instance=""` where it has no instance.
+    /// The labels of the group's push-time series: those of the key, and `instance=""` if it has no instance.
     pub fn series_labels(&self) -> Arc<str> {
         if each_label(&self.text).any(|(name, _)| name == INSTANCE) {
             return self.text.clone();
         }
-        Self::variant(&read_labels(&self.text), true)
+        Self::with_instance(&read_labels(&self.text), Some(""))
     }
 
-    /// The key that differs only by `instance=""`, if there can be one: both show the same push times.
+    /// The key that differs only by an empty instance, which one of the two has and the other lacks. Their groups would have the
+    /// same push-time series. `None` if this key has an instance that is not empty.
     pub fn empty_instance_variant(&self) -> Option<Self> {
         self.parts().empty_instance_variant
     }
 
-    /// What the labels say.
+    /// Everything that is derived from the labels.
     pub fn parts(&self) -> KeyParts {
-        let (mut names, mut instance) = (Vec::with_capacity(32), None);
+        let (mut names, mut has_instance, mut has_empty_instance) = (Vec::with_capacity(32), false, false);
         for (name, value) in each_label(&self.text) {
             write_next_name(&mut names, &name);
             if name == INSTANCE {
-                instance = Some(value.is_empty());
+                has_instance = true;
+                has_empty_instance = value.is_empty();
             }
         }
-        let empty_instance_variant =
-            (instance != Some(false)).then(|| Self::variant(&read_labels(&self.text), instance.is_none()));
+        let with_instance = |instance| Self::with_instance(&read_labels(&self.text), instance);
+        let (series_labels, variant) = if !has_instance {
+            let variant = with_instance(Some(""));
+            (variant.clone(), Some(variant))
+        } else if has_empty_instance {
+            (self.text.clone(), Some(with_instance(None)))
+        } else {
+            (self.text.clone(), None)
+        };
         KeyParts {
             names: String::from_utf8(names).expect("names are UTF-8"),
-            series_labels: empty_instance_variant
-                .as_ref()
-                .filter(|_| instance.is_none())
-                .unwrap_or(&self.text)
-                .clone(),
-            empty_instance_variant: empty_instance_variant.map(Self::from_text),
+            series_labels,
+            empty_instance_variant: variant.map(Self::from_text),
         }
     }
 
-    /// The text without, or with, an empty instance.
-    fn variant(labels: &[(Cow<'_, str>, Cow<'_, str>)], with: bool) -> Arc<str> {
+    /// The text of a key with these labels, but another instance or none.
+    fn with_instance(labels: &[(Cow<'_, str>, Cow<'_, str>)], instance: Option<&str>) -> Arc<str> {
         let mut pairs: Vec<(&str, &str)> = labels
             .iter()
             .map(|(name, value)| (&**name, &**value))
             .filter(|(name, _)| *name != INSTANCE)
             .collect();
-        if with {
+        if let Some(instance) = instance {
             let at = pairs.partition_point(|(name, _)| *name < INSTANCE);
-            pairs.insert(at, (INSTANCE, ""));
+            pairs.insert(at, (INSTANCE, instance));
         }
         Self::of_sorted(pairs).text
     }
 
-    /// A hash that is the same in every run and version. A key and its twin hash alike.
+    /// A hash that is the same in every run and version. A key and its [`Self::empty_instance_variant`] have the same hash.
     pub fn hash(&self) -> u64 {
-        // A quote inside a value or a quoted name is escaped, so this is a label wherever one can start.
-        let empty = EMPTY_INSTANCE
+        // A quote inside a value or a quoted name is escaped, so a match after a comma is a label.
+        let is_empty = EMPTY_INSTANCE
             .find_iter(self.text.as_bytes())
             .any(|at| at == 0 || self.text.as_bytes()[at - 1] == b',');
-        match empty {
-            false => xxhash_rust::xxh3::xxh3_64(self.text.as_bytes()),
-            true => xxhash_rust::xxh3::xxh3_64(Self::variant(&read_labels(&self.text), false).as_bytes()),
+        if is_empty {
+            let text = Self::with_instance(&read_labels(&self.text), None);
+            xxhash_rust::xxh3::xxh3_64(text.as_bytes())
+        } else {
+            xxhash_rust::xxh3::xxh3_64(self.text.as_bytes())
         }
     }
 
-    /// The core the group lives on.
+    /// The home core of the group.
     pub fn home(&self, cores: usize) -> usize {
-        // The upper bits, multiplied out: an even spread for any number of cores.
+        // Uses the upper bits, which spreads keys evenly over any number of cores.
         ((u128::from(self.hash()) * cores as u128) >> 64) as usize
     }
 }
 
-/// Appends a label name to those before it.
+/// Appends a label name to a list of names.
 fn write_next_name(names: &mut Vec<u8>, name: &str) {
     if !names.is_empty() {
         names.push(b'\n');
@@ -160,13 +167,13 @@ mod tests {
     }
 
     #[test]
-    fn order_does_not_matter_and_the_later_of_equal_names_wins() {
+    fn the_order_of_labels_does_not_matter_and_the_later_of_equal_names_wins() {
         assert_eq!(key(&[("x", "1"), ("job", "a")]), key(&[("job", "a"), ("x", "2"), ("x", "1")]));
         assert_eq!(&**key(&[("x", "1"), ("job", "a")]).text(), "job=\"a\",x=\"1\"");
     }
 
     #[test]
-    fn a_key_and_the_same_with_an_empty_instance_are_twins_on_one_core() {
+    fn a_key_and_its_empty_instance_variant_share_hash_and_push_times() {
         let (plain, empty) =
             (key(&[("job", "a"), ("z", "")]), key(&[("job", "a"), ("instance", ""), ("z", "")]));
         assert_eq!(plain.empty_instance_variant(), Some(empty.clone()));
@@ -177,19 +184,19 @@ mod tests {
     }
 
     #[test]
-    fn a_named_instance_has_no_twin() {
+    fn a_key_with_an_instance_has_no_variant() {
         assert_eq!(key(&[("job", "a"), ("instance", "h")]).empty_instance_variant(), None);
     }
 
     #[test]
-    fn a_value_that_looks_like_an_empty_instance_is_a_value() {
-        let odd = key(&[("job", ",instance=\"\"")]);
-        assert_eq!(odd.labels(), [("job".to_owned(), ",instance=\"\"".to_owned())]);
-        assert_eq!(odd.empty_instance_variant().map(|t| t.hash()), Some(odd.hash()));
+    fn a_value_that_contains_an_empty_instance_does_not_change_the_hash() {
+        let key = key(&[("job", ",instance=\"\"")]);
+        assert_eq!(key.labels(), [("job".to_owned(), ",instance=\"\"".to_owned())]);
+        assert_eq!(key.empty_instance_variant().map(|t| t.hash()), Some(key.hash()));
     }
 
     #[test]
-    fn the_hash_is_fixed_because_stores_depend_on_it() {
+    fn the_hash_never_changes_because_stores_depend_on_it() {
         assert_eq!(key(&[("job", "a")]).hash(), xxhash_rust::xxh3::xxh3_64(b"job=\"a\""));
     }
 }

@@ -1,7 +1,7 @@
-//! Pages of groups for people: those that match, in the order of their pushes.
+//! Pages of groups for people: the groups that match a query, in the order of their pushes.
 //!
-//! A core goes through its groups in slices, and of each slice only those are handed out that may be on the page: so a page
-//! costs one look at each group, but never holds the core for long.
+//! A core scans its groups in slices and returns from each slice only the groups that can be on the page. A page therefore costs
+//! one look at each group, but never blocks the core for long.
 
 // A value; there is no IO in `core`.
 use core::net::SocketAddr;
@@ -13,32 +13,32 @@ use super::tables::Group;
 use crate::exposition::labels::read_labels;
 use crate::exposition::selector::Selector;
 
-/// What a slice may cost, in bytes of keys and names looked at; about half a millisecond.
+/// The maximum cost of a slice, in bytes of keys and names; about half a millisecond.
 const SLICE_COST: usize = 64 * 1024;
-/// What a group costs besides.
+/// The cost of a group beside its key and names.
 const GROUP_COST: usize = 64;
-/// An expression costs so much more than a comparison.
+/// How much more matching a selector costs than comparing keys.
 const SELECTOR_FACTOR: usize = 4;
 
-/// What is asked for.
+/// A query for a page of groups.
 #[derive(Debug, Clone, Default)]
 pub struct GroupQuery {
-    /// One of these must match; none means all groups.
+    /// A group matches if one of these does, or if there are none.
     pub selectors: Vec<Selector>,
-    /// Whether the oldest push comes first.
+    /// The oldest push comes first instead of the latest.
     pub oldest_first: bool,
-    /// The page begins behind this place.
+    /// The page begins after this position.
     pub after: Option<Position>,
-    /// Groups on a page.
+    /// The maximum number of groups on the page.
     pub limit: usize,
 }
 
-/// A group's place in the order: the time of its last successful push, and among equal ones a hash of its key.
+/// A group's position in the order: the time of its last successful push, then a hash of its key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Position {
-    /// Unix seconds, 0 when there was none.
+    /// Unix seconds of the last successful push, 0 if there was none.
     pub push_seconds: f64,
-    /// Of the key's text.
+    /// The hash of the key's text.
     pub hash: u64,
 }
 
@@ -48,7 +48,7 @@ impl Position {
         Self { push_seconds: group.push_seconds, hash }
     }
 
-    /// The order of a page.
+    /// Compares two positions in the order of a page.
     pub fn compare(&self, other: &Self, oldest_first: bool) -> Ordering {
         let (first, second) = if oldest_first { (self, other) } else { (other, self) };
         first.push_seconds.total_cmp(&second.push_seconds).then(self.hash.cmp(&other.hash))
@@ -58,31 +58,31 @@ impl Position {
 /// A group on a page.
 #[derive(Debug, Clone)]
 pub struct ListedGroup {
-    /// Its place.
+    /// Its position.
     pub position: Position,
     /// The grouping key's text, see [`super::key::GroupingKey::text`].
     pub key: Arc<str>,
-    /// Unix seconds of the last refused push, 0 when there was none.
+    /// Unix seconds of the last failed push, 0 if there was none.
     pub failure_seconds: f64,
     /// Unix seconds of its first push, successful or not.
     pub created_seconds: f64,
-    /// How many families it holds, without both push times.
+    /// The number of its families, without both push times.
     pub families: usize,
-    /// The last refusal.
-    pub refusal: Option<Arc<Refusal>>,
+    /// The last failed push since the gateway started.
+    pub last_failure: Option<Arc<FailedPush>>,
 }
 
-/// A refused push.
+/// A push that failed because it was inconsistent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Why, as the client was told; long reasons are cut.
+pub struct FailedPush {
+    /// The reason, as in the response, but a long one is cut.
     pub reason: Box<str>,
-    /// Where it came from.
+    /// The address of the client.
     pub source: Option<SocketAddr>,
 }
 
-impl Refusal {
-    /// A group keeps so much of a reason.
+impl FailedPush {
+    /// The longest reason that is kept.
     const REASON_BYTES_MAX: usize = 512;
 
     pub(super) fn new(reason: &str, source: Option<SocketAddr>) -> Arc<Self> {
@@ -92,19 +92,19 @@ impl Refusal {
     }
 }
 
-/// What a slice of groups brought.
+/// The result of scanning a slice of groups.
 #[derive(Debug, Default)]
 pub struct Listed {
-    /// In the order of the page, no more than fit on it.
+    /// Groups in the order of the page, at most as many as fit on it.
     pub groups: Vec<ListedGroup>,
-    /// How many match, on whatever page.
+    /// How many groups match, on this page or another.
     pub matching: usize,
-    /// Where the next slice begins, `None` at the end.
+    /// Where the next slice begins; `None` at the end.
     pub next: Option<u32>,
 }
 
 impl Shard {
-    /// Goes through some groups from a place in the shard's own order on.
+    /// Scans a slice of groups that begins at a group number.
     pub fn list(&self, query: &GroupQuery, from: u32) -> Listed {
         let mut listed = Listed::default();
         let mut cost = 0;
@@ -119,16 +119,16 @@ impl Shard {
             }
             listed.matching += 1;
             let position = Position::of(group);
-            let is_behind =
+            let is_after =
                 |after: Position| position.compare(&after, query.oldest_first) == Ordering::Greater;
-            if query.after.is_none_or(is_behind) {
+            if query.after.is_none_or(is_after) {
                 listed.groups.push(ListedGroup {
                     position,
                     key: group.key.clone(),
                     failure_seconds: group.failure_seconds,
                     created_seconds: group.created_seconds,
-                    families: group.held.len(),
-                    refusal: group.refusal.clone(),
+                    families: group.families.len(),
+                    last_failure: group.last_failure.clone(),
                 });
             }
         }
@@ -136,7 +136,7 @@ impl Shard {
         listed
     }
 
-    /// Whether a group has these labels and holds a metric of such a name. Adds what it costs to find out.
+    /// Whether one of the selectors matches the group. Adds the cost of that to `cost`.
     fn matches(&self, group: &Group, selectors: &[Selector], cost: &mut usize) -> bool {
         if selectors.is_empty() {
             return true;
@@ -148,8 +148,8 @@ impl Shard {
                 return false;
             }
             !selector.asks_for_name()
-                || group.held.iter().any(|held| {
-                    let name = &self.families[held.family].shared.name;
+                || group.families.iter().any(|family| {
+                    let name = &self.families[family.family].shared.name;
                     *cost += SELECTOR_FACTOR * name.len();
                     selector.matches_name(name)
                 })
@@ -158,7 +158,7 @@ impl Shard {
 }
 
 impl GroupQuery {
-    /// The first groups of some, in the order asked for: as many as fit on a page.
+    /// Sorts groups in the order of the page and keeps as many as fit on it.
     pub fn page(&self, mut groups: Vec<ListedGroup>) -> Vec<ListedGroup> {
         groups.sort_unstable_by(|a, b| a.position.compare(&b.position, self.oldest_first));
         groups.truncate(self.limit);

@@ -1,31 +1,42 @@
-//! The state of one core: its groups and their rendered lines, and the rules by which pushes change them.
+//! The state of one core: its groups with their rendered lines, and the rules by which pushes change them.
 //!
-//! Does no IO, knows no clock and never waits: what must wait is said by [`Decision`], and the caller tries again. Cores share
-//! the [`registry::Registry`]; everything else belongs to one thread.
+//! A shard does no IO, reads no clock and never waits. If a push has to wait, its [`Decision`] says for what, and the caller lets
+//! the shard decide again. Cores share the [`registry::Registry`]; everything else belongs to one thread.
+//!
+//! * [`key`] — grouping keys; the home core of a group.
+//! * [`push`], [`outcome`] — a push on its way to its shard, and the result of a command.
+//! * `plan` — what a push would change: [`Shard::decide`].
+//! * `apply`, `text_edit` — changing the tables, then the text in slices.
+//! * `duplicates` — equal series in two groups.
+//! * [`registry`] — the names that all cores must agree on.
+//! * `tables`, [`segments`], `series` — groups and families, and the text of a family.
+//! * [`view`], [`list`] — reading: snapshots, copies and pages of groups.
+//! * `load` — inserting stored groups at start.
 
 mod apply;
 mod duplicates;
 pub mod key;
 pub mod list;
+mod load;
+pub mod outcome;
 mod plan;
 pub mod push;
 pub mod registry;
-pub mod restore;
 pub mod segments;
 mod series;
-pub mod stored;
 mod tables;
-
-mod view;
+mod text_edit;
+pub mod view;
 
 #[cfg(test)]
 mod model_tests;
 
 use std::sync::Arc;
 
-pub use apply::TextEdit;
 pub use duplicates::{DuplicateCheck, SeriesLookup};
+pub use load::{FamilyLines, GroupHead, LoadError};
 pub use plan::{Decision, PushAttempt};
+pub use text_edit::{Applied, Change, TextEdit};
 pub use view::{FamilySnapshot, FamilyView, GroupView};
 
 use crate::exposition::model::MetricType;
@@ -34,11 +45,11 @@ use duplicates::RetiredSeries;
 use registry::{Core, Registry, SetId};
 use tables::{Group, LocalFamily, Map, Number, Slab};
 
-/// Name of the family with the time of each group's last successful push.
+/// The family with the time of each group's last successful push.
 pub const PUSH_TIME: &str = "push_time_seconds";
-/// Name of the family with the time of each group's last refused push.
+/// The family with the time of each group's last failed push.
 pub const FAILURE_TIME: &str = "push_failure_time_seconds";
-/// Both families are written by the shard, with one series for each group and the help of the official program.
+/// Both families have one series for each group, and the help of the official program.
 pub(crate) const METRICS: &[OwnMetric] = &[PUSH_TIME_METRIC, FAILURE_TIME_METRIC];
 pub(crate) const PUSH_TIME_METRIC: OwnMetric =
     OwnMetric::gauge(PUSH_TIME, "Last Unix time when changing this group in the Pushgateway succeeded.")
@@ -47,7 +58,7 @@ pub(crate) const FAILURE_TIME_METRIC: OwnMetric =
     OwnMetric::gauge(FAILURE_TIME, "Last Unix time when changing this group in the Pushgateway failed.")
         .with_labels(GROUP_LABELS);
 const GROUP_LABELS: &[&str] = &["job", "instance", "…"];
-/// The local numbers of the two: they are there from the start.
+// The numbers of both families on each core, which has them from the start.
 const PUSH_TIME_NUMBER: Number = 0;
 const FAILURE_TIME_NUMBER: Number = 1;
 
@@ -60,36 +71,36 @@ pub struct Shard {
     groups_by_key: Map<Arc<str>, Number>,
     families: Slab<LocalFamily>,
     families_by_name: Map<Arc<str>, Number>,
-    /// The families with text, by name: the order of the exposition.
+    /// All families, sorted by name, as in the exposition.
     order: Vec<Number>,
     sets_by_names: Map<String, SetId>,
     retired_series: Vec<RetiredSeries>,
-    /// The latest time given to a push; times never run backwards.
+    /// The latest time of a push. Push times never go backwards.
     latest_seconds: f64,
     counts: Counts,
-    restoring: restore::Restoring,
-    /// Whether commands are committed to a store: what they give up then waits for that, too.
+    loading: load::Loading,
+    /// Commands are committed to a store, so what they release is retired until the commit has ended.
     is_stored: bool,
 }
 
-/// How much a shard holds.
+/// The size of a shard.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// Groups.
+    /// The number of groups.
     pub groups: usize,
-    /// Lines of samples, push times included.
+    /// The number of samples, including push times.
     pub series: usize,
-    /// Segments of text.
+    /// The number of segments.
     pub segments: usize,
-    /// Bytes of text.
+    /// The bytes of text.
     pub bytes: usize,
-    /// Family names, push times included.
+    /// The number of families, including push times.
     pub families: usize,
 }
 
 impl Shard {
-    /// An empty shard. The registry must know both push-time families. With `is_stored`, whoever drives the shard ends the commit of
-    /// each command, see [`TextEdit::commit`].
+    /// An empty shard. The registry must contain both push-time families. `is_stored` says whether there is a store; the caller
+    /// then keeps [`Applied::commit`] until the store has recorded the command.
     pub fn new(core: Core, registry: Arc<Registry>, is_stored: bool) -> Self {
         let mut shard = Self {
             core,
@@ -103,7 +114,7 @@ impl Shard {
             retired_series: Vec::new(),
             latest_seconds: 0.0,
             counts: Counts::default(),
-            restoring: restore::Restoring::default(),
+            loading: load::Loading::default(),
             is_stored,
         };
         for name in [PUSH_TIME, FAILURE_TIME] {
@@ -112,7 +123,7 @@ impl Shard {
         shard
     }
 
-    /// How much the shard holds now.
+    /// The size of the shard now.
     pub fn counts(&self) -> Counts {
         Counts { groups: self.groups.len(), families: self.families.len(), ..self.counts }
     }
@@ -134,7 +145,7 @@ impl Shard {
         self.families.remove(number);
     }
 
-    /// The number of a set of label names, given as [`key::GroupingKey::names`].
+    /// The id of a set of label names, given as [`key::GroupingKey::names`].
     fn set_id(&mut self, names: &str) -> SetId {
         match self.sets_by_names.get(names) {
             Some(id) => *id,

@@ -1,21 +1,22 @@
-//! Shards against a slow, obvious model: a list of groups, checked whole after every push.
+//! Shards compared with a slow, simple reference implementation: a map of groups, checked completely after every push.
 //!
-//! Several shards share a registry as cores do, and are driven as `cores::shard_task` drives them, but by one thread and with
-//! collections that begin, collect core by core, and end between the pushes.
+//! Several shards share a registry, as the cores do. The test drives them as `cores::shard_task` does, but on one thread, with
+//! collections that begin, collect core by core, and end between the pushes, and with a store that commits late.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use sluicegate_engine::record::Record;
 
 use super::key::GroupingKey;
-use super::push::{Content, Mode, Outcome, Push};
+use super::outcome::Outcome;
+use super::push::{Content, Mode, Push};
 use super::registry::{Epoch, Registry, RunningEpoch};
-use super::restore::StoredGroup;
-use super::stored::ToStore;
 use super::{
-    Decision, DuplicateCheck, FAILURE_TIME, FamilySnapshot, PUSH_TIME, PushAttempt, Shard, TextEdit,
+    Applied, Change, Decision, DuplicateCheck, FAILURE_TIME, FamilySnapshot, PUSH_TIME, PushAttempt, Shard,
+    TextEdit,
 };
 use crate::exposition::escape::Escaping;
 use crate::exposition::escape::{NameKind, escape};
@@ -23,10 +24,12 @@ use crate::exposition::model::MetricType;
 use crate::exposition::names::{NameRules, Part};
 use crate::exposition::render::render;
 use crate::exposition::text::parse;
+use crate::storage::record_writer::RecordWriter;
+use crate::storage::stored_group::StoredGroup;
 
 const CORES: usize = 2;
 
-/// A family of the model: its type and its series with their values.
+/// A family of the reference implementation: its type, and its series with their values.
 type ModelFamily = (MetricType, BTreeMap<String, String>);
 type ModelGroup = BTreeMap<String, ModelFamily>;
 
@@ -34,9 +37,9 @@ type ModelGroup = BTreeMap<String, ModelFamily>;
 enum Step {
     Push(Mode, usize, Vec<(usize, usize, BTreeSet<usize>)>),
     Delete(usize),
-    /// Begins a collection, or lets the running one ask its next core, or ends it.
+    /// Begins a collection, takes the snapshot of its next core, or ends it.
     Collect,
-    /// The store has everything that was sent to it.
+    /// The store commits everything that was sent to it.
     Commit,
 }
 
@@ -49,7 +52,7 @@ const KEYS: [&[(&str, &str)]; 7] = [
     &[("job", "a"), ("instance", "")],
     &[("job", "a"), ("rack", "1"), ("zone", "x")],
 ];
-/// Names that are parts of each other, and names that become one, or parts of each other, where they are escaped.
+/// Names that are parts of each other, and names that collide or are parts of each other when escaped.
 const NAMES: [[&str; 4]; 2] = [["m", "m_count", "m_sum", "n"], ["m.x", "m_x", "m-x_count", "m_dot_x"]];
 const TYPES: [&str; 4] = ["gauge", "counter", "histogram", "summary"];
 const LABELS: [&str; 5] = ["", "zone=\"x\"", "rack=\"1\"", "rack=\"1\",zone=\"x\"", "zone=\"y\""];
@@ -67,7 +70,7 @@ fn key(number: usize) -> GroupingKey {
     GroupingKey::new(KEYS[number].iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
 }
 
-/// A body as a job would write it; families of one name are merged by taking the first.
+/// A body in the text format. Of several families with one name, the first is used.
 fn body(names: [&str; 4], families: &[(usize, usize, BTreeSet<usize>)], value: usize) -> String {
     let mut body = String::new();
     let mut named = BTreeSet::new();
@@ -88,23 +91,23 @@ fn body(names: [&str; 4], families: &[(usize, usize, BTreeSet<usize>)], value: u
     body
 }
 
-/// `None` for a body that cannot be read: one that names the parts of its own histogram.
+/// `None` if the body does not parse, because a name is a part of its own histogram.
 fn push_of(mode: Mode, key: &GroupingKey, body: &str) -> Option<Push> {
     let families = parse(body.as_bytes(), NameRules::Utf8).ok()?;
     let content = match render(&families, &key.labels(), NameRules::Utf8, usize::MAX) {
         Ok(rendered) => Content::new(rendered),
-        Err(problem) => Content::Refused(problem.to_string()),
+        Err(problem) => Content::Inconsistent(problem.to_string()),
     };
     Some(Push { key: key.clone(), mode, source: None, content })
 }
 
-/// Series of rendered lines: the part before the value, of all lines.
+/// The series of rendered lines with their values.
 fn series(text: &[u8]) -> BTreeMap<String, String> {
     let text = std::str::from_utf8(text).expect("lines are UTF-8");
     text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(s, v)| (s.to_owned(), v.to_owned())).collect()
 }
 
-/// The rules, told the long way: all groups, after the push.
+/// The rules, applied to all groups after the push.
 fn is_consistent(groups: &BTreeMap<GroupKey, ModelGroup>) -> bool {
     let mut kinds: BTreeMap<&str, MetricType> = BTreeMap::new();
     let mut seen = BTreeSet::new();
@@ -127,13 +130,46 @@ fn is_consistent(groups: &BTreeMap<GroupKey, ModelGroup>) -> bool {
 
 type GroupKey = String;
 
+/// What an applied command sends to the store.
+struct StoredChange {
+    key: GroupKey,
+    /// `None` deletes the group.
+    record: Option<Vec<u8>>,
+    commit: Option<RunningEpoch>,
+    outcome: Outcome,
+}
+
+/// Changes the text of a command and writes the record of its group, both in the smallest slices.
+fn finish(key: &GroupingKey, mut edit: TextEdit<&mut Shard>) -> StoredChange {
+    let Applied { shard, change, commit, outcome } = loop {
+        match edit.advance(1) {
+            ControlFlow::Break(applied) => break applied,
+            ControlFlow::Continue(rest) => edit = rest,
+        }
+    };
+    let record = match change {
+        Change::Delete => None,
+        Change::Put(group) => {
+            let mut writer = RecordWriter::new(shard, group, Vec::new());
+            loop {
+                match writer.advance(1) {
+                    ControlFlow::Break((_, record)) => break Some(record),
+                    ControlFlow::Continue(rest) => writer = rest,
+                }
+            }
+        }
+    };
+    StoredChange { key: key.text().to_string(), record, commit, outcome }
+}
+
 struct Gateway {
     registry: Arc<Registry>,
     shards: Vec<Shard>,
-    /// A running collection and what it has so far.
+    /// A running collection and its snapshots so far.
     collection: Option<(RunningEpoch, Vec<Vec<FamilySnapshot>>)>,
-    /// What the store would give back, and which commits it has not ended.
+    /// The records of the store.
     store: BTreeMap<GroupKey, Vec<u8>>,
+    /// Commits that have not ended.
     commits: Vec<RunningEpoch>,
     now: f64,
 }
@@ -153,29 +189,33 @@ impl Gateway {
     }
 
     fn push(&mut self, push: Push) -> Outcome {
-        let (push, mut tries) = (Arc::new(push), PushAttempt::default());
+        let (push, mut attempt) = (Arc::new(push), PushAttempt::default());
         self.now += 1.0;
         let now = self.now;
         for _ in 0..20 {
-            match self.shard(&push.key).decide(&push, &mut tries, now) {
-                Decision::Apply(work) => return self.carry_out(&push.key, work),
+            match Shard::decide(self.shard(&push.key), &push, &mut attempt, now) {
+                Decision::Apply(edit) => {
+                    let stored = finish(&push.key, edit);
+                    return self.enqueue(stored);
+                }
+                Decision::Reject(rejection) => return Outcome::Rejected(rejection),
                 Decision::WaitFor(epoch) => self.wait(epoch),
                 Decision::NeedsLookup(families) => {
-                    if let Some(outcome) = self.look_up(&push, &families, &mut tries) {
+                    if let Some(outcome) = self.look_up(&push, &families, &mut attempt) {
                         return outcome;
                     }
-                    tries.looked_up = families;
+                    attempt.looked_up = families;
                 }
             }
         }
-        panic!("a push never came to its end");
+        panic!("a push was never decided");
     }
 
     fn look_up(
         &mut self,
         push: &Arc<Push>,
         families: &[Arc<str>],
-        tries: &mut PushAttempt,
+        attempt: &mut PushAttempt,
     ) -> Option<Outcome> {
         let now = self.now;
         for lookup in self.shard(&push.key).duplicate_lookups(push, families) {
@@ -185,8 +225,9 @@ impl Gateway {
                     DuplicateCheck::Free => break,
                     DuplicateCheck::Retired(epoch) => self.wait(epoch),
                     DuplicateCheck::Found(reason) => {
-                        let work = self.shard(&push.key).reject(push, tries, reason, now);
-                        return Some(self.carry_out(&push.key, work));
+                        let edit = Shard::record_failure(self.shard(&push.key), push, attempt, reason, now);
+                        let stored = finish(&push.key, edit);
+                        return Some(self.enqueue(stored));
                     }
                 }
             }
@@ -195,57 +236,46 @@ impl Gateway {
     }
 
     fn delete(&mut self, key: &GroupingKey) {
-        let work = self.shard(key).delete(key);
-        self.carry_out(key, work);
+        let stored = finish(key, Shard::delete(self.shard(key), key));
+        self.enqueue(stored);
     }
 
-    /// Changes the text, and sends the store what it has to hear.
-    fn carry_out(&mut self, key: &GroupingKey, mut work: TextEdit) -> Outcome {
-        let shard = self.shard(key);
-        while !shard.step(&mut work, 1) {}
-        let record = match shard.to_store(&work, Vec::new()) {
-            ToStore::Nothing => return work.outcome,
-            ToStore::Delete => None,
-            ToStore::Put(mut writing) => {
-                while !shard.write_record(&mut writing, 1) {}
-                Some(writing.into_bytes())
-            }
+    /// Sends a change to the store.
+    fn enqueue(&mut self, change: StoredChange) -> Outcome {
+        match change.record {
+            Some(record) => self.store.insert(change.key, record),
+            None => self.store.remove(&change.key),
         };
-        let text = key.text().to_string();
-        match record {
-            Some(record) => self.store.insert(text, record),
-            None => self.store.remove(&text),
-        };
-        self.commits.extend(work.commit);
-        work.outcome
+        self.commits.extend(change.commit);
+        change.outcome
     }
 
     fn commit(&mut self) {
         self.registry.end_all(self.commits.drain(..));
     }
 
-    /// A gateway that starts with what the store of this one holds.
+    /// A gateway that starts with the store of this one.
     fn restarted(&self) -> Self {
         let mut new = Self::new();
         for (text, record) in &self.store {
             let record = Record::decode(record).expect("was encoded");
             let mut again = Vec::new();
             record.encode(&mut again).expect("was encoded");
-            assert_eq!(&again, &self.store[text], "written in pieces as in one");
+            assert_eq!(&again, &self.store[text], "written in slices as at once");
             let key = GroupingKey::from_text(text.as_str().into());
-            new.shard(&key)
-                .restore(&StoredGroup::new(text, record))
-                .expect("groups that were accepted do not contradict each other");
+            StoredGroup::new(text, record)
+                .load(new.shard(&key))
+                .expect("accepted groups do not contradict each other");
         }
-        new.shards.iter_mut().for_each(Shard::end_restoring);
+        new.shards.iter_mut().for_each(Shard::end_loading);
         let mut hashes: Vec<u64> = new.shards.iter().flat_map(Shard::series_hashes).collect();
         hashes.sort_unstable();
-        assert!(hashes.windows(2).all(|pair| pair[0] != pair[1]), "no series is there twice");
+        assert!(hashes.windows(2).all(|pair| pair[0] != pair[1]), "a series exists twice");
         new.store.clone_from(&self.store);
         new
     }
 
-    /// What a push waits for is that the collection and the commits end; nothing else may make it wait.
+    /// Ends the collection and the commits. A push waits for nothing else.
     fn wait(&mut self, epoch: Epoch) {
         while self.collection.is_some() {
             self.collect();
@@ -263,12 +293,12 @@ impl Gateway {
             }
             Some((running, handed)) => {
                 drop(running);
-                check_cut(&handed);
+                check_snapshot(&handed);
             }
         }
     }
 
-    /// Everything a scrape would show now.
+    /// What a scrape would show now.
     fn shown(&self) -> BTreeMap<String, (MetricType, BTreeMap<String, String>)> {
         let mut shown: BTreeMap<String, ModelFamily> = BTreeMap::new();
         for handed in self.shards.iter().flat_map(Shard::snapshot) {
@@ -282,9 +312,9 @@ impl Gateway {
     }
 }
 
-/// A scrape that was collected while pushes went on shows one type a name, no name that is a part of another, and no series
-/// twice.
-fn check_cut(cores: &[Vec<FamilySnapshot>]) {
+/// Checks a scrape that was collected while pushes continued: each name has one type and is not a part of another, and no series
+/// occurs twice.
+fn check_snapshot(cores: &[Vec<FamilySnapshot>]) {
     let mut groups: BTreeMap<GroupKey, ModelGroup> = BTreeMap::new();
     for (core, handed) in cores.iter().enumerate() {
         for family in handed {
@@ -293,13 +323,13 @@ fn check_cut(cores: &[Vec<FamilySnapshot>]) {
             group.insert(family.shared.name.to_string(), (family.kind, series(&text)));
         }
     }
-    assert!(is_consistent(&groups), "a scrape shows what never was: {groups:#?}");
+    assert!(is_consistent(&groups), "a scrape shows a state that never existed: {groups:#?}");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
-    fn shards_do_as_the_model(steps in steps(), names in prop::sample::select(&NAMES[..])) {
+    fn shards_behave_like_the_reference_implementation(steps in steps(), names in prop::sample::select(&NAMES[..])) {
         let mut gateway = Gateway::new();
         let mut model: BTreeMap<GroupKey, ModelGroup> = BTreeMap::new();
         let steps_are_odd = steps.len() % 2 == 1;
@@ -314,7 +344,7 @@ proptest! {
                 Step::Push(mode, number, families) => {
                     let key = key(number);
                     let Some(push) = push_of(mode, &key, &body(names, &families, value)) else { continue };
-                    let is_admitted = key.empty_instance_variant().is_none_or(|twin| !model.contains_key(&**twin.text()));
+                    let is_admitted = key.empty_instance_variant().is_none_or(|variant| !model.contains_key(&**variant.text()));
                     let mut after = model.clone();
                     let group = after.entry(key.text().to_string()).or_default();
                     if mode == Mode::Replace {
@@ -331,9 +361,9 @@ proptest! {
                     };
                     let accepted = is_sound && is_consistent(&after);
                     match (gateway.push(push), is_admitted, accepted) {
-                        (Outcome::NotAdmitted(_), false, _) => {}
-                        (Outcome::Done, true, true) => model = after,
-                        (Outcome::Refused(_), true, false) => {
+                        (Outcome::Rejected(_), false, _) => {}
+                        (Outcome::Applied, true, true) => model = after,
+                        (Outcome::Inconsistent(_), true, false) => {
                             model.entry(key.text().to_string()).or_default();
                         }
                         (outcome, ..) => prop_assert!(
@@ -366,7 +396,7 @@ proptest! {
         prop_assert_eq!(counts(&restarted), counts(&gateway));
         prop_assert_eq!(restarted.registry.len(), gateway.registry.len());
         let mut gateway = if steps_are_odd { restarted } else { gateway };
-        // Nothing is left behind when all groups are gone.
+        // Deleting all groups leaves nothing behind.
         for number in 0..KEYS.len() {
             gateway.delete(&key(number));
         }
@@ -389,75 +419,77 @@ fn put(key: &GroupingKey, body: &str) -> Push {
     push_of(Mode::Replace, key, body).expect("is readable")
 }
 
-/// A series given up on a core that was already collected must not come back as another group's on a core that was not.
+/// A series released on a core that was already collected must not appear as another group's series on a core that was not.
 #[test]
-fn a_ghost_keeps_its_twin_out_of_the_same_scrape() {
+fn a_retired_series_keeps_its_duplicate_out_of_the_same_scrape() {
     let job = (0..)
         .map(|number| format!("job{number}"))
         .find(|job| (pairs(job, None).home(CORES), pairs(job, Some("x")).home(CORES)) == (0, 1));
     let job = job.expect("some job has its groups on both cores");
     let mut gateway = Gateway::new();
-    // Both sets of label names stay in the family, whatever happens to the twins.
+    // Keeps both sets of label names in the family.
     for key in [pairs("other", None), pairs("other", Some("y"))] {
-        assert_eq!(gateway.push(put(&key, "m{a=\"1\"} 1\n")), Outcome::Done);
+        assert_eq!(gateway.push(put(&key, "m{a=\"1\"} 1\n")), Outcome::Applied);
     }
-    assert_eq!(gateway.push(put(&pairs(&job, None), "m{zone=\"x\"} 1\n")), Outcome::Done);
-    let twin = || put(&pairs(&job, Some("x")), "m 1\n");
-    assert!(matches!(gateway.push(twin()), Outcome::Refused(_)), "the twin is there");
+    assert_eq!(gateway.push(put(&pairs(&job, None), "m{zone=\"x\"} 1\n")), Outcome::Applied);
+    let duplicate = || put(&pairs(&job, Some("x")), "m 1\n");
+    assert!(matches!(gateway.push(duplicate()), Outcome::Inconsistent(_)), "the series exists");
     gateway.collect();
     gateway.collect();
     gateway.delete(&pairs(&job, None));
     assert!(gateway.collection.is_some());
-    assert_eq!(gateway.push(twin()), Outcome::Done);
-    assert!(gateway.collection.is_none(), "the push waited for the scrape that shows the ghost");
+    assert_eq!(gateway.push(duplicate()), Outcome::Applied);
+    assert!(gateway.collection.is_none(), "the push waited for the scrape that shows the retired series");
 }
 
-/// So must one whose whole set of label names left the family with it: the other set was then alone, and its groups, which had
-/// been there before, took new series without looking.
+/// The same, if the whole set of label names left the family with the series. The other set was then alone, and its groups once
+/// added new series without a look-up.
 #[test]
-fn a_ghost_outlives_its_set_of_label_names() {
+fn a_retired_series_outlives_its_set_of_label_names() {
     let job = (0..)
         .map(|number| format!("job{number}"))
         .find(|job| (pairs(job, Some("x")).home(CORES), pairs(job, None).home(CORES)) == (0, 1));
     let job = job.expect("some job has its groups on both cores");
     let mut gateway = Gateway::new();
-    assert_eq!(gateway.push(put(&pairs(&job, Some("x")), "m 1\n")), Outcome::Done);
-    assert_eq!(gateway.push(put(&pairs(&job, None), "m{zone=\"y\"} 1\n")), Outcome::Done);
+    assert_eq!(gateway.push(put(&pairs(&job, Some("x")), "m 1\n")), Outcome::Applied);
+    assert_eq!(gateway.push(put(&pairs(&job, None), "m{zone=\"y\"} 1\n")), Outcome::Applied);
     gateway.commit();
     gateway.collect();
     gateway.collect();
     gateway.delete(&pairs(&job, Some("x")));
     assert!(gateway.collection.is_some());
-    assert_eq!(gateway.push(put(&pairs(&job, None), "m{zone=\"x\"} 1\n")), Outcome::Done);
-    assert!(gateway.collection.is_none(), "the push waited for the scrape that shows the ghost");
+    assert_eq!(gateway.push(put(&pairs(&job, None), "m{zone=\"x\"} 1\n")), Outcome::Applied);
+    assert!(gateway.collection.is_none(), "the push waited for the scrape that shows the retired series");
 }
 
-/// What a group gave up is not another core's before the store has the one who gave it up: else a store could come back with both.
+/// Otherwise a store could contain both the group that released a name and the one that claimed it.
 #[test]
-fn a_claim_waits_for_the_commit_that_gave_up() {
+fn a_claim_waits_for_the_commit_of_the_release() {
     let job_on = |wanted: usize| {
         let jobs = (0..).map(|number| format!("job{number}"));
         jobs.into_iter()
             .find(|job| pairs(job, None).home(CORES) == wanted)
-            .expect("some job has its group there")
+            .expect("some job has its group on that core")
     };
     let (first, second) = (pairs(&job_on(0), None), pairs(&job_on(1), None));
     let mut gateway = Gateway::new();
-    assert_eq!(gateway.push(put(&first, "# TYPE m gauge\nm 1\n")), Outcome::Done);
+    assert_eq!(gateway.push(put(&first, "# TYPE m gauge\nm 1\n")), Outcome::Applied);
     gateway.delete(&first);
-    assert_eq!(gateway.commits.len(), 1, "giving a name up is committed before others may have it");
+    assert_eq!(gateway.commits.len(), 1, "the released name is reserved until the commit");
     let claim = Arc::new(put(&second, "# TYPE m counter\nm 1\n"));
-    let mut tries = PushAttempt::default();
-    let Decision::WaitFor(epoch) = gateway.shard(&second).decide(&claim, &mut tries, 9.0) else {
-        panic!("the name was taken before the store had the delete");
+    let mut attempt = PushAttempt::default();
+    let Decision::WaitFor(epoch) = Shard::decide(gateway.shard(&second), &claim, &mut attempt, 9.0) else {
+        panic!("the name was claimed before the delete was committed");
     };
     assert!(!gateway.registry.is_past(epoch));
     gateway.commit();
     assert!(gateway.registry.is_past(epoch));
-    assert!(matches!(gateway.shard(&second).decide(&claim, &mut tries, 9.0), Decision::Apply(_)));
-    // The core itself sends in order, so it does not wait.
-    assert_eq!(gateway.push(put(&first, "# TYPE n gauge\nn 1\n")), Outcome::Done);
+    let decision = Shard::decide(gateway.shard(&second), &claim, &mut attempt, 9.0);
+    assert!(matches!(decision, Decision::Apply(_)));
+    // The core itself need not wait, because its changes reach the store in order.
+    assert_eq!(gateway.push(put(&first, "# TYPE n gauge\nn 1\n")), Outcome::Applied);
     gateway.delete(&first);
     let again = Arc::new(put(&first, "# TYPE n counter\nn 1\n"));
-    assert!(matches!(gateway.shard(&first).decide(&again, &mut tries, 9.0), Decision::Apply(_)));
+    let decision = Shard::decide(gateway.shard(&first), &again, &mut attempt, 9.0);
+    assert!(matches!(decision, Decision::Apply(_)));
 }

@@ -1,4 +1,4 @@
-//! What is asked of a shard, and what it answers.
+//! Pushes on their way to a shard.
 
 // A value; there is no IO in `core`.
 use core::net::SocketAddr;
@@ -10,56 +10,57 @@ use crate::exposition::render::Rendered;
 use super::key::GroupingKey;
 use super::segments::{NewLines, RUN_BYTES_MAX, Segment, own_segments};
 
-/// How a push treats what the group holds.
+/// How a push treats the families that its group already has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// PUT: the group holds what was pushed and nothing else.
+    /// PUT: all families of the group are replaced.
     Replace,
-    /// POST: families of the same name are replaced, others stay.
+    /// POST: families with pushed names are replaced, the others stay.
     Merge,
 }
 
-/// One push on its way to its home core: parsed, checked within itself and rendered.
+/// A push on its way to its home core: parsed, rendered, and checked for contradictions within the body.
 #[derive(Debug)]
 pub struct Push {
     /// The group.
     pub key: GroupingKey,
     /// Replace or merge.
     pub mode: Mode,
-    /// Where it came from, to be told with a refusal.
+    /// The address of the client, kept with the group if the push fails.
     pub source: Option<SocketAddr>,
-    /// The lines, or why the body contradicts itself.
+    /// The families, or why there are none.
     pub content: Content,
 }
 
-/// What a push brings.
+/// The content of a push.
 #[derive(Debug)]
 pub enum Content {
-    /// Families to keep.
+    /// Families with their lines.
     Families(Vec<PushedFamily>, Rendered),
-    /// A body that contradicts itself: the group gets a failure time and keeps what it has.
-    Refused(String),
+    /// The body contradicts itself, for this reason: the group gets a failure time and is otherwise unchanged.
+    Inconsistent(String),
 }
 
-/// A family of a push. Long runs were cut into segments by the core that accepted the push.
+/// A family of a push. The core that accepted the push has cut long runs into segments.
 #[derive(Debug)]
 pub struct PushedFamily {
-    /// Its place in the rendered body.
+    /// Its index in the rendered body.
     pub(super) index: usize,
     /// The type.
     pub(super) kind: MetricType,
-    /// Segments of its own, if it is that long.
+    /// Segments of its own, if it is longer than [`RUN_BYTES_MAX`].
     pub(super) segments: Vec<Arc<Segment>>,
 }
 
 impl Content {
-    /// Takes over a rendered body.
+    /// The content of a rendered body.
     pub fn new(rendered: Rendered) -> Self {
         let families = rendered.families().iter().enumerate().map(|(index, family)| {
             let text = rendered.text(family);
-            let segments = match text.len() > RUN_BYTES_MAX {
-                true => own_segments(rendered.name(family), family.kind, text, rendered.exact(family)),
-                false => Vec::new(),
+            let segments = if text.len() > RUN_BYTES_MAX {
+                own_segments(rendered.name(family), family.kind, text, rendered.exact(family))
+            } else {
+                Vec::new()
             };
             PushedFamily { index, kind: family.kind, segments }
         });
@@ -71,7 +72,7 @@ impl Push {
     pub(super) fn families(&self) -> &[PushedFamily] {
         match &self.content {
             Content::Families(families, _) => families,
-            Content::Refused(_) => &[],
+            Content::Inconsistent(_) => &[],
         }
     }
 
@@ -99,7 +100,7 @@ impl Push {
         }
     }
 
-    /// Bytes of all lines, help texts and protobuf.
+    /// The bytes of all lines, help texts and protobuf.
     pub(super) fn bytes(&self) -> u64 {
         let bytes = self.families().iter().map(|family| {
             let exact = self.rendered().exact(&self.rendered().families()[family.index]);
@@ -111,20 +112,7 @@ impl Push {
     fn rendered(&self) -> &Rendered {
         match &self.content {
             Content::Families(_, rendered) => rendered,
-            Content::Refused(_) => unreachable!("only families have names, and a refused push has none"),
+            Content::Inconsistent(_) => unreachable!("only called with a family of the push"),
         }
     }
-}
-
-/// What became of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// Applied.
-    Done,
-    /// Inconsistent, for this reason: the group was created if need be, and has a failure time.
-    Refused(String),
-    /// Refused at the door, for this reason: nothing was touched.
-    NotAdmitted(String),
-    /// The group would become larger than a store can keep: nothing was touched.
-    TooLarge,
 }

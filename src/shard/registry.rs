@@ -1,14 +1,17 @@
-//! What all cores must agree on: which family names are taken, with which type, by groups of which label names.
+//! The registry: what all cores must agree on, that is which family names are in use, with which type, and by groups with which
+//! label names.
 //!
-//! The registry counts cores, not groups: each core counts its own groups and comes here only when its first group takes
-//! a name or its last one gives it up. A push that changes neither names nor types never comes here.
+//! The registry counts cores, not groups. Each core counts its own groups, and comes here only when its first group claims a name
+//! or its last one releases it. A push that changes neither names nor types never comes here.
 //!
-//! It also knows which scrapes are collecting. Cores hand over at slightly different moments, so what one core gave up may
-//! still be in a scrape that another core's claim would get into, too. Such a slot is *retired* and becomes free for other
-//! cores when every collection that began before has ended. The shard's own core needs no such care: it hands over in one go.
+//! The registry also knows the running collections and commits.
 //!
-//! With a store, the commit of a command that gives something up holds its slots in the same way, so that no claim can reach
-//! the store before it. Again the own core needs no care: what it sends to the store stays in order.
+//! * Cores return their snapshots at slightly different moments. A name that one core has released may already be in a scrape,
+//!   and a claim by another core could get into the same scrape. A released slot is therefore *retired*: other cores can claim it
+//!   only after every collection that began before the release has ended. The core itself may claim it at once, because it
+//!   returns its snapshot in one step.
+//! * A commit retires what its command released in the same way, so a claim never reaches the store before the release. Again,
+//!   the core itself may claim it at once, because its changes reach the store in order.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,11 +25,13 @@ use crate::exposition::model::MetricType;
 use crate::exposition::names::{Part, split_part};
 use crate::exposition::render::{escaped_collision, suffix_collision};
 
-/// A core's number.
+use super::outcome::Inconsistency;
+
+/// The number of a core.
 pub type Core = u32;
 /// The number of a set of grouping-label names, see [`Registry::set_id`].
 pub type SetId = u32;
-/// A epoch in the order of collections: see [`Registry::is_past`].
+/// The number of a collection or commit, in the order in which they began. See [`Registry::is_past`].
 pub type Epoch = u64;
 
 /// A collection or commit that is running. It ends when this is dropped.
@@ -46,69 +51,76 @@ impl Drop for RunningEpoch {
     }
 }
 
-/// What cores share about a family name. Lives as long as somebody holds it.
+/// What cores share about a family.
 #[derive(Debug)]
 pub struct SharedFamily {
     /// The metric name.
     pub name: Arc<str>,
-    /// How many sets of grouping-label names have series in it, or had some that a running scrape may still show. Only with
-    /// two or more can two groups hold equal series.
+    /// The number of sets of grouping-label names that have series in it, or whose series are retired. Two groups can have equal
+    /// series only if there are two or more.
     sets: AtomicU32,
     help: Mutex<Option<Arc<str>>>,
 }
 
 impl SharedFamily {
-    /// Whether groups with different label names hold it, so that new series must be looked for in other groups.
+    /// Whether groups with different label names have it, so that new series must be looked up in other groups.
     pub fn has_several_sets(&self) -> bool {
         self.sets.load(Ordering::Acquire) > 1
     }
 
-    /// The HELP text that is shown, the same on all cores.
+    /// The HELP text that scrapes show, the same on all cores.
     pub fn help(&self) -> Option<Arc<str>> {
         lock(&self.help).clone()
     }
 }
 
-/// What changes for one family on one core.
+/// A change to one family on one core.
 #[derive(Debug, Clone, Default)]
 pub struct FamilyChange<'a> {
     /// The metric name.
     pub name: &'a str,
-    /// Whether the core takes it, gives it up, or neither.
+    /// Whether the core claims or releases the name.
     pub presence: Presence,
-    /// A set of label names that is new to the family on this core.
+    /// A set of label names whose first group on this core gets the family.
     pub set_added: Option<SetId>,
-    /// A set whose last group on this core gives the family up.
+    /// A set whose last group on this core releases the family.
     pub set_dropped: Option<SetId>,
-    /// A help text new to the family on this core.
+    /// A help text that is new to the family on this core.
     pub help_added: Option<Arc<str>>,
-    /// A help text that the core's last group with it gives up.
+    /// A help text whose last group on this core releases it.
     pub help_dropped: Option<Arc<str>>,
 }
 
-/// What a push does to a core's hold on a name.
+/// What a command does to a core's claim on a name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Presence {
-    /// The core holds it before and after, with the same type.
+    /// The core has it before and after, with the same type.
     #[default]
     Unchanged,
-    /// The core's first group takes it.
+    /// The core's first group claims it.
     Claimed(MetricType),
     /// The core's only group changes the type.
     Changed(MetricType),
-    /// The core's last group gives it up.
+    /// The core's last group releases it.
     Released,
 }
 
-/// Why a change was not made. Nothing was changed but announcements.
+/// Why a change was not made. Nothing changed except announcements.
 #[derive(Debug, Clone)]
-pub enum NotNow {
-    /// It contradicts what others hold; the text is for the client.
-    Conflict(String),
-    /// A slot is retired: try again when the epoch is past.
+pub enum ChangeError {
+    /// It conflicts with what other groups have.
+    Conflict(Inconsistency),
+    /// A slot is retired. The caller tries again when the epoch is past.
     Retired(Epoch),
-    /// The sets of label names were announced: try again when the epoch is past.
+    /// These sets of label names are now announced. The caller tries again when the epoch is past.
     Announced(Epoch, Vec<(Arc<SharedFamily>, SetId)>),
+}
+
+impl ChangeError {
+    /// A conflict in the words of [`crate::exposition`].
+    fn exposition(reason: String) -> Self {
+        Self::Conflict(Inconsistency::Exposition(reason.into()))
+    }
 }
 
 /// The process-wide registry.
@@ -125,15 +137,15 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 #[derive(Debug, Default)]
 struct Inner {
     families: Map<Arc<str>, Entry>,
-    /// Names that need quotes, by each spelling for scrapers that do not know them.
+    /// Names that need quotes, by their spelling in each escaping scheme.
     escaped: Map<(Escaping, Box<str>), Names>,
     set_ids: Map<Arc<str>, SetId>,
     set_names: Vec<Arc<str>>,
-    /// The epoch of the last begin of a collection or commit.
-    now: Epoch,
-    /// When the running collections and commits began, ascending.
+    /// The epoch of the collection or commit that began last.
+    latest: Epoch,
+    /// The epochs of the running collections and commits, ascending.
     running: Vec<Epoch>,
-    /// Names with something retired, to be looked at when one of these ends.
+    /// Names with retired slots, to be checked when a collection or commit ends.
     retired: Vec<Arc<str>>,
 }
 
@@ -141,22 +153,22 @@ struct Inner {
 struct Entry {
     shared: Arc<SharedFamily>,
     kind: MetricType,
-    /// The gateway itself holds it.
+    /// The gateway itself has it.
     own: bool,
     cores: SmallVec<[Core; 4]>,
-    /// How many cores and announcements use each set.
+    /// The number of cores and announcements that use each set.
     sets: SmallVec<[(SetId, u32); 2]>,
-    /// Help texts with the number of cores that hold them; the first is shown.
+    /// Help texts with the number of cores that have them. The first one is shown.
     helps: SmallVec<[(Arc<str>, u32); 1]>,
     retired: SmallVec<[Retired; 1]>,
 }
 
-/// What a core gave up while scrapes were collecting, or the store did not have it yet.
+/// A slot that a core released while a collection or commit was running.
 #[derive(Debug, Clone, Copy)]
 struct Retired {
     core: Core,
-    at: Epoch,
-    what: Slot,
+    epoch: Epoch,
+    slot: Slot,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -165,13 +177,13 @@ enum Slot {
     Set(SetId),
 }
 
-/// A panic elsewhere while the lock was held cannot have left the tables half changed: nothing in between panics.
+/// Ignores poisoning, because nothing that holds these locks panics in the middle of a change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Registry {
-    /// A registry in which the gateway's own families are taken from the start.
+    /// A registry that contains the gateway's own families, given as name, type and HELP.
     pub fn new<'a>(own: impl IntoIterator<Item = (&'a str, MetricType, &'a str)>) -> Self {
         let registry = Self::default();
         {
@@ -185,7 +197,7 @@ impl Registry {
         registry
     }
 
-    /// One of the gateway's own families; makes it a gauge if it was not named at the start.
+    /// One of the gateway's own families, as a gauge if [`Self::new`] did not get it.
     pub(super) fn own_family(&self, name: &str) -> Arc<SharedFamily> {
         let mut inner = lock(&self.inner);
         let entry = inner.entry(name, MetricType::Gauge);
@@ -205,7 +217,7 @@ impl Registry {
         id
     }
 
-    /// The label names of the other sets that have series in a family, or had some that a running scrape may still show.
+    /// The label names of the other sets that have series in a family, or whose series are retired.
     pub fn other_sets(&self, family: &str, own: SetId) -> Vec<Arc<str>> {
         let inner = lock(&self.inner);
         let Some(entry) = inner.families.get(family) else { return Vec::new() };
@@ -227,8 +239,8 @@ impl Registry {
 
     fn begin(self: &Arc<Self>) -> RunningEpoch {
         let mut inner = lock(&self.inner);
-        inner.now += 1;
-        let epoch = inner.now;
+        inner.latest += 1;
+        let epoch = inner.latest;
         inner.running.push(epoch);
         RunningEpoch { registry: Some(self.clone()), epoch }
     }
@@ -260,32 +272,32 @@ impl Registry {
         lock(&self.inner).is_past(epoch)
     }
 
-    /// The epoch at which something that is given up now is retired, or `None` when no scrape collects and no commit runs.
+    /// The epoch with which something that is released now is retired. `None` if no collection and no commit is running.
     pub fn retirement_epoch(&self) -> Option<Epoch> {
         let inner = lock(&self.inner);
-        (!inner.running.is_empty()).then_some(inner.now)
+        (!inner.running.is_empty()).then_some(inner.latest)
     }
 
-    /// Changes what a core holds: all of it, or nothing.
+    /// Makes all of the changes of a core, or none.
     ///
-    /// `announced` are the sets which an earlier try of the same push announced. Returns the families taken, in the order of
-    /// `changes`.
+    /// `announced` are the sets that an earlier attempt of the same push has announced. Returns for each change the family, if
+    /// the change claims one.
     ///
     /// # Errors
-    /// See [`NotNow`].
+    /// Returns an error if the changes conflict with other groups, or have to wait.
     pub fn change(
         &self,
         core: Core,
         changes: &[FamilyChange<'_>],
         announced: &[(Arc<SharedFamily>, SetId)],
-    ) -> Result<Vec<Option<Arc<SharedFamily>>>, NotNow> {
+    ) -> Result<Vec<Option<Arc<SharedFamily>>>, ChangeError> {
         let mut inner = lock(&self.inner);
         inner.check(core, changes)?;
         inner.announce(changes, announced)?;
         Ok(changes.iter().map(|change| inner.apply(core, change)).collect())
     }
 
-    /// Takes announcements back, once the push was applied or refused.
+    /// Withdraws the announcements of a push that was decided.
     pub fn withdraw(&self, announced: &[(Arc<SharedFamily>, SetId)]) {
         if announced.is_empty() {
             return;
@@ -297,12 +309,12 @@ impl Registry {
         }
     }
 
-    /// Number of names taken, the gateway's own included.
+    /// The number of names, including the gateway's own.
     pub fn len(&self) -> usize {
         lock(&self.inner).families.len()
     }
 
-    /// Whether no name is taken.
+    /// Whether there are no names.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -314,7 +326,7 @@ impl Inner {
     }
 
     fn entry(&mut self, name: &str, kind: MetricType) -> &mut Entry {
-        // Not the entry API: it would want the name as Arc for a mere look-up.
+        // The entry API would need an `Arc` for each look-up.
         if !self.families.contains_key(name) {
             let name: Arc<str> = name.into();
             if !NameKind::Metric.is_plain(&name) {
@@ -340,35 +352,35 @@ impl Inner {
         self.families.get_mut(name).expect("was just inserted")
     }
 
-    /// Checks every name that is taken against what stays, what comes with it, and what is retired.
-    fn check(&self, core: Core, changes: &[FamilyChange<'_>]) -> Result<(), NotNow> {
-        let given_up: Map<&str, ()> = changes
+    /// Checks every claimed name against the names that stay, the other claimed names, and retired names.
+    fn check(&self, core: Core, changes: &[FamilyChange<'_>]) -> Result<(), ChangeError> {
+        let released: Map<&str, ()> = changes
             .iter()
             .filter(|change| !matches!(change.presence, Presence::Unchanged))
             .map(|change| (change.name, ()))
             .collect();
         let held = |name: &str| -> Option<MetricType> {
             let entry = self.families.get(name)?;
-            let others = entry.cores.iter().any(|holder| *holder != core || !given_up.contains_key(name));
+            let others = entry.cores.iter().any(|holder| *holder != core || !released.contains_key(name));
             (entry.own || others).then_some(entry.kind)
         };
         let mut wait = None;
         for change in changes {
             let (Presence::Claimed(kind) | Presence::Changed(kind)) = change.presence else { continue };
             if let Some(other) = held(change.name).filter(|other| *other != kind) {
-                return Err(NotNow::Conflict(type_conflict(change.name, other, kind)));
+                return Err(ChangeError::Conflict(Inconsistency::of_type(change.name, other, kind)));
             }
             self.retired_by_others(change.name, core, |other| other != kind, &mut wait);
             for part in Part::ALL.into_iter().filter(|part| part.is_made_by(kind)) {
                 let made = format!("{}{}", change.name, part.suffix());
                 if held(&made).is_some() {
-                    return Err(NotNow::Conflict(suffix_collision(&made, change.name, kind)));
+                    return Err(ChangeError::exposition(suffix_collision(&made, change.name, kind)));
                 }
                 self.retired_by_others(&made, core, |_| true, &mut wait);
             }
             if let Some((base, part)) = split_part(change.name) {
                 if let Some(other) = held(base).filter(|other| part.is_made_by(*other)) {
-                    return Err(NotNow::Conflict(suffix_collision(change.name, base, other)));
+                    return Err(ChangeError::exposition(suffix_collision(change.name, base, other)));
                 }
                 self.retired_by_others(base, core, |other| part.is_made_by(other), &mut wait);
             }
@@ -376,29 +388,30 @@ impl Inner {
                 self.check_escaped(core, (change.name, kind), &held, &mut wait)?;
             }
         }
-        wait.map_or(Ok(()), |epoch| Err(NotNow::Retired(epoch)))
+        wait.map_or(Ok(()), |epoch| Err(ChangeError::Retired(epoch)))
     }
 
-    /// Checks a name against those which some scrapers would take for it, for a part of it, or for what it is a part of.
+    /// Checks a claimed name against the names that collide with it when escaped: equal names, and parts of histograms and
+    /// summaries.
     fn check_escaped(
         &self,
         core: Core,
         (name, kind): (&str, MetricType),
         held: &impl Fn(&str) -> Option<MetricType>,
         wait: &mut Option<Epoch>,
-    ) -> Result<(), NotNow> {
+    ) -> Result<(), ChangeError> {
         for scheme in SCHEMES {
             let shown = escape(name, scheme, NameKind::Metric);
             for other in self.shown_as(scheme, &shown).filter(|other| *other != name) {
                 if held(other).is_some() {
-                    return Err(NotNow::Conflict(escaped_collision(name, other)));
+                    return Err(ChangeError::exposition(escaped_collision(name, other)));
                 }
                 self.retired_by_others(other, core, |_| true, wait);
             }
             for part in Part::ALL.into_iter().filter(|part| part.is_made_by(kind)) {
                 for other in self.shown_as(scheme, &format!("{shown}{}", part.suffix())) {
                     if held(other).is_some() {
-                        return Err(NotNow::Conflict(suffix_collision(other, name, kind)));
+                        return Err(ChangeError::exposition(suffix_collision(other, name, kind)));
                     }
                     self.retired_by_others(other, core, |_| true, wait);
                 }
@@ -406,7 +419,7 @@ impl Inner {
             let Some((base, part)) = split_part(&shown) else { continue };
             for other in self.shown_as(scheme, base) {
                 if let Some(kind) = held(other).filter(|kind| part.is_made_by(*kind)) {
-                    return Err(NotNow::Conflict(suffix_collision(name, other, kind)));
+                    return Err(ChangeError::exposition(suffix_collision(name, other, kind)));
                 }
                 self.retired_by_others(other, core, |kind| part.is_made_by(kind), wait);
             }
@@ -414,14 +427,14 @@ impl Inner {
         Ok(())
     }
 
-    /// The names that a scraper with this scheme sees as `shown`.
+    /// The names that are spelled `shown` in this escaping scheme.
     fn shown_as<'s>(&'s self, scheme: Escaping, shown: &str) -> impl Iterator<Item = &'s str> {
         let plain = self.families.get_key_value(shown).map(|(name, _)| &**name);
         let escaped = self.escaped.get(&(scheme, shown.into())).into_iter().flatten();
         plain.into_iter().chain(escaped.map(|name| &**name))
     }
 
-    /// Finds the latest epoch at which another core gave up this name with a type that matters.
+    /// Raises `wait` to the latest epoch with which another core retired this name, if the type matters.
     fn retired_by_others(
         &self,
         name: &str,
@@ -431,30 +444,30 @@ impl Inner {
     ) {
         let Some(entry) = self.families.get(name) else { return };
         for retired in &entry.retired {
-            if let Slot::Name(kind) = retired.what
+            if let Slot::Name(kind) = retired.slot
                 && retired.core != core
                 && matters(kind)
-                && !self.is_past(retired.at)
+                && !self.is_past(retired.epoch)
             {
-                *wait = (*wait).max(Some(retired.at));
+                *wait = (*wait).max(Some(retired.epoch));
             }
         }
     }
 
-    /// Announces sets of label names that join others in a family, so that from now on nobody adds a series there without
-    /// looking for its twin.
+    /// Announces sets of label names that join others in a family. From then on, all pushes look for duplicates before they add
+    /// a series to it.
     fn announce(
         &mut self,
         changes: &[FamilyChange<'_>],
         announced: &[(Arc<SharedFamily>, SetId)],
-    ) -> Result<(), NotNow> {
+    ) -> Result<(), ChangeError> {
         let mut new = Vec::new();
         for change in changes {
             let Some(set) = change.set_added else { continue };
             let Some(entry) = self.families.get(change.name) else { continue };
             let others = entry.sets.iter().any(|(other, _)| *other != set)
                 || entry.retired.iter().any(|retired| {
-                    matches!(retired.what, Slot::Set(other) if other != set) && !self.is_past(retired.at)
+                    matches!(retired.slot, Slot::Set(other) if other != set) && !self.is_past(retired.epoch)
                 });
             if others
                 && !announced.iter().any(|(family, known)| *known == set && family.name == entry.shared.name)
@@ -469,7 +482,7 @@ impl Inner {
             let kind = self.families[&family.name].kind;
             self.entry(&family.name, kind).add_set(*set);
         }
-        Err(NotNow::Announced(self.now, new))
+        Err(ChangeError::Announced(self.latest, new))
     }
 
     fn apply(&mut self, core: Core, change: &FamilyChange<'_>) -> Option<Arc<SharedFamily>> {
@@ -516,13 +529,13 @@ impl Inner {
         self.push_retired(name, core, Slot::Set(set));
     }
 
-    fn push_retired(&mut self, name: &str, core: Core, what: Slot) {
+    fn push_retired(&mut self, name: &str, core: Core, slot: Slot) {
         if self.running.is_empty() {
             return;
         }
-        let at = self.now;
+        let epoch = self.latest;
         if let Some(entry) = self.families.get_mut(name) {
-            entry.retired.push(Retired { core, at, what });
+            entry.retired.push(Retired { core, epoch, slot });
             entry.count_sets();
             self.retired.push(entry.shared.name.clone());
         }
@@ -563,11 +576,12 @@ impl Inner {
         for name in names {
             let oldest = self.running.first().copied();
             let Some(entry) = self.families.get_mut(&name) else { continue };
-            entry.retired.retain(|retired| oldest.is_some_and(|oldest| oldest <= retired.at));
+            entry.retired.retain(|retired| oldest.is_some_and(|oldest| oldest <= retired.epoch));
             entry.count_sets();
-            match entry.retired.is_empty() {
-                true => self.remove_if_unused(&name),
-                false => self.retired.push(name),
+            if entry.retired.is_empty() {
+                self.remove_if_unused(&name);
+            } else {
+                self.retired.push(name);
             }
         }
     }
@@ -586,10 +600,10 @@ impl Entry {
         self.count_sets();
     }
 
-    /// The sets that have series here, and those whose series a running scrape may still show.
+    /// The sets that have series, and the sets whose series are retired.
     fn seen_sets(&self) -> SmallVec<[SetId; 4]> {
         let mut sets: SmallVec<[SetId; 4]> = self.sets.iter().map(|(set, _)| *set).collect();
-        sets.extend(self.retired.iter().filter_map(|retired| match retired.what {
+        sets.extend(self.retired.iter().filter_map(|retired| match retired.slot {
             Slot::Set(set) => Some(set),
             Slot::Name(_) => None,
         }));
@@ -602,7 +616,7 @@ impl Entry {
         self.shared.sets.store(self.seen_sets().len() as u32, Ordering::Release);
     }
 
-    /// The first help text stays as long as any group holds it, so that it does not flicker between scrapes.
+    /// Shows the first help text as long as any group has it, so that it does not alternate between scrapes.
     fn change_help(&mut self, added: Option<&Arc<str>>, dropped: Option<&Arc<str>>) {
         if added.is_none() && dropped.is_none() {
             return;
@@ -625,13 +639,4 @@ impl Entry {
             *lock(&self.shared.help) = self.helps.first().map(|(help, _)| help.clone());
         }
     }
-}
-
-/// The words for a family whose type others do not share.
-pub fn type_conflict(name: &str, held: MetricType, pushed: MetricType) -> String {
-    format!(
-        "gathered metric family {name} has type {} but should be {}",
-        pushed.text_name(),
-        held.text_name()
-    )
 }

@@ -1,13 +1,13 @@
-//! Series in rendered lines: which a text names, without parsing values.
+//! Finding series in rendered lines without parsing values.
 //!
-//! Rendered label sets are canonical, so `name{labels}` is the identity of a series. A histogram or summary is told by its
-//! `_count` line, which it always has.
+//! Rendered label sets are canonical, so `name{labels}` identifies a series. A histogram or summary is identified by its `_count`
+//! line, which it always has.
 
 use crate::exposition::labels::{read_quoted, write_series_start};
 use crate::exposition::model::MetricType;
 use crate::exposition::names::Part;
 
-/// The `name{labels}` of each series in a family's lines, in their order.
+/// The `name{labels}` of each series in a family's lines, in order.
 pub(super) fn series_of<'t>(
     name: &'t str,
     kind: MetricType,
@@ -18,27 +18,27 @@ pub(super) fn series_of<'t>(
     write_series_start(&mut start, name, suffix);
     text.split_inclusive(|byte| *byte == b'\n').filter_map(move |line| {
         line.strip_prefix(start.as_slice())?;
-        // A value has no blank, so the last one ends the labels.
+        // A value contains no space, so the last one ends the labels.
         Some(&line[..memchr::memrchr(b' ', line)?])
     })
 }
 
-/// Whether lines of a family end where one of its metrics does.
+/// Whether lines of a family end at the end of a metric.
 pub(super) fn ends_metric(name: &str, kind: MetricType, lines: &[u8]) -> bool {
     let Some(before) = lines.len().checked_sub(1) else { return true };
     let last = &lines[memchr::memrchr(b'\n', &lines[..before]).map_or(0, |at| at + 1)..];
     !Part::Count.is_made_by(kind) || series_of(name, kind, last).next().is_some()
 }
 
-/// Whether `new` names a series that `old` does not. Both are in the official order.
+/// Whether `new` has a series that `old` does not have. Both are in the official order.
 pub(super) fn has_new_series(name: &str, kind: MetricType, old: &[u8], new: &[u8]) -> bool {
     let mut old = series_of(name, kind, old);
-    // Same order on both sides: each series of `new` must come up in `old` before its end.
+    // The order is the same, so one pass over `old` finds each series of `new`.
     !series_of(name, kind, new).all(|series| old.any(|known| known == series))
 }
 
-/// Whether the lines name this series, given as [`series_of`] yields it.
-pub(super) fn names_series(text: &[u8], series: &[u8]) -> bool {
+/// Whether the lines contain a series, given as [`series_of`] yields it.
+pub(super) fn contains_series(text: &[u8], series: &[u8]) -> bool {
     memchr::memmem::find_iter(text, series)
         .any(|at| (at == 0 || text[at - 1] == b'\n') && text.get(at + series.len()) == Some(&b' '))
 }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quoted_name_stands_before_the_labels() {
+    fn a_quoted_name_precedes_the_labels() {
         let text = b"{\"h {.x_sum\",a=\"1\"} 1\n{\"h {.x_count\",a=\"1\"} 1\n";
         let series: Vec<_> = series_of("h {.x", MetricType::Histogram, text).collect();
         assert_eq!(series, [&b"{\"h {.x_count\",a=\"1\"}"[..]]);
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_series_that_was_not_there_is_new() {
+    fn only_a_series_that_did_not_exist_is_new() {
         let old = b"m{a=\"1\"} 1\nm{a=\"2\"} 1\n";
         let kind = MetricType::Gauge;
         assert!(!has_new_series("m", kind, old, b"m{a=\"2\"} 9\n"));
@@ -87,9 +87,9 @@ mod tests {
     }
 
     #[test]
-    fn a_series_is_found_whole_only() {
+    fn only_a_whole_series_is_found() {
         let text = b"m{a=\"1\"} 1\nxm{a=\"2\"} 1\n";
-        assert!(names_series(text, b"m{a=\"1\"}"));
-        assert!(!names_series(text, b"m{a=\"2\"}"));
+        assert!(contains_series(text, b"m{a=\"1\"}"));
+        assert!(!contains_series(text, b"m{a=\"2\"}"));
     }
 }

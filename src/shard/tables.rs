@@ -1,4 +1,4 @@
-//! The tables of a shard: groups by number, families by number, and what they hold of each other.
+//! The tables of a shard: groups and families by number, and which group has which families.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,16 +7,18 @@ use smallvec::SmallVec;
 
 use crate::exposition::model::MetricType;
 
-use super::list::Refusal;
+use super::list::FailedPush;
 use super::registry::{SetId, SharedFamily};
 use super::segments::FamilyText;
 
 pub(super) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// A place in a [`Slab`]; small and dense, used again after removal.
+/// An index into a [`Slab`]. Numbers are dense, and reused after a removal.
 pub(super) type Number = u32;
 
-/// Items under dense numbers.
+/// Items by dense numbers.
+///
+/// The `slab` crate numbers items with `usize` and cannot iterate from a number on.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     items: Vec<Option<T>>,
@@ -59,7 +61,7 @@ impl<T> Slab<T> {
         self.items.get(number as usize)?.as_ref()
     }
 
-    /// The items from a number on, with their numbers.
+    /// The items with this number and higher ones, with their numbers.
     pub fn from(&self, start: Number) -> impl Iterator<Item = (Number, &T)> {
         let items = self.items.get(start as usize..).unwrap_or_default();
         items.iter().zip(start..).filter_map(|(item, number)| Some((number, item.as_ref()?)))
@@ -70,61 +72,61 @@ impl<T> std::ops::Index<Number> for Slab<T> {
     type Output = T;
 
     fn index(&self, number: Number) -> &T {
-        self.items[number as usize].as_ref().expect("numbers are used only while their item lives")
+        self.items[number as usize].as_ref().expect("a number is used only while its item exists")
     }
 }
 
 impl<T> std::ops::IndexMut<Number> for Slab<T> {
     fn index_mut(&mut self, number: Number) -> &mut T {
-        self.items[number as usize].as_mut().expect("numbers are used only while their item lives")
+        self.items[number as usize].as_mut().expect("a number is used only while its item exists")
     }
 }
 
-/// One group: what the pushes to one grouping key left behind.
+/// A group.
 #[derive(Debug)]
 pub(super) struct Group {
     /// The canonical text of the grouping key.
     pub key: Arc<str>,
-    /// The set of its label names.
+    /// The set of the key's label names.
     pub set: SetId,
-    /// Unix seconds of the last successful push; 0 when there was none.
+    /// Unix seconds of the last successful push, 0 if there was none.
     pub push_seconds: f64,
-    /// Unix seconds of the last refused push; 0 when there was none.
+    /// Unix seconds of the last failed push, 0 if there was none.
     pub failure_seconds: f64,
-    /// Unix seconds of its first push, successful or not.
+    /// Unix seconds of the first push, successful or not.
     pub created_seconds: f64,
-    /// The last refused push.
-    pub refusal: Option<Arc<Refusal>>,
-    /// What its lines, help texts and protobuf weigh at most; counted anew only when it matters.
+    /// The last failed push since the gateway started.
+    pub last_failure: Option<Arc<FailedPush>>,
+    /// An upper bound of the bytes of its lines, help texts and protobuf. Counted exactly only if it exceeds a limit.
     pub bytes_bound: u64,
-    /// The families it holds, by number, ascending.
-    pub held: Vec<GroupFamily>,
+    /// Its families, sorted by number.
+    pub families: Vec<GroupFamily>,
 }
 
-/// A group's hold on a family. There are many of them: it has to be small.
+/// A family of a group. There is one for each family of each group, so it has to be small.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GroupFamily {
     /// The family's number on this core.
     pub family: Number,
-    /// The help text's place in the family's table, or [`NO_HELP`].
+    /// The index of the help text in [`LocalFamily::helps`], or [`NO_HELP`].
     pub help: u32,
-    /// Unix seconds of the push that brought it.
+    /// Unix seconds of the push that last replaced it.
     pub push_seconds: f64,
 }
 
 /// The [`GroupFamily::help`] of a family that was pushed without HELP.
 pub(super) const NO_HELP: u32 = u32::MAX;
 
-/// A family as this core's groups hold it.
+/// A family on this core.
 #[derive(Debug)]
 pub(super) struct LocalFamily {
     pub shared: Arc<SharedFamily>,
     pub kind: MetricType,
-    /// How many groups hold it.
+    /// The number of groups that have it.
     pub holders: u32,
-    /// How many groups of each set of label names hold it.
+    /// The number of groups that have it, by set of label names.
     pub sets: SmallVec<[(SetId, u32); 2]>,
-    /// Help texts with the number of groups that have them; a place with 0 is free.
+    /// Help texts with the number of groups that pushed them. An entry with 0 is free.
     pub helps: SmallVec<[(Arc<str>, u32); 1]>,
     pub text: Arc<FamilyText>,
 }
@@ -138,30 +140,31 @@ impl LocalFamily {
         self.sets.iter().find(|(known, _)| *known == set).map_or(0, |(_, count)| *count)
     }
 
-    pub fn help(&self, place: u32) -> Option<&Arc<str>> {
-        self.helps.get(place as usize).map(|(help, _)| help)
+    pub fn help(&self, index: u32) -> Option<&Arc<str>> {
+        self.helps.get(index as usize).map(|(help, _)| help)
     }
 
-    /// Where a help text stands, if a group has it.
+    /// The index of a help text, if a group has it.
     pub fn find_help(&self, help: &str) -> Option<u32> {
         self.helps.iter().position(|(known, count)| *count > 0 && **known == *help).map(|at| at as u32)
     }
 
-    pub fn groups_of_help(&self, place: u32) -> u32 {
-        self.helps.get(place as usize).map_or(0, |(_, count)| *count)
+    pub fn groups_of_help(&self, index: u32) -> u32 {
+        self.helps.get(index as usize).map_or(0, |(_, count)| *count)
     }
 
-    pub fn take_help(&mut self, help: Option<&str>) -> u32 {
+    /// Counts a group that pushed this help text. Returns its index.
+    pub fn add_help(&mut self, help: Option<&str>) -> u32 {
         let Some(help) = help else { return NO_HELP };
-        if let Some(place) = self.find_help(help) {
-            self.take_help_at(place);
-            return place;
+        if let Some(index) = self.find_help(help) {
+            self.add_help_at(index);
+            return index;
         }
         let free = self.helps.iter().position(|(_, count)| *count == 0);
         match free {
-            Some(place) => {
-                self.helps[place] = (help.into(), 1);
-                place as u32
+            Some(index) => {
+                self.helps[index] = (help.into(), 1);
+                index as u32
             }
             None => {
                 self.helps.push((help.into(), 1));
@@ -170,20 +173,21 @@ impl LocalFamily {
         }
     }
 
-    /// Takes the help text of a place that a group has, or none.
-    pub fn take_help_at(&mut self, place: u32) {
-        if let Some((_, count)) = self.helps.get_mut(place as usize) {
+    /// Counts a group that pushed the help text with this index, or [`NO_HELP`].
+    pub fn add_help_at(&mut self, index: u32) {
+        if let Some((_, count)) = self.helps.get_mut(index as usize) {
             *count += 1;
         }
     }
 
-    pub fn drop_help(&mut self, place: u32) {
-        if let Some((_, count)) = self.helps.get_mut(place as usize) {
+    pub fn release_help(&mut self, index: u32) {
+        if let Some((_, count)) = self.helps.get_mut(index as usize) {
             *count -= 1;
         }
     }
 
-    pub fn take(&mut self, set: SetId) {
+    /// Counts a group that has the family.
+    pub fn add_holder(&mut self, set: SetId) {
         self.holders += 1;
         match self.sets.iter_mut().find(|(known, _)| *known == set) {
             Some((_, count)) => *count += 1,
@@ -191,7 +195,7 @@ impl LocalFamily {
         }
     }
 
-    pub fn give_up(&mut self, set: SetId) {
+    pub fn remove_holder(&mut self, set: SetId) {
         self.holders -= 1;
         if let Some(at) = self.sets.iter().position(|(known, _)| *known == set) {
             self.sets[at].1 -= 1;

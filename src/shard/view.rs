@@ -1,58 +1,133 @@
-//! What a shard shows: its lines to scrapes, its groups to the API and the web page.
+//! Reading a shard: its families for scrapes, its groups for the API and the web page, and one group for a store.
 
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use crate::exposition::model::MetricType;
 
 use super::Shard;
 use super::registry::SharedFamily;
 use super::segments::FamilyText;
+use super::tables::{Group, Number};
 
-/// One family as a core hands it over to a scrape: nothing is copied, and what is held never changes.
+/// A family of one core at one moment. Taking it copies no lines, and later pushes do not change it.
 #[derive(Debug, Clone)]
 pub struct FamilySnapshot {
-    /// Name and help.
+    /// The name and HELP.
     pub shared: Arc<SharedFamily>,
     /// The type of the lines in `text`.
     pub kind: MetricType,
-    /// The lines.
+    /// The lines of all groups.
     pub text: Arc<FamilyText>,
 }
 
-/// One group, copied out.
+/// A copy of a group.
 #[derive(Debug, Clone)]
 pub struct GroupView {
     /// The grouping key's text, see [`super::key::GroupingKey::text`].
     pub key: Arc<str>,
-    /// Unix seconds of the last successful push, 0 when there was none.
+    /// Unix seconds of the last successful push, 0 if there was none.
     pub push_seconds: f64,
-    /// Unix seconds of the last refused push, 0 when there was none.
+    /// Unix seconds of the last failed push, 0 if there was none.
     pub failure_seconds: f64,
-    /// Unix seconds of its first push, successful or not.
+    /// Unix seconds of the first push, successful or not.
     pub created_seconds: f64,
-    /// The families it holds, without both push times.
+    /// Its families, without both push times.
     pub families: Vec<FamilyView>,
 }
 
-/// One family of a group, copied out.
+/// A copy of a family of a group.
 #[derive(Debug, Clone)]
 pub struct FamilyView {
-    /// Name and shown help.
+    /// The name and the HELP that scrapes show.
     pub shared: Arc<SharedFamily>,
     /// The type.
     pub kind: MetricType,
-    /// The help text this group pushed.
+    /// The HELP that this group pushed.
     pub help: Option<Arc<str>>,
-    /// Unix seconds of the push that brought it.
+    /// Unix seconds of the push that last replaced it.
     pub push_seconds: f64,
     /// The rendered lines.
     pub text: Vec<u8>,
-    /// Its protobuf, where the lines cannot give everything back.
+    /// Its protobuf, if the lines cannot reproduce it.
     pub exact: Option<Arc<[u8]>>,
 }
 
+/// The times of a group.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct GroupTimes {
+    /// Unix seconds of the last successful push, 0 if there was none.
+    pub push_seconds: f64,
+    /// Unix seconds of the last failed push, 0 if there was none.
+    pub failure_seconds: f64,
+    /// Unix seconds of the first push, successful or not.
+    pub created_seconds: f64,
+}
+
+/// A group in place.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupRef<'s> {
+    shard: &'s Shard,
+    number: Number,
+    group: &'s Group,
+}
+
+/// A family of a group in place.
+#[derive(Debug)]
+pub struct FamilyRef<'s> {
+    /// The name.
+    pub name: &'s str,
+    /// The type.
+    pub kind: MetricType,
+    /// The HELP that this group pushed.
+    pub help: Option<&'s str>,
+    /// Unix seconds of the push that last replaced it.
+    pub push_seconds: f64,
+    /// The rendered lines; several pieces if they are long.
+    pub pieces: SmallVec<[&'s [u8]; 1]>,
+    /// Its protobuf, if the lines cannot reproduce it.
+    pub exact: Option<&'s [u8]>,
+}
+
+impl<'s> GroupRef<'s> {
+    /// The times of the group.
+    pub fn times(&self) -> GroupTimes {
+        let Group { push_seconds, failure_seconds, created_seconds, .. } = *self.group;
+        GroupTimes { push_seconds, failure_seconds, created_seconds }
+    }
+
+    /// The number of families, without both push times.
+    pub fn families_len(&self) -> usize {
+        self.group.families.len()
+    }
+
+    /// The family with this index.
+    pub fn family(&self, index: usize) -> Option<FamilyRef<'s>> {
+        let family = self.group.families.get(index)?;
+        let local = &self.shard.families[family.family];
+        let (pieces, exact) = local.text.whole(self.number);
+        Some(FamilyRef {
+            name: &local.shared.name,
+            kind: local.kind,
+            help: local.help(family.help).map(|help| &**help),
+            push_seconds: family.push_seconds,
+            pieces: pieces.collect(),
+            exact: exact.map(|exact| &**exact),
+        })
+    }
+}
+
 impl Shard {
-    /// Everything there is to scrape, sorted by name. Costs a pointer per family.
+    /// The group with this number, as [`super::Change::Put`] gives it.
+    ///
+    /// # Panics
+    /// There is no such group.
+    pub fn group(&self, number: u32) -> GroupRef<'_> {
+        GroupRef { shard: self, number, group: &self.groups[number] }
+    }
+
+    /// All families that have lines, sorted by name. Costs a pointer per family.
     pub fn snapshot(&self) -> Vec<FamilySnapshot> {
         let families = self.order.iter().map(|number| &self.families[*number]);
         families
@@ -65,26 +140,26 @@ impl Shard {
             .collect()
     }
 
-    /// At least one group, then more while they are smaller than `bytes_max`, from a place in the shard's own order on;
-    /// with the place to go on from, `None` at the end.
-    pub fn groups(&self, from: u32, bytes_max: usize) -> (Vec<GroupView>, Option<u32>) {
+    /// Copies groups from a group number on until about `bytes_max` bytes are copied. Also returns the number of the next group;
+    /// `None` at the end.
+    pub fn copy_groups(&self, from: u32, bytes_max: usize) -> (Vec<GroupView>, Option<u32>) {
         let (mut views, mut bytes) = (Vec::new(), 0);
         for (number, group) in self.groups.from(from) {
             if bytes >= bytes_max {
                 return (views, Some(number));
             }
             let families: Vec<FamilyView> = group
-                .held
+                .families
                 .iter()
-                .map(|held| {
-                    let family = &self.families[held.family];
+                .map(|family| {
+                    let local = &self.families[family.family];
                     FamilyView {
-                        shared: family.shared.clone(),
-                        kind: family.kind,
-                        help: family.help(held.help).cloned(),
-                        push_seconds: held.push_seconds,
-                        exact: family.text.exact(number),
-                        text: family.text.run(number).collect::<Vec<_>>().concat(),
+                        shared: local.shared.clone(),
+                        kind: local.kind,
+                        help: local.help(family.help).cloned(),
+                        push_seconds: family.push_seconds,
+                        exact: local.text.exact(number),
+                        text: local.text.run(number).collect::<Vec<_>>().concat(),
                     }
                 })
                 .collect();
@@ -100,7 +175,7 @@ impl Shard {
         (views, None)
     }
 
-    /// The keys of some groups, for a wipe.
+    /// The keys of some groups, for deleting all of them step by step.
     pub fn some_keys(&self, count_max: usize) -> Vec<Arc<str>> {
         self.groups.from(0).take(count_max).map(|(_, group)| group.key.clone()).collect()
     }

@@ -22,8 +22,9 @@ use crate::exposition::names::NameRules;
 use crate::exposition::protobuf;
 use crate::exposition::render::{Rendered, render};
 use crate::shard::key::GroupingKey;
-use crate::shard::stored::kind_of;
 use crate::shard::{FAILURE_TIME, PUSH_TIME};
+
+use super::record_writer::kind_of;
 
 /// So many groups that cannot be taken over are named; all are counted.
 const NAMED_MAX: usize = 20;
@@ -208,8 +209,8 @@ fn record(key: &GroupingKey, group: &Group<'_>, known: &HashSet<&str>) -> Result
     if let Some(name) = group.labels.keys().find(|name| name.is_empty() || name.starts_with("__")) {
         return Err(format!("improper label name {name:?}"));
     }
-    if let Some(twin) = key.empty_instance_variant().filter(|twin| known.contains(&**twin.text())) {
-        return Err(format!("it has the same push times as {{{}}}", twin.text()));
+    if let Some(variant) = key.empty_instance_variant().filter(|variant| known.contains(&**variant.text())) {
+        return Err(format!("it has the same push times as {{{}}}", variant.text()));
     }
     let rendered = rendered(key, group)?;
     let push_seconds = match time(group, PUSH_TIME)? {

@@ -13,6 +13,8 @@ pub mod import;
 pub(crate) mod metrics;
 pub mod outbox;
 mod progress;
+pub mod record_writer;
 mod restore;
 pub mod store;
+pub mod stored_group;
 mod writer;

@@ -17,10 +17,10 @@ use sluicegate_engine::{Change, Durability, Engine};
 
 use crate::shard::Shard;
 use crate::shard::key::GroupingKey;
-use crate::shard::restore::StoredGroup;
 use crate::storage::import::Records;
 
 use super::store::{Import, Open, Shared};
+use super::stored_group::StoredGroup;
 
 /// Groups deleted at one go, to begin again.
 const CLEAR_KEYS: usize = 4096;
@@ -126,7 +126,7 @@ impl Restoring<'_> {
 
     /// What was given to the shards is in its place.
     fn end(&self) {
-        self.shards.iter().for_each(|shard| shard.lock_blocking().end_restoring());
+        self.shards.iter().for_each(|shard| shard.lock_blocking().end_loading());
     }
 
     fn threads(&self) -> NonZeroUsize {
@@ -143,8 +143,8 @@ impl Restoring<'_> {
                 Ok(record) => {
                     let group = StoredGroup::new(key, record);
                     let home = self.count(&group, (key.len() + bytes.len()) as u64);
-                    if let Err(reason) = self.shard(home).restore(&group) {
-                        let _ = contradiction.set(reason);
+                    if let Err(reason) = group.load(&mut self.shard(home)) {
+                        let _ = contradiction.set(reason.to_string());
                     }
                 }
                 Err(error) => {
@@ -191,8 +191,7 @@ impl Restoring<'_> {
                     break;
                 }
                 for key in keys {
-                    let mut edit = shard.delete(&GroupingKey::from_text(key));
-                    while !shard.step(&mut edit, usize::MAX) {}
+                    let _ = Shard::delete(&mut *shard, &GroupingKey::from_text(key)).finish();
                 }
             }
         }
@@ -251,17 +250,17 @@ impl Restoring<'_> {
             reason = Some(format!("an earlier group holds {}", String::from_utf8_lossy(twin)));
         }
         if reason.is_none() {
-            reason = self.shard(home).restore(group).err();
+            reason = group.load(&mut self.shard(home)).err().map(|reason| reason.to_string());
         }
         let Some(reason) = reason else {
             seen.extend(series);
             return Ok(None);
         };
-        let times = group.times();
-        if let Err(reason) = self.shard(home).restore(&times) {
+        let times = group.without_families();
+        if let Err(reason) = times.load(&mut self.shard(home)) {
             tracing::error!(
                 group = text,
-                reason,
+                %reason,
                 "a stored group contradicts an earlier one wholly and is left out"
             );
             return Ok(Some(Stripped { record: None }));

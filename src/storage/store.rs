@@ -19,7 +19,7 @@ use futures_channel::oneshot;
 use sluicegate_engine::{Durability, Engine, Stats};
 
 use crate::shard::Shard;
-use crate::shard::push::Outcome;
+use crate::shard::outcome::Outcome;
 use crate::shard::registry::{Registry, RunningEpoch};
 use crate::storage::import::Records;
 
@@ -41,7 +41,7 @@ pub struct Kept {
     pub key: Arc<str>,
     /// What became of the group.
     pub change: GroupChange,
-    /// See [`crate::shard::TextEdit::commit`].
+    /// See [`crate::shard::Applied::commit`].
     pub commit: Option<RunningEpoch>,
     /// Whom to tell.
     pub waits: Waits,

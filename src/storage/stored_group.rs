@@ -1,0 +1,73 @@
+//! Reading the record of a group into its shard. See [`super::record_writer`] for the other direction.
+
+use sluicegate_engine::record::{Family, Kind, Record};
+
+use crate::exposition::model::MetricType;
+use crate::shard::key::GroupingKey;
+use crate::shard::view::GroupTimes;
+use crate::shard::{FamilyLines, GroupHead, LoadError, Shard};
+
+/// A group as it was read from a store.
+#[derive(Debug, Clone)]
+pub struct StoredGroup<'a> {
+    head: GroupHead,
+    record: Record<'a>,
+}
+
+impl<'a> StoredGroup<'a> {
+    /// A group that was stored under the text of a grouping key.
+    pub fn new(key: &str, record: Record<'a>) -> Self {
+        let times = GroupTimes {
+            push_seconds: record.push_seconds,
+            failure_seconds: record.failure_seconds,
+            created_seconds: record.created_seconds,
+        };
+        Self { head: GroupHead::new(GroupingKey::from_text(key.into()), times), record }
+    }
+
+    /// The home core of the group.
+    pub fn home(&self, cores: usize) -> usize {
+        self.head.home(cores)
+    }
+
+    /// The record.
+    pub fn record(&self) -> &Record<'a> {
+        &self.record
+    }
+
+    /// The group without its families.
+    pub fn without_families(&self) -> Self {
+        let record = Record { families: Vec::new(), ..self.record };
+        Self { record, ..self.clone() }
+    }
+
+    /// Loads the group into the shard of its home core.
+    ///
+    /// # Errors
+    /// Returns an error if the group contradicts a group that was loaded before.
+    pub fn load(&self, shard: &mut Shard) -> Result<(), LoadError> {
+        shard.load(&self.head, self.record.families.iter().map(lines_of))
+    }
+}
+
+fn lines_of<'a>(family: &Family<'a>) -> FamilyLines<'a> {
+    FamilyLines {
+        name: family.name,
+        kind: type_of(family.kind),
+        help: family.help,
+        push_seconds: family.push_seconds,
+        text: family.text,
+        exact: family.exact,
+    }
+}
+
+fn type_of(kind: Kind) -> MetricType {
+    match kind {
+        Kind::Counter => MetricType::Counter,
+        Kind::Gauge => MetricType::Gauge,
+        Kind::Summary => MetricType::Summary,
+        Kind::Untyped => MetricType::Untyped,
+        Kind::Histogram => MetricType::Histogram,
+        Kind::GaugeHistogram => MetricType::GaugeHistogram,
+    }
+}
