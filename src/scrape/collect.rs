@@ -210,7 +210,7 @@ fn pack(unit: Unit, form: Form, encoder: &mut PieceEncoder, copied: &CopiedUnits
         }
         Unit::Segment(segment) => {
             let piece = encoder.encode(form.coding, Bytes::copy_from_slice(segment.text()));
-            segment.keep_piece(form, piece.clone());
+            segment.cache_piece(form, piece.clone());
             piece
         }
         Unit::Copied(bytes) => {

@@ -94,7 +94,7 @@ impl Source {
         // Small ones are copied together before they are compressed.
         let coding = if plain.len() < SMALL_BYTES { Coding::Identity } else { form.coding };
         let piece = encoder.encode(coding, plain.into());
-        self.segment.keep_piece(form, piece.clone());
+        self.segment.cache_piece(form, piece.clone());
         Ok(Part::Piece(piece))
     }
 

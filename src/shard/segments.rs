@@ -1,7 +1,7 @@
-//! The text of one family on one core: where every scrape sends it from, and where every push splices it in place.
+//! The text of one family on one core. Pushes replace lines in it, and scrapes send it as it is.
 //!
-//! Lines lie in segments of about 16 KB in the order of the groups' numbers. Small enough that a splice moves little and
-//! that a changed segment is soon compressed again; large enough that a scrape is a short list of ranges.
+//! The lines are in segments of about 16 KB, in the order of the group numbers. A segment is small enough that replacing lines
+//! moves few bytes and that compressing a changed segment is fast, and large enough that a scrape is a short list of ranges.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -14,13 +14,13 @@ use crate::exposition::text::ParseError;
 
 use super::series::ends_metric;
 
-/// Segments of several groups split above this.
+/// A segment of several groups is split above this size.
 pub const SEGMENT_BYTES_MAX: usize = 16 * 1024;
-/// Segments below this are merged with a neighbour.
+/// A segment below this size is merged with a neighbour.
 const SEGMENT_BYTES_MIN: usize = SEGMENT_BYTES_MAX / 4;
-/// The step in which the memory of a segment grows.
+/// The memory of a segment grows by multiples of this.
 const GROWTH_BYTES: usize = 1024;
-/// A group's lines above this get segments of their own.
+/// The lines of one group get their own segments above this size.
 pub const RUN_BYTES_MAX: usize = 64 * 1024;
 
 /// The text of one family on one core. Cloning costs a pointer per segment.
@@ -31,27 +31,28 @@ pub struct FamilyText {
 
 #[derive(Debug, Clone)]
 struct Entry {
-    /// The smallest group number inside.
+    /// The smallest group number in the segment.
     first: u32,
-    /// One group's alone; such segments may follow each other.
+    /// The segment has lines of only this group, which may continue in the next entry.
     exclusive: bool,
     segment: Arc<Segment>,
 }
 
 /// Where the lines of a group are.
-enum Place {
-    /// In these entries, which are its own.
-    Own(std::ops::Range<usize>),
-    /// In a run of an entry that it shares with others.
-    Shared(usize, usize),
-    Nowhere,
+enum Location {
+    /// In exclusive entries.
+    Exclusive(std::ops::Range<usize>),
+    /// In a run of an entry with several groups; both are indexes.
+    Shared { entry: usize, run: usize },
+    /// The group has no lines.
+    Missing,
 }
 
 impl Entry {
-    /// Where a group's run is, or would be.
+    /// The index of a group's run, or the index at which it would be inserted.
     fn find(&self, group: u32) -> Result<usize, usize> {
         let runs = &self.segment.runs;
-        // Most families are in every group, so that groups stand where their numbers say: no search through cold memory.
+        // Most families are in every group, so the index follows from the number. A search would touch cold memory.
         let guess = group.wrapping_sub(self.first) as usize;
         match runs.get(guess) {
             Some(run) if run.group == group => Ok(guess),
@@ -60,14 +61,14 @@ impl Entry {
     }
 }
 
-/// Some lines of one family, and their other forms once somebody asked for them.
+/// Some lines of one family, and cached forms of them.
 #[derive(Debug, Default)]
 pub struct Segment {
     text: Vec<u8>,
-    /// The groups inside, by number; empty in an exclusive segment.
+    /// The groups, sorted by number. Empty in an exclusive segment.
     runs: Vec<Run>,
-    /// Protobuf of the groups whose lines cannot give everything back, by number. The first exclusive segment of such a group
-    /// has it all, under any number, and those behind it have an empty one.
+    /// The protobuf of groups whose lines cannot reproduce it, sorted by number. In exclusive segments the number has no meaning:
+    /// the first segment has the whole protobuf, the others an empty one.
     exact: Vec<(u32, Arc<[u8]>)>,
     deflated: OnceLock<Deflated>,
     pieces: OnceLock<Box<Pieces>>,
@@ -76,7 +77,7 @@ pub struct Segment {
 
 type Pieces = Mutex<Vec<(Form, Piece)>>;
 
-/// So many forms of a segment are kept besides its text as gzip; the oldest goes first.
+/// How many pieces of a segment are cached beside its text as gzip. The oldest is evicted first.
 const PIECES_MAX: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +87,7 @@ struct Run {
 }
 
 impl Clone for Segment {
-    /// A copy that is about to be changed: without other forms.
+    /// A copy to be changed, so without cached forms.
     fn clone(&self) -> Self {
         let (text, runs, exact) = (self.text.clone(), self.runs.clone(), self.exact.clone());
         Self { text, runs, exact, ..Self::default() }
@@ -105,24 +106,24 @@ impl Segment {
         &self.text
     }
 
-    /// The compressed form, if it was made since the text changed last.
+    /// The compressed form, if it is cached.
     pub fn deflated(&self) -> Option<&Deflated> {
         self.deflated.get()
     }
 
-    /// The compressed form, made now if need be and kept for the scrapes to come. Who comes second waits for the first.
+    /// The compressed form. If it is not cached, compresses and caches it; a concurrent caller waits for the first one.
     pub fn deflate_with(&self, deflate: impl FnOnce(&[u8]) -> Deflated) -> &Deflated {
         self.deflated.get_or_init(|| deflate(&self.text))
     }
 
-    /// What is kept of another form, if it was made since the text changed last.
+    /// The segment in another form, if it is cached.
     pub fn piece(&self, form: Form) -> Option<Piece> {
         let pieces = self.pieces.get()?.lock().unwrap_or_else(PoisonError::into_inner);
         pieces.iter().find(|(known, _)| *known == form).map(|(_, piece)| piece.clone())
     }
 
-    /// Keeps another form for the scrapes to come.
-    pub fn keep_piece(&self, form: Form, piece: Piece) {
+    /// Caches another form.
+    pub fn cache_piece(&self, form: Form, piece: Piece) {
         let mut pieces = self.pieces.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner);
         pieces.retain(|(known, _)| *known != form);
         if pieces.len() >= PIECES_MAX {
@@ -131,20 +132,20 @@ impl Segment {
         pieces.push((form, piece));
     }
 
-    /// Whether names in here may be quoted, if somebody looked since the text changed last.
+    /// Whether the lines may contain quoted names, if that is cached.
     pub fn known_quoted(&self) -> Option<bool> {
         self.quoted.get().copied()
     }
 
-    /// Whether names in here may be quoted.
+    /// Whether the lines may contain quoted names.
     pub fn is_quoted(&self) -> bool {
         *self.quoted.get_or_init(|| may_have_quoted_names(&self.text))
     }
 
-    /// Appends the metrics inside as fields of their protobuf family.
+    /// Appends the metrics as fields of their protobuf family.
     ///
     /// # Errors
-    /// If the lines are none of that family.
+    /// Returns an error if the lines are not lines of that family.
     pub fn write_metrics(&self, out: &mut Vec<u8>, name: &str, kind: MetricType) -> Result<(), ParseError> {
         if self.runs.is_empty() {
             return match self.exact.first() {
@@ -187,8 +188,8 @@ impl Segment {
         }
     }
 
-    /// Forgets the other forms of a text that was changed.
-    fn forget(&mut self) {
+    /// Clears the caches, because the text has changed.
+    fn clear_caches(&mut self) {
         self.deflated = OnceLock::new();
         self.pieces = OnceLock::new();
         self.quoted = OnceLock::new();
@@ -212,7 +213,7 @@ impl Segment {
                 run.end = run.end - old_len as u32 + new.len() as u32;
             }
         }
-        self.forget();
+        self.clear_caches();
     }
 
     fn insert(&mut self, index: usize, group: u32, new: &[u8], exact: Option<&[u8]>) {
@@ -226,7 +227,7 @@ impl Segment {
         self.runs.remove(index);
     }
 
-    /// Cuts off the runs from `index` on.
+    /// Removes and returns the runs from `index` on.
     fn split_off(&mut self, index: usize) -> Self {
         let at = if index == 0 { 0 } else { self.runs[index - 1].end };
         let mut runs = self.runs.split_off(index);
@@ -237,12 +238,12 @@ impl Segment {
         }
         let text = self.text.split_off(at as usize);
         self.runs.shrink_to_fit();
-        give_back(&mut self.text);
-        self.forget();
+        shrink(&mut self.text);
+        self.clear_caches();
         Self { text, runs, exact, ..Self::default() }
     }
 
-    /// Adds the run of a group behind all others. Doubles the memory until a segment is full: there will be more.
+    /// Adds the run of a group after all others. Doubles the memory until the segment is full, because more runs will follow.
     fn append_run(&mut self, group: u32, lines: &[u8], exact: Option<&[u8]>) {
         let (len, wanted) = (self.text.len(), self.text.len() + lines.len());
         if self.text.capacity() < wanted {
@@ -252,7 +253,7 @@ impl Segment {
         self.text.extend_from_slice(lines);
         self.runs.push(Run { group, end: wanted as u32 });
         self.exact.extend(exact.map(|exact| (group, Arc::from(exact))));
-        self.forget();
+        self.clear_caches();
     }
 
     fn append(&mut self, other: &Self) {
@@ -261,11 +262,11 @@ impl Segment {
         self.text.extend_from_slice(&other.text);
         self.runs.extend(other.runs.iter().map(|run| Run { group: run.group, end: run.end + at }));
         self.exact.extend(other.exact.iter().cloned());
-        self.forget();
+        self.clear_caches();
     }
 }
 
-/// As `Vec::splice`, but one move of the tail and one copy.
+/// Like `Vec::splice`, but with one move of the tail and one copy.
 fn replace_range(text: &mut Vec<u8>, range: std::ops::Range<usize>, new: &[u8]) {
     let (old_len, tail) = (range.len(), range.end..text.len());
     if new.len() > old_len {
@@ -277,11 +278,11 @@ fn replace_range(text: &mut Vec<u8>, range: std::ops::Range<usize>, new: &[u8]) 
     text[range.start..range.start + new.len()].copy_from_slice(new);
     if new.len() < old_len {
         text.truncate(range.start + new.len() + tail.len());
-        give_back(text);
+        shrink(text);
     }
 }
 
-/// Grows by 1 KB steps: doubling would leave a quarter of the memory empty.
+/// Grows the memory in steps of 1 KB, because doubling would leave a quarter of it empty on average.
 fn reserve(text: &mut Vec<u8>, more: usize) {
     if text.capacity() - text.len() < more {
         let wanted = (text.len() + more).next_multiple_of(GROWTH_BYTES);
@@ -289,34 +290,34 @@ fn reserve(text: &mut Vec<u8>, more: usize) {
     }
 }
 
-/// Gives memory back that a shrunken text does not need. Not for a little: the next splice may want it again.
-fn give_back(text: &mut Vec<u8>) {
+/// Frees memory that a shorter text does not need, but not a little, which the next change may need again.
+fn shrink(text: &mut Vec<u8>) {
     const SLACK_BYTES_MAX: usize = 2048;
     if text.capacity() - text.len() > SLACK_BYTES_MAX {
         text.shrink_to(text.len() + SLACK_BYTES_MAX / 2);
     }
 }
 
-/// Runs of groups in the order of their numbers, gathered until they fill a segment: as many [`FamilyText::replace`], for the
-/// price of a copy.
+/// Runs of groups in the order of their numbers, gathered until they fill a segment. Has the effect of many calls of
+/// [`FamilyText::replace`], for the cost of a copy.
 #[derive(Debug, Default, Clone)]
 pub struct GatheredRuns {
     segment: Segment,
 }
 
 impl GatheredRuns {
-    /// Whether nothing was gathered.
+    /// Whether nothing is gathered.
     pub fn is_empty(&self) -> bool {
         self.segment.runs.is_empty()
     }
 
-    /// The lines gathered.
+    /// The gathered lines.
     pub fn text(&self) -> &[u8] {
         &self.segment.text
     }
 
-    /// Adds the lines of a group behind all others of the family, whose `text` has what was gathered before. If that is not its
-    /// place, or the lines are too many, does nothing and says so. `exact` as in [`NewLines::Exact`].
+    /// Adds the lines of a group after all others of the family, whose `text` has all earlier lines. Returns `false` and does
+    /// nothing if the group does not belong there, or if there are too many lines. For `exact` see [`NewLines::Exact`].
     pub fn push(&mut self, text: &FamilyText, group: u32, lines: &[u8], exact: Option<&[u8]>) -> bool {
         let fits = match self.segment.runs.last() {
             None => lines.len() <= RUN_BYTES_MAX && text.ends_before(group),
@@ -332,15 +333,16 @@ impl GatheredRuns {
 /// The new lines of one group in one family.
 #[derive(Debug, Clone)]
 pub enum NewLines<'a> {
-    /// At most [`RUN_BYTES_MAX`]; empty takes the group out of the family.
+    /// At most [`RUN_BYTES_MAX`]. Empty lines remove the group from the family.
     Run(&'a [u8]),
-    /// The same with the protobuf of what these lines cannot give back.
+    /// The same with its protobuf, which the lines cannot reproduce.
     Exact(&'a [u8], &'a [u8]),
-    /// More than that, cut into segments beforehand.
+    /// Longer lines, already cut into segments.
     Segments(Vec<Arc<Segment>>),
 }
 
-/// Cuts a long run into segments of its own, where a metric ends. `exact` is the protobuf of what its lines cannot give back.
+/// Cuts a long run into segments, each of which ends at the end of a metric. `exact` is its protobuf, if the lines cannot
+/// reproduce it.
 pub fn own_segments(name: &str, kind: MetricType, text: &[u8], exact: Option<&[u8]>) -> Vec<Arc<Segment>> {
     let mut segments = Vec::with_capacity(text.len() / SEGMENT_BYTES_MAX + 1);
     let mut exact = exact.map(Arc::from);
@@ -363,7 +365,7 @@ pub fn own_segments(name: &str, kind: MetricType, text: &[u8], exact: Option<&[u
     segments
 }
 
-/// Where the line ends that has the byte before `at`.
+/// The end of the line that contains the byte before `at`.
 fn line_end(text: &[u8], at: usize) -> usize {
     memchr::memchr(b'\n', &text[at - 1..]).map_or(text.len(), |found| at + found)
 }
@@ -374,67 +376,69 @@ impl FamilyText {
         self.entries.iter().map(|entry| &entry.segment)
     }
 
-    /// Bytes of all lines.
+    /// The bytes of all lines.
     pub fn len(&self) -> usize {
         self.entries.iter().map(|entry| entry.segment.text.len()).sum()
     }
 
-    /// Whether no group has lines here.
+    /// Whether no group has lines.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The lines of a group, in one piece or several.
+    /// The lines of a group; several slices if they are long.
     pub fn run(&self, group: u32) -> impl Iterator<Item = &[u8]> {
-        self.run_of(self.place(group))
+        self.run_at(self.locate(group))
     }
 
-    fn run_of(&self, place: Place) -> impl Iterator<Item = &[u8]> {
-        let (range, shared) = match place {
-            Place::Own(range) => (range, None),
-            Place::Shared(entry, run) => {
+    fn run_at(&self, location: Location) -> impl Iterator<Item = &[u8]> {
+        let (range, shared) = match location {
+            Location::Exclusive(range) => (range, None),
+            Location::Shared { entry, run } => {
                 let segment = &self.entries[entry].segment;
                 (0..0, Some(&segment.text[segment.range_at(run)]))
             }
-            Place::Nowhere => (0..0, None),
+            Location::Missing => (0..0, None),
         };
         self.entries[range].iter().map(|entry| entry.segment.text()).chain(shared)
     }
 
-    /// The lines of a group, in one piece or several, and the protobuf of what they cannot give back.
+    /// The lines of a group, and its protobuf if they cannot reproduce it.
     pub fn whole(&self, group: u32) -> (impl Iterator<Item = &[u8]>, Option<&Arc<[u8]>>) {
-        let place = self.place(group);
-        let exact = match &place {
-            Place::Own(range) => self.entries[range.start].segment.exact.first().map(|(_, exact)| exact),
-            Place::Shared(entry, _) => self.entries[*entry].segment.exact_of(group),
-            Place::Nowhere => None,
+        let location = self.locate(group);
+        let exact = match &location {
+            Location::Exclusive(range) => {
+                self.entries[range.start].segment.exact.first().map(|(_, exact)| exact)
+            }
+            Location::Shared { entry, .. } => self.entries[*entry].segment.exact_of(group),
+            Location::Missing => None,
         };
-        (self.run_of(place), exact)
+        (self.run_at(location), exact)
     }
 
-    /// The protobuf of a group whose lines cannot give everything back.
+    /// The protobuf of a group, if its lines cannot reproduce it.
     pub fn exact(&self, group: u32) -> Option<Arc<[u8]>> {
         self.whole(group).1.cloned()
     }
 
-    /// Replaces the lines of a group, or takes the group out.
+    /// Replaces the lines of a group, or removes the group.
     pub fn replace(&mut self, group: u32, new: NewLines<'_>) {
         let (new, exact, segments) = match new {
             NewLines::Run(new) => (new, None, Vec::new()),
             NewLines::Exact(new, exact) => (new, Some(exact), Vec::new()),
             NewLines::Segments(segments) => (&[][..], None, segments),
         };
-        match self.place(group) {
-            Place::Shared(entry, run) if !new.is_empty() => {
+        match self.locate(group) {
+            Location::Shared { entry, run } if !new.is_empty() => {
                 Arc::make_mut(&mut self.entries[entry].segment).splice(run, new, exact);
                 self.split_if_large(entry);
                 self.merge_if_small(entry);
             }
-            place => {
-                match place {
-                    Place::Shared(entry, run) => self.remove_run(entry, run),
-                    Place::Own(range) => drop(self.entries.drain(range)),
-                    Place::Nowhere => {}
+            location => {
+                match location {
+                    Location::Shared { entry, run } => self.remove_run(entry, run),
+                    Location::Exclusive(range) => drop(self.entries.drain(range)),
+                    Location::Missing => {}
                 }
                 if !new.is_empty() {
                     self.insert_run(group, new, exact);
@@ -446,36 +450,36 @@ impl FamilyText {
         }
     }
 
-    /// Whether all groups that have lines here come before this one.
+    /// Whether all groups that have lines precede this one.
     fn ends_before(&self, group: u32) -> bool {
         let last_group = |entry: &Entry| entry.segment.runs.last().map_or(entry.first, |run| run.group);
         self.entries.last().is_none_or(|entry| last_group(entry) < group)
     }
 
-    /// Adds what was gathered, whose place is behind all others, as a segment. Leaves it empty, with room for as much again.
+    /// Appends gathered runs as a segment. Leaves `gathered` empty, with as much memory again.
     pub fn append(&mut self, gathered: &mut GatheredRuns) {
         let mut next = Segment::default();
         next.text.reserve_exact(gathered.segment.text.len().max(SEGMENT_BYTES_MAX));
         next.runs.reserve_exact(gathered.segment.runs.len());
         let mut full = std::mem::replace(&mut gathered.segment, next);
         full.runs.shrink_to_fit();
-        give_back(&mut full.text);
+        shrink(&mut full.text);
         self.insert_shared(self.entries.len(), full);
     }
 
     /// Where a group's lines are.
-    fn place(&self, group: u32) -> Place {
+    fn locate(&self, group: u32) -> Location {
         let end = self.entries.partition_point(|entry| entry.first <= group);
-        let Some(last) = end.checked_sub(1) else { return Place::Nowhere };
+        let Some(last) = end.checked_sub(1) else { return Location::Missing };
         if self.entries[last].exclusive {
             let own = |entry: &&Entry| entry.first == group && entry.exclusive;
             let len = self.entries[..end].iter().rev().take_while(own).count();
-            return if len > 0 { Place::Own(end - len..end) } else { Place::Nowhere };
+            return if len > 0 { Location::Exclusive(end - len..end) } else { Location::Missing };
         }
-        self.entries[last].find(group).map_or(Place::Nowhere, |run| Place::Shared(last, run))
+        self.entries[last].find(group).map_or(Location::Missing, |run| Location::Shared { entry: last, run })
     }
 
-    /// The entry a group's run is or would be in, if it is a shared one.
+    /// The entry that has a group's run or to which it would be added, unless that is an exclusive one.
     fn shared_entry(&self, group: u32) -> Option<usize> {
         let after = self.entries.partition_point(|entry| entry.first <= group);
         let index = after.checked_sub(1)?;
@@ -497,7 +501,7 @@ impl FamilyText {
     }
 
     fn insert_run(&mut self, group: u32, new: &[u8], exact: Option<&[u8]>) {
-        // The run before it, else the one behind it, so that neighbours share a segment.
+        // To the entry of the run before it, or else after it, so that neighbours share a segment.
         let after = self.entries.partition_point(|entry| entry.first <= group);
         let shared = |index: &usize| self.entries.get(*index).is_some_and(|entry| !entry.exclusive);
         let Some(index) = after.checked_sub(1).filter(shared).or(Some(after).filter(shared)) else {
@@ -508,7 +512,7 @@ impl FamilyText {
         };
         let appended = self.entries[index].segment.runs.last().is_some_and(|last| last.group < group);
         if appended && self.entries[index].segment.text.len() + new.len() > SEGMENT_BYTES_MAX {
-            // Groups come with rising numbers: leave the full segment full instead of halving it.
+            // New groups have rising numbers, so leave the full segment as it is instead of splitting it in halves.
             let mut segment = Segment::default();
             segment.insert(0, group, new, exact);
             self.entries
@@ -551,7 +555,7 @@ impl FamilyText {
         let at = segment.runs.partition_point(|run| run.end <= half).clamp(1, segment.runs.len() - 1);
         let rest = Arc::make_mut(&mut self.entries[index].segment).split_off(at);
         self.insert_shared(index + 1, rest);
-        // A run larger than a segment leaves a half that is too large.
+        // One half is still too large if it has a run that is larger than a segment.
         self.split_if_large(index + 1);
         self.split_if_large(index);
     }
@@ -560,7 +564,7 @@ impl FamilyText {
         if self.entries[index].segment.text.len() >= SEGMENT_BYTES_MIN {
             return;
         }
-        // Room is left, so that the next growth does not split it again.
+        // Leaves room, so that the next growth does not split the segment again.
         let fits = |left: usize| {
             self.entries.get(left).zip(self.entries.get(left + 1)).is_some_and(|(a, b)| {
                 !a.exclusive

@@ -1,4 +1,4 @@
-//! Segments against a map from group to lines.
+//! Segments compared with a reference implementation: a map from group to lines.
 
 use super::*;
 use crate::encoding::encode::Coding;
@@ -30,7 +30,7 @@ fn check(text: &FamilyText, model: &Model) {
     assert_eq!(text.len(), all.len());
     for entry in &text.entries {
         let segment = &entry.segment;
-        assert!(!segment.text.is_empty(), "an empty segment was kept");
+        assert!(!segment.text.is_empty(), "an empty segment remains");
         assert_eq!(segment.runs.is_empty(), entry.exclusive);
         if let Some(last) = segment.runs.last() {
             assert_eq!(last.end as usize, segment.text.len());
@@ -43,9 +43,8 @@ fn check(text: &FamilyText, model: &Model) {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// The model is a map from group to lines; the segments are its values in order.
     #[test]
-    fn splicing_is_like_a_map(steps in prop::collection::vec((0u32..60, 0u8..26, 0usize..5), 1..200)) {
+    fn replacing_lines_is_like_changing_a_map(steps in prop::collection::vec((0u32..60, 0u8..26, 0usize..5), 1..200)) {
         let sizes = [0, 300, 5_000, 30_000, 150_000];
         let (mut text, mut model) = (FamilyText::default(), Model::new());
         let mut held = Vec::new();
@@ -68,7 +67,7 @@ proptest! {
             if new.is_empty() { model.remove(&group); } else { model.insert(group, (new, exact)); }
             check(&text, &model);
         }
-        // What a scrape held never changed under it.
+        // The snapshots of scrapes did not change.
         for (text, before) in held {
             prop_assert!(whole(&text) == before);
         }
@@ -78,12 +77,12 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn gathering_is_like_a_map(runs in prop::collection::vec((0u32..5, 0u8..26, 0usize..5), 1..80)) {
+    fn gathering_runs_is_like_filling_a_map(runs in prop::collection::vec((0u32..5, 0u8..26, 0usize..5), 1..80)) {
         let sizes = [0, 300, 5_000, 30_000, 150_000];
         let (mut text, mut model, mut group) = (FamilyText::default(), Model::new(), 0);
         let mut gathered = GatheredRuns::default();
         for (step, seed, size) in runs {
-            // Now and then a number is taken again.
+            // A step of 0 reuses the number.
             group += step;
             let new = if sizes[size] == 0 { Vec::new() } else { lines(seed, sizes[size]) };
             let exact = (seed % 3 == 0 && !new.is_empty()).then(|| vec![seed; 3]);
@@ -135,13 +134,13 @@ fn a_long_run_is_cut_where_a_metric_ends() {
 }
 
 #[test]
-fn only_some_forms_are_kept() {
+fn the_number_of_cached_forms_is_limited() {
     let segment = Segment::default();
     let forms = Escaping::ALL
         .into_iter()
         .flat_map(|escaping| Coding::ALL.map(|coding| Form { format: Format::Protobuf, escaping, coding }));
     for form in forms.clone() {
-        segment.keep_piece(form, Piece::Plain(Default::default()));
+        segment.cache_piece(form, Piece::Plain(Default::default()));
     }
     let kept: Vec<bool> = forms.map(|form| segment.piece(form).is_some()).collect();
     let (old, new) = kept.split_at(kept.len() - PIECES_MAX);
@@ -149,23 +148,26 @@ fn only_some_forms_are_kept() {
 }
 
 #[test]
-fn a_change_forgets_the_compressed_form_and_a_held_segment_keeps_it() {
+fn a_change_clears_the_cache_but_not_that_of_a_snapshot() {
     let mut text = FamilyText::default();
     text.replace(1, NewLines::Run(b"a 1\n"));
     let held = text.clone();
     let form = Form { format: Format::Protobuf, escaping: Escaping::AllowUtf8, coding: Coding::Gzip };
     for segment in held.segments() {
         segment.deflate_with(|_| Deflated::default());
-        segment.keep_piece(form, Piece::Gzip(Deflated::default()));
+        segment.cache_piece(form, Piece::Gzip(Deflated::default()));
     }
-    let is_kept = |segment: &Arc<Segment>| (segment.deflated().is_some(), segment.piece(form).is_some());
-    assert!(text.segments().all(|segment| is_kept(segment) == (true, true)), "the scrape's work is shared");
+    let is_cached = |segment: &Arc<Segment>| (segment.deflated().is_some(), segment.piece(form).is_some());
+    assert!(
+        text.segments().all(|segment| is_cached(segment) == (true, true)),
+        "the cache is shared with the snapshot"
+    );
     text.replace(1, NewLines::Run(b"a 2\n"));
-    assert!(text.segments().all(|segment| is_kept(segment) == (false, false)));
-    assert!(held.segments().all(|segment| is_kept(segment) == (true, true)));
-    // Nor when nobody holds it, so that it is changed in place.
+    assert!(text.segments().all(|segment| is_cached(segment) == (false, false)));
+    assert!(held.segments().all(|segment| is_cached(segment) == (true, true)));
+    // Also without a snapshot, when the segment is changed in place.
     drop(held);
-    text.segments().for_each(|segment| segment.keep_piece(form, Piece::Gzip(Deflated::default())));
+    text.segments().for_each(|segment| segment.cache_piece(form, Piece::Gzip(Deflated::default())));
     text.replace(1, NewLines::Run(b"a 3\n"));
-    assert!(text.segments().all(|segment| is_kept(segment) == (false, false)));
+    assert!(text.segments().all(|segment| is_cached(segment) == (false, false)));
 }
