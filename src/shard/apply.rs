@@ -66,7 +66,7 @@ impl Shard {
         let bytes_bound = self.bytes_bound_after(push, Some(group));
         for old in &plan.dropped {
             self.release(group, old, set);
-            splices.push_back(Splice { family: old.family, lines: Lines::None });
+            splices.push_back(Splice { family: old.number, lines: Lines::None });
         }
         let mut new = Vec::with_capacity(plan.steps.len());
         for step in &plan.steps {
@@ -95,16 +95,16 @@ impl Shard {
                     index
                 }
             };
-            new.push(GroupFamily { family, help, push_seconds: now });
+            new.push(GroupFamily { number: family, help, push_seconds: now });
             splices.push_back(Splice { family, lines: Lines::Pushed(step.pushed) });
         }
         if push.mode == Mode::Merge {
-            new.sort_unstable_by_key(|new| new.family);
+            new.sort_unstable_by_key(|new| new.number);
             let pushed = new.clone();
-            let stays = |old: &&GroupFamily| find_family(&pushed, old.family).is_none();
+            let stays = |old: &&GroupFamily| find_family(&pushed, old.number).is_none();
             new.extend(self.groups[group].families.iter().filter(stays));
         }
-        new.sort_unstable_by_key(|new| new.family);
+        new.sort_unstable_by_key(|new| new.number);
         new.shrink_to_fit();
         let entry = &mut self.groups[group];
         entry.families = new;
@@ -154,7 +154,7 @@ impl Shard {
         let families = std::mem::take(&mut self.groups[group].families);
         let changes: Vec<_> = families.iter().filter_map(|old| self.change_for_release(old, set)).collect();
         let releases =
-            !changes.is_empty() || families.iter().any(|old| self.loses_series(group, old.family, None));
+            !changes.is_empty() || families.iter().any(|old| self.loses_series(group, old.number, None));
         edit.commit = (self.is_stored && releases).then(|| self.registry.begin_commit());
         if !changes.is_empty() {
             let released = self.registry.change(self.core, &changes, &[]);
@@ -163,7 +163,7 @@ impl Shard {
         edit.splices.reserve_exact(families.len() + 2);
         for old in families {
             self.release(group, &old, set);
-            edit.splices.push_back(Splice { family: old.family, lines: Lines::None });
+            edit.splices.push_back(Splice { family: old.number, lines: Lines::None });
         }
         for family in [PUSH_TIME_NUMBER, FAILURE_TIME_NUMBER] {
             edit.splices.push_back(Splice { family, lines: Lines::None });
@@ -172,8 +172,8 @@ impl Shard {
     }
 
     fn release(&mut self, group: Number, old: &GroupFamily, set: SetId) {
-        self.retire_series(group, old.family, None);
-        let family = &mut self.families[old.family];
+        self.retire_series(group, old.number, None);
+        let family = &mut self.families[old.number];
         family.remove_holder(set);
         family.release_help(old.help);
     }

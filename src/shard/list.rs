@@ -149,7 +149,7 @@ impl Shard {
             }
             !selector.asks_for_name()
                 || group.families.iter().any(|family| {
-                    let name = &self.families[family.family].shared.name;
+                    let name = &self.families[family.number].shared.name;
                     *cost += SELECTOR_FACTOR * name.len();
                     selector.matches_name(name)
                 })

@@ -138,11 +138,11 @@ impl Shard {
                 }
                 None => local.add_help(family.help),
             };
-            loaded.push(GroupFamily { family: number, help, push_seconds: family.push_seconds });
+            loaded.push(GroupFamily { number, help, push_seconds: family.push_seconds });
             self.load_lines(group, number, family.text, family.exact);
         }
         self.loading.previous.clone_from(&loaded);
-        loaded.sort_unstable_by_key(|loaded| loaded.family);
+        loaded.sort_unstable_by_key(|loaded| loaded.number);
         let entry = &mut self.groups[group];
         entry.families = loaded;
         entry.bytes_bound = bytes_bound as u64;
@@ -209,8 +209,8 @@ impl Shard {
     fn find(&self, family: &FamilyLines<'_>, previous: Option<&GroupFamily>) -> Found {
         let has_name =
             |number| self.families.get(number).is_some_and(|local| *local.shared.name == *family.name);
-        let number = match previous.filter(|previous| has_name(previous.family)) {
-            Some(previous) => Some(previous.family),
+        let number = match previous.filter(|previous| has_name(previous.number)) {
+            Some(previous) => Some(previous.number),
             None => self.families_by_name.get(family.name).copied(),
         };
         let Some(help) = family.help else { return Found { family: number, help: Some(NO_HELP) } };

@@ -146,10 +146,10 @@ impl Shard {
                 || change.set_dropped.is_some()
         };
         plan.changes.iter().any(at_registry)
-            || plan.dropped.iter().any(|old| self.families[old.family].shared.has_several_sets())
+            || plan.dropped.iter().any(|old| self.families[old.number].shared.has_several_sets())
             || plan.steps.iter().any(|step| {
                 let pushed = &push.families()[step.pushed];
-                step.old.is_some_and(|old| self.loses_series(group, old.family, Some((push, pushed))))
+                step.old.is_some_and(|old| self.loses_series(group, old.number, Some((push, pushed))))
             })
     }
 
@@ -177,7 +177,7 @@ impl Shard {
     /// The exact bytes of a group's lines, help texts and protobuf.
     fn bytes_of(&self, group: Number) -> u64 {
         let bytes = self.groups[group].families.iter().map(|family| {
-            let local = &self.families[family.family];
+            let local = &self.families[family.number];
             let lines: usize = local.text.run(group).map(<[u8]>::len).sum();
             let exact = local.text.exact(group).map_or(0, |exact| exact.len());
             lines + exact + local.help(family.help).map_or(0, |help| help.len())
@@ -225,7 +225,7 @@ impl Shard {
         if push.mode == Mode::Replace {
             let mut pushed: Vec<Number> = plan.steps.iter().filter_map(|step| step.local).collect();
             pushed.sort_unstable();
-            let is_dropped = |old: &&GroupFamily| pushed.binary_search(&old.family).is_err();
+            let is_dropped = |old: &&GroupFamily| pushed.binary_search(&old.number).is_err();
             let dropped = || group_families.iter().filter(is_dropped);
             plan.dropped.extend(dropped());
             plan.changes.extend(dropped().filter_map(|old| self.change_for_release(old, set)));
@@ -267,7 +267,7 @@ impl Shard {
 
     /// The change at the registry when a group releases a family, if it needs one.
     pub(super) fn change_for_release(&self, old: &GroupFamily, set: SetId) -> Option<FamilyChange<'_>> {
-        let family = &self.families[old.family];
+        let family = &self.families[old.number];
         let is_last = family.holders == 1;
         let set_dropped = (family.groups_of_set(set) == 1).then_some(set);
         let help_dropped = family.help(old.help).filter(|_| family.groups_of_help(old.help) == 1).cloned();
@@ -341,5 +341,5 @@ struct FamilyStep<'p> {
 
 /// A family of a group, whose families are sorted by number.
 pub(super) fn find_family(families: &[GroupFamily], family: Number) -> Option<GroupFamily> {
-    families.binary_search_by_key(&family, |known| known.family).ok().map(|at| families[at])
+    families.binary_search_by_key(&family, |known| known.number).ok().map(|at| families[at])
 }

@@ -19,8 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use smallvec::SmallVec;
 
-use crate::exposition::escape::Escaping;
-use crate::exposition::escape::{NameKind, SCHEMES, escape};
+use crate::exposition::escape::{Escaping, NameKind, SCHEMES, escape};
 use crate::exposition::model::MetricType;
 use crate::exposition::names::{Part, split_part};
 use crate::exposition::render::{escaped_collision, suffix_collision};
@@ -385,7 +384,7 @@ impl Inner {
                 self.retired_by_others(base, core, |other| part.is_made_by(other), &mut wait);
             }
             if !self.escaped.is_empty() || !NameKind::Metric.is_plain(change.name) {
-                self.check_escaped(core, (change.name, kind), &held, &mut wait)?;
+                self.check_escaped(core, change.name, kind, &held, &mut wait)?;
             }
         }
         wait.map_or(Ok(()), |epoch| Err(ChangeError::Retired(epoch)))
@@ -396,20 +395,21 @@ impl Inner {
     fn check_escaped(
         &self,
         core: Core,
-        (name, kind): (&str, MetricType),
+        name: &str,
+        kind: MetricType,
         held: &impl Fn(&str) -> Option<MetricType>,
         wait: &mut Option<Epoch>,
     ) -> Result<(), ChangeError> {
         for scheme in SCHEMES {
             let shown = escape(name, scheme, NameKind::Metric);
-            for other in self.shown_as(scheme, &shown).filter(|other| *other != name) {
+            for other in self.escaped_to(scheme, &shown).filter(|other| *other != name) {
                 if held(other).is_some() {
                     return Err(ChangeError::exposition(escaped_collision(name, other)));
                 }
                 self.retired_by_others(other, core, |_| true, wait);
             }
             for part in Part::ALL.into_iter().filter(|part| part.is_made_by(kind)) {
-                for other in self.shown_as(scheme, &format!("{shown}{}", part.suffix())) {
+                for other in self.escaped_to(scheme, &format!("{shown}{}", part.suffix())) {
                     if held(other).is_some() {
                         return Err(ChangeError::exposition(suffix_collision(other, name, kind)));
                     }
@@ -417,7 +417,7 @@ impl Inner {
                 }
             }
             let Some((base, part)) = split_part(&shown) else { continue };
-            for other in self.shown_as(scheme, base) {
+            for other in self.escaped_to(scheme, base) {
                 if let Some(kind) = held(other).filter(|kind| part.is_made_by(*kind)) {
                     return Err(ChangeError::exposition(suffix_collision(name, other, kind)));
                 }
@@ -427,8 +427,8 @@ impl Inner {
         Ok(())
     }
 
-    /// The names that are spelled `shown` in this escaping scheme.
-    fn shown_as<'s>(&'s self, scheme: Escaping, shown: &str) -> impl Iterator<Item = &'s str> {
+    /// The names that this scheme escapes to `shown`.
+    fn escaped_to<'s>(&'s self, scheme: Escaping, shown: &str) -> impl Iterator<Item = &'s str> {
         let plain = self.families.get_key_value(shown).map(|(name, _)| &**name);
         let escaped = self.escaped.get(&(scheme, shown.into())).into_iter().flatten();
         plain.into_iter().chain(escaped.map(|name| &**name))

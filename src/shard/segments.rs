@@ -404,7 +404,7 @@ impl FamilyText {
     }
 
     /// The lines of a group, and its protobuf if they cannot reproduce it.
-    pub fn whole(&self, group: u32) -> (impl Iterator<Item = &[u8]>, Option<&Arc<[u8]>>) {
+    pub fn lines_and_exact(&self, group: u32) -> (impl Iterator<Item = &[u8]>, Option<&Arc<[u8]>>) {
         let location = self.locate(group);
         let exact = match &location {
             Location::Exclusive(range) => {
@@ -418,7 +418,7 @@ impl FamilyText {
 
     /// The protobuf of a group, if its lines cannot reproduce it.
     pub fn exact(&self, group: u32) -> Option<Arc<[u8]>> {
-        self.whole(group).1.cloned()
+        self.lines_and_exact(group).1.cloned()
     }
 
     /// Replaces the lines of a group, or removes the group.

@@ -107,7 +107,7 @@ pub(super) struct Group {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GroupFamily {
     /// The family's number on this core.
-    pub family: Number,
+    pub number: Number,
     /// The index of the help text in [`LocalFamily::helps`], or [`NO_HELP`].
     pub help: u32,
     /// Unix seconds of the push that last replaced it.

@@ -18,7 +18,7 @@ use super::segments::{NewLines, RUN_BYTES_MAX, own_segments};
 use super::tables::Number;
 use super::{FAILURE_TIME_NUMBER, Shard};
 
-/// A command that is decided and in the tables, and whose text is not whole yet. `S` is a guard of the shard.
+/// A command that is decided and in the tables, and whose text is not complete yet. `S` is a guard of the shard.
 #[derive(Debug)]
 #[must_use = "the shard's text is inconsistent until the edit has ended"]
 pub struct TextEdit<S> {
@@ -26,7 +26,7 @@ pub struct TextEdit<S> {
     edit: Edit,
 }
 
-/// A command whose text is whole.
+/// A command whose text is complete.
 #[derive(Debug)]
 pub struct Applied<S> {
     /// The shard. A store must learn of commands in their order, so the change has to be on its way to the store before the

@@ -105,8 +105,8 @@ impl<'s> GroupRef<'s> {
     /// The family with this index.
     pub fn family(&self, index: usize) -> Option<FamilyRef<'s>> {
         let family = self.group.families.get(index)?;
-        let local = &self.shard.families[family.family];
-        let (pieces, exact) = local.text.whole(self.number);
+        let local = &self.shard.families[family.number];
+        let (pieces, exact) = local.text.lines_and_exact(self.number);
         Some(FamilyRef {
             name: &local.shared.name,
             kind: local.kind,
@@ -152,7 +152,7 @@ impl Shard {
                 .families
                 .iter()
                 .map(|family| {
-                    let local = &self.families[family.family];
+                    let local = &self.families[family.number];
                     FamilyView {
                         shared: local.shared.clone(),
                         kind: local.kind,
