@@ -1,86 +1,101 @@
-//! Reads a scrape: which of our groups it shows, in what state, and what is wrong with it at sight.
+//! Reads scrapes: which groups of the run they show, in what state, and the errors that one scrape proves by itself.
 //!
-//! Not a parser of the format: it knows the lines that both programs print for what we pushed (labels sorted by name, our
-//! own in front of none), and leaves everything else alone. What it cannot read of ours is a flaw, not a panic.
+//! This is not a parser of the format. It recognises the lines that both programs print for the load test's pushes (labels
+//! sorted by name, the grouping labels first) and ignores everything else. A line of the run that it cannot read is a flaw.
 
 use std::collections::HashMap;
 
 use memchr::{memchr, memmem};
 
-use crate::history::{ABSENT, Scrape, Scrapes, shown};
-use crate::schema::{Group, Kind, Layout, Version, checksum};
+use crate::history::{ABSENT, Scrape, ScrapeLog, pack_slot};
+use crate::schema::{GroupId, PushId, Schema, checksum};
+use crate::violation::ViolationKind;
 
-/// Finds our lines in expositions, again and again.
-pub struct Reader<'a> {
-    layout: &'a Layout,
-    /// Which families bear a name: more than one where types contest it.
-    families: HashMap<&'a [u8], Vec<(usize, usize)>>,
-    instance: memmem::Finder<'static>,
-    /// In the line with the checksum of a gauge or counter.
+/// Reads scrapes of one run, with reusable tables.
+pub struct ScrapeReader<'a> {
+    schema: &'a Schema,
+    /// Families by name: several where pushes contest the type.
+    families: HashMap<&'a [u8], Vec<FamilyIndex>>,
+    /// Where the identifier of the group begins.
+    instance_label: memmem::Finder<'static>,
+    /// In the checksum line of a gauge or a counter.
     checksum_label: memmem::Finder<'static>,
-    /// What must follow the number of the group.
-    rest: Vec<u8>,
-    groups: HashMap<Group, usize>,
-    found: Vec<Found>,
-    seen: Vec<Seen>,
+    /// The labels that follow the identifier of the group.
+    other_labels: Vec<u8>,
+    /// Index into `found`.
+    groups: HashMap<GroupId, usize>,
+    found: Vec<FoundGroup>,
+    slots: Vec<SlotLines>,
 }
 
+/// A family of the schema, by class and index in that class.
+#[derive(Clone, Copy)]
+struct FamilyIndex {
+    class: usize,
+    family: usize,
+}
+
+/// A group in the current scrape.
 #[derive(Clone)]
-struct Found {
-    group: Group,
+struct FoundGroup {
+    group: GroupId,
     pushed: u64,
     failed: u64,
-    /// Where its slots begin in `seen`.
-    at: usize,
+    /// Where its slots begin in [`ScrapeReader::slots`].
+    slots_at: usize,
 }
 
-/// What a slot of a group showed so far.
+/// The lines of a slot of one group in the current scrape.
 #[derive(Clone, Copy, Default)]
-struct Seen {
-    lines: u32,
-    version: u64,
+struct SlotLines {
+    count: u32,
+    push: u64,
     checksum: u64,
-    /// A second version in the same family.
-    other: u64,
-    kind: usize,
+    /// A second push in the same family, or 0.
+    other_push: u64,
+    /// Index of the family in its class.
+    family: usize,
 }
 
-/// The family that the lines being read belong to.
-enum Place {
-    Foreign,
-    Ours(usize, usize),
-    Pushed,
-    Failed,
+/// The family that the current lines belong to.
+#[derive(Clone, Copy)]
+enum Section {
+    /// A family that the load test does not push.
+    Other,
+    Pushed(FamilyIndex),
+    PushTime,
+    FailureTime,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ScrapeReader<'a> {
     /// A reader for one run.
-    pub fn new(layout: &'a Layout) -> Self {
+    pub fn new(schema: &'a Schema) -> Self {
         let mut families: HashMap<&[u8], Vec<_>> = HashMap::new();
-        for (class, families_of_class) in layout.classes.iter().enumerate() {
+        for (class, families_of_class) in schema.classes.iter().enumerate() {
             for (at, family) in families_of_class.families.iter().enumerate() {
-                families.entry(family.name.as_bytes()).or_default().push((class, at));
+                let index = FamilyIndex { class, family: at };
+                families.entry(family.name.as_bytes()).or_default().push(index);
             }
         }
         Self {
-            layout,
+            schema,
             families,
-            instance: memmem::Finder::new(b"instance=\"g").into_owned(),
+            instance_label: memmem::Finder::new(b"instance=\"g").into_owned(),
             checksum_label: memmem::Finder::new(b"series=\"0\"").into_owned(),
-            rest: format!("\",job=\"loadtest\",run=\"{}\"", layout.run).into_bytes(),
+            other_labels: format!("\",job=\"loadtest\",run=\"{}\"", schema.run).into_bytes(),
             groups: HashMap::new(),
             found: Vec::new(),
-            seen: Vec::new(),
+            slots: Vec::new(),
         }
     }
 
-    /// Notes what a scrape shows. The text must be whole.
-    pub fn read(&mut self, text: &[u8], scrape: Scrape, scrapes: &mut Scrapes) {
+    /// Records what a scrape shows. The text must be complete.
+    pub fn read(&mut self, text: &[u8], scrape: Scrape, log: &mut ScrapeLog) {
         self.groups.clear();
         self.found.clear();
-        self.seen.clear();
-        scrapes.begin(scrape);
-        let mut place = Place::Foreign;
+        self.slots.clear();
+        log.begin(scrape);
+        let mut section = Section::Other;
         let mut typed: Vec<&[u8]> = Vec::new();
         let mut latest = None;
         let mut rest = text;
@@ -89,57 +104,62 @@ impl<'a> Reader<'a> {
             let line = &rest[..end];
             rest = &rest[(end + 1).min(rest.len())..];
             if let Some(type_line) = line.strip_prefix(b"# TYPE ") {
-                place = self.place(type_line, &mut typed, scrapes);
-            } else if line.first() != Some(&b'#') && !matches!(place, Place::Foreign) {
-                self.sample(line, &place, &mut latest, scrapes);
+                section = self.begin_section(type_line, &mut typed, log);
+            } else if line.first() != Some(&b'#') && !matches!(section, Section::Other) {
+                self.read_sample(line, section, &mut latest, log);
             }
         }
-        self.finish(scrapes);
+        self.record_groups(log);
     }
 
-    fn place<'t>(&self, line: &'t [u8], typed: &mut Vec<&'t [u8]>, scrapes: &mut Scrapes) -> Place {
-        let Some(blank) = memchr(b' ', line) else { return Place::Foreign };
-        let (name, word) = (&line[..blank], &line[blank + 1..]);
+    /// Finds the family of a `# TYPE` line. `typed` contains the families of the run that came before.
+    fn begin_section<'t>(&self, line: &'t [u8], typed: &mut Vec<&'t [u8]>, log: &mut ScrapeLog) -> Section {
+        let Some(blank) = memchr(b' ', line) else { return Section::Other };
+        let (name, type_name) = (&line[..blank], &line[blank + 1..]);
         match name {
-            b"push_time_seconds" => return Place::Pushed,
-            b"push_failure_time_seconds" => return Place::Failed,
+            b"push_time_seconds" => return Section::PushTime,
+            b"push_failure_time_seconds" => return Section::FailureTime,
             _ => {}
         }
-        let Some(candidates) = self.families.get(name) else { return Place::Foreign };
+        let Some(candidates) = self.families.get(name) else { return Section::Other };
         if typed.contains(&name) {
-            scrapes.flaw("two types", format!("a second # TYPE of {}", String::from_utf8_lossy(name)));
+            let text = format!("a second # TYPE of {}", String::from_utf8_lossy(name));
+            log.record_flaw(ViolationKind::WrongType, text);
         }
         typed.push(name);
-        let kind = |(class, at): &&(usize, usize)| {
-            self.layout.classes[*class].families[*at].kind.word().as_bytes() == word
+        let has_type = |index: &&FamilyIndex| {
+            let family = &self.schema.classes[index.class].families[index.family];
+            family.metric_type.name().as_bytes() == type_name
         };
-        match candidates.iter().find(kind) {
-            Some((class, at)) => Place::Ours(*class, *at),
+        match candidates.iter().find(has_type) {
+            Some(index) => Section::Pushed(*index),
             None => {
-                let text = format!("nobody pushed this: # TYPE {}", String::from_utf8_lossy(line));
-                scrapes.flaw("two types", text);
-                Place::Foreign
+                let text = format!("no push has # TYPE {}", String::from_utf8_lossy(line));
+                log.record_flaw(ViolationKind::WrongType, text);
+                Section::Other
             }
         }
     }
 
-    fn sample(
+    /// Reads a sample. `latest` is the group of the previous line and its index, because most lines repeat it.
+    fn read_sample(
         &mut self,
         line: &[u8],
-        place: &Place,
-        latest: &mut Option<(Group, usize)>,
-        scrapes: &mut Scrapes,
+        section: Section,
+        latest: &mut Option<(GroupId, usize)>,
+        log: &mut ScrapeLog,
     ) {
         let Some(group) = self.group(line) else { return };
-        let Some(class) = self.layout.class(group) else {
-            scrapes.flaw("phantom", format!("no such group: {}", String::from_utf8_lossy(line)));
+        let Some(class) = self.schema.class(group) else {
+            let text = format!("no such group: {}", String::from_utf8_lossy(line));
+            log.record_flaw(ViolationKind::PhantomPush, text);
             return;
         };
         let at = match latest {
             Some((known, at)) if *known == group => *at,
             _ => *self.groups.entry(group).or_insert_with(|| {
-                self.found.push(Found { group, pushed: 0, failed: 0, at: self.seen.len() });
-                self.seen.resize(self.seen.len() + class.slots, Seen::default());
+                self.found.push(FoundGroup { group, pushed: 0, failed: 0, slots_at: self.slots.len() });
+                self.slots.resize(self.slots.len() + class.slot_count, SlotLines::default());
                 self.found.len() - 1
             }),
         };
@@ -147,90 +167,92 @@ impl<'a> Reader<'a> {
         let value =
             line.rsplit(|byte| *byte == b' ').next().and_then(|value| std::str::from_utf8(value).ok());
         let Some(value) = value.and_then(|value| value.parse::<f64>().ok()) else {
-            scrapes.flaw("half a push", format!("no value: {}", String::from_utf8_lossy(line)));
+            let text = format!("no value: {}", String::from_utf8_lossy(line));
+            log.record_flaw(ViolationKind::PartialPush, text);
             return;
         };
-        match *place {
-            Place::Foreign => {}
-            Place::Pushed => self.found[at].pushed = value.to_bits(),
-            Place::Failed => self.found[at].failed = value.to_bits(),
-            Place::Ours(class, family) if class == group.class() => {
-                let slot = self.layout.classes[class].families[family].slot;
+        match section {
+            Section::Other => {}
+            Section::PushTime => self.found[at].pushed = value.to_bits(),
+            Section::FailureTime => self.found[at].failed = value.to_bits(),
+            Section::Pushed(FamilyIndex { class, family }) if class == group.class() => {
+                let slot = self.schema.classes[class].families[family].slot;
                 let is_checksum = self.is_checksum(line);
-                let seen = &mut self.seen[self.found[at].at + slot];
-                seen.lines += 1;
-                seen.kind = family;
+                let lines = &mut self.slots[self.found[at].slots_at + slot];
+                lines.count += 1;
+                lines.family = family;
                 if is_checksum {
-                    seen.checksum = value as u64;
-                } else if seen.version == 0 {
-                    seen.version = value as u64;
-                } else if seen.version != value as u64 {
-                    seen.other = value as u64;
+                    lines.checksum = value as u64;
+                } else if lines.push == 0 {
+                    lines.push = value as u64;
+                } else if lines.push != value as u64 {
+                    lines.other_push = value as u64;
                 }
             }
-            Place::Ours(..) => {
-                scrapes.flaw(
-                    "phantom",
-                    format!("never pushed to this group: {}", String::from_utf8_lossy(line)),
-                );
+            Section::Pushed(_) => {
+                let text = format!("never pushed to this group: {}", String::from_utf8_lossy(line));
+                log.record_flaw(ViolationKind::PhantomPush, text);
             }
         }
     }
 
-    /// Whether a line is the one of its family that holds the checksum.
+    /// Whether a line is the checksum line of its family.
     fn is_checksum(&self, line: &[u8]) -> bool {
         let brace = memchr(b'{', line).unwrap_or(0);
         line[..brace].ends_with(b"_sum") || self.checksum_label.find(line).is_some()
     }
 
-    /// The group of a line, if it is one of this run.
-    fn group(&self, line: &[u8]) -> Option<Group> {
-        let begin = self.instance.find(line)? + b"instance=\"g".len();
+    /// The group of a line, if the line belongs to this run.
+    fn group(&self, line: &[u8]) -> Option<GroupId> {
+        let begin = self.instance_label.find(line)? + b"instance=\"g".len();
         let end = begin + memchr(b'"', &line[begin..])?;
-        if !line[end..].starts_with(&self.rest) {
+        if !line[end..].starts_with(&self.other_labels) {
             return None;
         }
-        std::str::from_utf8(&line[begin..end]).ok()?.parse().ok().map(Group)
+        std::str::from_utf8(&line[begin..end]).ok()?.parse().ok().map(GroupId)
     }
 
-    fn finish(&mut self, scrapes: &mut Scrapes) {
+    /// Records the groups of the scrape, and the flaws of their families.
+    fn record_groups(&mut self, log: &mut ScrapeLog) {
         let mut slots = Vec::new();
         for found in &self.found {
-            let class = &self.layout.classes[found.group.class()];
+            let class = &self.schema.classes[found.group.class()];
             slots.clear();
-            let mut whole = true;
-            for (slot, seen) in self.seen[found.at..found.at + class.slots].iter().enumerate() {
-                if seen.lines == 0 {
+            let mut is_complete = true;
+            let lines_of_slots = &self.slots[found.slots_at..found.slots_at + class.slot_count];
+            for (slot, lines) in lines_of_slots.iter().enumerate() {
+                if lines.count == 0 {
                     slots.push(ABSENT);
                     continue;
                 }
-                let family = &class.families[seen.kind];
-                let version = Version(seen.version);
-                if let Some(text) = flaw(found.group, slot, family.lines, seen) {
-                    scrapes.flaw("half a push", format!("{} of {}: {text}", family.name, found.group));
-                    whole = false;
+                let family = &class.families[lines.family];
+                if let Some(text) = flaw_of_family(found.group, slot, family.lines, lines) {
+                    let text = format!("{} of {}: {text}", family.name, found.group);
+                    log.record_flaw(ViolationKind::PartialPush, text);
+                    is_complete = false;
                 }
-                slots.push(shown(version, family.kind));
+                slots.push(pack_slot(PushId(lines.push), family.metric_type));
             }
-            // A broken sight would only confuse what the other ones tell.
-            if whole {
-                scrapes.sight(found.group, found.pushed, found.failed, &slots);
+            // An incomplete state has its flaw. As an observation it would cause violations that only repeat it.
+            if is_complete {
+                log.observe(found.group, found.pushed, found.failed, &slots);
             }
         }
     }
 }
 
-fn flaw(group: Group, slot: usize, lines: u32, seen: &Seen) -> Option<String> {
-    let version = Version(seen.version);
-    if seen.other != 0 {
-        return Some(format!("samples of two pushes, {version} and {}", Version(seen.other)));
+/// Describes what is wrong with the lines of a family of which a scrape must show `expected`.
+fn flaw_of_family(group: GroupId, slot: usize, expected: u32, lines: &SlotLines) -> Option<String> {
+    let push = PushId(lines.push);
+    if lines.other_push != 0 {
+        return Some(format!("samples of two pushes, {push} and {}", PushId(lines.other_push)));
     }
-    if seen.lines != lines {
-        return Some(format!("{} lines of push {version} instead of {lines}", seen.lines));
+    if lines.count != expected {
+        return Some(format!("{} lines of push {push} instead of {expected}", lines.count));
     }
-    let wanted = checksum(group, slot, version);
-    (seen.checksum != wanted)
-        .then(|| format!("checksum {} of push {version} instead of {wanted}", seen.checksum))
+    let expected = checksum(group, slot, push);
+    (lines.checksum != expected)
+        .then(|| format!("checksum {} of push {push} instead of {expected}", lines.checksum))
 }
 
 /// The value of a metric without labels, such as `process_cpu_seconds_total`.
@@ -239,23 +261,17 @@ pub fn plain_value(text: &[u8], name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// All types that families of one name can show: used to tell a contested name's slot.
-pub fn kind_of(layout: &Layout, group: Group, slot: usize, shape: usize) -> Option<Kind> {
-    let class = layout.class(group)?;
-    let families = class.shapes.get(shape)?.iter().map(|at| &class.families[*at]);
-    families.into_iter().find(|family| family.slot == slot).map(|family| family.kind)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::Class;
+    use crate::history::unpack_slot;
+    use crate::schema::{GroupClass, MetricType};
 
-    /// What a gateway would show of one push, with labels where they belong.
-    fn exposition(layout: &Layout, group: Group, version: Version) -> String {
+    /// The exposition of a gateway that received one push.
+    fn exposition(schema: &Schema, group: GroupId, push: PushId) -> String {
         let mut body = Vec::new();
-        layout.render(group, 0, version, &mut body);
-        let labels = format!("instance=\"{group}\",job=\"loadtest\",run=\"{}\"", layout.run);
+        schema.render_body(group, 0, push, &mut body);
+        let labels = format!("instance=\"{group}\",job=\"loadtest\",run=\"{}\"", schema.run);
         let mut text = String::new();
         for line in String::from_utf8(body).expect("UTF-8").lines() {
             let (series, value) = line.rsplit_once(' ').expect("a value");
@@ -269,49 +285,54 @@ mod tests {
         text + &format!("# TYPE push_time_seconds gauge\npush_time_seconds{{{labels}}} 1.5e+09\n")
     }
 
-    fn read(change: impl Fn(String) -> String) -> Scrapes {
-        let layout = Layout { classes: vec![Class::new("a", 4, 6, false)], run: "r".to_owned() };
-        let text = change(exposition(&layout, Group::new(0, 3), Version::new(1, 2)));
-        let mut scrapes = Scrapes::default();
-        Reader::new(&layout).read(text.as_bytes(), Scrape { start: 1, end: 2 }, &mut scrapes);
-        scrapes
+    /// Reads the exposition of one push after a change to its text.
+    fn read(change: impl Fn(String) -> String) -> ScrapeLog {
+        let schema = Schema { classes: vec![GroupClass::new("a", 4, 6)], run: "r".to_owned() };
+        let text = change(exposition(&schema, GroupId::new(0, 3), PushId::new(1, 2)));
+        let mut log = ScrapeLog::default();
+        ScrapeReader::new(&schema).read(text.as_bytes(), Scrape { start: 1, end: 2 }, &mut log);
+        log
     }
 
     #[test]
-    fn a_whole_push_is_read() {
-        let scrapes = read(|text| text);
-        assert!(scrapes.flaws.is_empty(), "{:?}", scrapes.flaws);
-        let sight = scrapes.sights[0];
-        assert_eq!((sight.group, sight.pushed), (Group::new(0, 3), 1.5e9_f64.to_bits()));
-        for (shown, kind) in scrapes.slots(&sight, 4).iter().zip(Kind::ALL) {
-            assert_eq!(crate::history::read_shown(*shown), Some((Version::new(1, 2), kind)));
+    fn a_complete_push_is_one_observation() {
+        let log = read(|text| text);
+        assert!(log.flaws.is_empty(), "{:?}", log.flaws);
+        let observation = log.observations[0];
+        let read = (observation.group, observation.pushed);
+        assert_eq!(read, (GroupId::new(0, 3), 1.5e9_f64.to_bits()));
+        for (slot, metric_type) in log.slots(&observation, 4).iter().zip(MetricType::ALL) {
+            assert_eq!(unpack_slot(*slot), Some((PushId::new(1, 2), metric_type)));
         }
     }
 
     #[test]
-    fn what_is_broken_at_sight_is_a_flaw() {
-        let mut lines_tried = 0;
-        for victim in 0.. {
-            let changed = read(|text| {
+    fn a_missing_line_is_a_flaw() {
+        let mut flaws = 0;
+        for victim in 0..40 {
+            let log = read(|text| {
                 let kept =
                     text.lines().enumerate().filter(|(at, line)| *at != victim || line.starts_with('#'));
                 kept.map(|(_, line)| format!("{line}\n")).collect()
             });
-            if victim >= 40 {
-                break;
-            }
-            lines_tried += usize::from(changed.flaws.len() == 1);
+            flaws += usize::from(log.flaws.len() == 1);
         }
-        assert!(lines_tried > 15, "{lines_tried}");
-        assert_eq!(
-            read(|text| text.replacen("4294967299\n", "4294967300\n", 1)).flaws[0].kind,
-            "half a push"
-        );
-        assert_eq!(
-            read(|text| text.replace("TYPE lt_a_0 gauge", "TYPE lt_a_0 counter")).flaws[0].kind,
-            "two types"
-        );
-        assert_eq!(read(|text| format!("{text}# TYPE lt_a_0 gauge\n")).flaws[0].kind, "two types");
-        assert!(read(|text| text.replace("run=\"r\"", "run=\"other\"")).sights.is_empty());
+        assert!(flaws > 15, "{flaws}");
+    }
+
+    #[test]
+    fn a_changed_line_is_a_flaw() {
+        let kind = |change: &dyn Fn(String) -> String| read(change).flaws[0].kind;
+        let partial = kind(&|text| text.replacen("4294967299\n", "4294967300\n", 1));
+        assert_eq!(partial, ViolationKind::PartialPush);
+        let retyped = kind(&|text| text.replace("TYPE lt_a_0 gauge", "TYPE lt_a_0 counter"));
+        assert_eq!(retyped, ViolationKind::WrongType);
+        let typed_twice = kind(&|text| format!("{text}# TYPE lt_a_0 gauge\n"));
+        assert_eq!(typed_twice, ViolationKind::WrongType);
+    }
+
+    #[test]
+    fn groups_of_other_runs_are_ignored() {
+        assert!(read(|text| text.replace("run=\"r\"", "run=\"other\"")).observations.is_empty());
     }
 }

@@ -1,217 +1,230 @@
-//! The flags as typed.
+//! Command-line flags.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use thiserror::Error;
 
-/// Loads a Pushgateway, ours or the official one, and checks whether what it shows is true.
+use crate::contender;
+
+/// Puts load on a Pushgateway, sluicegate or the official one, and checks that everything it exposes is correct.
 #[derive(Debug, Parser)]
 #[command(name = "sluicegate-loadtest", version, max_term_width = 110)]
 pub struct Flags {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// Each scenario is a subcommand, and `compare` runs one on several gateways.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Short-lived jobs: a connection for each push, many groups
-    Fleet(Box<Run>),
-    /// Pushers that keep their connections, each with groups of its own
-    Steady(Box<Run>),
-    /// Scrapers over many groups that change slowly
-    Scrape(Box<Run>),
-    /// All of it at once
-    Mixed(Box<Run>),
-    /// Many writers on few groups: PUT, POST, DELETE and pushes that must be refused
-    Contention(Box<Run>),
-    /// Groups that come and go
-    Churn(Box<Run>),
-    /// Large bodies of many families
-    Big(Box<Run>),
-    /// The same scenario on several gateways or storage engines, side by side
-    Compare(Box<Compare>),
+    /// Short-lived jobs: one connection per push, many groups
+    Fleet(Box<RunFlags>),
+    /// Pushers with persistent connections, each with its own groups
+    Steady(Box<RunFlags>),
+    /// Scrapers of many groups that change slowly
+    Scrape(Box<RunFlags>),
+    /// All of these at once, with large bodies and invalid pushes
+    Mixed(Box<RunFlags>),
+    /// Many writers on few groups: PUT, POST, DELETE and pushes that must be rejected
+    Contention(Box<RunFlags>),
+    /// Groups that appear and disappear
+    Churn(Box<RunFlags>),
+    /// Large bodies with many families
+    Big(Box<RunFlags>),
+    /// Run one scenario on several gateways or storage engines and compare them
+    Compare(Box<CompareFlags>),
 }
 
 /// The scenarios.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
-    /// See [`Command`].
+    /// Short-lived jobs.
     Fleet,
-    /// See [`Command`].
+    /// Persistent connections.
     Steady,
-    /// See [`Command`].
+    /// Mostly scrapes.
     Scrape,
-    /// See [`Command`].
+    /// All of them.
     Mixed,
-    /// See [`Command`].
+    /// Many writers on few groups.
     Contention,
-    /// See [`Command`].
+    /// Groups that appear and disappear.
     Churn,
-    /// See [`Command`].
+    /// Large bodies.
     Big,
 }
 
-/// One run.
+/// Flags of one run.
 #[derive(Debug, Args)]
-pub struct Run {
-    /// The gateway, which is running already
+pub struct RunFlags {
+    /// URL of a running gateway
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9091", conflicts_with = "gateway")]
     pub target: String,
-    /// Yes, load a machine that is not this one
+    /// Allow a target on another machine; confirms that you may put load on it
     #[arg(long)]
     pub target_is_mine: bool,
-    /// A command that starts the gateway, with {port} and {dir} where its port and its data belong
+    /// Command that starts the gateway; {port} and {dir} are replaced by a free port and a data directory
     #[arg(long, value_name = "COMMAND")]
     pub gateway: Option<String>,
-    /// Kill the gateway with SIGKILL at random moments, this far apart on average; needs --gateway
-    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "gateway")]
+    /// Kill the gateway with SIGKILL at random moments, on average this far apart; requires --gateway
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "gateway")]
     pub kill_every: Option<Duration>,
-    /// The shape of the load
+    /// Size and rate of the load.
     #[command(flatten)]
-    pub load: Load,
-    /// Check nothing, only measure
+    pub load: LoadFlags,
+    /// Measure only; skip all checks
     #[arg(long)]
     pub no_check: bool,
-    /// Scrapes that are not one moment over all groups are violations, too
+    /// Also count scrapes that are no consistent snapshot over all groups as violations
     #[arg(long)]
     pub one_moment: bool,
-    /// A DELETE may take effect after its answer, but before a push that is sent then does: so promises the official program
+    /// Allow a DELETE to take effect after its response, but before later pushes do (the official program does this)
     #[arg(long)]
     pub late_deletes: bool,
-    /// Leave the groups in the gateway
+    /// Leave the groups of the run in the gateway
     #[arg(long)]
     pub keep: bool,
-    /// The summary as JSON on stdout
+    /// Print the summary as JSON
     #[arg(long)]
     pub json: bool,
-    /// No progress bar
+    /// Show no progress bar
     #[arg(long)]
     pub quiet: bool,
 }
 
-/// The shape of the load. Without a flag each scenario has a value of its own.
+/// Size and rate of the load. A flag without a default uses the scenario's value.
 #[derive(Debug, Clone, Args)]
-pub struct Load {
-    /// How long
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s")]
+pub struct LoadFlags {
+    /// Duration of the run, for example 500ms, 10s, 2m or 1h
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "10s")]
     pub duration: Duration,
-    /// At most that many requests that push or delete
+    /// Maximum number of pushes and deletes
     #[arg(long, default_value_t = 2_000_000)]
     pub count: u64,
-    /// Requests a second, sent whether or not earlier ones were answered in time (open loop); 0: as fast as answers come (closed loop)
+    /// Requests per second, sent when they are due (open loop); 0 sends the next request after each response (closed loop)
     #[arg(long)]
     pub rate: Option<f64>,
-    /// When requests are due, in an open loop
+    /// When requests are due in an open loop
     #[arg(long, value_enum, default_value = "poisson")]
     pub arrivals: Arrivals,
-    /// The same seed sends the same requests, as far as answers come in the same order
+    /// Seed of the random choices; the same seed sends the same requests as long as responses arrive in the same order
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Requests under way at a time
+    /// Number of requests in flight at a time
     #[arg(long)]
     pub connections: Option<usize>,
-    /// Threads that push
+    /// Number of threads that push
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// Groups
+    /// Number of groups
     #[arg(long)]
     pub groups: Option<u32>,
-    /// Families of a push
+    /// Families per push
     #[arg(long)]
     pub families: Option<usize>,
-    /// Series of a family
+    /// Series per family
     #[arg(long)]
     pub series: Option<usize>,
-    /// Exponent of the Zipf distribution of groups; 0: all alike
+    /// Exponent of the Zipf distribution of groups; 0 is uniform
     #[arg(long)]
     pub zipf: Option<f64>,
-    /// Scrapers
+    /// Number of scrapers
     #[arg(long)]
     pub scrapers: Option<usize>,
-    /// Time from scrape to scrape
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    /// Time between the scrapes of one scraper
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub scrape_interval: Option<Duration>,
-    /// How scrapers want it
+    /// Encoding that the scrapers request
     #[arg(long, value_enum, default_value = "both")]
-    pub scrape_encoding: Encoding,
-    /// A request without an answer for so long is lost
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    pub scrape_encoding: ScrapeEncoding,
+    /// Time after which a request without a response counts as lost
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "30s")]
     pub timeout: Duration,
 }
 
 /// When requests are due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Arrivals {
-    /// At random, as from many clients that do not know of each other.
+    /// At random times, like many independent clients
     Poisson,
-    /// Evenly.
+    /// At regular intervals
     Even,
 }
 
-/// How scrapes are sent.
+/// The encoding that scrapers request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Encoding {
-    /// Compressed.
+pub enum ScrapeEncoding {
+    /// Compressed
     Gzip,
-    /// As text.
+    /// Uncompressed
     Plain,
-    /// Scrapers take turns.
+    /// Every other scraper requests gzip
     Both,
 }
 
-/// Several gateways, side by side.
+/// Flags of a comparison.
 #[derive(Debug, Args)]
-pub struct Compare {
-    /// Storage engines of sluicegate, separated by commas: memory, snapshot, sled; with :disk to survive power loss
-    #[arg(long, value_delimiter = ',', default_value = "memory,snapshot,snapshot:disk,sled")]
+pub struct CompareFlags {
+    #[arg(long, value_delimiter = ',', default_value = contender::DEFAULT_BACKENDS, help = contender::backends_help())]
     pub backends: Vec<String>,
-    /// The program of sluicegate
+    /// The sluicegate program
     #[arg(long, value_name = "PROGRAM", default_value = "sluicegate")]
     pub gateway: PathBuf,
-    /// Further flags for it
+    /// Further flags for sluicegate
     #[arg(long, value_name = "FLAGS", default_value = "", allow_hyphen_values = true)]
     pub gateway_flags: String,
-    /// The program of the official Pushgateway
+    /// The official Pushgateway program
     #[arg(long, value_name = "PROGRAM")]
     pub official: Option<PathBuf>,
-    /// What to run on each
+    /// The scenario to run on each gateway
     #[arg(long, value_enum, default_value = "mixed")]
     pub scenario: Scenario,
-    /// How often
+    /// Number of rounds; each gateway runs once per round
     #[arg(long, default_value_t = 5)]
     pub rounds: usize,
-    /// The shape of the load
+    /// Size and rate of the load.
     #[command(flatten)]
-    pub load: Load,
-    /// Where the report goes
+    pub load: LoadFlags,
+    /// Path of the HTML report
     #[arg(long, value_name = "FILE", default_value = "sluicegate-comparison.html")]
     pub report: PathBuf,
-    /// A picture of it, for a README
+    /// Also write an SVG picture of the main figures, for a README
     #[arg(long, value_name = "FILE")]
     pub picture: Option<PathBuf>,
-    /// The figures as JSON on stdout
+    /// Print the figures of all rounds as JSON
     #[arg(long)]
     pub json: bool,
-    /// No progress bar
+    /// Show no progress
     #[arg(long)]
     pub quiet: bool,
 }
 
-/// `300ms`, `10s`, `2m`, `1h`, with a fraction if need be.
-fn duration(text: &str) -> Result<Duration, String> {
+/// Why a duration is invalid.
+#[derive(Debug, PartialEq, Eq, Error)]
+enum DurationError {
+    #[error("expected a number with a unit, such as 10s")]
+    Number,
+    #[error("expected one of the units ms, s, m and h")]
+    Unit,
+    #[error("the duration is too long")]
+    TooLong,
+}
+
+/// Parses `300ms`, `10s`, `2m` or `1h`; fractions are allowed.
+fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     let end = text.find(|char: char| !char.is_ascii_digit() && char != '.').unwrap_or(text.len());
-    let number: f64 = text[..end].parse().map_err(|_| "a number and a unit, such as 10s")?;
+    let number: f64 = text[..end].parse().map_err(|_| DurationError::Number)?;
     let seconds = match &text[end..] {
         "ms" => 1e-3,
         "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err("the unit is ms, s, m or h".to_owned()),
+        _ => return Err(DurationError::Unit),
     };
-    Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
+    Duration::try_from_secs_f64(number * seconds).map_err(|_| DurationError::TooLong)
 }
 
 #[cfg(test)]
@@ -222,7 +235,15 @@ mod tests {
     #[test]
     fn flags_are_consistent() {
         Flags::command().debug_assert();
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert!(duration("5").is_err() && duration("s").is_err() && duration("-1s").is_err());
+    }
+
+    #[test]
+    fn a_duration_needs_a_number_and_a_unit() {
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        for (text, error) in
+            [("5", DurationError::Unit), ("s", DurationError::Number), ("-1s", DurationError::Number)]
+        {
+            assert_eq!(parse_duration(text), Err(error), "{text}");
+        }
     }
 }

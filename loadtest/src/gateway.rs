@@ -1,116 +1,169 @@
-//! The gateway under load: where it is, what it uses, and, if the harness started it, its process.
+//! The gateway under load: its address, its process if the load test started it, and the resources it uses.
 
 use std::fs::{self, File};
+use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use thiserror::Error;
 
 use crate::exposition::plain_value;
 use crate::http::Client;
 
-/// Ticks of `/proc/PID/stat` in a second: fixed on Linux for what programs see.
-const TICKS: f64 = 100.0;
-/// How long a start is tried again after a kill.
+/// Clock ticks per second in `/proc/PID/stat`; Linux fixes this value for user space.
+const TICKS_PER_SECOND: f64 = 100.0;
+/// How long a failed restart is repeated.
 const RESTART_MAX: Duration = Duration::from_secs(10);
-/// How long a start may take.
+/// How long a start may take until the gateway is ready.
 const START_MAX: Duration = Duration::from_secs(120);
+/// How long the gateway may take to exit after SIGTERM before it is killed.
+const STOP_MAX: Duration = Duration::from_secs(60);
+/// Lines of the gateway's log that an error shows.
+const LOG_LINES: usize = 5;
 
-/// Where a gateway listens.
+/// Why a gateway cannot be used.
+#[derive(Debug, Error)]
+pub enum GatewayError {
+    #[error("invalid target {0}: expected http://HOST:PORT")]
+    InvalidTarget(String),
+    #[error("{host} does not resolve to an address")]
+    Unresolved { host: String, source: Option<io::Error> },
+    #[error("{0} is on another machine; confirm with --target-is-mine that you may put load on it")]
+    Unconfirmed(String),
+    #[error("the command of --gateway is empty")]
+    EmptyCommand,
+    #[error("cannot start {program}")]
+    Spawn { program: String, source: io::Error },
+    #[error("the gateway exited during start-up ({status}): {log}")]
+    Exited { status: ExitStatus, log: String },
+    #[error("the gateway was not ready after {START_MAX:?}")]
+    NotReady,
+    #[error("no free port from {from} to {to}")]
+    NoPort { from: u16, to: u16 },
+    #[error("cannot create a folder or a log file for the gateway")]
+    Folder(#[source] io::Error),
+    #[error("cannot signal the gateway or wait for it")]
+    Process(#[from] io::Error),
+}
+
+/// Address of a gateway.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// Its address.
+    /// Socket address.
     pub address: SocketAddr,
-    /// As the `Host` header says it.
+    /// Value of the `Host` header.
     pub host: String,
-    /// In front of all paths; without a slash at its end.
+    /// Prefix of all paths, without a trailing slash.
     pub prefix: String,
 }
 
 impl Target {
-    /// Reads `http://host:port/prefix`. What is not loopback must be `confirmed`.
-    pub fn parse(url: &str, confirmed: bool) -> Result<Self> {
-        let rest = url.strip_prefix("http://").context("a target is http://HOST:PORT")?;
+    /// Parses `http://HOST:PORT/PREFIX`. An address other than loopback requires `is_confirmed`.
+    pub fn parse(url: &str, is_confirmed: bool) -> Result<Self, GatewayError> {
+        let rest = url.strip_prefix("http://").ok_or_else(|| GatewayError::InvalidTarget(url.to_owned()))?;
         let (host, prefix) = rest.split_once('/').map_or((rest, String::new()), |(host, path)| {
             (host, format!("/{path}").trim_end_matches('/').to_owned())
         });
-        let with_port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-            host.to_owned()
-        } else {
-            format!("{host}:80")
-        };
-        let addresses = with_port.to_socket_addrs().with_context(|| format!("no address for {host}"))?;
-        let address = addresses.min_by_key(|address| !address.ip().is_loopback()).context("no address")?;
-        if !address.ip().is_loopback() && !confirmed {
-            bail!("{url} is not this machine; confirm with --target-is-mine that you may load it");
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let with_port = if has_port { host.to_owned() } else { format!("{host}:80") };
+        let unresolved = |source| GatewayError::Unresolved { host: host.to_owned(), source };
+        let addresses = with_port.to_socket_addrs().map_err(|error| unresolved(Some(error)))?;
+        let address = addresses.min_by_key(|address| !address.ip().is_loopback());
+        let address = address.ok_or_else(|| unresolved(None))?;
+        if !address.ip().is_loopback() && !is_confirmed {
+            return Err(GatewayError::Unconfirmed(url.to_owned()));
         }
         Ok(Self { address, host: host.to_owned(), prefix })
     }
 
-    /// A client beside the load.
+    /// A client for requests that are not part of the load.
     pub fn client(&self) -> Client {
         Client::new(self.address, &self.host, Duration::from_secs(30))
     }
 
-    /// Whether `/-/ready` says so.
+    /// Whether `/-/ready` returns 200.
     pub fn is_ready(&self) -> bool {
         let mut client = Client::new(self.address, &self.host, Duration::from_secs(2));
-        client.get(&format!("{}/-/ready", self.prefix)).is_ok_and(|answer| answer.status == 200)
+        client.get(&format!("{}/-/ready", self.prefix)).is_ok_and(|response| response.status == 200)
     }
 
-    /// CPU that the gateway says it used, in seconds.
+    /// CPU time that the gateway reports, in seconds.
     pub fn cpu_seconds(&self) -> Option<f64> {
         let mut client = self.client();
-        let answer = client.get(&format!("{}/metrics", self.prefix)).ok()?;
-        plain_value(answer.body, "process_cpu_seconds_total")
+        let response = client.get(&format!("{}/metrics", self.prefix)).ok()?;
+        plain_value(response.body, "process_cpu_seconds_total")
     }
 }
 
-/// A gateway process of our own. It ends with this value.
-pub struct Gateway {
-    template: String,
-    /// Where it listens.
+/// A temporary folder for the data and the log of a gateway; removed on drop.
+pub struct GatewayFolder(TempDir);
+
+impl GatewayFolder {
+    /// Creates it in the system's folder for temporary files.
+    pub fn new() -> Result<Self, GatewayError> {
+        let folder = tempfile::Builder::new().prefix("sluicegate-loadtest-").tempdir();
+        let folder = Self(folder.map_err(GatewayError::Folder)?);
+        fs::create_dir(folder.data()).map_err(GatewayError::Folder)?;
+        Ok(folder)
+    }
+
+    /// The folder that replaces `{dir}` in the command.
+    fn data(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+
+    /// The file that receives stdout and stderr.
+    fn log(&self) -> PathBuf {
+        self.0.path().join("log")
+    }
+}
+
+/// A gateway process that the load test started; killed on drop.
+pub struct Gateway<'f> {
+    /// With `{port}` and `{dir}`.
+    command: String,
+    /// Its address.
     pub target: Target,
-    folder: PathBuf,
+    folder: &'f GatewayFolder,
     child: Child,
-    /// CPU of earlier processes, which were killed.
-    cpu_before: f64,
-    /// Starts after a kill that did not succeed.
+    /// CPU time of earlier processes of this gateway, which were killed.
+    cpu_seconds_before: f64,
+    /// Restarts that failed and were repeated.
     pub starts_failed: usize,
 }
 
-impl Gateway {
-    /// Starts it by a command in which `{port}` and `{dir}` are replaced, and waits until it is ready. The folder must exist.
-    pub fn start(template: &str, folder: &Path) -> Result<Self> {
+impl<'f> Gateway<'f> {
+    /// Starts the command, with `{port}` and `{dir}` replaced, and waits until the gateway is ready.
+    pub fn start(command: &str, folder: &'f GatewayFolder) -> Result<Self, GatewayError> {
         let port = free_port()?;
         let target = Target::parse(&format!("http://127.0.0.1:{port}"), false)?;
-        fs::create_dir_all(folder.join("data"))?;
-        let child = spawn(template, port, folder)?;
         let mut gateway = Self {
-            template: template.to_owned(),
+            command: command.to_owned(),
             target,
-            folder: folder.to_owned(),
-            child,
-            cpu_before: 0.0,
+            folder,
+            child: spawn(command, port, folder)?,
+            cpu_seconds_before: 0.0,
             starts_failed: 0,
         };
-        gateway.becomes_ready()?;
+        gateway.wait_until_ready()?;
         Ok(gateway)
     }
 
-    /// Starts it again, after [`Gateway::kill`] or [`Gateway::stop`], in the same folder. Gives the time until it was ready.
+    /// Starts it again with the same port and data, after [`Gateway::kill`] or [`Gateway::stop`], and returns the time until
+    /// it was ready.
     ///
-    /// A start that fails is tried again, as whoever supervises it would: the system may hold on to the port or to a lock
-    /// for a moment after a process was killed. [`Gateway::starts_failed`] counts them.
-    pub fn start_again(&mut self) -> Result<Duration> {
+    /// A start that fails is repeated, as a supervisor would do: the system may hold the port or a lock for a moment after a
+    /// process was killed. [`Gateway::starts_failed`] counts these.
+    pub fn restart(&mut self) -> Result<Duration, GatewayError> {
         let first = Instant::now();
         loop {
             let begin = Instant::now();
-            self.child = spawn(&self.template, self.target.address.port(), &self.folder)?;
-            match self.becomes_ready() {
+            self.child = spawn(&self.command, self.target.address.port(), self.folder)?;
+            match self.wait_until_ready() {
                 Ok(()) => return Ok(begin.elapsed()),
                 Err(error) if first.elapsed() > RESTART_MAX => return Err(error),
                 Err(_) => self.starts_failed += 1,
@@ -121,26 +174,26 @@ impl Gateway {
     }
 
     fn kill_if_alive(&mut self) {
-        // Both fail only if it has ended already.
+        // Both fail only if the process has exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// SIGKILL.
-    pub fn kill(&mut self) -> Result<()> {
+    /// Sends SIGKILL and waits for the exit.
+    pub fn kill(&mut self) -> Result<(), GatewayError> {
         let used = self.cpu_seconds();
         self.child.kill()?;
         self.child.wait()?;
-        self.cpu_before = used;
+        self.cpu_seconds_before = used;
         Ok(())
     }
 
-    /// SIGTERM, and SIGKILL if that does not help.
-    pub fn stop(&mut self) -> Result<()> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+    /// Sends SIGTERM and waits for the exit; sends SIGKILL after [`STOP_MAX`].
+    pub fn stop(&mut self) -> Result<(), GatewayError> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).map_err(io::Error::from)?;
         let begin = Instant::now();
         while self.child.try_wait()?.is_none() {
-            if begin.elapsed() > Duration::from_secs(60) {
+            if begin.elapsed() > STOP_MAX {
                 self.child.kill()?;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -148,86 +201,92 @@ impl Gateway {
         Ok(())
     }
 
-    /// CPU of all its processes so far.
+    /// CPU time of all processes of this gateway so far.
     pub fn cpu_seconds(&self) -> f64 {
-        self.cpu_before + process_cpu_seconds(&self.child.id().to_string()).unwrap_or(0.0)
+        self.cpu_seconds_before + process_cpu_seconds(&self.child.id().to_string()).unwrap_or(0.0)
     }
 
-    /// Resident memory now.
+    /// Resident memory.
     pub fn memory_bytes(&self) -> Option<u64> {
-        memory_bytes(self.child.id())
+        process_memory_bytes(self.child.id())
     }
 
-    /// What lies in its data folder.
+    /// Space that the files in its data folder occupy.
     pub fn disk_bytes(&self) -> u64 {
-        folder_bytes(&self.folder.join("data"))
+        folder_bytes(&self.folder.data())
     }
 
-    fn becomes_ready(&mut self) -> Result<()> {
+    fn wait_until_ready(&mut self) -> Result<(), GatewayError> {
         let begin = Instant::now();
         while !self.target.is_ready() {
             if let Some(status) = self.child.try_wait()? {
-                let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-                let tail: Vec<&str> = log.lines().rev().take(5).collect();
-                bail!(
-                    "the gateway ended ({status}): {}",
-                    tail.into_iter().rev().collect::<Vec<_>>().join("\n")
-                );
+                return Err(GatewayError::Exited { status, log: self.end_of_log() });
             }
             if begin.elapsed() > START_MAX {
-                bail!("the gateway did not get ready in {START_MAX:?}");
+                return Err(GatewayError::NotReady);
             }
             std::thread::sleep(Duration::from_millis(2));
         }
         Ok(())
     }
+
+    fn end_of_log(&self) -> String {
+        let log = fs::read_to_string(self.folder.log()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
 }
 
-impl Drop for Gateway {
+impl Drop for Gateway<'_> {
     fn drop(&mut self) {
         self.kill_if_alive();
     }
 }
 
-/// A port below those that the system gives to clients: while the gateway is down, one of our own connections could
-/// otherwise get its port, and even connect to itself.
-fn free_port() -> Result<u16> {
-    let begin = 12_000 + (std::process::id() % 18_000) as u16;
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    (begin..begin + 2_000).find(free).context("no port is free")
+/// A free port below the range that the kernel gives to outgoing connections. While the gateway is down, a connection of the
+/// load test could otherwise get the gateway's port, and even connect to itself.
+fn free_port() -> Result<u16, GatewayError> {
+    let from = 12_000 + (std::process::id() % 18_000) as u16;
+    let to = from + 2_000;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (from..to).find(is_free).ok_or(GatewayError::NoPort { from, to })
 }
 
-fn spawn(template: &str, port: u16, folder: &Path) -> Result<Child> {
-    let data = folder.join("data");
-    let words = template
+fn spawn(command: &str, port: u16, folder: &GatewayFolder) -> Result<Child, GatewayError> {
+    let (port, data) = (port.to_string(), folder.data());
+    let words = command
         .split_whitespace()
-        .map(|word| word.replace("{port}", &port.to_string()).replace("{dir}", &data.to_string_lossy()));
+        .map(|word| word.replace("{port}", &port).replace("{dir}", &data.to_string_lossy()));
     let words: Vec<String> = words.collect();
-    let (program, arguments) = words.split_first().context("an empty command")?;
-    let log = File::options().create(true).append(true).open(folder.join("log"))?;
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    command.spawn().with_context(|| format!("cannot start {program}"))
+    let (program, arguments) = words.split_first().ok_or(GatewayError::EmptyCommand)?;
+    let log = File::options().create(true).append(true).open(folder.log()).map_err(GatewayError::Folder)?;
+    let stdout = log.try_clone().map_err(GatewayError::Folder)?;
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(log)
+        .spawn()
+        .map_err(|source| GatewayError::Spawn { program: program.clone(), source })
 }
 
-/// User and system time of a process, `self` for this one.
+/// User and system time of a process; `self` is this process.
 pub fn process_cpu_seconds(pid: &str) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything.
+    // The name in parentheses may contain anything, so the fields are counted from its end.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-    Some(ticks / TICKS)
+    Some(ticks / TICKS_PER_SECOND)
 }
 
-/// Resident memory of a process.
-pub fn memory_bytes(pid: u32) -> Option<u64> {
+fn process_memory_bytes(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().split(' ').next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// Bytes that the files below a folder occupy.
-pub fn folder_bytes(folder: &Path) -> u64 {
+/// Space that the files in a folder occupy.
+fn folder_bytes(folder: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let size = |entry: fs::DirEntry| match entry.metadata() {
@@ -236,34 +295,4 @@ pub fn folder_bytes(folder: &Path) -> u64 {
         Err(_) => 0,
     };
     entries.flatten().map(size).sum()
-}
-
-/// A folder that goes away with this value.
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    /// A new one, below the system's folder for such things.
-    pub fn new() -> Result<Self> {
-        for number in 0..1000 {
-            let path =
-                std::env::temp_dir().join(format!("sluicegate-loadtest-{}-{number}", std::process::id()));
-            match fs::create_dir(&path) {
-                Ok(()) => return Ok(Self(path)),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error).context("no folder for the gateway's data"),
-            }
-        }
-        bail!("no name is free for a folder in {}", std::env::temp_dir().display())
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

@@ -1,190 +1,200 @@
-//! What happened in a run: every request with its times and its answer, every scrape with what it showed.
+//! The record of a run: every request with its times and its outcome, and every scrape with what it showed.
 //!
-//! Times are nanoseconds since the run began, from one monotonic clock. A state that a scraper sees again unchanged is
-//! kept once, with the first and the last scrape that showed it: its push time is part of it, and no other push has the
-//! same one, so it stood there all the time between.
+//! Times are nanoseconds since the run began, from one monotonic clock. A state that a scraper sees repeatedly without a
+//! change is recorded once, with the first and the last scrape that showed it. The state includes its push time, which no
+//! other push has, so the group had this state during the whole interval.
 
 use std::collections::HashMap;
 
-use crate::schema::{Group, Kind, Version};
+use crate::schema::{GroupId, MetricType, PushId};
+use crate::violation::ViolationKind;
 
-/// Later than everything.
+/// Later than every other time.
 pub const NEVER: u64 = u64::MAX;
-/// A slot without a family.
+/// Value of a slot that has no family.
 pub const ABSENT: u64 = 0;
-const KIND_SHIFT: u32 = 60;
+/// The type of a slot value is above this bit, the push identifier below.
+const TYPE_SHIFT: u32 = 60;
+/// Flaws recorded per scraper; further ones are only counted.
+const FLAWS_MAX: usize = 100;
 
-/// What a request asks for.
+/// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Ask {
-    /// Replace the group.
+pub enum Operation {
+    /// Replaces the group.
     Put,
-    /// Replace the families named.
+    /// Replaces the families in the body.
     Post,
-    /// Forget the group.
+    /// Deletes the group.
     Delete,
-    /// PUT or POST of what cannot be parsed: must be refused and touch nothing.
-    Garbage,
-    /// PUT or POST of what contradicts itself: must be refused, set the failure time, keep the content.
+    /// PUT or POST of a body that cannot be parsed. The gateway must reject it without any effect.
+    Malformed,
+    /// PUT or POST of a body that contradicts itself. The gateway must reject it, set the failure time and keep the content.
     Inconsistent,
 }
 
-/// What came back.
+impl Operation {
+    /// Whether the gateway must reject the request.
+    pub fn is_invalid(self) -> bool {
+        matches!(self, Self::Malformed | Self::Inconsistent)
+    }
+}
+
+/// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum Outcome {
     /// 2xx.
-    Done,
-    /// 400, inconsistent: the failure time is set.
-    Refused,
-    /// Any other 4xx: nothing happened.
+    Accepted,
+    /// 400 from the consistency check, which sets the failure time.
+    Inconsistent,
+    /// Any other 4xx: no effect.
     Rejected,
-    /// An answer that leaves open what happened: 5xx.
+    /// 5xx or another status: the effect is unknown.
     Unknown(u16),
-    /// No answer: the connection broke, or time was up.
+    /// No response: the connection broke, or the request timed out.
     Lost,
-    /// It was never sent.
+    /// The request was never sent.
     NotSent,
 }
 
-/// One request. Its writer and sequence number are its place in [`History::requests`].
+/// One request. Its position in [`History::requests`] gives its [`PushId`].
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
-    /// When its first byte was handed to the kernel.
+    /// When the first byte was passed to the kernel.
     pub start: u64,
-    /// When its answer was there; [`NEVER`] without one.
+    /// When the response was complete; [`NEVER`] without a response.
     pub end: u64,
     /// The group.
-    pub group: Group,
-    /// The shape of its body.
+    pub group: GroupId,
+    /// The shape of the body, an index into [`crate::schema::GroupClass::shapes`].
     pub shape: u16,
-    /// What it asks for.
-    pub ask: Ask,
-    /// What came back.
-    pub answer: Answer,
+    /// What it does.
+    pub operation: Operation,
+    /// How it ended.
+    pub outcome: Outcome,
 }
 
-/// A scrape that was answered whole.
+/// A scrape with a complete response.
 #[derive(Debug, Clone, Copy)]
 pub struct Scrape {
-    /// When it was asked for.
+    /// When it was requested.
     pub start: u64,
-    /// When its last byte was there.
+    /// When the last byte arrived.
     pub end: u64,
 }
 
-/// A group as a scraper saw it, in all its scrapes from `first` to `last`.
+/// A group as one scraper saw it, in all its scrapes from `first` to `last`.
 #[derive(Debug, Clone, Copy)]
-pub struct Sight {
+pub struct Observation {
     /// The group.
-    pub group: Group,
-    /// Index of a scrape.
+    pub group: GroupId,
+    /// Index of the first scrape in [`ScrapeLog::scrapes`].
     pub first: u32,
-    /// Index of a scrape, the same or later.
+    /// Index of the last scrape.
     pub last: u32,
     /// Bits of `push_time_seconds`.
     pub pushed: u64,
     /// Bits of `push_failure_time_seconds`.
     pub failed: u64,
-    /// Where its slots begin in [`Scrapes::slots`].
-    at: u32,
+    /// Where its slots begin in [`ScrapeLog::slots`].
+    slots_at: u32,
 }
 
-/// Something wrong that one scrape shows by itself.
+/// An error that one scrape proves by itself.
 #[derive(Debug, Clone)]
 pub struct Flaw {
-    /// Which kind of violation.
-    pub kind: &'static str,
-    /// When the scrape was.
+    /// Kind of violation.
+    pub kind: ViolationKind,
+    /// The scrape.
     pub scrape: Scrape,
-    /// What is wrong, for a person.
+    /// Description for people.
     pub text: String,
 }
 
-/// All that one scraper saw.
+/// Everything that one scraper saw.
 #[derive(Debug, Default)]
-pub struct Scrapes {
-    /// In the order of time.
-    pub times: Vec<Scrape>,
-    /// What it saw.
-    pub sights: Vec<Sight>,
-    /// What was wrong at sight.
+pub struct ScrapeLog {
+    /// In order of time.
+    pub scrapes: Vec<Scrape>,
+    /// The groups in these scrapes.
+    pub observations: Vec<Observation>,
+    /// Errors found while reading a scrape.
     pub flaws: Vec<Flaw>,
-    /// Flaws beyond those kept.
+    /// Number of flaws beyond [`FLAWS_MAX`].
     pub flaws_dropped: usize,
     slots: Vec<u64>,
-    latest: HashMap<Group, usize>,
+    latest: HashMap<GroupId, usize>,
 }
 
-/// A run.
+/// The record of a run.
 #[derive(Debug, Default)]
 pub struct History {
     /// By writer, then in the order of sending.
     pub requests: Vec<Vec<Request>>,
     /// By scraper.
-    pub scrapes: Vec<Scrapes>,
-    /// Between the end of one process and the start of the next; nothing was under way then.
-    pub crashes: Vec<u64>,
-    /// A DELETE may take effect after its answer, as long as no later push has.
+    pub scrape_logs: Vec<ScrapeLog>,
+    /// Times between the end of a killed process and the start of the next. No request was in flight then.
+    pub kills: Vec<u64>,
+    /// A DELETE may take effect after its response, but before later pushes do.
     pub late_deletes: bool,
 }
 
-/// What a slot showed: a version, and the type its family had.
-pub fn shown(version: Version, kind: Kind) -> u64 {
-    let number = Kind::ALL.iter().position(|other| *other == kind).unwrap_or(0) as u64;
-    version.0 | (number << KIND_SHIFT)
+/// Packs what a scrape showed of a family: the push and the type.
+pub fn pack_slot(push: PushId, metric_type: MetricType) -> u64 {
+    let number = MetricType::ALL.iter().position(|other| *other == metric_type).unwrap_or(0) as u64;
+    push.0 | (number << TYPE_SHIFT)
 }
 
-/// The parts of what [`shown`] packed; `None` if the slot was absent.
-pub fn read_shown(shown: u64) -> Option<(Version, Kind)> {
-    let version = shown & ((1 << KIND_SHIFT) - 1);
-    (shown != ABSENT).then(|| (Version(version), Kind::ALL[(shown >> KIND_SHIFT) as usize % 4]))
+/// Inverse of [`pack_slot`]; `None` if the family was absent.
+pub fn unpack_slot(slot: u64) -> Option<(PushId, MetricType)> {
+    let push = slot & ((1 << TYPE_SHIFT) - 1);
+    (slot != ABSENT).then(|| (PushId(push), MetricType::ALL[(slot >> TYPE_SHIFT) as usize % 4]))
 }
 
-const FLAWS_KEPT: usize = 100;
-
-impl Scrapes {
-    /// Begins the next scrape; what it shows follows.
+impl ScrapeLog {
+    /// Starts the next scrape; observations and flaws that follow belong to it.
     pub fn begin(&mut self, scrape: Scrape) {
-        self.times.push(scrape);
+        self.scrapes.push(scrape);
     }
 
-    /// A group in the scrape begun last.
-    pub fn sight(&mut self, group: Group, pushed: u64, failed: u64, slots: &[u64]) {
-        let now = self.times.len() as u32 - 1;
+    /// Records a group in the current scrape.
+    pub fn observe(&mut self, group: GroupId, pushed: u64, failed: u64, slots: &[u64]) {
+        let now = self.scrapes.len() as u32 - 1;
         if let Some(latest) = self.latest.get(&group) {
-            let known = self.sights[*latest];
+            let known = self.observations[*latest];
             let same =
                 known.pushed == pushed && known.failed == failed && self.slots(&known, slots.len()) == slots;
             if known.last + 1 == now && same {
-                self.sights[*latest].last = now;
+                self.observations[*latest].last = now;
                 return;
             }
         }
-        let at = self.slots.len() as u32;
+        let slots_at = self.slots.len() as u32;
         self.slots.extend_from_slice(slots);
-        self.latest.insert(group, self.sights.len());
-        self.sights.push(Sight { group, first: now, last: now, pushed, failed, at });
+        self.latest.insert(group, self.observations.len());
+        self.observations.push(Observation { group, first: now, last: now, pushed, failed, slots_at });
     }
 
-    /// Notes a flaw of the scrape begun last; beyond some hundred they are only counted.
-    pub fn flaw(&mut self, kind: &'static str, text: String) {
-        if self.flaws.len() < FLAWS_KEPT {
-            let scrape = *self.times.last().expect("a scrape was begun");
+    /// Records a flaw of the current scrape.
+    pub fn record_flaw(&mut self, kind: ViolationKind, text: String) {
+        if self.flaws.len() < FLAWS_MAX {
+            let scrape = *self.scrapes.last().expect("a scrape was begun");
             self.flaws.push(Flaw { kind, scrape, text });
         } else {
             self.flaws_dropped += 1;
         }
     }
 
-    /// What a sight's slots showed; see [`read_shown`].
-    pub fn slots(&self, sight: &Sight, slots: usize) -> &[u64] {
-        &self.slots[sight.at as usize..sight.at as usize + slots]
+    /// The slots of an observation; see [`unpack_slot`].
+    pub fn slots(&self, observation: &Observation, slot_count: usize) -> &[u64] {
+        let begin = observation.slots_at as usize;
+        &self.slots[begin..begin + slot_count]
     }
 }
 
 impl History {
-    /// The request that a version names.
-    pub fn request(&self, version: Version) -> Option<&Request> {
-        self.requests.get(version.writer())?.get(version.sequence()?)
+    /// The request with this identifier.
+    pub fn request(&self, push: PushId) -> Option<&Request> {
+        self.requests.get(push.writer())?.get(push.sequence()?)
     }
 }

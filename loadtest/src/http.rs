@@ -1,94 +1,106 @@
-//! As much of HTTP/1.1 as a client needs that knows what it asked for: the head of an answer, and how its body ends.
+//! A minimal HTTP/1.1 client: response heads, body lengths, and a blocking connection for scrapes.
 //!
-//! Written here, because a push's answer is a hundred bytes and a general client costs more than sending it.
+//! The response to a push is a hundred bytes, and a general client costs more CPU than sending the push. Heads and chunk
+//! sizes are parsed by httparse; reading is done here, with a bound on everything that the peer controls.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use memchr::memmem;
+use thiserror::Error;
 
-/// Heads beyond this are an error.
+/// Longer heads are an error.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Bodies beyond this are an error, packed or not.
+/// Longer bodies are an error, compressed or not.
 const BODY_BYTES_MAX: usize = 1 << 30;
-/// What is read at a time.
-const PIECE_BYTES: usize = 64 * 1024;
+/// Header lines in a head; more are an error.
+const HEADERS_MAX: usize = 64;
+/// Size of the read buffer.
+const READ_BYTES: usize = 64 * 1024;
 
-/// How a body ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Length {
-    /// After that many bytes.
-    Known(usize),
-    /// With a chunk of length 0.
-    Chunked,
-    /// With the connection.
-    UntilClosed,
+/// Why an exchange failed.
+#[derive(Debug, Error)]
+pub enum HttpError {
+    #[error("the peer sent no valid HTTP/1.1 response")]
+    Malformed(#[from] httparse::Error),
+    #[error("the response head is longer than {HEAD_BYTES_MAX} bytes")]
+    HeadTooLarge,
+    #[error("invalid Content-Length, or one beyond {BODY_BYTES_MAX} bytes")]
+    ContentLength,
+    #[error("invalid chunk size, or one beyond {BODY_BYTES_MAX} bytes")]
+    ChunkSize,
+    #[error("the response body is longer than {BODY_BYTES_MAX} bytes")]
+    BodyTooLarge,
+    #[error("connection failed")]
+    Io(#[from] io::Error),
 }
 
-/// What matters of the head of an answer.
+/// How the end of a body is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    /// 200 and so on.
+pub enum BodyLength {
+    /// It has this many bytes.
+    Known(usize),
+    /// It ends with a chunk of length 0.
+    Chunked,
+    /// It ends when the server closes the connection.
+    UntilClose,
+}
+
+/// The parts of a response head that the load test needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// Status code.
     pub status: u16,
-    /// Length of the head itself.
+    /// Length of the head.
     pub bytes: usize,
     /// How the body ends.
-    pub length: Length,
-    /// The server closes the connection afterwards.
+    pub body_length: BodyLength,
+    /// The server closes the connection after the response.
     pub closes: bool,
-    /// The body is gzip.
+    /// The body is compressed with gzip.
     pub gzip: bool,
 }
 
-/// Reads a head; `None` if it is not there wholly.
-pub fn head(text: &[u8]) -> Result<Option<Head>> {
-    let Some(end) = memmem::find(text, b"\r\n\r\n") else {
-        if text.len() > HEAD_BYTES_MAX {
-            bail!("a head of more than {HEAD_BYTES_MAX} bytes");
-        }
-        return Ok(None);
+/// Parses the head of a response; `None` if it is incomplete.
+pub fn parse_head(text: &[u8]) -> Result<Option<ResponseHead>, HttpError> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(bytes) = response.parse(text)? else {
+        return if text.len() > HEAD_BYTES_MAX { Err(HttpError::HeadTooLarge) } else { Ok(None) };
     };
-    let mut lines = text[..end].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
-    let first = lines.next().unwrap_or_default();
-    let status = first
-        .strip_prefix(b"HTTP/1.")
-        .and_then(|rest| std::str::from_utf8(rest.get(2..5)?).ok()?.parse().ok());
-    let Some(status) = status else { bail!("no HTTP answer: {}", String::from_utf8_lossy(first)) };
-    let mut head = Head { status, bytes: end + 4, length: Length::UntilClosed, closes: false, gzip: false };
-    for line in lines {
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let value = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
-            let value = value.filter(|bytes| *bytes <= BODY_BYTES_MAX);
-            head.length = Length::Known(value.context("a length that is no number, or too much")?);
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            head.length = Length::Chunked;
-        } else if name.eq_ignore_ascii_case(b"connection") {
+    let status = response.code.ok_or(httparse::Error::Status)?;
+    let mut head =
+        ResponseHead { status, bytes, body_length: BodyLength::UntilClose, closes: false, gzip: false };
+    for header in response.headers.iter() {
+        let value = header.value.trim_ascii();
+        if header.name.eq_ignore_ascii_case("content-length") {
+            let bytes = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+            let bytes = bytes.filter(|bytes| *bytes <= BODY_BYTES_MAX);
+            head.body_length = BodyLength::Known(bytes.ok_or(HttpError::ContentLength)?);
+        } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
+            head.body_length = BodyLength::Chunked;
+        } else if header.name.eq_ignore_ascii_case("connection") {
             head.closes = value.eq_ignore_ascii_case(b"close");
-        } else if name.eq_ignore_ascii_case(b"content-encoding") {
+        } else if header.name.eq_ignore_ascii_case("content-encoding") {
             head.gzip = value.eq_ignore_ascii_case(b"gzip");
         }
     }
-    if head.length == Length::UntilClosed {
+    if head.body_length == BodyLength::UntilClose {
         head.closes = true;
     }
     Ok(Some(head))
 }
 
-/// Takes the chunks of a body apart, into `body`; `None` if the last one is not there. Gives where it ends.
-pub fn chunks(text: &[u8], body: &mut Vec<u8>) -> Result<Option<usize>> {
+/// Decodes a chunked body into `body` and returns its encoded length; `None` if the last chunk is missing.
+pub fn decode_chunks(text: &[u8], body: &mut Vec<u8>) -> Result<Option<usize>, HttpError> {
     body.clear();
     let mut at = 0;
     loop {
-        let Some(line) = memmem::find(&text[at..], b"\r\n") else { return Ok(None) };
-        let size = std::str::from_utf8(&text[at..at + line]).unwrap_or_default();
-        let size = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16);
-        let size = size.ok().filter(|bytes| *bytes <= BODY_BYTES_MAX);
-        let size = size.context("a chunk without a length, or too long")?;
-        at += line + 2;
+        let parsed = httparse::parse_chunk_size(&text[at..]).map_err(|_| HttpError::ChunkSize)?;
+        let httparse::Status::Complete((line, size)) = parsed else { return Ok(None) };
+        let size = usize::try_from(size).ok().filter(|size| *size <= BODY_BYTES_MAX);
+        let size = size.ok_or(HttpError::ChunkSize)?;
+        at += line;
         let Some(chunk) = text.get(at..at + size + 2) else { return Ok(None) };
         body.extend_from_slice(&chunk[..size]);
         at += size + 2;
@@ -98,102 +110,106 @@ pub fn chunks(text: &[u8], body: &mut Vec<u8>) -> Result<Option<usize>> {
     }
 }
 
-/// A connection that waits: for scrapes and for questions beside the load.
+/// A blocking client with one persistent connection, for scrapes and for requests that are not part of the load.
 pub struct Client {
     address: SocketAddr,
     host: String,
     stream: Option<TcpStream>,
     timeout: Duration,
-    /// Memory for the next answer; expositions are large, and come again and again.
-    memory: Memory,
+    buffers: Buffers,
 }
 
+/// Reused for every response, because expositions are large.
 #[derive(Default)]
-struct Memory {
-    piece: Vec<u8>,
+struct Buffers {
+    read: Vec<u8>,
+    /// Head and body as received.
     text: Vec<u8>,
+    /// The body without chunk headers, if it was chunked.
     body: Vec<u8>,
 }
 
-/// An answer as a whole.
+/// A complete response.
 #[derive(Debug)]
-pub struct Answer<'c> {
-    /// 200 and so on.
+pub struct Response<'c> {
+    /// Status code.
     pub status: u16,
-    /// As it came, but for chunks.
+    /// The body, not decompressed.
     pub body: &'c [u8],
-    /// It is compressed.
+    /// The body is compressed with gzip.
     pub gzip: bool,
-    /// As they came, with the head.
+    /// Length of head and body as received.
     pub wire_bytes: usize,
 }
 
 impl Client {
-    /// A client for one address; it connects when it is needed.
+    /// A client for one address; it connects with the first request.
     pub fn new(address: SocketAddr, host: &str, timeout: Duration) -> Self {
-        Self { address, host: host.to_owned(), stream: None, timeout, memory: Memory::default() }
+        Self { address, host: host.to_owned(), stream: None, timeout, buffers: Buffers::default() }
     }
 
-    /// One request without a body.
-    pub fn request(&mut self, method: &str, path: &str, gzip: bool) -> Result<Answer<'_>> {
-        let (head, wire_bytes) = self.exchange(method, path, gzip)?;
-        let Memory { text, body, .. } = &self.memory;
-        let body = match head.length {
-            Length::Chunked => body,
-            Length::Known(_) | Length::UntilClosed => &text[head.bytes..],
+    /// Sends GET.
+    pub fn get(&mut self, path: &str) -> Result<Response<'_>, HttpError> {
+        self.request("GET", path, "")
+    }
+
+    /// Sends GET and accepts gzip.
+    pub fn get_gzip(&mut self, path: &str) -> Result<Response<'_>, HttpError> {
+        self.request("GET", path, "Accept-Encoding: gzip\r\n")
+    }
+
+    /// Sends DELETE.
+    pub fn delete(&mut self, path: &str) -> Result<Response<'_>, HttpError> {
+        self.request("DELETE", path, "")
+    }
+
+    fn request(&mut self, method: &str, path: &str, headers: &str) -> Result<Response<'_>, HttpError> {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.host);
+        let (head, wire_bytes) = self.exchange(request.as_bytes())?;
+        let Buffers { text, body, .. } = &self.buffers;
+        let body = match head.body_length {
+            BodyLength::Chunked => body,
+            BodyLength::Known(_) | BodyLength::UntilClose => &text[head.bytes..],
         };
-        Ok(Answer { status: head.status, body, gzip: head.gzip, wire_bytes })
+        Ok(Response { status: head.status, body, gzip: head.gzip, wire_bytes })
     }
 
-    /// GET.
-    pub fn get(&mut self, path: &str) -> Result<Answer<'_>> {
-        self.request("GET", path, false)
-    }
-
-    /// After an error the connection is gone.
-    fn exchange(&mut self, method: &str, path: &str, gzip: bool) -> Result<(Head, usize)> {
+    /// Sends a request and reads the response into the buffers. After an error, the next request uses a new connection.
+    fn exchange(&mut self, request: &[u8]) -> Result<(ResponseHead, usize), HttpError> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect_timeout(&self.address, self.timeout)?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(self.timeout))?;
-                stream.set_write_timeout(Some(self.timeout))?;
-                stream
-            }
+            None => self.connect()?,
         };
-        let encoding = if gzip { "Accept-Encoding: gzip\r\n" } else { "" };
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{encoding}\r\n", self.host);
-        stream.write_all(request.as_bytes())?;
-        let Memory { piece, text, body } = &mut self.memory;
-        piece.resize(PIECE_BYTES, 0);
+        stream.write_all(request)?;
+        let Buffers { read, text, body } = &mut self.buffers;
+        read.resize(READ_BYTES, 0);
         text.clear();
         let head = loop {
-            read_more(&mut stream, piece, text)?;
-            if let Some(head) = head(text)? {
+            read_more(&mut stream, read, text)?;
+            if let Some(head) = parse_head(text)? {
                 break head;
             }
         };
-        match head.length {
-            Length::Known(bytes) => {
+        match head.body_length {
+            BodyLength::Known(bytes) => {
                 text.reserve(bytes);
                 while text.len() < head.bytes + bytes {
-                    read_more(&mut stream, piece, text)?;
+                    read_more(&mut stream, read, text)?;
                 }
                 text.truncate(head.bytes + bytes);
             }
-            // A body of many megabytes is looked at once, when its end may be there.
-            Length::Chunked => loop {
-                if text.ends_with(b"0\r\n\r\n") && chunks(&text[head.bytes..], body)?.is_some() {
+            // The body may have many megabytes, so it is decoded only once its end may have arrived.
+            BodyLength::Chunked => loop {
+                if text.ends_with(b"0\r\n\r\n") && decode_chunks(&text[head.bytes..], body)?.is_some() {
                     break;
                 }
-                read_more(&mut stream, piece, text)?;
+                read_more(&mut stream, read, text)?;
             },
-            Length::UntilClosed => {
-                let most = HEAD_BYTES_MAX + BODY_BYTES_MAX;
-                (&mut stream).take(most as u64).read_to_end(text)?;
-                if text.len() > most {
-                    bail!("a body of more than {BODY_BYTES_MAX} bytes");
+            BodyLength::UntilClose => {
+                let bytes_max = HEAD_BYTES_MAX + BODY_BYTES_MAX;
+                (&mut stream).take(bytes_max as u64).read_to_end(text)?;
+                if text.len() > bytes_max {
+                    return Err(HttpError::BodyTooLarge);
                 }
             }
         }
@@ -202,26 +218,34 @@ impl Client {
         }
         Ok((head, text.len()))
     }
+
+    fn connect(&self) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect_timeout(&self.address, self.timeout)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(self.timeout))?;
+        stream.set_write_timeout(Some(self.timeout))?;
+        Ok(stream)
+    }
 }
 
 /// Decompresses a body into `plain`.
-pub fn gunzip(packed: &[u8], plain: &mut Vec<u8>) -> io::Result<()> {
+pub fn gunzip(compressed: &[u8], plain: &mut Vec<u8>) -> Result<(), HttpError> {
     plain.clear();
-    let decoder = flate2::bufread::MultiGzDecoder::new(packed);
+    let decoder = flate2::bufread::MultiGzDecoder::new(compressed);
     if decoder.take(BODY_BYTES_MAX as u64 + 1).read_to_end(plain)? > BODY_BYTES_MAX {
-        return Err(io::ErrorKind::FileTooLarge.into());
+        return Err(HttpError::BodyTooLarge);
     }
     Ok(())
 }
 
-fn read_more(stream: &mut TcpStream, piece: &mut [u8], text: &mut Vec<u8>) -> io::Result<()> {
-    let got = stream.read(piece)?;
+fn read_more(stream: &mut TcpStream, buffer: &mut [u8], text: &mut Vec<u8>) -> Result<(), HttpError> {
+    let got = stream.read(buffer)?;
     if got == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
-    text.extend_from_slice(&piece[..got]);
+    text.extend_from_slice(&buffer[..got]);
     if text.len() > HEAD_BYTES_MAX + BODY_BYTES_MAX {
-        return Err(io::ErrorKind::FileTooLarge.into());
+        return Err(HttpError::BodyTooLarge);
     }
     Ok(())
 }
@@ -231,25 +255,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heads_are_read_when_they_are_whole() {
+    fn a_head_is_parsed_once_it_is_complete() {
         let text =
             b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 3\r\ncontent-encoding: gzip\r\n\r\nabc";
-        let wanted =
-            Head { status: 503, bytes: text.len() - 3, length: Length::Known(3), closes: false, gzip: true };
-        assert_eq!(head(text).expect("a head"), Some(wanted));
+        let wanted = ResponseHead {
+            status: 503,
+            bytes: text.len() - 3,
+            body_length: BodyLength::Known(3),
+            closes: false,
+            gzip: true,
+        };
+        assert_eq!(parse_head(text).expect("a head"), Some(wanted));
         for end in 0..text.len() - 4 {
-            assert_eq!(head(&text[..end]).expect("not an error"), None);
+            assert_eq!(parse_head(&text[..end]).expect("not an error"), None);
         }
-        assert!(head(b"SSH-2.0\r\n\r\n").is_err());
-        assert!(head(b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n").is_err());
     }
 
     #[test]
-    fn chunks_are_put_together() {
+    fn rejects_what_is_no_response_and_lengths_beyond_the_bound() {
+        assert!(parse_head(b"SSH-2.0\r\n\r\n").is_err());
+        assert!(parse_head(b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n").is_err());
+        let endless = [&b"HTTP/1.1 200 OK\r\nX: "[..], &vec![b'x'; HEAD_BYTES_MAX]].concat();
+        assert!(matches!(parse_head(&endless), Err(HttpError::HeadTooLarge)));
+    }
+
+    #[test]
+    fn chunks_are_joined() {
         let mut body = Vec::new();
-        assert_eq!(chunks(b"3\r\nabc\r\n1;x\r\nd\r\n0\r\n\r\n", &mut body).expect("chunks"), Some(21));
+        assert_eq!(decode_chunks(b"3\r\nabc\r\n1;x\r\nd\r\n0\r\n\r\n", &mut body).expect("chunks"), Some(21));
         assert_eq!(body, b"abcd");
-        assert_eq!(chunks(b"3\r\nabc\r\n1\r\n", &mut body).expect("chunks"), None);
-        assert!(chunks(b"ffffffffffffffff\r\nabc", &mut body).is_err());
+        assert_eq!(decode_chunks(b"3\r\nabc\r\n1\r\n", &mut body).expect("chunks"), None);
+        assert!(decode_chunks(b"ffffffffffffffff\r\nabc", &mut body).is_err());
     }
 }

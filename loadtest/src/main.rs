@@ -1,23 +1,23 @@
-//! `sluicegate-loadtest`: flags → plan → run → summary and exit status.
+//! `sluicegate-loadtest`: puts load on a Pushgateway and checks that everything it exposes is correct.
 //!
-//! Rooms, in the order of who names whom: `layout` (what pushes look like), `history` (what happened), `exposition` and `http`
-//! (bytes), `check` (is it true?), `scenario`, `load`, `scraper`, `gateway`, `run`, `compare` and `report`. It shares no code with the
-//! server: a checker with the server's parser would have the server's bugs.
+//! Modules, lower ones first: `schema` (groups and bodies), `violation`, `history` (the record of a run), `exposition` and
+//! `http` (bytes), `check` (decides whether a history is correct), `scenario`, `gateway`, `run`, `contender`, `compare` and
+//! `report`. The crate shares no code with the server, because a checker with the server's parser would have its bugs too.
 
 mod check;
 mod compare;
+mod contender;
 mod exposition;
 mod flags;
 mod gateway;
 mod history;
 mod http;
-mod schema;
-
 mod report;
 mod run;
 mod scenario;
-
+mod schema;
 mod summary;
+mod violation;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,64 +26,64 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Result;
 use clap::Parser;
 
-use flags::{Command, Flags, Run, Scenario};
-use gateway::{Gateway, Scratch, Target};
+use flags::{Command, Flags, RunFlags, Scenario};
+use gateway::{Gateway, GatewayFolder, Target};
+use run::{Endpoint, RunOptions};
+use summary::CheckResult;
 
-/// Something is not true.
-const WRONG: u8 = 1;
-/// It could not be tried.
-const FAILED: u8 = 2;
+/// Exit status after violations.
+const EXIT_VIOLATIONS: u8 = 1;
+/// Exit status if the run could not be carried out; also used by clap for invalid flags.
+const EXIT_ERROR: u8 = 2;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    match act(flags.command) {
-        Ok(false) => ExitCode::SUCCESS,
-        Ok(true) => ExitCode::from(WRONG),
+    match execute(flags.command) {
+        Ok(CheckResult::Passed) => ExitCode::SUCCESS,
+        Ok(CheckResult::Failed) => ExitCode::from(EXIT_VIOLATIONS),
         Err(error) => {
             eprintln!("sluicegate-loadtest: {error:#}");
-            ExitCode::from(FAILED)
+            ExitCode::from(EXIT_ERROR)
         }
     }
 }
 
-/// Does it; true if something is wrong.
-fn act(command: Command) -> Result<bool> {
+fn execute(command: Command) -> Result<CheckResult> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second one ends the program at once.
-        signal_hook::flag::register_conditional_shutdown(signal, i32::from(FAILED), Arc::clone(&stop))?;
+        // The first signal ends the run with a summary, the second one ends the program at once.
+        signal_hook::flag::register_conditional_shutdown(signal, i32::from(EXIT_ERROR), Arc::clone(&stop))?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let (scenario, run) = match command {
-        Command::Fleet(run) => (Scenario::Fleet, run),
-        Command::Steady(run) => (Scenario::Steady, run),
-        Command::Scrape(run) => (Scenario::Scrape, run),
-        Command::Mixed(run) => (Scenario::Mixed, run),
-        Command::Contention(run) => (Scenario::Contention, run),
-        Command::Churn(run) => (Scenario::Churn, run),
-        Command::Big(run) => (Scenario::Big, run),
-        Command::Compare(flags) => return compare::compare(&flags, &stop),
-    };
-    once(scenario, &run, &stop)
+    match command {
+        Command::Fleet(run) => run_once(Scenario::Fleet, &run, &stop),
+        Command::Steady(run) => run_once(Scenario::Steady, &run, &stop),
+        Command::Scrape(run) => run_once(Scenario::Scrape, &run, &stop),
+        Command::Mixed(run) => run_once(Scenario::Mixed, &run, &stop),
+        Command::Contention(run) => run_once(Scenario::Contention, &run, &stop),
+        Command::Churn(run) => run_once(Scenario::Churn, &run, &stop),
+        Command::Big(run) => run_once(Scenario::Big, &run, &stop),
+        Command::Compare(flags) => compare::compare(&flags, &stop),
+    }
 }
 
-fn once(scenario: Scenario, flags: &Run, stop: &AtomicBool) -> Result<bool> {
-    let options = run::Options {
+fn run_once(scenario: Scenario, flags: &RunFlags, stop: &AtomicBool) -> Result<CheckResult> {
+    let options = RunOptions {
         kill_every: flags.kill_every,
         no_check: flags.no_check,
         late_deletes: flags.late_deletes,
-        keep: flags.keep,
+        keep_groups: flags.keep,
         quiet: flags.quiet || flags.json,
     };
     let summary = match &flags.gateway {
         Some(command) => {
-            let scratch = Scratch::new()?;
-            let mut gateway = Gateway::start(command, scratch.path())?;
-            run::run(scenario, &flags.load, run::Place::Own(&mut gateway), &options, stop)?
+            let folder = GatewayFolder::new()?;
+            let mut gateway = Gateway::start(command, &folder)?;
+            run::run(scenario, &flags.load, Endpoint::Started(&mut gateway), &options, stop)?
         }
         None => {
             let target = Target::parse(&flags.target, flags.target_is_mine)?;
-            run::run(scenario, &flags.load, run::Place::Target(target), &options, stop)?
+            run::run(scenario, &flags.load, Endpoint::Running(target), &options, stop)?
         }
     };
     if flags.json {
@@ -91,5 +91,6 @@ fn once(scenario: Scenario, flags: &Run, stop: &AtomicBool) -> Result<bool> {
     } else {
         print!("{summary}");
     }
-    Ok(summary.is_wrong(flags.one_moment))
+    let failed = summary.violations() > 0 || (flags.one_moment && summary.torn_scrapes() > 0);
+    Ok(if failed { CheckResult::Failed } else { CheckResult::Passed })
 }

@@ -1,191 +1,180 @@
-//! What a run came to, for people and as JSON.
+//! The result of a run, as text and as JSON.
 
 use std::fmt::{self, Display, Formatter};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::check::{Findings, Violation};
+use crate::check::Findings;
+
+/// Whether the checks of a command found violations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckResult {
+    /// No violation, or not checked.
+    Passed,
+    /// At least one violation.
+    Failed,
+}
 
 /// Latencies in milliseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Quantiles {
-    /// How many.
+    /// Number of requests.
     pub count: u64,
     /// Median.
     pub p50: f64,
-    /// Nine of ten were faster.
+    /// 90th percentile.
     pub p90: f64,
-    /// 99 of 100.
+    /// 99th percentile.
     pub p99: f64,
-    /// 999 of 1000.
+    /// 99.9th percentile.
     pub p999: f64,
-    /// The slowest.
+    /// Maximum.
     pub max: f64,
 }
 
 impl Quantiles {
-    /// Of a histogram in microseconds.
-    pub fn of(histogram: &Histogram<u64>) -> Self {
+    /// Quantiles of a histogram in microseconds.
+    pub fn from_microseconds(histogram: &Histogram<u64>) -> Self {
         let ms = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
         let max = histogram.max() as f64 / 1000.0;
         Self { count: histogram.len(), p50: ms(0.5), p90: ms(0.9), p99: ms(0.99), p999: ms(0.999), max }
     }
 }
 
-/// Requests that push or delete, by answer and by kind.
+/// Numbers of requests, by outcome and by operation.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Counts {
     /// 2xx.
-    pub done: u64,
-    /// Refused as inconsistent.
-    pub refused: u64,
-    /// Another 4xx.
+    pub accepted: u64,
+    /// 400 from the consistency check.
+    pub inconsistent: u64,
+    /// Any other 4xx.
     pub rejected: u64,
     /// 5xx.
     pub unknown: u64,
-    /// No answer.
+    /// No response.
     pub lost: u64,
     /// No connection.
     pub not_sent: u64,
-    /// PUT and POST.
+    /// Valid PUT and POST.
     pub pushes: u64,
     /// DELETE.
     pub deletes: u64,
-    /// PUT and POST that must be refused.
+    /// PUT and POST that must be rejected.
     pub bad_pushes: u64,
 }
 
-/// Resident memory at a moment.
+impl Counts {
+    /// Requests with a response that says what happened.
+    pub fn answered(&self) -> u64 {
+        self.accepted + self.inconsistent + self.rejected
+    }
+
+    /// Requests whose effect is unknown, and requests that were not sent.
+    pub fn failed(&self) -> u64 {
+        self.unknown + self.lost + self.not_sent
+    }
+}
+
+/// Resident memory at one time.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Memory {
+pub struct MemorySample {
     /// Since the run began.
     pub seconds: f64,
-    /// Then.
+    /// Resident memory.
     pub bytes: u64,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Default, Serialize)]
 pub struct Summary {
-    /// Which scenario.
+    /// Name of the scenario.
     pub scenario: String,
-    /// How long it pushed.
+    /// How long the writers ran.
     pub seconds: f64,
-    /// Ctrl-C.
+    /// A signal ended the run.
     pub stopped_early: bool,
-    /// Requests a second that were asked for.
+    /// Requested rate per second; `None` in a closed loop.
     pub open_loop_rate: Option<f64>,
-    /// Bytes of an ordinary push.
+    /// Length of the body of an ordinary push.
     pub body_bytes: usize,
-    /// Pushes and deletes that were answered.
+    /// Pushes and deletes with a clear response, per second.
     pub pushes_per_second: f64,
-    /// By answer and kind.
+    /// Numbers of requests.
     pub counts: Counts,
-    /// Requests that were due and not sent before the end.
+    /// Requests that were due but not sent before the run ended.
     pub unsent: u64,
-    /// PUT and POST.
+    /// Latency of PUT and POST.
     pub push: Quantiles,
-    /// DELETE.
+    /// Latency of DELETE.
     pub delete: Quantiles,
-    /// Scrapes.
+    /// Latency of scrapes.
     pub scrape: Quantiles,
-    /// Scrapes that were answered.
+    /// Successful scrapes.
     pub scrapes: u64,
-    /// Scrapes that were not.
+    /// Failed scrapes.
     pub scrapes_failed: u64,
-    /// Their bytes as they came.
+    /// Bytes of all scrapes as received.
     pub scrape_wire_bytes: u64,
-    /// CPU of this program for a push, its scrapers included.
+    /// CPU time of the load test per push, including its scrapers.
     pub own_cpu_microseconds_per_push: f64,
-    /// CPU of the gateway for a push, its scrapes included.
+    /// CPU time of the gateway per push, including its scrapes.
     pub gateway_cpu_microseconds_per_push: Option<f64>,
-    /// How often it was killed.
+    /// Number of kills.
     pub kills: usize,
-    /// Starts after a kill that did not succeed at once.
+    /// Starts after a kill that failed and were repeated.
     pub starts_failed: usize,
-    /// Of a gateway that was started here.
-    pub memory: Vec<Memory>,
-    /// What the checker found.
+    /// Memory over time of a gateway that the load test started.
+    pub memory: Vec<MemorySample>,
+    /// Result of the checker; `None` with `--no-check`.
     pub findings: Option<Findings>,
 }
 
 impl Summary {
-    /// Whether anything is wrong; torn scrapes count if `one_moment` was asked for.
-    pub fn is_wrong(&self, one_moment: bool) -> bool {
-        self.findings.as_ref().is_some_and(|findings| {
-            findings.violations_total > 0 || (one_moment && findings.torn_scrapes > 0)
-        })
+    /// Number of violations.
+    pub fn violations(&self) -> usize {
+        self.findings.as_ref().map_or(0, |findings| findings.violations_total)
+    }
+
+    /// Number of scrapes that are no consistent snapshot over all groups.
+    pub fn torn_scrapes(&self) -> usize {
+        self.findings.as_ref().map_or(0, |findings| findings.torn_scrapes)
+    }
+
+    /// The highest memory sample in bytes; `None` without samples.
+    pub fn memory_bytes_max(&self) -> Option<u64> {
+        self.memory.iter().map(|sample| sample.bytes).max()
     }
 }
 
 impl Display for Summary {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let counts = &self.counts;
-        let loop_kind = self
-            .open_loop_rate
-            .map_or_else(|| "closed loop".to_owned(), |rate| format!("open loop, {rate} /s"));
-        writeln!(
-            f,
-            "{}: {:.1} s, {loop_kind}, {} bytes a push{}",
-            self.scenario,
-            self.seconds,
-            self.body_bytes,
-            if self.stopped_early { " (stopped early)" } else { "" }
-        )?;
-        writeln!(
-            f,
-            "  {:.0} requests/s: {} pushes, {} deletes, {} bad pushes; {} refused, {} rejected, {} unknown, {} lost, {} not sent",
-            self.pushes_per_second,
-            counts.pushes,
-            counts.deletes,
-            counts.bad_pushes,
-            counts.refused,
-            counts.rejected,
-            counts.unknown,
-            counts.lost,
-            counts.not_sent
-        )?;
+        let Self { scenario, seconds, body_bytes, counts, .. } = self;
+        let arrivals =
+            self.open_loop_rate.map_or("closed loop".to_owned(), |rate| format!("open loop, {rate}/s"));
+        let early = if self.stopped_early { " (stopped early)" } else { "" };
+        writeln!(f, "{scenario}: {seconds:.1} s, {arrivals}, {body_bytes} bytes per push{early}")?;
+        write!(f, "  {:.0} requests/s: {} pushes", self.pushes_per_second, counts.pushes)?;
+        writeln!(f, ", {} deletes, {} invalid pushes", counts.deletes, counts.bad_pushes)?;
+        write!(f, "  responses: {} accepted, {} inconsistent", counts.accepted, counts.inconsistent)?;
+        write!(f, ", {} rejected, {} unknown", counts.rejected, counts.unknown)?;
+        writeln!(f, ", {} lost, {} not sent", counts.lost, counts.not_sent)?;
         if self.unsent > 0 {
             writeln!(
                 f,
-                "  about {} requests were due and not sent: the gateway cannot take this rate",
+                "  about {} due requests were not sent: the gateway is too slow for this rate",
                 self.unsent
             )?;
         }
         if self.kills > 0 {
-            writeln!(
-                f,
-                "  killed {} times; {} starts had to be tried again",
-                self.kills, self.starts_failed
-            )?;
+            writeln!(f, "  killed {} times; {} restarts were repeated", self.kills, self.starts_failed)?;
         }
-        writeln!(
-            f,
-            "  {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "ms", "count", "p50", "p90", "p99", "p99.9", "max"
-        )?;
-        for (name, q) in [("push", &self.push), ("delete", &self.delete), ("scrape", &self.scrape)] {
-            if q.count > 0 {
-                writeln!(
-                    f,
-                    "  {name:>8} {:>9} {:>9.3} {:>9.3} {:>9.3} {:>9.3} {:>9.3}",
-                    q.count, q.p50, q.p90, q.p99, q.p999, q.max
-                )?;
-            }
-        }
+        self.fmt_latencies(f)?;
         if self.scrapes_failed > 0 {
             writeln!(f, "  {} scrapes failed", self.scrapes_failed)?;
         }
-        write!(f, "  CPU per push: {:.1} µs here", self.own_cpu_microseconds_per_push)?;
-        if let Some(gateway) = self.gateway_cpu_microseconds_per_push {
-            let share = 100.0 * self.own_cpu_microseconds_per_push / gateway;
-            write!(f, ", {gateway:.1} µs in the gateway ({share:.0} %)")?;
-        }
-        if let Some(memory) = self.memory.iter().map(|memory| memory.bytes).max() {
-            write!(f, "; up to {:.1} MB there", memory as f64 / 1e6)?;
-        }
-        writeln!(f)?;
+        self.fmt_resources(f)?;
         match &self.findings {
             None => writeln!(f, "  not checked"),
             Some(findings) => write!(f, "{findings}"),
@@ -193,36 +182,53 @@ impl Display for Summary {
     }
 }
 
+impl Summary {
+    fn fmt_latencies(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "  {:>8} {:>9}", "ms", "count")?;
+        writeln!(f, " {:>9} {:>9} {:>9} {:>9} {:>9}", "p50", "p90", "p99", "p99.9", "max")?;
+        for (name, q) in [("push", &self.push), ("delete", &self.delete), ("scrape", &self.scrape)] {
+            if q.count > 0 {
+                let Quantiles { count, p50, p90, p99, p999, max } = q;
+                write!(f, "  {name:>8} {count:>9}")?;
+                writeln!(f, " {p50:>9.3} {p90:>9.3} {p99:>9.3} {p999:>9.3} {max:>9.3}")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fmt_resources(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let own = self.own_cpu_microseconds_per_push;
+        write!(f, "  CPU per push: load test {own:.1} µs")?;
+        if let Some(gateway) = self.gateway_cpu_microseconds_per_push {
+            write!(f, ", gateway {gateway:.1} µs (ratio {:.0} %)", 100.0 * own / gateway)?;
+        }
+        if let Some(bytes) = self.memory_bytes_max() {
+            write!(f, "; gateway memory up to {:.1} MB", bytes as f64 / 1e6)?;
+        }
+        writeln!(f)
+    }
+}
+
 impl Display for Findings {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(
+        let Self { groups, requests, scrapes, observations, violations_total, undecided, .. } = self;
+        write!(
             f,
-            "  checked: {} groups, {} requests, {} scrapes, {} sights; {} violations, {} stretches undecided",
-            self.groups, self.requests, self.scrapes, self.sights, self.violations_total, self.undecided
+            "  checked {groups} groups, {requests} requests, {scrapes} scrapes, {observations} group states: "
         )?;
+        writeln!(f, "{violations_total} violations, {undecided} undecided intervals")?;
         if self.torn_scrapes > 0 {
-            writeln!(f, "  {} scrapes are not one moment over all groups, for example", self.torn_scrapes)?;
-            self.torn_scrape.iter().try_for_each(|torn| write!(f, "{torn}"))?;
+            let torn = self.torn_scrapes;
+            writeln!(f, "  {torn} scrapes are no consistent snapshot over all groups, for example:")?;
+            self.torn_scrape.iter().try_for_each(|violation| write!(f, "{violation}"))?;
         }
         for violation in &self.violations {
             write!(f, "{violation}")?;
         }
         let more = self.violations_total - self.violations.len().min(self.violations_total);
         if more > 0 {
-            writeln!(f, "  and {more} more")?;
+            writeln!(f, "  and {more} more violations")?;
         }
         Ok(())
-    }
-}
-
-impl Display for Violation {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "  {}{}",
-            self.kind,
-            self.group.as_ref().map_or_else(String::new, |group| format!(" ({group})"))
-        )?;
-        self.story.iter().try_for_each(|line| writeln!(f, "    {line}"))
     }
 }

@@ -1,7 +1,7 @@
-//! The checker can fail: gateways made wrong on purpose, by a proxy in front of one that is right.
+//! The checker finds faults: a proxy in front of a correct gateway makes one kind of error, and the load test must report it.
 //!
-//! The right one is the smallest gateway that can be told at sight to be right, and by `SLUICEGATE_LOADTEST_GATEWAY=PROGRAM` the real
-//! one. Nothing here asserts a time.
+//! The correct gateway is a small reference implementation, or the program in `SLUICEGATE_LOADTEST_GATEWAY`. No test here
+//! asserts a latency.
 
 mod support;
 
@@ -9,22 +9,22 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
-use support::model;
-use support::proxy::{Fault, Proxy};
+use support::faulty_proxy::{Fault, FaultyProxy};
+use support::reference_gateway;
 
-/// Runs the program against a port; gives its status and its JSON.
-fn loadtest(scenario: &str, port: u16, more: &[&str]) -> (i32, serde_json::Value) {
+/// Runs the load test against a port. Returns its exit status and its JSON summary.
+fn loadtest(scenario: &str, port: u16, flags: &[&str]) -> (i32, serde_json::Value) {
     let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_sluicegate-loadtest"))
         .args([scenario, "--json", "--seed=7", "--target", &format!("http://127.0.0.1:{port}")])
-        .args(more)
+        .args(flags)
         .output()
         .expect("the program starts");
     let json = serde_json::from_slice(&stdout);
-    let code = status.code().expect("it ends by itself");
+    let code = status.code().expect("no signal ended the program");
     (code, json.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&stderr))))
 }
 
-const SMALL: [&str; 6] = [
+const SMALL_LOAD: [&str; 6] = [
     "--duration=20s",
     "--count=3000",
     "--connections=4",
@@ -33,76 +33,82 @@ const SMALL: [&str; 6] = [
     "--scrapers=2",
 ];
 
-fn kinds(json: &serde_json::Value) -> Vec<String> {
+fn violation_kinds(json: &serde_json::Value) -> Vec<String> {
     let violations = json["findings"]["violations"].as_array().expect("findings");
     violations.iter().map(|violation| violation["kind"].as_str().expect("a kind").to_owned()).collect()
 }
 
 #[test]
-fn a_gateway_that_is_right_passes() {
+fn a_correct_gateway_passes() {
     for scenario in ["contention", "mixed", "churn", "fleet", "steady"] {
-        let proxy = Proxy::start(model::start(), Fault::None);
-        let (code, json) = loadtest(scenario, proxy.port, &SMALL);
+        let proxy = FaultyProxy::start(reference_gateway::start(), Fault::None);
+        let (code, json) = loadtest(scenario, proxy.port, &SMALL_LOAD);
         assert_eq!(code, 0, "{scenario}: {json:#}");
-        assert!(json["findings"]["sights"].as_u64() > Some(0), "{json:#}");
+        assert!(json["findings"]["observations"].as_u64() > Some(0), "{json:#}");
         assert_eq!(json["findings"]["undecided"], 0, "{json:#}");
     }
 }
 
-/// Each fault is found, under one of the names that fit it, with a history that a person can read.
+/// Timing decides how a fault shows, so several kinds fit one fault.
 #[test]
-fn each_fault_is_found() {
-    let faults: [(Fault, &[&str]); 10] = [
-        (Fault::Drop, &["lost push", "stale", "half a push", "revived group", "push time"]),
-        (Fault::Reorder, &["lost push", "stale", "half a push", "revived group", "push time"]),
-        (Fault::Split, &["half a push", "stale"]),
-        (Fault::Repeat, &["stale", "revived group", "push time", "half a push"]),
-        // It can also bring back something that a push had replaced meanwhile.
-        (Fault::Revive, &["revived group", "stale", "push time"]),
-        (Fault::TwoTypes, &["two types"]),
-        (Fault::TimeBack, &["push time"]),
-        (Fault::TakeBad, &["bad push taken"]),
-        (Fault::HalfFamily, &["half a push"]),
-        (Fault::ShowRefused, &["refused push shown"]),
+fn every_fault_is_reported_with_a_fitting_kind_and_a_story() {
+    let lost = &["lost push", "stale state", "partial push", "revived group", "wrong push time"][..];
+    let faults = [
+        (Fault::DropPush, lost),
+        (Fault::DelayPush, lost),
+        (Fault::SplitPush, &["partial push", "stale state"]),
+        (Fault::RepeatPush, &["stale state", "revived group", "wrong push time", "partial push"]),
+        // It may also bring back what a later push had replaced.
+        (Fault::ReviveGroup, &["revived group", "stale state", "wrong push time"]),
+        (Fault::ChangeType, &["wrong type"]),
+        (Fault::TurnBackTime, &["wrong push time"]),
+        (Fault::AcceptInvalid, &["invalid push accepted"]),
+        (Fault::OmitLine, &["partial push"]),
+        (Fault::ShowRejected, &["rejected push visible"]),
     ];
-    for (fault, names) in faults {
-        let proxy = Proxy::start(model::start(), fault);
-        let (code, json) = loadtest("contention", proxy.port, &SMALL);
-        let found = kinds(&json);
+    for (fault, fitting) in faults {
+        let proxy = FaultyProxy::start(reference_gateway::start(), fault);
+        let (code, json) = loadtest("contention", proxy.port, &SMALL_LOAD);
+        let found = violation_kinds(&json);
         assert_eq!(code, 1, "{fault:?} passes: {json:#}");
-        assert!(found.iter().any(|kind| names.contains(&kind.as_str())), "{fault:?} is called {found:?}");
-        let stories = json["findings"]["violations"].as_array().expect("violations");
-        assert!(stories.iter().all(|violation| !violation["story"].as_array().expect("a story").is_empty()));
-        eprintln!("{fault:?}: {} found, {found:?}", json["findings"]["violations_total"]);
+        assert!(
+            found.iter().any(|kind| fitting.contains(&kind.as_str())),
+            "{fault:?} is reported as {found:?}"
+        );
+        let violations = json["findings"]["violations"].as_array().expect("violations");
+        let has_story =
+            |violation: &serde_json::Value| !violation["story"].as_array().expect("a story").is_empty();
+        assert!(violations.iter().all(has_story));
+        eprintln!("{fault:?}: {} violations, {found:?}", json["findings"]["violations_total"]);
     }
 }
 
-/// Where nobody listens any more the run ends with its time, not when the last of its requests was tried.
 #[test]
-fn a_gateway_that_went_away_does_not_hold_the_run() {
+fn a_run_ends_on_time_if_the_gateway_goes_away() {
     for scenario in ["contention", "mixed"] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let gateway = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("the question whether it is ready");
+            let (mut stream, _) = listener.accept().expect("the readiness check connects");
             drop(listener);
-            let head = stream.read(&mut [0; 4096]).expect("a request");
-            assert!(head > 0);
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("it waits for that");
+            let bytes = stream.read(&mut [0; 4096]).expect("a request");
+            assert!(bytes > 0);
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                .expect("the load test waits for the response");
         });
         let (_, json) = loadtest(scenario, port, &["--duration=300ms", "--count=30000"]);
-        gateway.join().expect("it does not panic");
-        let tried = json["counts"]["not_sent"].as_u64().expect("a count");
-        assert!((1..30_000).contains(&tried), "{scenario}: {json:#}");
+        gateway.join().expect("the gateway thread does not panic");
+        let not_sent = json["counts"]["not_sent"].as_u64().expect("a count");
+        assert!((1..30_000).contains(&not_sent), "{scenario}: {json:#}");
     }
 }
 
-/// An answer without end is given up, not kept until memory or patience ends.
 #[test]
-fn an_answer_without_end_is_lost() {
+fn an_endless_response_counts_as_lost() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    // It ends with the test's process.
+    // The thread ends with the process of the test.
     std::thread::spawn(move || {
         for (number, stream) in listener.incoming().enumerate() {
             let mut stream = stream.expect("a connection");
@@ -123,7 +129,7 @@ fn an_answer_without_end_is_lost() {
 }
 
 #[test]
-fn a_machine_that_is_not_this_one_must_be_confirmed() {
+fn a_target_on_another_machine_must_be_confirmed() {
     let output = Command::new(env!("CARGO_BIN_EXE_sluicegate-loadtest"))
         .args(["steady", "--target=http://192.0.2.1:9091", "--duration=1s"])
         .output()

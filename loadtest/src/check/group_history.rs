@@ -1,264 +1,298 @@
-//! From the records of writers and scrapers to the actions on one group.
+//! Turns the history of a run into the actions on one group.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
-use super::linearize::{Action, Effect, Sight};
-use super::{Findings, Violation, explain};
-use crate::exposition::kind_of;
-use crate::history::{self, Answer, Ask, History, NEVER, Request, Scrape, read_shown, shown};
-use crate::schema::{Group, Layout, Version};
+use super::linearize::{Action, Effect};
+use super::state::ObservedState;
+use super::{Findings, explain};
+use crate::history::{
+    History, NEVER, Observation, Operation, Outcome, Request, Scrape, pack_slot, unpack_slot,
+};
+use crate::schema::{GroupId, PushId, Schema};
+use crate::violation::{Violation, ViolationKind};
 
-/// Where things about a group stand in the history.
-pub struct Index<'a> {
-    /// The history itself.
+/// Finds the requests and the observations of a group.
+pub struct HistoryIndex<'a> {
+    /// The indexed history.
     pub history: &'a History,
-    requests: HashMap<Group, Vec<Version>>,
-    /// Scraper and index of the sight.
-    sights: HashMap<Group, Vec<(usize, usize)>>,
+    requests: HashMap<GroupId, Vec<PushId>>,
+    /// Scraper, and index of the observation in its log.
+    observations: HashMap<GroupId, Vec<(usize, usize)>>,
 }
 
 /// Where an action comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// A request.
-    Request(Version),
-    /// A scrape: of which scraper, which.
-    Scrape(usize, usize),
-    /// A kill.
-    Crash,
+    /// This request.
+    Request(PushId),
+    /// A scrape by this scraper.
+    Scraper(usize),
+    /// A kill of the gateway.
+    Kill,
 }
 
 /// What happened to a group.
-pub struct Gathered {
-    /// How many slots its state has.
-    pub slots: usize,
-    /// What happened.
+pub struct GroupHistory {
+    /// Number of slots in its state.
+    pub slot_count: usize,
+    /// In no particular order.
     pub actions: Vec<Action>,
-    /// Beside each action, where it comes from.
+    /// The source of each action.
     pub sources: Vec<Source>,
 }
 
-impl<'a> Index<'a> {
-    /// Reads the history once.
+/// The time from the first request to a group to the end of the last one.
+#[derive(Clone, Copy)]
+struct RequestSpan {
+    begin: u64,
+    end: u64,
+}
+
+/// An observation that no order of the requests can explain.
+struct ImpossibleSlot {
+    kind: ViolationKind,
+    text: String,
+    push: PushId,
+}
+
+impl<'a> HistoryIndex<'a> {
+    /// Indexes a history.
     pub fn new(history: &'a History) -> Self {
-        let mut requests: HashMap<Group, Vec<Version>> = HashMap::new();
+        let mut requests: HashMap<GroupId, Vec<PushId>> = HashMap::new();
         for (writer, sent) in history.requests.iter().enumerate() {
             for (sequence, request) in sent.iter().enumerate() {
-                requests.entry(request.group).or_default().push(Version::new(writer, sequence));
+                requests.entry(request.group).or_default().push(PushId::new(writer, sequence));
             }
         }
-        let mut sights: HashMap<Group, Vec<(usize, usize)>> = HashMap::new();
-        for (scraper, scrapes) in history.scrapes.iter().enumerate() {
-            for (at, sight) in scrapes.sights.iter().enumerate() {
-                sights.entry(sight.group).or_default().push((scraper, at));
+        let mut observations: HashMap<GroupId, Vec<(usize, usize)>> = HashMap::new();
+        for (scraper, log) in history.scrape_logs.iter().enumerate() {
+            for (at, observation) in log.observations.iter().enumerate() {
+                observations.entry(observation.group).or_default().push((scraper, at));
             }
         }
-        Self { history, requests, sights }
+        Self { history, requests, observations }
     }
 
-    /// All groups of which anything is known, in order.
-    pub fn groups(&self) -> Vec<Group> {
-        let mut groups: Vec<_> = self.requests.keys().chain(self.sights.keys()).copied().collect();
+    /// All groups with a request or an observation, sorted.
+    pub fn groups(&self) -> Vec<GroupId> {
+        let mut groups: Vec<_> = self.requests.keys().chain(self.observations.keys()).copied().collect();
         groups.sort_unstable();
         groups.dedup();
         groups
     }
 
     /// The requests to a group.
-    pub fn requests(&self, group: Group) -> impl Iterator<Item = (Version, &'a Request)> {
-        let versions = self.requests.get(&group).map_or(&[][..], Vec::as_slice);
-        versions.iter().map(|version| (*version, self.history.request(*version).expect("it was indexed")))
+    pub fn requests(&self, group: GroupId) -> impl Iterator<Item = (PushId, &'a Request)> {
+        let pushes = self.requests.get(&group).map_or(&[][..], Vec::as_slice);
+        pushes.iter().map(|push| (*push, self.history.request(*push).expect("it was indexed")))
     }
 
-    /// The sights of a group, each with its scraper.
-    pub fn sights(&self, group: Group) -> impl Iterator<Item = (usize, history::Sight)> {
-        let sights = self.sights.get(&group).map_or(&[][..], Vec::as_slice);
-        sights.iter().map(|(scraper, at)| (*scraper, self.history.scrapes[*scraper].sights[*at]))
+    /// The observations of a group by one scraper, in order of time.
+    fn observations(&self, group: GroupId, scraper: usize) -> Vec<Observation> {
+        let log = &self.history.scrape_logs[scraper];
+        let indexed = self.observations.get(&group).map_or(&[][..], Vec::as_slice);
+        let own = indexed.iter().filter(|(by, _)| *by == scraper);
+        let mut observations: Vec<_> = own.map(|(_, at)| log.observations[*at]).collect();
+        observations.sort_unstable_by_key(|observation| observation.first);
+        observations
     }
 
-    /// All actions on a group. Sights that cannot be of any order are findings at once, and left out.
-    pub fn gather(&self, layout: &Layout, group: Group, findings: &mut Findings) -> Gathered {
-        let slots = layout.class(group).map_or(0, |class| class.slots);
-        let mut all = Gathered { slots, actions: Vec::new(), sources: Vec::new() };
-        for (version, request) in self.requests(group) {
-            self.request(layout, version, request, &mut all);
+    /// All actions on a group. Observations that are impossible in every order become findings and are left out.
+    pub fn group_history(&self, schema: &Schema, group: GroupId, findings: &mut Findings) -> GroupHistory {
+        let slot_count = schema.class(group).map_or(0, |class| class.slot_count);
+        let mut actions = GroupHistory { slot_count, actions: Vec::new(), sources: Vec::new() };
+        for (push, request) in self.requests(group) {
+            self.add_request(schema, push, request, &mut actions);
         }
-        let begins = all.actions.iter().map(|action| action.start).min().unwrap_or(NEVER);
-        let ends =
-            all.actions.iter().map(|action| if action.end == NEVER { action.start } else { action.end });
-        let ends = ends.max().unwrap_or(0);
-        for scraper in 0..self.history.scrapes.len() {
-            self.scraper(layout, group, scraper, (begins, ends), &mut all, findings);
+        let span = actions.request_span();
+        for scraper in 0..self.history.scrape_logs.len() {
+            self.add_scrapes(schema, group, scraper, span, &mut actions, findings);
         }
-        for crash in self.history.crashes.iter().filter(|crash| **crash > begins) {
-            all.push(Source::Crash, *crash, *crash, Effect::Crash, false, true);
+        for kill in self.history.kills.iter().filter(|kill| **kill > span.begin) {
+            actions.push_certain(Source::Kill, *kill, *kill, Effect::Kill);
         }
-        all
+        actions
     }
 
-    fn request(&self, layout: &Layout, version: Version, request: &Request, all: &mut Gathered) {
-        let answered = matches!(request.answer, Answer::Done | Answer::Refused);
-        let end = match request.answer {
-            Answer::Rejected | Answer::NotSent => return,
-            // What was under way when the process died cannot take effect afterwards.
-            Answer::Lost => {
-                let crash = self.history.crashes.iter().find(|crash| **crash > request.start);
-                crash.map_or(NEVER, |crash| crash - 1)
+    fn add_request(&self, schema: &Schema, push: PushId, request: &Request, actions: &mut GroupHistory) {
+        let answered = matches!(request.outcome, Outcome::Accepted | Outcome::Inconsistent);
+        let end = match request.outcome {
+            Outcome::Rejected | Outcome::NotSent => return,
+            // A request that was in flight when the process died cannot take effect afterwards.
+            Outcome::Lost => {
+                let kill = self.history.kills.iter().find(|kill| **kill > request.start);
+                kill.map_or(NEVER, |kill| kill - 1)
             }
-            Answer::Done if self.history.late_deletes && request.ask == Ask::Delete => {
-                self.next_answer(request)
+            Outcome::Accepted if self.history.late_deletes && request.operation == Operation::Delete => {
+                self.next_response(request)
             }
-            Answer::Done | Answer::Refused | Answer::Unknown(_) => request.end,
+            Outcome::Accepted | Outcome::Inconsistent | Outcome::Unknown(_) => request.end,
         };
-        let mut push =
-            |effect| all.push(Source::Request(version), request.start, end, effect, !answered, answered);
-        let set = |replace| set(layout, request, version, replace);
-        match request.ask {
-            Ask::Delete => push(Effect::Delete),
-            _ if request.answer == Answer::Refused => push(Effect::Fail),
-            Ask::Put => push(set(true)),
-            Ask::Post => push(set(false)),
-            // The finding is the answer; the content is what it is.
-            Ask::Garbage if answered => push(set(true)),
-            Ask::Garbage => {}
-            Ask::Inconsistent if answered => push(set(true)),
-            Ask::Inconsistent => push(Effect::Fail),
+        let source = Source::Request(push);
+        let mut add = |effect| {
+            let (optional, acknowledged) = (!answered, answered);
+            actions.push(source, Action { start: request.start, end, effect, optional, acknowledged });
+        };
+        let push_effect = || push_effect(schema, request, push);
+        match request.operation {
+            Operation::Delete => add(Effect::Delete),
+            _ if request.outcome == Outcome::Inconsistent => add(Effect::Reject),
+            Operation::Put | Operation::Post => add(push_effect()),
+            // The response is already a finding; the content counts as pushed.
+            Operation::Malformed | Operation::Inconsistent if answered => add(push_effect()),
+            Operation::Malformed => {}
+            Operation::Inconsistent => add(Effect::Reject),
         }
-        let contested =
-            || layout.class(request.group).is_some_and(|class| class.contested(usize::from(request.shape)));
-        if !answered && matches!(request.ask, Ask::Put | Ask::Post) && contested() {
-            all.push(Source::Request(version), request.start, end, Effect::Fail, true, false);
+        let is_push = matches!(request.operation, Operation::Put | Operation::Post);
+        if !answered && is_push && schema.is_contested(request.group, usize::from(request.shape)) {
+            // Without a clear response, the gateway may also have rejected it.
+            add(Effect::Reject);
         }
     }
 
-    /// When the first push was answered that was sent after this request had been.
-    fn next_answer(&self, request: &Request) -> u64 {
+    /// When the first response arrived to a push that was sent after the end of this request.
+    fn next_response(&self, request: &Request) -> u64 {
         let later = self
             .requests(request.group)
-            .filter(|(_, other)| other.start > request.end && other.ask != Ask::Delete);
-        let answered = later.filter(|(_, other)| matches!(other.answer, Answer::Done | Answer::Refused));
+            .filter(|(_, other)| other.start > request.end && other.operation != Operation::Delete);
+        let answered =
+            later.filter(|(_, other)| matches!(other.outcome, Outcome::Accepted | Outcome::Inconsistent));
         answered.map(|(_, other)| other.end).min().unwrap_or(NEVER)
     }
 
-    fn scraper(
+    /// Adds what one scraper saw of the group, and the scrapes in which the group was absent.
+    fn add_scrapes(
         &self,
-        layout: &Layout,
-        group: Group,
+        schema: &Schema,
+        group: GroupId,
         scraper: usize,
-        (begins, ends): (u64, u64),
-        all: &mut Gathered,
+        span: RequestSpan,
+        actions: &mut GroupHistory,
         findings: &mut Findings,
     ) {
-        let scrapes = &self.history.scrapes[scraper];
-        let mut sights: Vec<_> =
-            self.sights(group).filter(|(by, _)| *by == scraper).map(|(_, sight)| sight).collect();
-        sights.sort_unstable_by_key(|sight| sight.first);
+        let log = &self.history.scrape_logs[scraper];
         let mut next = 0;
-        for sight in sights {
-            self.absences(scraper, next..sight.first as usize, (begins, ends), all);
-            next = sight.last as usize + 1;
-            let slots = scrapes.slots(&sight, all.slots);
-            if let Some((kind, text, version)) = self.impossible(layout, group, slots) {
-                let scrape = scrapes.times[sight.first as usize];
-                let mut story =
-                    vec![explain::line(scrape.start, scrape.end, &format!("scrape of {group}: {text}"))];
-                if let Some(request) = self.history.request(version) {
-                    let sequence = version.sequence().unwrap_or_default();
-                    story.insert(0, explain::request(layout, request, version.writer(), sequence));
-                }
-                findings.add(Violation { kind, group: Some(group.to_string()), story });
+        for observation in self.observations(group, scraper) {
+            self.add_absences(scraper, next..observation.first as usize, span, actions);
+            next = observation.last as usize + 1;
+            let slots = log.slots(&observation, actions.slot_count);
+            if let Some(impossible) = self.impossible_slot(schema, group, slots) {
+                let scrape = log.scrapes[observation.first as usize];
+                findings.add(self.impossible_violation(schema, group, scrape, impossible));
                 continue;
             }
-            let seen = Sight { slots: slots.to_vec(), pushed: sight.pushed, failed: sight.failed };
-            let mut see = |at: u32| {
-                let Scrape { start, end } = scrapes.times[at as usize];
-                let effect = Effect::See(Some(seen.clone()));
-                all.push(Source::Scrape(scraper, at as usize), start, end, effect, false, true);
+            let state = ObservedState {
+                slots: slots.to_vec(),
+                pushed: observation.pushed,
+                failed: observation.failed,
             };
-            see(sight.first);
-            if sight.last != sight.first {
-                see(sight.last);
+            let mut add = |at: u32| {
+                let Scrape { start, end } = log.scrapes[at as usize];
+                let effect = Effect::Observe(Some(state.clone()));
+                actions.push_certain(Source::Scraper(scraper), start, end, effect);
+            };
+            add(observation.first);
+            if observation.last != observation.first {
+                add(observation.last);
             }
         }
-        self.absences(scraper, next..scrapes.times.len(), (begins, ends), all);
+        self.add_absences(scraper, next..log.scrapes.len(), span, actions);
     }
 
-    /// Scrapes that did not show the group. Of a row of them that lie behind all requests the first is enough.
-    fn absences(&self, scraper: usize, range: std::ops::Range<usize>, span: (u64, u64), all: &mut Gathered) {
-        let (begins, ends) = span;
-        let times = &self.history.scrapes[scraper].times;
-        let from = range.start.max(times.partition_point(|scrape| scrape.end < begins));
-        let seen = times.iter().enumerate().take(range.end).skip(from);
-        for (at, Scrape { start, end }) in seen.map(|(at, scrape)| (at, *scrape)) {
-            all.push(Source::Scrape(scraper, at), start, end, Effect::See(None), false, true);
-            if start > ends {
+    /// Adds scrapes that did not show the group. After the last request, one of them is enough.
+    fn add_absences(
+        &self,
+        scraper: usize,
+        range: Range<usize>,
+        span: RequestSpan,
+        actions: &mut GroupHistory,
+    ) {
+        let scrapes = &self.history.scrape_logs[scraper].scrapes[..range.end];
+        let from = range.start.max(scrapes.partition_point(|scrape| scrape.end < span.begin));
+        for Scrape { start, end } in scrapes.iter().skip(from).copied() {
+            actions.push_certain(Source::Scraper(scraper), start, end, Effect::Observe(None));
+            if start > span.end {
                 break;
             }
         }
     }
 
-    /// What is wrong with a sight, whatever the order was: kind, text, the version it is about.
-    fn impossible(
-        &self,
-        layout: &Layout,
-        group: Group,
-        slots: &[u64],
-    ) -> Option<(&'static str, String, Version)> {
-        slots.iter().enumerate().find_map(|(slot, seen)| {
-            let (version, kind) = read_shown(*seen)?;
-            let Some(request) = self.history.request(version) else {
-                return Some(("phantom", format!("shows push {version}, which nobody sent"), version));
+    /// The first slot whose value no order of the requests can explain.
+    fn impossible_slot(&self, schema: &Schema, group: GroupId, slots: &[u64]) -> Option<ImpossibleSlot> {
+        slots.iter().enumerate().find_map(|(slot, value)| {
+            let (push, shown) = unpack_slot(*value)?;
+            let impossible = |kind, text| Some(ImpossibleSlot { kind, text, push });
+            let Some(request) = self.history.request(push) else {
+                let text = format!("shows push {push}, which no writer sent");
+                return impossible(ViolationKind::PhantomPush, text);
             };
             if request.group != group {
-                return Some((
-                    "phantom",
-                    format!("shows push {version}, which went to another group"),
-                    version,
-                ));
+                let text = format!("shows push {push}, which was sent to another group");
+                return impossible(ViolationKind::PhantomPush, text);
             }
-            let bad =
-                matches!(request.ask, Ask::Garbage | Ask::Inconsistent) && request.answer != Answer::Done;
-            if bad || matches!(request.answer, Answer::Refused | Answer::Rejected | Answer::NotSent) {
-                return Some((
-                    "refused push shown",
-                    format!("shows push {version}, which was refused"),
-                    version,
-                ));
+            let invalid = request.operation.is_invalid() && request.outcome != Outcome::Accepted;
+            let rejected =
+                matches!(request.outcome, Outcome::Inconsistent | Outcome::Rejected | Outcome::NotSent);
+            if invalid || rejected {
+                let text = format!("shows push {push}, which was rejected");
+                return impossible(ViolationKind::RejectedPushVisible, text);
             }
-            match kind_of(layout, group, slot, usize::from(request.shape)) {
-                None => Some((
-                    "phantom",
-                    format!("shows push {version} in a family that it did not bring"),
-                    version,
-                )),
-                Some(pushed) if pushed != kind => {
-                    let text = format!("shows push {version} as {}, it was a {}", kind.word(), pushed.word());
-                    Some(("two types", text, version))
+            match schema.type_in_slot(group, usize::from(request.shape), slot) {
+                None => {
+                    let text = format!("shows push {push} in a family that it did not carry");
+                    impossible(ViolationKind::PhantomPush, text)
+                }
+                Some(pushed) if pushed != shown => {
+                    let (shown, pushed) = (shown.name(), pushed.name());
+                    let text = format!("shows push {push} as a {shown}, but it was a {pushed}");
+                    impossible(ViolationKind::WrongType, text)
                 }
                 Some(_) => None,
             }
         })
     }
-}
 
-impl Gathered {
-    fn push(
-        &mut self,
-        source: Source,
-        start: u64,
-        end: u64,
-        effect: Effect,
-        optional: bool,
-        confirmed: bool,
-    ) {
-        self.actions.push(Action { start, end, effect, optional, confirmed });
-        self.sources.push(source);
+    fn impossible_violation(
+        &self,
+        schema: &Schema,
+        group: GroupId,
+        scrape: Scrape,
+        impossible: ImpossibleSlot,
+    ) -> Violation {
+        let ImpossibleSlot { kind, text, push } = impossible;
+        let mut story = Vec::new();
+        if let Some(request) = self.history.request(push) {
+            let sequence = push.sequence().unwrap_or_default();
+            story.push(explain::request(schema, request, push.writer(), sequence));
+        }
+        story.push(explain::line(scrape.start, scrape.end, &format!("scrape: {group} {text}")));
+        Violation { kind, group: Some(group.to_string()), story }
     }
 }
 
-fn set(layout: &Layout, request: &Request, version: Version, replace: bool) -> Effect {
-    let class = &layout.classes[request.group.class()];
+impl GroupHistory {
+    fn push(&mut self, source: Source, action: Action) {
+        self.actions.push(action);
+        self.sources.push(source);
+    }
+
+    /// Adds an action that happened, whatever the responses say.
+    fn push_certain(&mut self, source: Source, start: u64, end: u64, effect: Effect) {
+        self.push(source, Action { start, end, effect, optional: false, acknowledged: true });
+    }
+
+    fn request_span(&self) -> RequestSpan {
+        let begin = self.actions.iter().map(|action| action.start).min().unwrap_or(NEVER);
+        let known_end = |action: &Action| if action.end == NEVER { action.start } else { action.end };
+        let end = self.actions.iter().map(known_end).max().unwrap_or(0);
+        RequestSpan { begin, end }
+    }
+}
+
+fn push_effect(schema: &Schema, request: &Request, push: PushId) -> Effect {
+    let class = &schema.classes[request.group.class()];
     let families = class.shapes[usize::from(request.shape)].iter().map(|at| &class.families[*at]);
-    let slots = families.map(|family| (family.slot, shown(version, family.kind))).collect();
-    Effect::Set { replace, version: version.0, slots }
+    let slots = families.map(|family| (family.slot, pack_slot(push, family.metric_type))).collect();
+    Effect::Push { replaces_group: request.operation != Operation::Post, slots }
 }

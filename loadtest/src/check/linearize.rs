@@ -1,182 +1,164 @@
-//! Decides whether the history of one group is linearizable: whether its requests can be put in one order that agrees
-//! with time and with everything that was seen.
+//! Decides whether the history of one group is linearizable: whether some order of its requests agrees with the times of all
+//! requests and with everything that the scrapes showed.
 //!
-//! It follows all ways at once: a set of *ways*, each a possible state of the group and which of the requests under way have
-//! already taken effect. When a request returns it must have taken effect, so every way is led on through all orders
-//! of the requests under way until it has (Lowe's just-in-time linearization). A history is wrong when no way is left.
+//! The search keeps a set of *configurations*. A configuration is a possible state of the group, and which of the actions in
+//! flight have already taken effect. When an action returns, it must have taken effect, so every configuration is extended by
+//! all orders of the actions in flight until it has (G. Lowe, "Testing for linearizability": just-in-time linearization).
+//! The history is not linearizable when no configuration is left.
 //!
-//! What keeps the set small: every push is unique, and one that nobody ever saw is like any other one that nobody saw
-//! (`UNSEEN`); of requests under way with the same effect the one that returns first is taken first; a sight that
-//! fits takes effect at once, because it changes nothing. Should the set grow beyond its bound all the same, nothing is decided about that stretch: it goes on from
-//! a state of which it knows nothing (`ANY`).
+//! Three rules keep the set small. Every push is unique, and pushes that no scrape shows are interchangeable (`UNSEEN`). Of
+//! actions in flight with the same effect, the one that returns first takes effect first. An observation that fits takes
+//! effect at once, because it changes nothing. If the set exceeds its bound nevertheless, the interval is undecided and the
+//! search continues from an unknown state (`ANY`).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use crate::history::{ABSENT, NEVER};
+use super::state::{GroupState, ObservedState, UNSEEN};
+use crate::history::NEVER;
 
-/// A version that no scrape showed.
-const UNSEEN: u64 = u64::MAX;
-/// Nothing is known about a slot: whatever is seen fits, if it was pushed before.
-const ANY: u64 = u64::MAX - 1;
-/// More requests than this under way at a time are not followed.
-const UNDER_WAY_MAX: usize = 128;
+/// Actions in flight at a time that the search follows.
+const IN_FLIGHT_MAX: usize = 128;
 
-/// What a request does to a group, or a scrape sees of it.
+/// What an action does to a group, or shows of it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// A push: its families by slot. It replaces all, or only those.
-    Set {
-        /// PUT.
-        replace: bool,
-        /// Which push.
-        version: u64,
-        /// Which slots it brings, and what is seen there afterwards.
+    /// An accepted push.
+    Push {
+        /// PUT: families that it does not carry disappear.
+        replaces_group: bool,
+        /// Slots that it carries, and their values afterwards.
         slots: Vec<(usize, u64)>,
     },
-    /// The group is forgotten.
+    /// DELETE.
     Delete,
-    /// A refusal: the group is there, its content stays, its failure time is new.
-    Fail,
-    /// It was seen like this; `None`: it was not there.
-    See(Option<Sight>),
-    /// The process was killed: what no answer had confirmed may be gone.
-    Crash,
+    /// A push that the consistency check rejected: the group exists, keeps its content, and has a new failure time.
+    Reject,
+    /// A scrape showed this state; `None` if the group was absent.
+    Observe(Option<ObservedState>),
+    /// The gateway was killed: effects without a response may be lost.
+    Kill,
 }
 
-/// A group as a scrape showed it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Sight {
-    /// By slot; [`ABSENT`] where there is none.
-    pub slots: Vec<u64>,
-    /// Bits of the push time.
-    pub pushed: u64,
-    /// Bits of the failure time.
-    pub failed: u64,
-}
-
-/// One thing that happened, somewhere between `start` and `end`.
+/// Something that happened between `start` and `end`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Action {
-    /// Not before.
+    /// Earliest time.
     pub start: u64,
-    /// Not after; [`NEVER`] if nobody knows.
+    /// Latest time; [`NEVER`] if unknown.
     pub end: u64,
     /// What it does.
     pub effect: Effect,
-    /// It may also not have happened.
+    /// Possibly it never took effect.
     pub optional: bool,
-    /// An answer confirmed it, so it outlives a crash.
-    pub confirmed: bool,
+    /// A response confirmed it, so it survives a kill.
+    pub acknowledged: bool,
 }
 
-/// What came out.
+/// The result for one history.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// There is an order that explains it.
-    Fine {
-        /// Stretches that were too much at once to be decided.
+    /// An order exists.
+    Linearizable {
+        /// Intervals with too many possible orders to decide.
         undecided: usize,
     },
-    /// There is none: the action at this index could not have come back like this.
-    Wrong {
-        /// Index of the action.
+    /// No order exists.
+    Violation {
+        /// Index of the action that no order explains.
         action: usize,
     },
 }
 
 /// What is known before the first action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beginning {
-    /// The group is not there.
-    Nothing,
-    /// Nothing is known; pushes that begin up to this time may have happened.
-    Unknown(u64),
+pub enum InitialState {
+    /// The group does not exist.
+    Absent,
+    /// Nothing; pushes that began up to this time may have taken effect.
+    UnknownAt(u64),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Moment {
-    /// Never.
-    Zero,
-    /// It was seen.
-    At(u64),
-    /// A request changed it, nobody has seen to what; not before this.
-    After(u64),
-    Any,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct State {
-    /// `None`: nobody knows.
-    there: Option<bool>,
-    pushed: Moment,
-    failed: Moment,
-    slots: Box<[u64]>,
+/// Decides one history. The search keeps at most `configurations_max` configurations.
+pub fn decide(
+    slot_count: usize,
+    actions: &[Action],
+    initial: InitialState,
+    configurations_max: usize,
+) -> Verdict {
+    Search::new(slot_count, actions, initial, configurations_max).run()
 }
 
 /// A possible present.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Way {
-    state: State,
-    /// Which of the actions under way have taken effect, by place.
-    done: u128,
-    /// States to which a crash could lead back.
-    undo: Vec<State>,
+struct Configuration {
+    state: GroupState,
+    /// Which actions in flight have taken effect, by position in [`Search::in_flight`].
+    effective: u128,
+    /// States to which a kill could revert the group, sorted.
+    undo: Vec<GroupState>,
 }
 
-/// Decides one history. `bound` is the most ways that are followed at a time.
-pub fn decide(slots: usize, actions: &[Action], beginning: Beginning, bound: usize) -> Verdict {
-    Engine::new(slots, actions, beginning, bound).run()
-}
-
-struct Engine<'a> {
+struct Search<'a> {
+    slot_count: usize,
     actions: &'a [Action],
-    /// Pushes that some sight shows.
-    seen: HashSet<u64>,
-    /// When pushes began that are among the actions.
-    began: std::collections::HashMap<u64, u64>,
+    configurations_max: usize,
+    configurations: Vec<Configuration>,
+    /// Slot values that some scrape shows.
+    observed: HashSet<u64>,
+    /// When the push of a slot value began.
+    pushed_at: HashMap<u64, u64>,
+    /// Pushes that began up to this time may be in a slot of which nothing is known.
     unknown_until: u64,
-    bound: usize,
-    slots: usize,
-    crashes: bool,
-    ways: Vec<Way>,
-    /// Which action holds a place in `Way::done`.
-    places: [Option<usize>; UNDER_WAY_MAX],
+    has_kills: bool,
+    /// Indexes of the actions in flight.
+    in_flight: [Option<usize>; IN_FLIGHT_MAX],
     undecided: usize,
-    /// Actions that were under way when the thread was lost.
-    let_go: HashSet<usize>,
+    /// Actions that were in flight in an undecided interval.
+    undecided_actions: HashSet<usize>,
 }
 
-impl<'a> Engine<'a> {
-    fn new(slots: usize, actions: &'a [Action], beginning: Beginning, bound: usize) -> Self {
-        let sights = actions.iter().filter_map(|action| match &action.effect {
-            Effect::See(Some(sight)) => Some(&sight.slots),
+/// Why the search cannot continue from its configurations.
+enum DeadEnd {
+    NoConfiguration,
+    TooManyConfigurations,
+}
+
+impl<'a> Search<'a> {
+    fn new(
+        slot_count: usize,
+        actions: &'a [Action],
+        initial: InitialState,
+        configurations_max: usize,
+    ) -> Self {
+        let observed = actions.iter().filter_map(|action| match &action.effect {
+            Effect::Observe(Some(state)) => Some(&state.slots),
             _ => None,
         });
-        let began = actions.iter().flat_map(|action| match &action.effect {
-            Effect::Set { slots, .. } => slots.iter().map(|(_, shown)| (*shown, action.start)).collect(),
+        let pushed_at = actions.iter().flat_map(|action| match &action.effect {
+            Effect::Push { slots, .. } => slots.iter().map(|(_, value)| (*value, action.start)).collect(),
             _ => Vec::new(),
         });
-        let (state, unknown_until) = match beginning {
-            Beginning::Nothing => (State::nothing(slots), 0),
-            Beginning::Unknown(time) => (State::unknown(slots), time),
+        let (state, unknown_until) = match initial {
+            InitialState::Absent => (GroupState::absent(slot_count), 0),
+            InitialState::UnknownAt(time) => (GroupState::unknown(slot_count), time),
         };
         Self {
-            seen: sights.flatten().copied().collect(),
-            began: began.collect(),
+            slot_count,
             actions,
+            configurations_max,
+            configurations: vec![Configuration::new(state)],
+            observed: observed.flatten().copied().collect(),
+            pushed_at: pushed_at.collect(),
             unknown_until,
-            bound,
-            slots,
-            crashes: actions.iter().any(|action| action.effect == Effect::Crash),
-            ways: vec![Way::new(state)],
-            places: [None; UNDER_WAY_MAX],
+            has_kills: actions.iter().any(|action| action.effect == Effect::Kill),
+            in_flight: [None; IN_FLIGHT_MAX],
             undecided: 0,
-            let_go: HashSet::new(),
+            undecided_actions: HashSet::new(),
         }
     }
 
     fn run(mut self) -> Verdict {
-        // At the same time, what begins comes before what ends: that allows more orders, never fewer.
+        // At equal times, starts come before returns: this allows more orders, never fewer.
         let mut events: Vec<(u64, bool, usize)> = Vec::with_capacity(self.actions.len() * 2);
         for (at, action) in self.actions.iter().enumerate() {
             events.push((action.start, false, at));
@@ -185,283 +167,200 @@ impl<'a> Engine<'a> {
             }
         }
         events.sort_unstable();
-        for (time, returns, at) in events {
-            if self.actions[at].effect == Effect::Crash {
-                if returns {
-                    self.crash();
+        for (time, is_return, at) in events {
+            if self.actions[at].effect == Effect::Kill {
+                if is_return {
+                    self.kill();
                 }
                 continue;
             }
-            let fine = if returns { self.returns(at) } else { self.begins(at) };
-            match fine {
+            let result = if is_return { self.finish(at) } else { self.start(at) };
+            match result {
                 Ok(()) => {}
-                Err(Trouble::NoWay) => return Verdict::Wrong { action: at },
-                Err(Trouble::TooMuch) => self.lose_thread(time),
+                Err(DeadEnd::NoConfiguration) => return Verdict::Violation { action: at },
+                Err(DeadEnd::TooManyConfigurations) => self.skip_interval(time),
             }
         }
-        Verdict::Fine { undecided: self.undecided }
+        Verdict::Linearizable { undecided: self.undecided }
     }
 
-    fn begins(&mut self, at: usize) -> Result<(), Trouble> {
-        let Some(place) = self.places.iter().position(Option::is_none) else { return Err(Trouble::TooMuch) };
-        self.places[place] = Some(at);
-        let mut ways = std::mem::take(&mut self.ways);
-        for way in &mut ways {
-            self.take_fitting_sights(way);
+    fn start(&mut self, at: usize) -> Result<(), DeadEnd> {
+        let free = self.in_flight.iter().position(Option::is_none);
+        let position = free.ok_or(DeadEnd::TooManyConfigurations)?;
+        self.in_flight[position] = Some(at);
+        let mut configurations = std::mem::take(&mut self.configurations);
+        for configuration in &mut configurations {
+            self.apply_fitting_observations(configuration);
         }
-        self.ways = ways;
+        self.configurations = configurations;
         Ok(())
     }
 
-    fn returns(&mut self, at: usize) -> Result<(), Trouble> {
-        let Some(place) = self.places.iter().position(|held| *held == Some(at)) else { return Ok(()) };
-        let bit = 1_u128 << place;
-        let may_miss = self.actions[at].optional || self.let_go.contains(&at);
-        let mut work = std::mem::take(&mut self.ways);
-        let mut known: HashSet<Way> = work.iter().cloned().collect();
-        let mut kept: HashSet<Way> = HashSet::new();
-        while let Some(way) = work.pop() {
-            if way.done & bit != 0 || may_miss {
-                let mut kept_way = way.clone();
-                kept_way.done &= !bit;
-                kept.insert(kept_way);
-                if way.done & bit != 0 {
-                    continue;
-                }
+    fn finish(&mut self, at: usize) -> Result<(), DeadEnd> {
+        let position = self.in_flight.iter().position(|held| *held == Some(at));
+        let Some(position) = position else { return Ok(()) };
+        let bit = 1_u128 << position;
+        let optional = self.is_optional(at);
+        let mut open = std::mem::take(&mut self.configurations);
+        let mut known: HashSet<Configuration> = open.iter().cloned().collect();
+        let mut finished: HashSet<Configuration> = HashSet::new();
+        while let Some(configuration) = open.pop() {
+            let is_effective = configuration.effective & bit != 0;
+            if is_effective || optional {
+                let mut without = configuration.clone();
+                without.effective &= !bit;
+                finished.insert(without);
             }
-            for next in self.steps(&way) {
+            if is_effective {
+                continue;
+            }
+            for next in self.successors(&configuration) {
                 if !known.contains(&next) {
                     known.insert(next.clone());
-                    work.push(next);
+                    open.push(next);
                 }
             }
-            if known.len() > self.bound {
-                return Err(Trouble::TooMuch);
+            if known.len() > self.configurations_max {
+                return Err(DeadEnd::TooManyConfigurations);
             }
         }
-        self.places[place] = None;
-        self.ways = kept.into_iter().collect();
-        if self.ways.is_empty() { Err(Trouble::NoWay) } else { Ok(()) }
+        self.in_flight[position] = None;
+        self.configurations = finished.into_iter().collect();
+        if self.configurations.is_empty() { Err(DeadEnd::NoConfiguration) } else { Ok(()) }
     }
 
-    /// Where a way can go by one of the actions under way.
-    fn steps(&self, way: &Way) -> Vec<Way> {
-        let waiting: Vec<usize> = (0..UNDER_WAY_MAX)
-            .filter(|place| self.places[*place].is_some() && way.done & (1 << place) == 0)
+    /// Configurations after one more action in flight has taken effect.
+    fn successors(&self, configuration: &Configuration) -> Vec<Configuration> {
+        let waiting: Vec<(usize, usize)> = (0..IN_FLIGHT_MAX)
+            .filter(|position| configuration.effective & (1 << position) == 0)
+            .filter_map(|position| self.in_flight[position].map(|at| (position, at)))
             .collect();
-        let mut next = Vec::new();
-        for place in &waiting {
-            let at = self.places[*place].expect("it is taken");
+        let mut successors = Vec::new();
+        for (position, at) in waiting.iter().copied() {
             let action = &self.actions[at];
-            let sooner = |other: &usize| {
-                let other = self.places[*other].expect("it is taken");
-                other != at && (self.actions[other].end, other) < (action.end, at) && self.same(other, at)
+            let goes_first = |(_, other): &(usize, usize)| {
+                let order = (self.actions[*other].end, *other);
+                *other != at && order < (action.end, at) && self.are_interchangeable(*other, at)
             };
-            if waiting.iter().any(sooner) {
+            if waiting.iter().any(goes_first) {
                 continue;
             }
-            let mut new = way.clone();
-            if !self.apply(&action.effect, &mut new.state) {
+            let mut next = configuration.clone();
+            if !self.apply(&action.effect, &mut next.state) {
                 continue;
             }
-            new.done |= 1 << place;
-            if self.crashes && !matches!(action.effect, Effect::See(_)) {
-                if action.confirmed {
-                    new.undo.clear();
-                } else if let Err(place) = new.undo.binary_search(&way.state) {
-                    // In order, so that it does not matter how it came about.
-                    new.undo.insert(place, way.state.clone());
-                }
+            next.effective |= 1 << position;
+            if self.has_kills && !matches!(action.effect, Effect::Observe(_)) {
+                next.record_undo(&configuration.state, action.acknowledged);
             }
-            self.take_fitting_sights(&mut new);
-            next.push(new);
+            self.apply_fitting_observations(&mut next);
+            successors.push(next);
         }
-        next
+        successors
     }
 
-    /// Whether two actions can stand for each other.
-    fn same(&self, a: usize, b: usize) -> bool {
+    /// Whether exchanging two actions makes no difference to any later state.
+    fn are_interchangeable(&self, a: usize, b: usize) -> bool {
         let (left, right) = (&self.actions[a], &self.actions[b]);
-        let may_miss = |at: usize, action: &Action| action.optional || self.let_go.contains(&at);
-        let effects = match (&left.effect, &right.effect) {
-            (Effect::Delete, Effect::Delete) | (Effect::Fail, Effect::Fail) => true,
-            (Effect::Set { replace: a, slots: left, .. }, Effect::Set { replace: b, slots: right, .. }) => {
-                let unseen =
-                    |slots: &[(usize, u64)]| slots.iter().all(|(_, shown)| !self.seen.contains(shown));
-                let alike = left.iter().map(|(slot, _)| slot).eq(right.iter().map(|(slot, _)| slot));
-                a == b && alike && unseen(left) && unseen(right)
+        let same_effect = match (&left.effect, &right.effect) {
+            (Effect::Delete, Effect::Delete) | (Effect::Reject, Effect::Reject) => true,
+            (
+                Effect::Push { replaces_group: a, slots: left },
+                Effect::Push { replaces_group: b, slots: right },
+            ) => {
+                let is_unseen =
+                    |slots: &[(usize, u64)]| slots.iter().all(|(_, value)| !self.observed.contains(value));
+                let same_slots = left.iter().map(|(slot, _)| slot).eq(right.iter().map(|(slot, _)| slot));
+                a == b && same_slots && is_unseen(left) && is_unseen(right)
             }
             _ => false,
         };
-        effects && left.confirmed == right.confirmed && may_miss(a, left) == may_miss(b, right)
+        same_effect && left.acknowledged == right.acknowledged && self.is_optional(a) == self.is_optional(b)
     }
 
-    /// A sight that fits without deciding anything takes effect at once.
-    fn take_fitting_sights(&self, way: &mut Way) {
-        for (place, at) in self.places.iter().enumerate() {
+    fn is_optional(&self, at: usize) -> bool {
+        self.actions[at].optional || self.undecided_actions.contains(&at)
+    }
+
+    /// Lets observations take effect that the state matches exactly; they exclude no order.
+    fn apply_fitting_observations(&self, configuration: &mut Configuration) {
+        for (position, at) in self.in_flight.iter().enumerate() {
             let Some(at) = at else { continue };
-            if way.done & (1 << place) == 0
-                && let Effect::See(sight) = &self.actions[*at].effect
-                && way.state.shows(sight.as_ref())
+            if configuration.effective & (1 << position) == 0
+                && let Effect::Observe(observed) = &self.actions[*at].effect
+                && configuration.state.is_exactly(observed.as_ref())
             {
-                way.done |= 1 << place;
+                configuration.effective |= 1 << position;
             }
         }
     }
 
-    /// Lets an action take effect; false if it cannot.
-    fn apply(&self, effect: &Effect, state: &mut State) -> bool {
+    /// Applies an effect to a state; false if it contradicts the state.
+    fn apply(&self, effect: &Effect, state: &mut GroupState) -> bool {
         match effect {
-            Effect::Set { replace, slots, .. } => {
-                if *replace {
-                    state.slots.fill(ABSENT);
-                }
-                for (slot, shown) in slots {
-                    state.slots[*slot] = if self.seen.contains(shown) { *shown } else { UNSEEN };
-                }
-                state.pushed = state.pushed.later();
-                state.there = match state.there {
-                    // Whether the group is new, and its failure time with it, is not known.
-                    None => {
-                        state.failed = Moment::Any;
-                        Some(true)
-                    }
-                    Some(_) => Some(true),
-                };
+            Effect::Push { replaces_group, slots } => {
+                let value = |value: u64| if self.observed.contains(&value) { value } else { UNSEEN };
+                state.push(*replaces_group, slots.iter().map(|(slot, pushed)| (*slot, value(*pushed))));
+                true
             }
-            Effect::Delete => *state = State::nothing(self.slots),
-            Effect::Fail => {
-                state.failed = state.failed.later();
-                state.there = Some(true);
+            Effect::Delete => {
+                *state = GroupState::absent(self.slot_count);
+                true
             }
-            Effect::See(None) => {
-                if state.there == Some(true) {
-                    return false;
-                }
-                *state = State::nothing(self.slots);
+            Effect::Reject => {
+                state.reject();
+                true
             }
-            Effect::See(Some(sight)) => return self.see(sight, state),
-            Effect::Crash => {}
+            Effect::Observe(None) => state.observe_absence(),
+            Effect::Observe(Some(observed)) => state.observe(observed, |value| {
+                self.pushed_at.get(&value).is_none_or(|start| *start <= self.unknown_until)
+            }),
+            Effect::Kill => true,
         }
-        true
     }
 
-    fn see(&self, sight: &Sight, state: &mut State) -> bool {
-        if state.there == Some(false) {
-            return false;
-        }
-        for (known, shown) in state.slots.iter_mut().zip(&sight.slots) {
-            let fits = match *known {
-                ANY => {
-                    *shown == ABSENT || self.began.get(shown).is_none_or(|start| *start <= self.unknown_until)
-                }
-                known => known == *shown,
-            };
-            if !fits {
-                return false;
-            }
-            *known = *shown;
-        }
-        state.there = Some(true);
-        state.pushed.fix(sight.pushed) && state.failed.fix(sight.failed)
-    }
-
-    fn crash(&mut self) {
-        // Nothing was under way any more; what never came back is over now.
-        self.places = [None; UNDER_WAY_MAX];
+    fn kill(&mut self) {
+        // Nothing was in flight any more; requests without a response have ended.
+        self.in_flight = [None; IN_FLIGHT_MAX];
         let mut after = HashSet::new();
-        for way in self.ways.drain(..) {
-            for state in way.undo.into_iter().chain([way.state]) {
-                after.insert(Way { state, done: 0, undo: Vec::new() });
+        for configuration in self.configurations.drain(..) {
+            for state in configuration.undo.into_iter().chain([configuration.state]) {
+                after.insert(Configuration { state, effective: 0, undo: Vec::new() });
             }
         }
-        self.ways = after.into_iter().collect();
+        self.configurations = after.into_iter().collect();
     }
 
-    fn lose_thread(&mut self, time: u64) {
+    /// Leaves the interval up to `time` undecided and continues from an unknown state.
+    fn skip_interval(&mut self, time: u64) {
         self.undecided += 1;
         self.unknown_until = time;
-        self.let_go.extend(self.places.iter().flatten().copied());
-        self.ways = vec![Way::new(State::unknown(self.slots))];
-        // Those of which nobody knows when they end would stay for ever.
-        for place in &mut self.places {
-            if place.is_some_and(|at| self.actions[at].end == NEVER || self.actions[at].end <= time) {
-                *place = None;
+        self.undecided_actions.extend(self.in_flight.iter().flatten().copied());
+        self.configurations = vec![Configuration::new(GroupState::unknown(self.slot_count))];
+        // Actions without a known end would otherwise occupy their positions for ever.
+        for position in &mut self.in_flight {
+            let has_ended = |at: usize| self.actions[at].end == NEVER || self.actions[at].end <= time;
+            if position.is_some_and(has_ended) {
+                *position = None;
             }
         }
     }
 }
 
-enum Trouble {
-    NoWay,
-    TooMuch,
-}
-
-impl Way {
-    /// A state to begin with. If it is not known, it is not known either to what a crash would lead back.
-    fn new(state: State) -> Self {
-        let undo = if state.there.is_none() { vec![state.clone()] } else { Vec::new() };
-        Self { state, done: 0, undo }
-    }
-}
-
-impl Moment {
-    fn later(self) -> Self {
-        match self {
-            Self::Zero | Self::Any => Self::After(0),
-            Self::At(time) | Self::After(time) => Self::After(time),
-        }
+impl Configuration {
+    /// A configuration to start from. If the state is unknown, so is the state to which a kill would revert the group.
+    fn new(state: GroupState) -> Self {
+        let undo = if state.exists.is_none() { vec![state.clone()] } else { Vec::new() };
+        Self { state, effective: 0, undo }
     }
 
-    /// Takes in what was seen; false if it cannot be.
-    fn fix(&mut self, shown: u64) -> bool {
-        let fits = match *self {
-            Self::Zero => shown == 0,
-            Self::At(time) => shown == time,
-            Self::After(time) => shown != 0 && shown >= time,
-            Self::Any => true,
-        };
-        if shown == 0 {
-            *self = Self::Zero;
-        } else {
-            *self = Self::At(shown);
-        }
-        fits
-    }
-
-    fn shows(self, shown: u64) -> bool {
-        match self {
-            Self::Zero => shown == 0,
-            Self::At(time) => shown == time,
-            Self::After(_) | Self::Any => false,
-        }
-    }
-}
-
-impl State {
-    fn nothing(slots: usize) -> Self {
-        Self {
-            there: Some(false),
-            pushed: Moment::Zero,
-            failed: Moment::Zero,
-            slots: vec![ABSENT; slots].into(),
-        }
-    }
-
-    fn unknown(slots: usize) -> Self {
-        Self { there: None, pushed: Moment::Any, failed: Moment::Any, slots: vec![ANY; slots].into() }
-    }
-
-    /// Whether it is exactly this, and certainly so.
-    fn shows(&self, sight: Option<&Sight>) -> bool {
-        match sight {
-            None => self.there == Some(false),
-            Some(sight) => {
-                self.there == Some(true)
-                    && *self.slots == *sight.slots
-                    && self.pushed.shows(sight.pushed)
-                    && self.failed.shows(sight.failed)
-            }
+    /// Records that an action changed the group: an acknowledged one survives a kill, with everything before it.
+    fn record_undo(&mut self, before: &GroupState, is_acknowledged: bool) {
+        if is_acknowledged {
+            self.undo.clear();
+        } else if let Err(position) = self.undo.binary_search(before) {
+            // Sorted, so that equal sets are equal configurations.
+            self.undo.insert(position, before.clone());
         }
     }
 }

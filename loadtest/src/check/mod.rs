@@ -1,8 +1,8 @@
-//! Is what the gateway showed true? Takes a [`History`] and gives [`Findings`].
+//! The checker: decides whether a correct gateway could have produced a [`History`].
 //!
-//! PURE: no IO, no clock. For each group by itself: [`group_history`] makes the list of what happened to it, [`linearize`] decides
-//! whether one order explains it, [`shrink`] finds the smallest part that still shows what is wrong. [`snapshot`] looks at each
-//! scrape over all groups.
+//! Pure: no IO and no clock. For each group, [`group_history`] lists what happened to it, [`linearize`] decides whether one
+//! order of the requests explains what the scrapes showed, and [`shrink`] and [`explain`] turn a history without such an
+//! order into a short report. [`snapshot`] compares all groups of each scrape.
 
 mod explain;
 mod group_history;
@@ -11,50 +11,40 @@ mod linearize;
 mod reference;
 mod shrink;
 mod snapshot;
+mod state;
 
 use serde::Serialize;
 
-use crate::history::{Answer, Ask, History};
-use crate::schema::{Group, Layout};
+use crate::history::{History, Operation, Outcome};
+use crate::schema::{GroupId, Schema};
+use crate::violation::{Violation, ViolationKind};
 
-/// Ways that the engine follows at a time before it gives up on a stretch.
-const WAYS_MAX: usize = 50_000;
-/// Violations that are explained; the others are counted.
+/// Configurations that the search keeps at a time before it leaves an interval undecided.
+const CONFIGURATIONS_MAX: usize = 50_000;
+/// Violations that are explained; further ones are counted.
 const EXPLAINED_MAX: usize = 20;
 
-/// Something that cannot be true of a correct gateway.
-#[derive(Debug, Clone, Serialize)]
-pub struct Violation {
-    /// Which kind: `lost push`, `stale`, `revived group`, `half a push`, `two types`, `push time`, `refused push shown`,
-    /// `phantom`, `bad push taken`, `good push refused`, `lost in a kill`, `torn scrape`.
-    pub kind: &'static str,
-    /// Of which group.
-    pub group: Option<String>,
-    /// The smallest history that shows it, a line for each request or scrape, in the order of time.
-    pub story: Vec<String>,
-}
-
-/// What the checker found.
+/// Result of the checker.
 #[derive(Debug, Default, Serialize)]
 pub struct Findings {
-    /// The first ones, explained.
+    /// The first [`EXPLAINED_MAX`] violations.
     pub violations: Vec<Violation>,
-    /// How many there are.
+    /// Number of all violations.
     pub violations_total: usize,
-    /// Scrapes that showed a push but not one that had been answered before that push was sent, to *another* group. Each
-    /// group by itself was true. A gateway need not promise more.
+    /// Scrapes that show a push, but not an earlier push to *another* group that had been acknowledged before. Each group by
+    /// itself is correct, so this is a violation only on request.
     pub torn_scrapes: usize,
-    /// The first of them, explained.
+    /// The first of these scrapes.
     pub torn_scrape: Option<Violation>,
-    /// Groups looked at.
+    /// Groups checked.
     pub groups: usize,
-    /// Requests looked at.
+    /// Requests checked.
     pub requests: usize,
-    /// Scrapes looked at.
+    /// Scrapes checked.
     pub scrapes: usize,
-    /// Times that a group was seen.
-    pub sights: u64,
-    /// Stretches with too much at once to be decided.
+    /// States of groups in all scrapes.
+    pub observations: u64,
+    /// Intervals with too many possible orders to decide.
     pub undecided: usize,
 }
 
@@ -66,87 +56,101 @@ impl Findings {
         }
     }
 
+    /// Adds the findings about other groups.
     fn merge(&mut self, other: Self) {
         self.violations_total += other.violations_total;
-        let room = EXPLAINED_MAX.saturating_sub(self.violations.len());
-        self.violations.extend(other.violations.into_iter().take(room));
+        let space = EXPLAINED_MAX.saturating_sub(self.violations.len());
+        self.violations.extend(other.violations.into_iter().take(space));
         self.groups += other.groups;
         self.undecided += other.undecided;
     }
 }
 
 /// Checks a whole run on `threads` threads.
-pub fn check(history: &History, layout: &Layout, threads: usize) -> Findings {
+pub fn check(history: &History, schema: &Schema, threads: usize) -> Findings {
     let mut findings = Findings {
         requests: history.requests.iter().map(Vec::len).sum(),
-        scrapes: history.scrapes.iter().map(|scrapes| scrapes.times.len()).sum(),
+        scrapes: history.scrape_logs.iter().map(|log| log.scrapes.len()).sum(),
         ..Findings::default()
     };
-    for scrapes in &history.scrapes {
-        let seen = |sight: &crate::history::Sight| u64::from(sight.last - sight.first) + 1;
-        findings.sights += scrapes.sights.iter().map(seen).sum::<u64>();
-        for flaw in &scrapes.flaws {
-            let story =
-                vec![explain::line(flaw.scrape.start, flaw.scrape.end, &format!("scrape: {}", flaw.text))];
-            findings.add(Violation { kind: flaw.kind, group: None, story });
-        }
-        findings.violations_total += scrapes.flaws_dropped;
-    }
-    answers(history, layout, &mut findings);
-    let index = group_history::Index::new(history);
-    let groups = index.groups();
-    let share = groups.len().div_ceil(threads.max(1)).max(1);
-    let parts: Vec<Findings> = std::thread::scope(|scope| {
-        let index = &index;
-        let work = groups.chunks(share).map(|groups| {
-            scope.spawn(move || {
-                let mut findings = Findings::default();
-                for group in groups {
-                    check_group(index, layout, *group, &mut findings);
-                }
-                findings
-            })
-        });
-        let work: Vec<_> = work.collect();
-        work.into_iter().map(|part| part.join().expect("the checker does not panic")).collect()
-    });
-    for part in parts {
+    check_scrapes(history, &mut findings);
+    check_responses(history, schema, &mut findings);
+    let index = group_history::HistoryIndex::new(history);
+    for part in check_groups(&index, schema, threads) {
         findings.merge(part);
     }
-    snapshot::check(&index, layout, &mut findings);
+    snapshot::check(&index, schema, &mut findings);
     findings
 }
 
-/// Answers that are wrong by themselves.
-fn answers(history: &History, layout: &Layout, findings: &mut Findings) {
+/// Counts the observations and reports the flaws that were found while reading the scrapes.
+fn check_scrapes(history: &History, findings: &mut Findings) {
+    for log in &history.scrape_logs {
+        let scrapes = log.observations.iter().map(|seen| u64::from(seen.last - seen.first) + 1);
+        findings.observations += scrapes.sum::<u64>();
+        for flaw in &log.flaws {
+            let line = explain::line(flaw.scrape.start, flaw.scrape.end, &format!("scrape: {}", flaw.text));
+            findings.add(Violation { kind: flaw.kind, group: None, story: vec![line] });
+        }
+        findings.violations_total += log.flaws_dropped;
+    }
+}
+
+/// Reports responses that are wrong whatever the state of the group was.
+fn check_responses(history: &History, schema: &Schema, findings: &mut Findings) {
     for (writer, requests) in history.requests.iter().enumerate() {
         for (sequence, request) in requests.iter().enumerate() {
-            let bad = matches!(request.ask, Ask::Garbage | Ask::Inconsistent);
-            let contested = || {
-                layout.class(request.group).is_some_and(|class| class.contested(usize::from(request.shape)))
-            };
-            let kind = match (request.ask, request.answer) {
-                (_, Answer::Done) if bad => "bad push taken",
-                (Ask::Garbage, Answer::Refused) => "bad push misunderstood",
-                (Ask::Inconsistent, Answer::Rejected) => "bad push misunderstood",
-                (_, Answer::Rejected) if !bad => "good push refused",
-                (_, Answer::Refused) if !bad && !contested() => "good push refused",
+            let must_fail = request.operation.is_invalid();
+            let may_conflict = || schema.is_contested(request.group, usize::from(request.shape));
+            let kind = match (request.operation, request.outcome) {
+                (_, Outcome::Accepted) if must_fail => ViolationKind::InvalidPushAccepted,
+                (Operation::Malformed, Outcome::Inconsistent)
+                | (Operation::Inconsistent, Outcome::Rejected) => ViolationKind::WrongRejection,
+                (_, Outcome::Rejected) if !must_fail => ViolationKind::ValidPushRejected,
+                (_, Outcome::Inconsistent) if !must_fail && !may_conflict() => {
+                    ViolationKind::ValidPushRejected
+                }
                 _ => continue,
             };
-            let story = vec![explain::request(layout, request, writer, sequence)];
+            let story = vec![explain::request(schema, request, writer, sequence)];
             findings.add(Violation { kind, group: Some(request.group.to_string()), story });
         }
     }
 }
 
-fn check_group(index: &group_history::Index<'_>, layout: &Layout, group: Group, findings: &mut Findings) {
+/// Checks each group by itself, on several threads.
+fn check_groups(index: &group_history::HistoryIndex<'_>, schema: &Schema, threads: usize) -> Vec<Findings> {
+    let groups = index.groups();
+    let share = groups.len().div_ceil(threads.max(1)).max(1);
+    std::thread::scope(|scope| {
+        let threads = groups.chunks(share).map(|groups| {
+            scope.spawn(move || {
+                let mut findings = Findings::default();
+                for group in groups {
+                    check_group(index, schema, *group, &mut findings);
+                }
+                findings
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().map(|thread| thread.join().expect("the checker does not panic")).collect()
+    })
+}
+
+fn check_group(
+    index: &group_history::HistoryIndex<'_>,
+    schema: &Schema,
+    group: GroupId,
+    findings: &mut Findings,
+) {
     findings.groups += 1;
-    let gathered = index.gather(layout, group, findings);
-    match linearize::decide(gathered.slots, &gathered.actions, linearize::Beginning::Nothing, WAYS_MAX) {
-        linearize::Verdict::Fine { undecided } => findings.undecided += undecided,
-        linearize::Verdict::Wrong { action } => {
-            let small = shrink::shrink(gathered.slots, &gathered.actions, action);
-            findings.add(explain::violation(layout, index.history, group, &gathered, &small));
+    let history = index.group_history(schema, group, findings);
+    let initial = linearize::InitialState::Absent;
+    match linearize::decide(history.slot_count, &history.actions, initial, CONFIGURATIONS_MAX) {
+        linearize::Verdict::Linearizable { undecided } => findings.undecided += undecided,
+        linearize::Verdict::Violation { action } => {
+            let needed = shrink::shrink(history.slot_count, &history.actions, action);
+            findings.add(explain::violation(schema, index.history, group, &history, &needed));
         }
     }
 }

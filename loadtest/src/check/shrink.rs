@@ -1,143 +1,148 @@
-//! The smallest part of a wrong history that still is wrong.
+//! Shrinks a history that is not linearizable to a small part that still is not.
 //!
-//! Only such steps are taken that make the history easier to explain: what is wrong afterwards was wrong before.
-//! What came after the failure goes. What came before some moment goes, with nothing known about the state at that
-//! moment. A sight goes. A request that may have happened at any time, or not at all, without explaining anything, goes.
+//! Every step makes the history easier to explain, so a part that has no order proves that the whole has none. The steps:
+//! drop what came after the failing observation; drop what came before some time, with an unknown state at that time; drop an
+//! observation; let a request take effect at any time or never.
 
-use super::linearize::{Action, Beginning, Effect, Verdict, decide};
+use super::linearize::{Action, Effect, InitialState, Verdict, decide};
 use crate::history::NEVER;
 
-/// Ways followed while trying to leave something out; if it is more, it stays.
-const WAYS_MAX: usize = 5_000;
-/// Actions beyond which only halves are tried, not each by itself.
-const ACTIONS_MAX: usize = 400;
+/// Configurations kept while a smaller part is tried; a part that needs more is not used.
+const CONFIGURATIONS_MAX: usize = 5_000;
+/// Above this number of actions, only runs of actions are dropped, not single ones.
+const SINGLE_ACTIONS_MAX: usize = 400;
 
-/// Which actions are needed; the last is the sight that does not fit.
-pub struct Small {
-    /// Indexes into the history that was given.
-    pub needed: Vec<usize>,
-}
-
+/// A part of a history.
 struct Part {
     actions: Vec<Action>,
-    /// Index in the whole history.
-    from: Vec<usize>,
-    /// Requests left out, which may have happened at any time.
-    free: Vec<Action>,
-    beginning: Beginning,
+    /// The index of each action in the whole history.
+    indexes: Vec<usize>,
+    /// Dropped requests, which may take effect at any time or never.
+    unbound: Vec<Action>,
+    initial: InitialState,
 }
 
-/// Shrinks a history that is wrong at the action `failure`.
-pub fn shrink(slots: usize, actions: &[Action], failure: usize) -> Small {
-    let mut part = before(actions, failure);
-    // The latest beginning: from behind in steps that double, then by halves.
-    let mut starts: Vec<u64> = part.actions.iter().map(|action| action.start).collect();
-    starts.sort_unstable();
-    let (mut bad, mut step) = (0, 1);
-    let mut good = starts.len();
-    while step < starts.len() {
-        let at = starts.len() - step;
-        if wrong(slots, &since(&part, starts[at])) {
-            bad = at;
-            break;
-        }
-        good = at;
-        step *= 2;
-    }
-    while bad + 1 < good {
-        let middle = usize::midpoint(bad, good);
-        if wrong(slots, &since(&part, starts[middle])) {
-            bad = middle;
-        } else {
-            good = middle;
-        }
-    }
-    let later = since(&part, starts[bad]);
-    if wrong(slots, &later) {
+/// Shrinks a history in which no order explains the observation `failure`. Returns the indexes of the remaining actions in
+/// order of time, `failure` last.
+pub fn shrink(slot_count: usize, actions: &[Action], failure: usize) -> Vec<usize> {
+    let mut part = until(actions, failure);
+    if let Some(later) = latest_start(slot_count, &part) {
         part = later;
     }
-    leave_out(slots, &mut part, failure);
-    let mut needed = part.from;
+    drop_actions(slot_count, &mut part, failure);
+    let mut needed = part.indexes;
     needed.sort_unstable_by_key(|at| (*at == failure, actions[*at].start, *at));
-    Small { needed }
+    needed
 }
 
-fn wrong(slots: usize, part: &Part) -> bool {
-    let all: Vec<Action> = part.actions.iter().chain(&part.free).cloned().collect();
-    matches!(decide(slots, &all, part.beginning, WAYS_MAX), Verdict::Wrong { .. })
+fn is_violation(slot_count: usize, part: &Part) -> bool {
+    let all: Vec<Action> = part.actions.iter().chain(&part.unbound).cloned().collect();
+    matches!(decide(slot_count, &all, part.initial, CONFIGURATIONS_MAX), Verdict::Violation { .. })
 }
 
-/// Without what came after the failing sight.
-fn before(actions: &[Action], failure: usize) -> Part {
+/// The history without what came after the failing observation.
+fn until(actions: &[Action], failure: usize) -> Part {
     let end = actions[failure].end;
     let mut part =
-        Part { actions: Vec::new(), from: Vec::new(), free: Vec::new(), beginning: Beginning::Nothing };
+        Part { actions: Vec::new(), indexes: Vec::new(), unbound: Vec::new(), initial: InitialState::Absent };
     for (at, action) in actions.iter().enumerate().filter(|(_, action)| action.start <= end) {
         let mut action = action.clone();
         if action.end > end {
-            if matches!(action.effect, Effect::See(_)) {
+            if matches!(action.effect, Effect::Observe(_)) {
                 continue;
             }
             (action.end, action.optional) = (NEVER, true);
         }
         part.actions.push(action);
-        part.from.push(at);
+        part.indexes.push(at);
     }
     part
 }
 
-/// Without what had ended before `time`, and with nothing known about the state then.
-fn since(part: &Part, time: u64) -> Part {
-    let kept = part.actions.iter().zip(&part.from).filter(|(action, _)| action.end >= time);
-    let (actions, from) = kept.map(|(action, from)| (action.clone(), *from)).unzip();
-    Part { actions, from, free: Vec::new(), beginning: Beginning::Unknown(time.saturating_sub(1)) }
+/// The shortest violation that starts from an unknown state; `None` if there is none. Searches backwards in steps that double,
+/// then by bisection.
+fn latest_start(slot_count: usize, part: &Part) -> Option<Part> {
+    let mut starts: Vec<u64> = part.actions.iter().map(|action| action.start).collect();
+    starts.sort_unstable();
+    let (mut failing, mut passing, mut step) = (0, starts.len(), 1);
+    while step < starts.len() {
+        let at = starts.len() - step;
+        if is_violation(slot_count, &since(part, starts[at])) {
+            failing = at;
+            break;
+        }
+        passing = at;
+        step *= 2;
+    }
+    while failing + 1 < passing {
+        let middle = usize::midpoint(failing, passing);
+        if is_violation(slot_count, &since(part, starts[middle])) {
+            failing = middle;
+        } else {
+            passing = middle;
+        }
+    }
+    let later = since(part, starts[failing]);
+    is_violation(slot_count, &later).then_some(later)
 }
 
-fn leave_out(slots: usize, part: &mut Part, failure: usize) {
-    // In runs first, so that long histories get short soon.
+/// The part without what had ended before `time`, from an unknown state.
+fn since(part: &Part, time: u64) -> Part {
+    let kept = part.actions.iter().zip(&part.indexes).filter(|(action, _)| action.end >= time);
+    let (actions, indexes) = kept.map(|(action, at)| (action.clone(), *at)).unzip();
+    let initial = InitialState::UnknownAt(time.saturating_sub(1));
+    Part { actions, indexes, unbound: Vec::new(), initial }
+}
+
+/// Drops all actions that the violation does not need, long runs first.
+fn drop_actions(slot_count: usize, part: &mut Part, failure: usize) {
     let mut run = part.actions.len() / 2;
     while run >= 1 {
         let mut at = 0;
         while at < part.actions.len() {
             let end = (at + run).min(part.actions.len());
             if let Some(smaller) = without(part, at, end, failure)
-                && wrong(slots, &smaller)
+                && is_violation(slot_count, &smaller)
             {
                 *part = smaller;
             } else {
                 at = end;
             }
         }
-        if run == 1 || part.actions.len() > ACTIONS_MAX {
+        if run == 1 || part.actions.len() > SINGLE_ACTIONS_MAX {
             break;
         }
         run /= 2;
     }
 }
 
-/// The part without the sights of a range, and with its requests set free, if those can then be left out.
+/// The part without the observations from `begin` to `end`, and with its requests unbound; `None` if one of them must stay.
 fn without(part: &Part, begin: usize, end: usize, failure: usize) -> Option<Part> {
-    if part.from[begin..end].contains(&failure) {
+    if part.indexes[begin..end].contains(&failure) {
         return None;
     }
-    let mut smaller =
-        Part { actions: Vec::new(), from: Vec::new(), free: part.free.clone(), beginning: part.beginning };
-    for (at, (action, from)) in part.actions.iter().zip(&part.from).enumerate() {
+    let mut smaller = Part {
+        actions: Vec::new(),
+        indexes: Vec::new(),
+        unbound: part.unbound.clone(),
+        initial: part.initial,
+    };
+    for (at, (action, index)) in part.actions.iter().zip(&part.indexes).enumerate() {
         if !(begin..end).contains(&at) {
             smaller.actions.push(action.clone());
-            smaller.from.push(*from);
+            smaller.indexes.push(*index);
         }
     }
     for action in &part.actions[begin..end] {
         match &action.effect {
-            Effect::See(_) => {}
-            // A crash allows more than it forbids.
-            Effect::Crash => return None,
-            // It may stand anywhere now; so if it helps to explain anything, it has to stay.
+            Effect::Observe(_) => {}
+            // A kill allows more than it forbids.
+            Effect::Kill => return None,
+            // The request may now take effect at any time. If that explains the failure, the request has to stay.
             _ => {
-                let mut free = action.clone();
-                (free.start, free.end, free.optional) = (0, NEVER, true);
-                smaller.free.push(free);
+                let mut unbound = action.clone();
+                (unbound.start, unbound.end, unbound.optional) = (0, NEVER, true);
+                smaller.unbound.push(unbound);
             }
         }
     }

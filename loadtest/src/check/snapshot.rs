@@ -1,101 +1,123 @@
-//! Is a scrape one moment for all groups? Each group alone may be true, and the scrape still show a push to one group but
-//! not an earlier one to another, which had been answered before.
+//! Checks whether each scrape is a consistent snapshot over all groups. A scrape may be correct for each group by itself and
+//! still show a push to one group, but not an earlier push to another group that had been acknowledged before.
 
 use std::collections::HashMap;
 
-use super::group_history::Index;
-use super::{Findings, Violation, explain};
-use crate::history::{Answer, Ask, NEVER, Request, Sight, read_shown};
-use crate::schema::{Group, Layout, Version};
+use super::group_history::HistoryIndex;
+use super::{Findings, explain};
+use crate::history::{NEVER, Observation, Operation, Outcome, Request, unpack_slot};
+use crate::schema::{GroupId, PushId, Schema};
+use crate::violation::{Violation, ViolationKind};
 
-/// What a sight says about the moment of its scrape.
-#[derive(Clone, Copy)]
-struct Bounds {
-    /// Not before this push began, which it shows.
-    low: Option<(u64, Version)>,
-    /// Not after this one was answered, which it does not show.
-    high: Option<(u64, Version)>,
+/// The requests to a group, sorted by start.
+type Requests<'a> = Vec<(PushId, &'a Request)>;
+
+/// Bounds on the time of a snapshot, each with the push that proves it.
+#[derive(Clone, Copy, Default)]
+struct SnapshotTime {
+    /// The snapshot is not earlier than the start of this push, which it shows.
+    earliest: Option<(u64, PushId)>,
+    /// The snapshot is not later than the response to this request, whose effect it does not show.
+    latest: Option<(u64, PushId)>,
 }
 
-/// Counts the scrapes that are not one moment.
-pub fn check(index: &Index<'_>, layout: &Layout, findings: &mut Findings) {
-    let mut known: HashMap<Group, Vec<(Version, &Request)>> = HashMap::new();
-    for (scraper, scrapes) in index.history.scrapes.iter().enumerate() {
-        let mut bounds = vec![Bounds { low: None, high: None }; scrapes.times.len()];
-        for sight in &scrapes.sights {
-            let requests = known.entry(sight.group).or_insert_with(|| {
-                let mut requests: Vec<_> = index.requests(sight.group).collect();
+impl SnapshotTime {
+    fn limit_latest(&mut self, latest: Option<(u64, PushId)>) {
+        self.latest = match (self.latest, latest) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
+/// Counts the scrapes that are no consistent snapshot, and explains the first of them.
+pub fn check(index: &HistoryIndex<'_>, schema: &Schema, findings: &mut Findings) {
+    let mut requests: HashMap<GroupId, Requests<'_>> = HashMap::new();
+    for (scraper, log) in index.history.scrape_logs.iter().enumerate() {
+        let mut times = vec![SnapshotTime::default(); log.scrapes.len()];
+        for observation in &log.observations {
+            let requests = requests.entry(observation.group).or_insert_with(|| {
+                let mut requests: Vec<_> = index.requests(observation.group).collect();
                 requests.sort_unstable_by_key(|(_, request)| request.start);
                 requests
             });
-            let own = of_sight(index, layout, scraper, sight, requests);
-            for at in &mut bounds[sight.first as usize..=sight.last as usize] {
-                at.low = at.low.max(own.low);
-                at.high = match (at.high, own.high) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                };
+            let slots = schema
+                .class(observation.group)
+                .map(|class| log.slots(observation, class.slot_count))
+                .unwrap_or_default();
+            let own = time_of_observation(index, schema, observation, slots, requests);
+            for time in &mut times[observation.first as usize..=observation.last as usize] {
+                time.earliest = time.earliest.max(own.earliest);
+                time.limit_latest(own.latest);
             }
         }
-        for (at, bounds) in bounds.iter().enumerate() {
-            let (Some(low), Some(high)) = (bounds.low, bounds.high) else { continue };
-            if low.0 <= high.0 {
-                continue;
-            }
-            findings.torn_scrapes += 1;
-            if findings.torn_scrape.is_none() {
-                let scrape = scrapes.times[at];
-                let tell = |version: Version| {
-                    let request = index.history.request(version).expect("it was indexed");
-                    explain::request(
-                        layout,
-                        request,
-                        version.writer(),
-                        version.sequence().unwrap_or_default(),
-                    )
-                };
-                let text = format!("scrape: shows push {}, but not push {}", low.1, high.1);
-                let story = vec![tell(high.1), tell(low.1), explain::line(scrape.start, scrape.end, &text)];
-                findings.torn_scrape = Some(Violation { kind: "torn scrape", group: None, story });
+        for (at, time) in times.iter().enumerate() {
+            let (Some(earliest), Some(latest)) = (time.earliest, time.latest) else { continue };
+            if earliest.0 > latest.0 {
+                findings.torn_scrapes += 1;
+                if findings.torn_scrape.is_none() {
+                    findings.torn_scrape =
+                        Some(explain_torn(index, schema, scraper, at, earliest.1, latest.1));
+                }
             }
         }
     }
 }
 
-fn of_sight(
-    index: &Index<'_>,
-    layout: &Layout,
-    scraper: usize,
-    sight: &Sight,
-    requests: &[(Version, &Request)],
-) -> Bounds {
-    let mut bounds = Bounds { low: None, high: None };
-    let Some(class) = layout.class(sight.group) else { return bounds };
-    for (slot, seen) in index.history.scrapes[scraper].slots(sight, class.slots).iter().enumerate() {
-        let Some((version, _)) = read_shown(*seen) else { continue };
-        let Some(shown) = index.history.request(version).filter(|shown| shown.group == sight.group) else {
+/// The bounds that one observation gives to its scrapes.
+fn time_of_observation(
+    index: &HistoryIndex<'_>,
+    schema: &Schema,
+    observation: &Observation,
+    slots: &[u64],
+    requests: &Requests<'_>,
+) -> SnapshotTime {
+    let mut time = SnapshotTime::default();
+    for (slot, value) in slots.iter().enumerate() {
+        let Some((push, _)) = unpack_slot(*value) else { continue };
+        let Some(shown) = index.history.request(push).filter(|shown| shown.group == observation.group) else {
             continue;
         };
-        bounds.low = bounds.low.max(Some((shown.start, version)));
+        time.earliest = time.earliest.max(Some((shown.start, push)));
         if shown.end == NEVER {
             continue;
         }
-        let mut high = bounds.high;
         let from = requests.partition_point(|(_, request)| request.start <= shown.end);
-        for (version, request) in &requests[from..] {
-            if high.is_some_and(|(end, _)| end <= request.start) {
+        for (later, request) in &requests[from..] {
+            if time.latest.is_some_and(|(end, _)| end <= request.start) {
                 break;
             }
-            let takes_away = match request.ask {
-                Ask::Put | Ask::Delete => true,
-                Ask::Post => class.slots_of_shape[usize::from(request.shape)].contains(&slot),
-                Ask::Garbage | Ask::Inconsistent => false,
-            };
-            if takes_away && request.answer == Answer::Done {
-                high = Some(high.map_or((request.end, *version), |high| high.min((request.end, *version))));
+            if request.outcome == Outcome::Accepted && overwrites(schema, request, slot) {
+                time.limit_latest(Some((request.end, *later)));
             }
         }
-        bounds.high = high;
     }
-    bounds
+    time
+}
+
+/// Whether an accepted request replaces or removes the content of a slot.
+fn overwrites(schema: &Schema, request: &Request, slot: usize) -> bool {
+    match request.operation {
+        Operation::Put | Operation::Delete => true,
+        Operation::Post => schema.type_in_slot(request.group, usize::from(request.shape), slot).is_some(),
+        Operation::Malformed | Operation::Inconsistent => false,
+    }
+}
+
+fn explain_torn(
+    index: &HistoryIndex<'_>,
+    schema: &Schema,
+    scraper: usize,
+    scrape: usize,
+    shown: PushId,
+    missing: PushId,
+) -> Violation {
+    let line = |push: PushId| {
+        let request = index.history.request(push).expect("it was indexed");
+        explain::request(schema, request, push.writer(), push.sequence().unwrap_or_default())
+    };
+    let scrape = index.history.scrape_logs[scraper].scrapes[scrape];
+    let text = format!("scrape: shows push {shown}, but not the effect of request {missing}");
+    let story = vec![line(missing), line(shown), explain::line(scrape.start, scrape.end, &text)];
+    Violation { kind: ViolationKind::TornScrape, group: None, story }
 }

@@ -1,175 +1,200 @@
-//! What a comparison came to: a table for the terminal, one HTML file, one picture.
+//! The result of a comparison: a table for the terminal, an HTML report and an SVG picture.
 //!
-//! The HTML file needs nothing else: no network, no script. It is light or dark as the reader's system is, and its columns
-//! become one on a phone.
+//! The HTML file is self-contained: no network and no script. It follows the colour scheme of the reader's system, and it has
+//! one column on a phone. The text of the page and of the picture is in `templates/`.
 
 mod plot;
 
 use std::fmt::Write;
 
-use crate::compare::{About, Contender, Round, Spread};
+use askama::Template;
 
-/// A row of the table.
+use crate::contender::{Contender, Latency, Round, Spread};
+use plot::{COLOURS, Plot, Point};
+
+/// A figure of a round, and a row of the table.
 struct Figure {
     name: &'static str,
     unit: &'static str,
-    of: fn(&Round) -> f64,
+    value: fn(&Round) -> f64,
 }
 
-const FIGURES: [Figure; 11] = [
-    Figure { name: "requests", unit: "/s", of: |round| round.rate },
-    Figure { name: "push p50", unit: "ms", of: |round| round.push[0] },
-    Figure { name: "push p99", unit: "ms", of: |round| round.push[2] },
-    Figure { name: "push p99.9", unit: "ms", of: |round| round.push[3] },
-    Figure { name: "scrape p50", unit: "ms", of: |round| round.scrape[0] },
-    Figure { name: "scrape p99", unit: "ms", of: |round| round.scrape[2] },
-    Figure { name: "CPU per push", unit: "µs", of: |round| round.cpu },
-    Figure { name: "memory", unit: "MB", of: |round| round.memory },
-    Figure { name: "on disk", unit: "MB", of: |round| round.disk },
-    Figure { name: "restart", unit: "ms", of: |round| round.restart },
-    Figure { name: "violations", unit: "", of: |round| round.violations as f64 },
-];
+const REQUESTS: Figure = Figure { name: "requests", unit: "/s", value: |round| round.rate };
+const PUSH_P50: Figure = Figure { name: "push p50", unit: "ms", value: |round| round.push.p50() };
+const PUSH_P99: Figure = Figure { name: "push p99", unit: "ms", value: |round| round.push.p99() };
+const PUSH_P999: Figure = Figure { name: "push p99.9", unit: "ms", value: |round| round.push.p999() };
+const SCRAPE_P50: Figure = Figure { name: "scrape p50", unit: "ms", value: |round| round.scrape.p50() };
+const SCRAPE_P99: Figure = Figure { name: "scrape p99", unit: "ms", value: |round| round.scrape.p99() };
+const CPU: Figure = Figure { name: "CPU per push", unit: "µs", value: |round| round.cpu };
+const MEMORY: Figure = Figure { name: "memory", unit: "MB", value: |round| round.memory };
+const DISK: Figure = Figure { name: "on disk", unit: "MB", value: |round| round.disk };
+const RESTART: Figure = Figure { name: "restart", unit: "ms", value: |round| round.restart };
+const VIOLATIONS: Figure = Figure { name: "violations", unit: "", value: |round| round.violations as f64 };
 
-/// The table for the terminal: medians, with the least and the most below.
+/// The rows of the table.
+const FIGURES: [Figure; 11] =
+    [REQUESTS, PUSH_P50, PUSH_P99, PUSH_P999, SCRAPE_P50, SCRAPE_P99, CPU, MEMORY, DISK, RESTART, VIOLATIONS];
+
+/// Width of a column of [`table`].
+const COLUMN: usize = 18;
+/// Width of the first column of [`table`].
+const FIRST_COLUMN: usize = 17;
+
+/// The first lines of a report.
+pub struct ReportHeader {
+    /// The scenario and its numbers.
+    pub scenario: String,
+    /// Processor, number of cores and kernel.
+    pub machine: String,
+}
+
+/// The table for the terminal: medians, and below them minimum and maximum.
 pub fn table(contenders: &[Contender]) -> String {
-    let mut text = format!("{:<17}", "");
-    for contender in contenders {
-        let _ = write!(text, " {:>18}", contender.name);
-    }
-    text.push('\n');
+    let mut text = String::new();
+    let names = contenders.iter().map(|contender| contender.name.clone());
+    push_row(&mut text, "", names);
     for figure in &FIGURES {
+        let spreads = || contenders.iter().map(|contender| contender.spread(figure.value));
         let name = format!("{} {}", figure.name, figure.unit);
-        let _ = write!(text, "{name:<17}");
-        let spreads: Vec<Spread> = contenders.iter().map(|contender| contender.spread(figure.of)).collect();
-        for spread in &spreads {
-            let _ = write!(text, " {:>18}", number(spread.median));
-        }
-        let _ = write!(text, "\n{:<17}", "");
-        for spread in &spreads {
-            let _ = write!(text, " {:>18}", format!("{} – {}", number(spread.least), number(spread.most)));
-        }
-        text.push('\n');
+        push_row(&mut text, &name, spreads().map(|spread| three_digits(spread.median)));
+        let range = |spread: Spread| format!("{} – {}", three_digits(spread.min), three_digits(spread.max));
+        push_row(&mut text, "", spreads().map(range));
     }
     text
 }
 
-/// The report.
-pub fn html(about: &About, contenders: &[Contender]) -> String {
-    let mut rows = String::new();
-    for figure in &FIGURES {
-        let _ = write!(rows, "<tr><th scope=\"row\">{} <small>{}</small></th>", figure.name, figure.unit);
-        for contender in contenders {
-            let spread = contender.spread(figure.of);
-            let _ = write!(
-                rows,
-                "<td>{}<br><small>{} – {}</small></td>",
-                number(spread.median),
-                number(spread.least),
-                number(spread.most)
-            );
-        }
-        rows.push_str("</tr>\n");
+fn push_row(text: &mut String, name: &str, cells: impl Iterator<Item = String>) {
+    let _ = write!(text, "{name:<FIRST_COLUMN$}");
+    for cell in cells {
+        let _ = write!(text, " {cell:>COLUMN$}");
     }
-    let mut heads = String::new();
-    let mut legend = String::new();
-    for (at, contender) in contenders.iter().enumerate() {
-        let name = escape(&contender.name);
-        let _ = write!(heads, "<th scope=\"col\">{name}</th>");
-        let _ = write!(legend, "<span><i class=\"b{at}\"></i>{name}</span>");
-    }
-    let bars = [0, 6, 8, 9].map(|at| {
-        let figure = &FIGURES[at];
-        let spreads =
-            contenders.iter().map(|contender| (contender.name.as_str(), contender.spread(figure.of)));
-        (format!("{}, {}", figure.name, figure.unit), plot::bars(&spreads.collect::<Vec<_>>()))
-    });
-    let percentiles = [("push", 0), ("scrape", 1)].map(|(name, which)| {
-        let lines = contenders.iter().map(|contender| {
-            [0, 1, 2, 3, 4].map(|at| contender.spread(|round| [round.push, round.scrape][which][at]))
-        });
-        (format!("latency of a {name}, ms"), plot::percentiles(&lines.collect::<Vec<_>>()))
-    });
-    let memory = contenders.iter().map(|contender| {
-        let points = contender.middle_round().map(|round| &round.memory_over_time[..]).unwrap_or_default();
-        points.iter().map(|memory| (memory.seconds, memory.bytes as f64 / 1e6)).collect::<Vec<_>>()
-    });
-    let memory = ("memory over time, MB".to_owned(), plot::over_time(&memory.collect::<Vec<_>>()));
-    let [rate, cpu, disk, restart] = bars;
-    let [push, scrape] = percentiles;
-    let mut figures = String::new();
-    for (name, picture) in [rate, push, scrape, memory, cpu, disk, restart] {
-        let _ = writeln!(figures, "<figure><figcaption>{name}</figcaption>{picture}</figure>");
-    }
-    format!(
-        r#"<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,"><title>Pushgateways side by side</title>
-<style>{}{PAGE}</style></head><body>
-<h1>Pushgateways side by side</h1>
-<p>{}.<br>{}.</p>
-<p class="legend">{legend}</p>
-<main>{figures}</main>
-<h2>Figures</h2>
-<div class="scroll"><table><thead><tr><th></th>{heads}</tr></thead><tbody>
-{rows}</tbody></table></div>
-<p><small>Each figure is the median over the rounds, with the least and the most. Memory over time is that of the round with the median rate.
-A restart lasts from the start of the program with the data of the run until it says it is ready.
-In an open loop latency counts from when a request was due.</small></p>
-</body></html>
-"#,
-        plot::STYLE,
-        escape(&about.scenario),
-        escape(&about.machine)
-    )
+    text.push('\n');
 }
 
-/// One picture: rates and restart times, to stand in a text.
-pub fn picture(contenders: &[Contender]) -> String {
-    let of = |at: usize| {
-        let figure = &FIGURES[at];
-        let spreads =
-            contenders.iter().map(|contender| (contender.name.as_str(), contender.spread(figure.of)));
-        plot::bars(&spreads.collect::<Vec<_>>())
-    };
-    let part = |at: usize, x: usize, y: usize, title: &str| {
-        let height = plot::bars_height(contenders.len());
-        let inner = of(at).replacen(
-            "<svg ",
-            &format!("<svg x=\"{x}\" y=\"{}\" width=\"420\" height=\"{height}\" ", y + 24),
-            1,
-        );
-        format!("<text class=\"title\" x=\"{}\" y=\"{}\">{title}</text>{inner}", x + 8, y + 16)
-    };
-    let height = plot::bars_height(contenders.len()) + 34;
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 860 {}\" role=\"img\" aria-label=\"Pushgateways side by side\">\
-         <style>{}.title{{font:600 14px system-ui,sans-serif;fill:var(--ink)}}</style>\
-         <rect width=\"100%\" height=\"100%\" fill=\"var(--paper)\"/>{}{}{}{}</svg>\n",
-        height * 2,
-        plot::STYLE,
-        part(0, 0, 0, "requests a second (more is better)"),
-        part(2, 430, 0, "push p99, ms (less is better)"),
-        part(6, 0, height, "CPU per push, µs (less is better)"),
-        part(7, 430, height, "memory, MB (less is better)")
-    )
+#[derive(Template)]
+#[template(path = "report.html")]
+struct ReportPage<'a> {
+    header: &'a ReportHeader,
+    names: Vec<&'a str>,
+    colours: usize,
+    charts: Vec<Chart>,
+    rows: Vec<Row>,
 }
 
-const PAGE: &str = "
-body{margin:0 auto;padding:1rem;max-width:76rem;font:16px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper)}
-h1{font-size:1.5rem;margin:.3rem 0}h2{font-size:1.15rem;margin:1.5rem 0 .4rem}p{margin:.4rem 0;overflow-wrap:anywhere}
-main{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1rem;margin-top:1rem}
-figure{margin:0;padding:.6rem;border:1px solid var(--line);border-radius:.5rem;background:var(--card)}
-figcaption{font-weight:600;margin-bottom:.3rem}svg{display:block;width:100%;height:auto}
-.legend{display:flex;flex-wrap:wrap;gap:.3rem 1rem;position:sticky;top:0;background:var(--paper);padding:.4rem 0}
-.legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:.35rem .7rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-tbody th{text-align:left;font-weight:600;position:sticky;left:0;background:var(--paper)}
-small{color:var(--faint)}
-";
+struct Chart {
+    caption: String,
+    plot: Plot,
+}
 
-/// Three digits that matter.
-fn number(value: f64) -> String {
+struct Row {
+    name: &'static str,
+    unit: &'static str,
+    cells: Vec<Cell>,
+}
+
+struct Cell {
+    median: String,
+    min: String,
+    max: String,
+}
+
+/// The HTML report.
+pub fn html(header: &ReportHeader, contenders: &[Contender]) -> askama::Result<String> {
+    let charts = vec![
+        bar_chart(&REQUESTS, contenders)?,
+        latency_chart("push", contenders, |round| round.push)?,
+        latency_chart("scrape", contenders, |round| round.scrape)?,
+        memory_chart(contenders)?,
+        bar_chart(&CPU, contenders)?,
+        bar_chart(&DISK, contenders)?,
+        bar_chart(&RESTART, contenders)?,
+    ];
+    let names = contenders.iter().map(|contender| contender.name.as_str()).collect();
+    let rows = FIGURES.iter().map(|figure| table_row(figure, contenders)).collect();
+    ReportPage { header, names, colours: COLOURS, charts, rows }.render()
+}
+
+fn table_row(figure: &Figure, contenders: &[Contender]) -> Row {
+    let cell = |contender: &Contender| {
+        let Spread { median, min, max } = contender.spread(figure.value);
+        Cell { median: three_digits(median), min: three_digits(min), max: three_digits(max) }
+    };
+    Row { name: figure.name, unit: figure.unit, cells: contenders.iter().map(cell).collect() }
+}
+
+fn bar_chart(figure: &Figure, contenders: &[Contender]) -> askama::Result<Chart> {
+    Ok(Chart { caption: format!("{}, {}", figure.name, figure.unit), plot: bar_plot(figure, contenders)? })
+}
+
+fn bar_plot(figure: &Figure, contenders: &[Contender]) -> askama::Result<Plot> {
+    let spreads =
+        contenders.iter().map(|contender| (contender.name.as_str(), contender.spread(figure.value)));
+    plot::bars(&spreads.collect::<Vec<_>>())
+}
+
+fn latency_chart(
+    name: &str,
+    contenders: &[Contender],
+    latency: fn(&Round) -> Latency,
+) -> askama::Result<Chart> {
+    let curves = contenders.iter().map(|contender| {
+        std::array::from_fn(|percentile| contender.spread(|round| latency(round).0[percentile]))
+    });
+    let plot = plot::percentiles(&curves.collect::<Vec<_>>())?;
+    Ok(Chart { caption: format!("{name} latency, ms"), plot })
+}
+
+fn memory_chart(contenders: &[Contender]) -> askama::Result<Chart> {
+    let curves = contenders.iter().map(|contender| {
+        let samples = contender.median_round().map(|round| &round.memory_over_time[..]).unwrap_or_default();
+        let point = samples.iter().map(|sample| Point { x: sample.seconds, y: sample.bytes as f64 / 1e6 });
+        point.collect()
+    });
+    let plot = plot::over_time(&curves.collect::<Vec<_>>())?;
+    Ok(Chart { caption: "memory over time, MB".to_owned(), plot })
+}
+
+#[derive(Template)]
+#[template(path = "picture.svg")]
+struct Picture {
+    width: usize,
+    height: usize,
+    panels: Vec<Panel>,
+}
+
+/// A bar plot with a title.
+struct Panel {
+    title: &'static str,
+    title_x: usize,
+    title_y: usize,
+    x: usize,
+    y: usize,
+    plot: Plot,
+}
+
+/// The SVG picture: the main figures in two rows of two panels.
+pub fn picture(contenders: &[Contender]) -> askama::Result<String> {
+    const COLUMN_WIDTH: usize = 430;
+    const TITLE_HEIGHT: usize = 24;
+    const GAP: usize = 10;
+    let titles = [
+        ("requests per second (higher is better)", REQUESTS),
+        ("push p99, ms (lower is better)", PUSH_P99),
+        ("CPU per push, µs (lower is better)", CPU),
+        ("memory, MB (lower is better)", MEMORY),
+    ];
+    let row_height = plot::bars_height(contenders.len()) + TITLE_HEIGHT + GAP;
+    let panel = |(at, (title, figure)): (usize, (&'static str, Figure))| {
+        let (x, y) = (at % 2 * COLUMN_WIDTH, at / 2 * row_height);
+        let plot = bar_plot(&figure, contenders)?;
+        Ok(Panel { title, title_x: x + 8, title_y: y + 16, x, y: y + TITLE_HEIGHT, plot })
+    };
+    let panels = titles.into_iter().enumerate().map(panel).collect::<askama::Result<_>>()?;
+    Picture { width: 2 * COLUMN_WIDTH, height: 2 * row_height, panels }.render()
+}
+
+/// A number with about three significant digits.
+fn three_digits(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         size if size >= 100.0 => format!("{value:.0}"),
@@ -179,6 +204,40 @@ fn number(value: f64) -> String {
     }
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::summary::{MemorySample, Summary};
+
+    fn contender(name: &str) -> Contender {
+        let memory = vec![MemorySample { seconds: 1.0, bytes: 12_000_000 }];
+        let summary = Summary { pushes_per_second: 1234.0, memory, ..Summary::default() };
+        let rounds = vec![Round::new(summary, 1_000_000, 0.005)];
+        Contender { name: name.to_owned(), command: String::new(), is_official: false, rounds }
+    }
+
+    #[test]
+    fn the_report_escapes_names_and_needs_no_other_file() {
+        let header = ReportHeader { scenario: "a & b".to_owned(), machine: "<unknown>".to_owned() };
+        let html = html(&header, &[contender("a<b"), contender("c")]).expect("a report");
+        for forbidden in ["a<b", "<unknown>", "<script", "src=", "url("] {
+            assert!(!html.contains(forbidden), "{forbidden}: {html}");
+        }
+        assert!(html.contains("1234") && html.contains("memory over time, MB"), "{html}");
+        assert_eq!(html.matches("<svg").count(), 7);
+        assert_eq!(html.matches("<tr>").count(), 1 + FIGURES.len());
+    }
+
+    #[test]
+    fn the_picture_has_four_panels() {
+        let picture = picture(&[contender("a<b")]).expect("a picture");
+        assert!(!picture.contains("a<b"), "{picture}");
+        assert_eq!(picture.matches("<svg").count(), 5);
+    }
+
+    #[test]
+    fn the_table_has_two_lines_per_figure() {
+        let table = table(&[contender("a"), contender("b")]);
+        assert_eq!(table.lines().count(), 1 + 2 * FIGURES.len(), "{table}");
+    }
 }

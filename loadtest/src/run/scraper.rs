@@ -1,151 +1,142 @@
-//! The scrapers: a thread each, which scrapes at its interval, and reads what came when the load is over.
+//! The scrapers: one thread each, which scrapes at its interval and reads the responses after the load has ended.
 //!
-//! To read an exposition takes longer than a good gateway needs to send it, so it would compete with the gateway that is measured.
+//! Reading an exposition takes longer than a good gateway needs to send it, so it would compete for CPU with the gateway under
+//! test.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::exposition::Reader;
-use crate::flags::Encoding;
-use crate::history::{Scrape, Scrapes};
-use crate::http::{Answer, gunzip};
-use crate::run::writers::{Shared, histogram};
+use super::shared::{ActivityMark, RunState, latency_histogram};
+use crate::exposition::ScrapeReader;
+use crate::flags::ScrapeEncoding;
+use crate::history::{Scrape, ScrapeLog};
+use crate::http::{Response, gunzip};
 
-/// Above this, a run's scrapes are read while it goes on.
-const KEPT_BYTES_MAX: usize = 512 << 20;
+/// Expositions that all scrapers of a run buffer; beyond this, a scraper reads them during the run.
+const BUFFERED_BYTES_MAX: usize = 512 << 20;
+/// Longest sleep between two scrapes, so that a scraper notices the end of the run.
+const SLEEP_MAX: Duration = Duration::from_millis(20);
 
 /// What a scraper measured.
-pub struct Measured {
+pub struct ScraperResult {
     /// What it saw.
-    pub scrapes: Scrapes,
-    /// In microseconds, from when a scrape was due until its last byte.
+    pub log: ScrapeLog,
+    /// Microseconds from when a scrape was due until its last byte.
     pub latency: Histogram<u64>,
-    /// Bytes as they came.
+    /// Bytes as received.
     pub wire_bytes: u64,
-    /// Scrapes that were not answered with 200.
+    /// Scrapes without a 200, and scrapes that could not be decompressed.
     pub failed: u64,
 }
 
-/// Scrapes until `done` says so, and once more then: that one shows what all pushes left.
-pub fn run(shared: &Shared<'_>, number: usize, check: bool, done: &dyn Fn() -> bool) -> Measured {
-    let mut kept = Kept::new(shared);
-    let mut client = shared.target.client();
-    let path = format!("{}/metrics", shared.target.prefix);
-    let gzip = match shared.load.scrape_encoding {
-        Encoding::Gzip => true,
-        Encoding::Plain => false,
-        Encoding::Both => number.is_multiple_of(2),
+/// Scrapes until `is_done`, and then once more to see what all pushes left. With `check`, records what the scrapes show.
+pub fn run(state: &RunState<'_>, number: usize, check: bool, is_done: &dyn Fn() -> bool) -> ScraperResult {
+    let mut buffer = ScrapeBuffer::new(state);
+    let mut client = state.target.client();
+    let path = format!("{}/metrics", state.target.prefix);
+    let gzip = match state.load.scrape_encoding {
+        ScrapeEncoding::Gzip => true,
+        ScrapeEncoding::Plain => false,
+        ScrapeEncoding::Both => number.is_multiple_of(2),
     };
-    let interval = shared.plan.scrape_interval.as_nanos() as u64;
-    let mut measured =
-        Measured { scrapes: Scrapes::default(), latency: histogram(), wire_bytes: 0, failed: 0 };
-    // They do not all come at once.
-    let mut due = 1 + interval * number as u64 / shared.plan.scrapers.max(1) as u64;
-    let mut busy = false;
+    let interval = state.plan.scrape_interval.as_nanos() as u64;
+    let mut result =
+        ScraperResult { log: ScrapeLog::default(), latency: latency_histogram(), wire_bytes: 0, failed: 0 };
+    // The scrapers start at different times within the first interval.
+    let mut due = 1 + interval * number as u64 / state.plan.scrapers.max(1) as u64;
+    let mut mark = ActivityMark::new(state);
     loop {
-        let last = done();
-        let now = shared.now();
-        if !last && due > now {
-            leave(shared, &mut busy);
-            std::thread::sleep(Duration::from_nanos((due - now).min(20_000_000)));
+        let is_last = is_done();
+        let now = state.now();
+        if !is_last && due > now {
+            mark.clear();
+            std::thread::sleep(Duration::from_nanos(due - now).min(SLEEP_MAX));
             continue;
         }
-        if !enter(shared, &mut busy) {
+        mark.set();
+        if state.scrapers_paused.load(Ordering::SeqCst) {
+            mark.clear();
             std::thread::sleep(Duration::from_millis(1));
-            due = shared.now();
+            due = state.now();
             continue;
         }
-        let start = shared.now();
-        match client.request("GET", &path, gzip) {
-            Ok(answer) if answer.status == 200 => {
-                let end = shared.now();
-                if !last {
-                    measured.latency.saturating_record((end - due) / 1000);
+        let start = state.now();
+        let response = if gzip { client.get_gzip(&path) } else { client.get(&path) };
+        match response {
+            Ok(response) if response.status == 200 => {
+                let end = state.now();
+                if !is_last {
+                    result.latency.saturating_record((end - due) / 1000);
                 }
-                measured.wire_bytes += answer.wire_bytes as u64;
-                shared.scrapes.fetch_add(1, Ordering::Relaxed);
+                result.wire_bytes += response.wire_bytes as u64;
+                state.scrapes.fetch_add(1, Ordering::Relaxed);
                 if check {
-                    kept.keep(&answer, Scrape { start, end }, &mut measured);
+                    buffer.add(&response, Scrape { start, end }, &mut result);
                 }
             }
-            Ok(_) => measured.failed += 1,
-            Err(_) if shared.dark.load(Ordering::SeqCst) => {}
-            Err(_) => measured.failed += 1,
+            Ok(_) => result.failed += 1,
+            // The gateway has been killed.
+            Err(_) if state.scrapers_paused.load(Ordering::SeqCst) => {}
+            Err(_) => result.failed += 1,
         }
-        if last {
+        if is_last {
             break;
         }
-        // A scraper skips what it could not do in time, as Prometheus does.
+        // Like Prometheus, a scraper skips scrapes for which it had no time.
         due += interval;
-        if due + interval < shared.now() {
-            due = shared.now();
+        if due + interval < state.now() {
+            due = state.now();
         }
     }
-    leave(shared, &mut busy);
-    kept.read(&mut measured);
-    measured
+    drop(mark);
+    buffer.read_all(&mut result);
+    result
 }
 
-/// Scrapes as they came.
-struct Kept<'a> {
-    reader: Reader<'a>,
-    scrapes: Vec<(Scrape, bool, Vec<u8>)>,
+/// Responses that have not been read yet.
+struct ScrapeBuffer<'a> {
+    reader: ScrapeReader<'a>,
+    scrapes: Vec<BufferedScrape>,
     bytes: usize,
     bytes_max: usize,
     plain: Vec<u8>,
 }
 
-impl<'a> Kept<'a> {
-    fn new(shared: &Shared<'a>) -> Self {
-        let bytes_max = KEPT_BYTES_MAX / shared.plan.scrapers.max(1);
+struct BufferedScrape {
+    scrape: Scrape,
+    gzip: bool,
+    body: Vec<u8>,
+}
+
+impl<'a> ScrapeBuffer<'a> {
+    fn new(state: &RunState<'a>) -> Self {
         Self {
-            reader: Reader::new(shared.layout),
+            reader: ScrapeReader::new(state.schema),
             scrapes: Vec::new(),
             bytes: 0,
-            bytes_max,
+            bytes_max: BUFFERED_BYTES_MAX / state.plan.scrapers.max(1),
             plain: Vec::new(),
         }
     }
 
-    fn keep(&mut self, answer: &Answer<'_>, scrape: Scrape, measured: &mut Measured) {
-        self.bytes += answer.body.len();
-        self.scrapes.push((scrape, answer.gzip, answer.body.to_vec()));
+    fn add(&mut self, response: &Response<'_>, scrape: Scrape, result: &mut ScraperResult) {
+        self.bytes += response.body.len();
+        self.scrapes.push(BufferedScrape { scrape, gzip: response.gzip, body: response.body.to_vec() });
         if self.bytes > self.bytes_max {
-            self.read(measured);
+            self.read_all(result);
         }
     }
 
-    fn read(&mut self, measured: &mut Measured) {
+    fn read_all(&mut self, result: &mut ScraperResult) {
         self.bytes = 0;
-        for (scrape, gzip, body) in self.scrapes.drain(..) {
-            let text = match gzip {
-                false => Ok(&body),
-                true => gunzip(&body, &mut self.plain).map(|()| &self.plain),
-            };
+        for BufferedScrape { scrape, gzip, body } in self.scrapes.drain(..) {
+            let text = if gzip { gunzip(&body, &mut self.plain).map(|()| &self.plain) } else { Ok(&body) };
             match text {
-                Ok(text) => self.reader.read(text, scrape, &mut measured.scrapes),
-                Err(_) => measured.failed += 1,
+                Ok(text) => self.reader.read(text, scrape, &mut result.log),
+                Err(_) => result.failed += 1,
             }
         }
-    }
-}
-
-fn enter(shared: &Shared<'_>, busy: &mut bool) -> bool {
-    if !*busy {
-        shared.busy.fetch_add(1, Ordering::SeqCst);
-        *busy = true;
-    }
-    if shared.dark.load(Ordering::SeqCst) {
-        leave(shared, busy);
-    }
-    *busy
-}
-
-fn leave(shared: &Shared<'_>, busy: &mut bool) {
-    if *busy {
-        shared.busy.fetch_sub(1, Ordering::SeqCst);
-        *busy = false;
     }
 }

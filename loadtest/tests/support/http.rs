@@ -1,10 +1,10 @@
-//! Requests and answers over std's sockets, one thread for each connection.
+//! A minimal HTTP/1.1 server and client on blocking sockets, one thread per connection.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
-/// What was asked.
+/// A request.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub method: String,
@@ -12,46 +12,46 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// What is answered.
+/// A response.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub body: Vec<u8>,
 }
 
-/// Serves on a port of its own until the test ends.
-pub fn serve(handle: impl Fn(Request) -> Answer + Send + Sync + 'static) -> u16 {
+/// Serves on a free port until the test process ends, and returns the port.
+pub fn serve(handle: impl Fn(Request) -> Response + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let handle = Arc::new(handle);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let handle = Arc::clone(&handle);
-            std::thread::spawn(move || connection(stream, &*handle));
+            std::thread::spawn(move || serve_connection(stream, &*handle));
         }
     });
     port
 }
 
-fn connection(stream: TcpStream, handle: &dyn Fn(Request) -> Answer) {
+fn serve_connection(stream: TcpStream, handle: &dyn Fn(Request) -> Response) {
     stream.set_nodelay(true).expect("a socket");
     let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
     let mut stream = stream;
-    while let Some((first, body)) = message(&mut reader) {
-        let mut words = first.split(' ').map(str::to_owned);
+    while let Some((first_line, body)) = read_message(&mut reader) {
+        let mut words = first_line.split(' ').map(str::to_owned);
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let Answer { status, body } = handle(Request { method, path, body });
-        let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n", body.len());
+        let Response { status, body } = handle(Request { method, path, body });
+        let head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n\r\n", body.len());
         if stream.write_all(&[head.as_bytes(), &body].concat()).is_err() {
             return;
         }
     }
 }
 
-/// The first line of a message and its body.
-fn message(reader: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
-    let (mut first, mut line, mut length, mut chunked) = (String::new(), String::new(), 0, false);
-    reader.read_line(&mut first).ok().filter(|bytes| *bytes > 0)?;
+/// Reads the first line and the body of a message; `None` at the end of the connection or on an error.
+fn read_message(reader: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
+    let (mut first_line, mut line, mut length, mut chunked) = (String::new(), String::new(), 0, false);
+    reader.read_line(&mut first_line).ok().filter(|bytes| *bytes > 0)?;
     loop {
         line.clear();
         reader.read_line(&mut line).ok().filter(|bytes| *bytes > 0)?;
@@ -75,11 +75,11 @@ fn message(reader: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
         body.extend_from_slice(&chunk[..size]);
         chunked = size > 0;
     }
-    Some((first.trim_end().to_owned(), body))
+    Some((first_line.trim_end().to_owned(), body))
 }
 
-/// Asks a server on this machine, on a connection of its own.
-pub fn ask(port: u16, request: &Request) -> Option<Answer> {
+/// Sends a request to a server on this machine, on a new connection.
+pub fn send(port: u16, request: &Request) -> Option<Response> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_nodelay(true).ok()?;
     let head = format!(
@@ -89,6 +89,6 @@ pub fn ask(port: u16, request: &Request) -> Option<Answer> {
         request.body.len()
     );
     stream.write_all(&[head.as_bytes(), &request.body].concat()).ok()?;
-    let (first, body) = message(&mut BufReader::new(stream))?;
-    Some(Answer { status: first.split(' ').nth(1)?.parse().ok()?, body })
+    let (first_line, body) = read_message(&mut BufReader::new(stream))?;
+    Some(Response { status: first_line.split(' ').nth(1)?.parse().ok()?, body })
 }

@@ -1,5 +1,5 @@
-//! A gateway that is right, a proxy that makes it wrong, and the HTTP between them.
+//! A correct gateway, a proxy that makes it wrong, and a minimal HTTP server and client for both.
 
+pub mod faulty_proxy;
 pub mod http;
-pub mod model;
-pub mod proxy;
+pub mod reference_gateway;
