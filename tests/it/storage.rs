@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sluicegate::storage::engines::ENGINES;
+
 use crate::support::gateway::Gateway;
 use crate::support::http_client::Connection;
 use crate::support::wait_for;
-
-const ENGINES: [&str; 2] = ["snapshot", "sled"];
 
 /// A new folder for one test.
 fn folder(name: &str) -> PathBuf {
@@ -37,7 +37,7 @@ fn pushed(gateway: &Gateway) -> Vec<String> {
 
 #[test]
 fn difference_16_acknowledged_pushes_survive_a_kill_and_a_stop() {
-    for engine in ENGINES {
+    for engine in ENGINES.iter().map(|engine| engine.name) {
         for durability in ["process", "disk"] {
             let path = folder(&format!("survive-{engine}-{durability}"));
             let mut flags = flags(engine, &path);
@@ -82,7 +82,7 @@ fn difference_16_acknowledged_pushes_survive_a_kill_and_a_stop() {
 
 #[test]
 fn a_wipe_survives_a_kill() {
-    for engine in ENGINES {
+    for engine in ENGINES.iter().map(|engine| engine.name) {
         let path = folder(&format!("wipe-{engine}"));
         let mut flags = flags(engine, &path);
         flags.push("--web.enable-admin-api".to_owned());
@@ -98,7 +98,7 @@ fn a_wipe_survives_a_kill() {
 
 #[test]
 fn a_second_gateway_on_the_same_store_fails_to_start() {
-    for engine in ENGINES {
+    for engine in ENGINES.iter().map(|engine| engine.name) {
         let path = folder(&format!("one-{engine}"));
         let _first = start(&flags(engine, &path));
         let flags = flags(engine, &path);
@@ -223,12 +223,12 @@ fn encoded(families: Vec<sluicegate_engine::record::Family<'_>>, push_seconds: f
 #[test]
 fn contradicting_groups_are_restored_in_the_order_of_their_push_times() {
     use sluicegate_engine::record::{Family, Kind};
-    use sluicegate_engine::{Change, Durability, Engine};
+    use sluicegate_engine::{Change, Durability, OpenOptions};
 
     let path = folder("contradict");
     {
-        let mut store = sluicegate_snapshot::Snapshot::open(&path, sluicegate_snapshot::Options::default())
-            .expect("a new store");
+        let mut store =
+            (sluicegate_snapshot::ENGINE.open)(&path, OpenOptions::default()).expect("a new store");
         store.restore(std::num::NonZeroUsize::MIN, &|_, _| {}).expect("an empty store");
         let record = |kind, text: &'static str, push_seconds: f64| {
             let family =
@@ -245,7 +245,7 @@ fn contradicting_groups_are_restored_in_the_order_of_their_push_times() {
         ];
         let batch: Vec<_> = records.iter().map(|(key, record)| Change::Put { key, record }).collect();
         store.commit(&batch, Durability::Disk).expect("the engine commits");
-        Box::new(store).close().expect("the engine closes");
+        store.close().expect("the engine closes");
     }
     for _ in 0..2 {
         let mut gateway = start(&flags("snapshot", &path));
@@ -260,10 +260,9 @@ fn contradicting_groups_are_restored_in_the_order_of_their_push_times() {
 /// Writes a store that takes a while to restore.
 fn large_store(path: &Path, groups: u32) {
     use sluicegate_engine::record::{Family, Kind};
-    use sluicegate_engine::{Change, Durability, Engine};
+    use sluicegate_engine::{Change, Durability, OpenOptions};
 
-    let mut store = sluicegate_snapshot::Snapshot::open(path, sluicegate_snapshot::Options::default())
-        .expect("a new store");
+    let mut store = (sluicegate_snapshot::ENGINE.open)(path, OpenOptions::default()).expect("a new store");
     store.restore(std::num::NonZeroUsize::MIN, &|_, _| {}).expect("an empty store");
     let names: Vec<String> = (0..10).map(|family| format!("m{family}")).collect();
     for first in (0..groups).step_by(10_000) {
@@ -285,7 +284,7 @@ fn large_store(path: &Path, groups: u32) {
         let batch: Vec<_> = records.iter().map(|(key, record)| Change::Put { key, record }).collect();
         store.commit(&batch, Durability::Process).expect("the engine commits");
     }
-    Box::new(store).close().expect("the engine closes");
+    store.close().expect("the engine closes");
 }
 
 #[test]

@@ -5,10 +5,9 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use sluicegate::storage::engines::ENGINES;
 use sluicegate_engine::record::{Family, Kind, Record};
-use sluicegate_engine::{Change, Durability, Engine};
-use sluicegate_sled::Sled;
-use sluicegate_snapshot::{Options, Snapshot};
+use sluicegate_engine::{Change, Durability, Engine, OpenOptions};
 use tempfile::TempDir;
 
 const GROUPS: usize = 500;
@@ -74,10 +73,8 @@ fn record(number: usize) -> Vec<u8> {
 }
 
 fn open(engine: &str, path: &Path) -> Box<dyn Engine> {
-    match engine {
-        "sled" => Box::new(Sled::open(path).expect("the store opens")),
-        _ => Box::new(Snapshot::open(path, Options::default()).expect("the store opens")),
-    }
+    let engine = ENGINES.iter().find(|one| one.name == engine).expect("an engine of this build");
+    (engine.open)(path, OpenOptions::default()).expect("the store opens")
 }
 
 /// Writes groups to a store and closes it.
@@ -106,7 +103,7 @@ fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 #[test]
 fn inspect_and_verify_describe_a_store_without_changing_it() {
-    for engine in ["snapshot", "sled"] {
+    for engine in ENGINES.iter().map(|engine| engine.name) {
         let folder = folder();
         fill(engine, folder.path(), 0..GROUPS);
         let before = files(folder.path());

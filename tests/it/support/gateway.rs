@@ -192,7 +192,8 @@ pub fn scrape(connection: &mut Connection, encoding: Encoding) -> Exposition {
             gunzip_one_member(&response.body)
         }
     };
-    let text = String::from_utf8(body).expect("expositions are UTF-8");
+    let text = String::from_utf8(body)
+        .unwrap_or_else(|error| panic!("the exposition is not UTF-8: {}", error.utf8_error()));
     match Exposition::parse(&text) {
         Ok(exposition) => exposition,
         Err(problem) => panic!("invalid exposition: {problem}\n{text}"),
