@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::http_client::Response;
 use crate::support::protobuf::read;
-use crate::support::{Gateway, protobuf_fields as pb, unzstd};
+use crate::support::{Gateway, gzip, protobuf_fields as pb, unzstd, wait_for};
 
 const JOB: &str = "/metrics/job/a";
 const PROTOBUF: &str =
@@ -120,7 +120,7 @@ fn difference_07_a_body_beyond_the_limit_is_413() {
     assert_eq!(gateway.put(JOB, &comment(60 << 10)).status, 200);
     assert_eq!(gateway.put(JOB, &comment(70 << 10)).status, 413);
     // The limit counts bytes after decompression.
-    let compressed = crate::support::gzip(comment(70 << 10).as_bytes());
+    let compressed = gzip(comment(70 << 10).as_bytes());
     assert!(compressed.len() < 1 << 10);
     assert_eq!(gateway.request("PUT", JOB, &[("Content-Encoding", "gzip")], &compressed).status, 413);
     // The rendered lines repeat the labels of the URL, and may have four times the limit.
@@ -154,12 +154,15 @@ fn difference_07_a_request_that_arrives_too_slowly_is_408() {
 #[test]
 fn difference_07_a_connection_beyond_the_limit_is_503_with_retry_after() {
     let gateway = Gateway::start(&["--web.connections-max=2"]);
-    // The connection that waited for readiness may still be open.
-    std::thread::sleep(Duration::from_millis(200));
-    let mut kept = [gateway.connect(), gateway.connect()];
-    for connection in &mut kept {
-        assert_eq!(connection.request("GET", "/-/healthy", &[], b"").expect("a response").status, 200);
-    }
+    // The gateway may still count the connection that waited for readiness.
+    let _open = wait_for("two connections", Duration::from_secs(20), || {
+        let mut open = [gateway.connect(), gateway.connect()];
+        open.iter_mut()
+            .all(|one| {
+                one.request("GET", "/-/healthy", &[], b"").is_ok_and(|response| response.status == 200)
+            })
+            .then_some(open)
+    });
     let response = gateway.get("/-/healthy");
     assert_eq!(response.status, 503);
     assert!(response.header("retry-after").is_some(), "{:?}", response.headers);
