@@ -39,16 +39,21 @@ fn commit(folder: &Path) {
 
 #[test]
 fn build_info_shows_the_revision_and_the_branch_of_the_checkout() {
+    // Those of the time of the build, because a commit may have been made since.
+    let revision = option_env!("SLUICEGATE_REVISION").unwrap_or(env!("SLUICEGATE_GIT_REVISION"));
+    let branch = option_env!("SLUICEGATE_BRANCH").unwrap_or(env!("SLUICEGATE_GIT_BRANCH"));
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let checkout = Checkout::read(root);
-    let unknown = || "unknown".to_owned();
-    let revision = option_env!("SLUICEGATE_REVISION").map(str::to_owned).or(checkout.revision);
-    let branch = option_env!("SLUICEGATE_BRANCH").map(str::to_owned).or(checkout.branch);
-    let (revision, branch) = (revision.unwrap_or_else(unknown), branch.unwrap_or_else(unknown));
+    if Checkout::read(root).revision.is_some() && option_env!("SLUICEGATE_REVISION").is_none() {
+        assert!(revision.len() >= 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit()), "{revision}");
+        assert_ne!(branch, "unknown");
+        if git(root, &["--version"]).is_some() {
+            assert!(git(root, &["cat-file", "-e", revision]).is_some(), "{revision} is not in the checkout");
+        }
+    }
     let gateway = Gateway::start(&[]);
     let seen = gateway.scrape();
     let info = seen.samples("pushgateway_build_info").next().expect("the gateway exposes its build");
-    assert_eq!((info.label("revision"), info.label("branch")), (revision.as_str(), branch.as_str()));
+    assert_eq!((info.label("revision"), info.label("branch")), (revision, branch));
     let output = Command::new(program()).arg("--version").output().expect("the program starts");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(text.contains(&format!("(branch: {branch}, revision: {revision})\n")), "{text}");
