@@ -158,6 +158,8 @@ def main():
     cases = [case for case in cases if re.search(options.only, case.id)]
     if options.skip_newer:
         cases = [case for case in cases if not case.expect]
+    if not cases:
+        parser.error("no case matches")
     if options.list:
         for case in cases:
             print(f"{case.id}: {case.purpose}")
