@@ -266,7 +266,7 @@ fn one_of_two_concurrent_duplicates_is_rejected() {
     // again, so the registry decides.
     for job in 1..JOBS {
         for path in [format!("/metrics/job/keep{job}"), format!("/metrics/job/keep{job}/zone/z")] {
-            assert_eq!(gateway.put(&path, &format!("twin_{job}{{x=\"keep\"}} 1\n")).status, 200);
+            assert_eq!(gateway.put(&path, &format!("duplicate_{job}{{x=\"keep\"}} 1\n")).status, 200);
         }
     }
     let barriers: Vec<_> = (0..JOBS).map(|_| Barrier::new(2)).collect();
@@ -280,11 +280,11 @@ fn one_of_two_concurrent_duplicates_is_rejected() {
                 let mut connection = gateway.connect();
                 for round in 0..ROUNDS {
                     // Another zone in each round: other cores, another order of keys.
-                    let (zone, family) = (round % 8, format!("twin_{job}"));
+                    let (zone, family) = (round % 8, format!("duplicate_{job}"));
                     let (path, body) = if side == 0 {
-                        (format!("/metrics/job/twin{job}"), format!("{family}{{zone=\"z{zone}\"}} 0\n"))
+                        (format!("/metrics/job/duplicate{job}"), format!("{family}{{zone=\"z{zone}\"}} 0\n"))
                     } else {
-                        (format!("/metrics/job/twin{job}/zone/z{zone}"), format!("{family} 1\n"))
+                        (format!("/metrics/job/duplicate{job}/zone/z{zone}"), format!("{family} 1\n"))
                     };
                     barriers[job].wait();
                     // One side waits in turn, so that both orders of arrival occur.
@@ -308,7 +308,7 @@ fn one_of_two_concurrent_duplicates_is_rejected() {
     race(gateway, writers, 2, |seen| {
         // The parser already rejects repeated series.
         for job in 0..JOBS {
-            let name = format!("twin_{job}");
+            let name = format!("duplicate_{job}");
             let count = seen.samples(&name).filter(|sample| sample.label("x") != "keep").count();
             assert!(count <= 1, "{count} duplicates in one scrape");
         }

@@ -108,8 +108,8 @@ fn keys() -> Vec<HostilePush> {
             Invalid,
         ),
         text("the same with an empty body", "/metrics/job/victim/instance@base64/=/zone/eu", "", Invalid),
-        text("a group with an empty instance", "/metrics/job/p/instance@base64/=", "p_twin 1\n", Accepted),
-        text("the same key without it", "/metrics/job/p", "p_twin 1\n", Invalid),
+        text("a group with an empty instance", "/metrics/job/p/instance@base64/=", "p_same 1\n", Accepted),
+        text("the same key without it", "/metrics/job/p", "p_same 1\n", Invalid),
         text(
             "a grouping label le with a histogram",
             "/metrics/job/p_le/le/1",
