@@ -38,8 +38,8 @@ use crate::storage::store::{self, Store};
 
 const BUILD_INFO: OwnMetric = OwnMetric::gauge(
     "pushgateway_build_info",
-    "A metric with a constant '1' value labeled by version, revision, branch, goversion from which pushgateway was built, and the \
-     goos and goarch for the build.",
+    "A metric with a constant '1' value labeled by version, revision, branch, goversion from which pushgateway was built, \
+     and the goos and goarch for the build.",
 )
 .with_labels(&["branch", "goarch", "goos", "goversion", "revision", "tags", "version"]);
 const RUNTIME_INFO: OwnMetric = OwnMetric::gauge(
@@ -61,7 +61,8 @@ const METRICS: &[(&str, &[OwnMetric])] = &[
     ("telemetry", telemetry::http::METRICS),
 ];
 
-/// The metric families of the gateway's own. Their names are reserved from the start, so that no push can take one with another type.
+/// The metric families of the gateway's own. Their names are reserved from the start, so that no push can take one with another
+/// type.
 fn declared_metrics() -> impl Iterator<Item = OwnMetric> {
     METRICS.iter().flat_map(|(_, metrics)| metrics.iter().copied())
 }

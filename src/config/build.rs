@@ -1,10 +1,10 @@
-//! What is known of this build, as `--version`, the status API and `pushgateway_build_info` show it.
+//! Information about the build, for `--version`, the status API and `pushgateway_build_info`.
 
 use std::fmt;
 
-/// Facts of the build. Packagers set `SLUICEGATE_REVISION`, `SLUICEGATE_BRANCH`, `SLUICEGATE_BUILD_USER` and
+/// Information about the build. Packagers set `SLUICEGATE_REVISION`, `SLUICEGATE_BRANCH`, `SLUICEGATE_BUILD_USER` and
 /// `SLUICEGATE_BUILD_DATE` in the environment of the compiler. Without the first two, revision and branch are those of the git
-/// checkout (`build.rs`). Unset facts are "unknown".
+/// checkout (`build.rs`). Other unset values are "unknown".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuildInfo {
     /// The version of the program.
@@ -17,15 +17,15 @@ pub struct BuildInfo {
     pub build_user: &'static str,
     /// When it was built.
     pub build_date: &'static str,
-    /// The compiler. Dashboards know the place of this fact as `goversion`.
+    /// The compiler, shown as `goversion`.
     pub compiler: &'static str,
-    /// The operating system, by the name that Go has for it.
+    /// The operating system, as Go names it.
     pub os: &'static str,
-    /// The processor, by the name that Go has for it.
+    /// The processor architecture, as Go names it.
     pub arch: &'static str,
 }
 
-/// The facts of the running program.
+/// Information about this build.
 pub const BUILD: BuildInfo = BuildInfo {
     version: env!("CARGO_PKG_VERSION"),
     revision: or(option_env!("SLUICEGATE_REVISION"), env!("SLUICEGATE_GIT_REVISION")),
@@ -38,7 +38,7 @@ pub const BUILD: BuildInfo = BuildInfo {
 };
 
 impl BuildInfo {
-    /// `build_information` of the status API: the official keys, `goVersion` among them because clients read it.
+    /// `build_information` of the status API. The keys, including `goVersion`, are official, because clients read them.
     pub fn entries(&self) -> [(&'static str, &'static str); 6] {
         [
             ("branch", self.branch),
@@ -50,7 +50,7 @@ impl BuildInfo {
         ]
     }
 
-    /// The labels of `pushgateway_build_info`: the official ones, `goversion` among them because dashboards group by it.
+    /// The labels of `pushgateway_build_info`. The names, including `goversion`, are official, because dashboards group by them.
     pub fn labels(&self) -> [(&'static str, &'static str); 7] {
         [
             ("branch", self.branch),
@@ -64,7 +64,7 @@ impl BuildInfo {
     }
 }
 
-/// What `--version` prints: the layout of the official program, because scripts cut the version out of its first line.
+/// The output of `--version`. The layout is the official one, because scripts extract the version from the first line.
 impl fmt::Display for BuildInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_line_is_cut_by_scripts() {
+    fn the_first_line_has_the_official_layout() {
         let info = BuildInfo { version: "1.2.3", branch: "b", revision: "r", ..BUILD };
         let text = info.to_string();
         assert_eq!(text.lines().next(), Some("sluicegate, version 1.2.3 (branch: b, revision: r)"));

@@ -1,7 +1,7 @@
-//! Durations as Go writes them (`1h30m`, `1.5h`, `300ms`), because the flags of the official program are typed so.
+//! Durations in Go's syntax (`1h30m`, `1.5h`, `300ms`), which the flags of the official program have.
 //!
-//! The grammar and the printed form are those of `time.ParseDuration` and `Duration.String` in Go's documentation: a sign,
-//! then decimal numbers each with a unit of `ns`, `us`, `µs`, `ms`, `s`, `m`, `h`; `0` needs no unit.
+//! Syntax and output are those of `time.ParseDuration` and `Duration.String` in Go: an optional sign, then decimal numbers, each
+//! with one of the units `ns`, `us`, `µs`, `ms`, `s`, `m`, `h`. `0` needs no unit.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,49 +13,70 @@ const SECOND: u64 = 1_000_000_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 
-/// A signed count of nanoseconds; about 292 years each way.
+/// A signed number of nanoseconds, up to about 292 years in both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GoDuration {
     nanoseconds: i64,
 }
 
 impl GoDuration {
-    /// From a signed count of nanoseconds.
+    /// Creates a duration from a signed number of nanoseconds.
     pub const fn from_nanoseconds(nanoseconds: i64) -> Self {
         Self { nanoseconds }
     }
 
-    /// The same length as the standard library has it; `None` when negative.
+    /// The duration as a type of the standard library; `None` if it is negative.
     pub fn non_negative(self) -> Option<Duration> {
         u64::try_from(self.nanoseconds).ok().map(Duration::from_nanos)
     }
 }
 
-/// Why a text is no duration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a text is not a duration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    /// Not of the form `1h30m`.
+    /// The text does not have the form `1h30m`.
+    #[error("expected a duration such as 5m, 1h30m or 300ms")]
     Malformed,
-    /// A number is followed by no unit.
+    /// A number has no unit.
+    #[error("missing unit; use ns, us, ms, s, m or h")]
     UnitMissing,
-    /// A number is followed by a word that is no unit.
+    /// A number has an unknown unit.
+    #[error("unknown unit; use ns, us, ms, s, m or h")]
     UnitUnknown,
-    /// More than about 292 years.
+    /// The duration does not fit into 64 bits.
+    #[error("too long; the maximum is about 292 years")]
     TooLong,
+    /// The duration of a [`Timeout`] is negative.
+    #[error("a timeout cannot be negative; use 0 to disable it")]
+    NegativeTimeout,
 }
 
-impl fmt::Display for DurationError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Malformed => "not a duration such as 5m, 1h30m or 300ms",
-            Self::UnitMissing => "a unit is missing, as in 5m, 30s or 300ms",
-            Self::UnitUnknown => "unknown unit, use ns, us, ms, s, m or h",
-            Self::TooLong => "too long, at most about 292 years",
-        })
+/// A time limit; 0 disables it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeout(Duration);
+
+impl Timeout {
+    /// The limit; `None` if it is disabled.
+    pub fn limit(self) -> Option<Duration> {
+        (!self.0.is_zero()).then_some(self.0)
     }
 }
 
-impl std::error::Error for DurationError {}
+impl FromStr for Timeout {
+    type Err = DurationError;
+
+    fn from_str(text: &str) -> Result<Self, DurationError> {
+        let duration: GoDuration = text.parse()?;
+        duration.non_negative().map(Self).ok_or(DurationError::NegativeTimeout)
+    }
+}
+
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanoseconds = i64::try_from(self.0.as_nanos()).expect("parsed from a GoDuration");
+        GoDuration::from_nanoseconds(nanoseconds).fmt(f)
+    }
+}
 
 impl FromStr for GoDuration {
     type Err = DurationError;
@@ -85,7 +106,7 @@ impl FromStr for GoDuration {
     }
 }
 
-/// One number with its unit in nanoseconds, and what follows.
+/// Splits off one number with its unit and returns it in nanoseconds, with the rest of the text.
 fn take_part(text: &str) -> Result<(u64, &str), DurationError> {
     let (whole, rest) = take_digits(text);
     let (fraction, rest) = match rest.strip_prefix('.') {
@@ -100,7 +121,7 @@ fn take_part(text: &str) -> Result<(u64, &str), DurationError> {
     let unit = match unit {
         "" => return Err(DurationError::UnitMissing),
         "ns" => 1,
-        // U+00B5 is the micro sign, U+03BC the letter; both are typed.
+        // U+00B5 is the micro sign, U+03BC the Greek letter; Go accepts both.
         "us" | "\u{b5}s" | "\u{3bc}s" => MICROSECOND,
         "ms" => MILLISECOND,
         "s" => SECOND,
@@ -118,7 +139,7 @@ fn take_digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// `0.<digits>` of a unit. Digits beyond the eighteenth are far below a nanosecond.
+/// The value of `0.<digits>` units. Digits after the eighteenth are far below a nanosecond.
 fn fraction_of(digits: &str, unit: u64) -> u64 {
     let digits = &digits.as_bytes()[..digits.len().min(18)];
     let (mut numerator, mut denominator) = (0_u128, 1_u128);
@@ -154,7 +175,7 @@ impl fmt::Display for GoDuration {
     }
 }
 
-/// `value / unit` with as many decimals as it takes to be exact.
+/// Writes `value / unit` exactly, with as few decimals as possible.
 fn write_decimal(f: &mut fmt::Formatter<'_>, value: u64, unit: u64, name: &str) -> fmt::Result {
     write!(f, "{}", value / unit)?;
     let fraction = value % unit;
@@ -176,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_as_go_reads_them() {
+    fn parses_durations_like_go() {
         for (text, expected) in [
             ("0", 0),
             ("-0", 0),
@@ -201,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_refuses_is_refused() {
+    fn rejects_what_go_rejects() {
         use DurationError::*;
         for (text, expected) in [
             ("", Malformed),
@@ -224,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_shown_as_go_shows_them() {
+    fn prints_durations_like_go() {
         for (text, expected) in [
             ("0", "0s"),
             ("5m", "5m0s"),
@@ -241,15 +262,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn timeouts_are_not_negative_and_0_disables_them() {
+        assert_eq!("-1ns".parse::<Timeout>(), Err(DurationError::NegativeTimeout));
+        assert_eq!("5".parse::<Timeout>(), Err(DurationError::UnitMissing));
+        assert_eq!("0".parse::<Timeout>().map(Timeout::limit), Ok(None));
+        let timeout: Timeout = "90s".parse().expect("a timeout");
+        assert_eq!(
+            (timeout.limit(), timeout.to_string()),
+            (Some(Duration::from_secs(90)), "1m30s".to_owned())
+        );
+    }
+
     proptest! {
         #[test]
-        fn what_is_shown_reads_back(nanoseconds: i64) {
+        fn printed_durations_parse_to_the_same_value(nanoseconds: i64) {
             let duration = GoDuration::from_nanoseconds(nanoseconds);
             prop_assert_eq!(duration.to_string().parse(), Ok(duration));
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in "[-+0-9.hmsnuµ ]{0,24}") {
+        fn any_text_is_parsed_or_rejected(text in "[-+0-9.hmsnuµ ]{0,24}") {
             if let Ok(duration) = text.parse::<GoDuration>() {
                 prop_assert_eq!(duration.to_string().parse(), Ok(duration));
             }

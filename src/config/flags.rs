@@ -1,4 +1,4 @@
-//! Flags as typed: names, defaults, help and syntax. What they mean together is said in the parent module.
+//! Flags: names, defaults, help and syntax. The parent module checks them against each other.
 
 use std::ffi::OsString;
 
@@ -6,19 +6,20 @@ use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, ValueEnum, error::ErrorKind};
 
 use super::build::BUILD;
-use super::duration::GoDuration;
+use super::duration::{GoDuration, Timeout};
+use super::error::ConfigError;
 use super::listen::ListenAddress;
 use super::size::ByteSize;
 use super::store::{Durability, EngineChoices};
 
-/// Everything that can be typed. The official flags come first, with the official names and defaults.
+/// All flags of the gateway. The official ones have their official names and defaults.
 #[derive(Debug, Parser)]
 #[command(
     name = "sluicegate",
     version = BUILD.version,
-    about = "A push gateway for Prometheus that replaces the official one without a change to its clients.",
-    after_help = "Durations are written as 300ms, 30s, 5m or 1h30m, sizes as 65536, 64KiB or 64MiB. \
-                  A switch can be negated: --no-web.enable-lifecycle.",
+    about = "A drop-in replacement for the Prometheus Pushgateway.",
+    after_help = "Durations: 300ms, 30s, 5m or 1h30m. Sizes: 65536, 64KiB, 64MiB or 1GiB. Switches can be negated: \
+                  --no-web.enable-lifecycle. Commands for stores: sluicegate storage --help.",
     override_usage = "sluicegate [<flags>]\n       sluicegate storage inspect|verify|migrate <flags>",
     disable_help_flag = true,
     disable_version_flag = true,
@@ -46,28 +47,28 @@ pub(super) struct Flags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Web")]
 pub(super) struct WebFlags {
-    /// Where to listen. May be given several times.
+    /// Address to listen on, such as :9091, 127.0.0.1:9091, [::1]:9091 or localhost:9091; can be repeated
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":9091")]
     pub listen_address: Vec<ListenAddress>,
-    /// Listen on sockets passed by systemd instead. [not available yet]
+    /// Use sockets passed by systemd instead of --web.listen-address [not available yet]
     #[arg(long = "web.systemd-socket")]
     pub systemd_socket: bool,
-    /// File that configures TLS and authentication. [not available yet]
+    /// File that configures TLS and authentication [not available yet]
     #[arg(long = "web.config.file", value_name = "FILE", default_value = "", hide_default_value = true)]
     pub config_file: String,
-    /// Path under which metrics are exposed. Pushing stays at /metrics.
+    /// Path under which metrics are exposed; the path for pushes is always /metrics
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics")]
     pub telemetry_path: String,
-    /// URL under which the gateway is reached from outside.
+    /// URL under which clients reach the gateway, for links on the web page
     #[arg(long = "web.external-url", value_name = "URL", default_value = "", hide_default_value = true)]
     pub external_url: String,
-    /// Prefix of all paths. Without one, the path of the external URL.
+    /// Prefix of all paths [default: the path of --web.external-url]
     #[arg(long = "web.route-prefix", value_name = "PREFIX", default_value = "", hide_default_value = true)]
     pub route_prefix: String,
-    /// Let PUT and POST to /-/quit end the program.
+    /// Allow PUT and POST to /-/quit, which stop the gateway; without this flag they get 403
     #[arg(long = "web.enable-lifecycle")]
     pub enable_lifecycle: bool,
-    /// Let PUT to /api/v1/admin/wipe delete all metrics.
+    /// Allow PUT to /api/v1/admin/wipe, which deletes all metrics; without this flag it gets 404
     #[arg(long = "web.enable-admin-api")]
     pub enable_admin_api: bool,
 }
@@ -75,10 +76,10 @@ pub(super) struct WebFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pushing")]
 pub(super) struct PushFlags {
-    /// Answer 202 to a push before it has been checked. An inconsistent push is still not applied.
+    /// Respond with 202 to every push that can be parsed; inconsistent pushes are still not applied
     #[arg(long = "push.disable-consistency-check")]
     pub disable_consistency_check: bool,
-    /// Allow any UTF-8 in names of metrics and labels.
+    /// Allow any UTF-8 in metric and label names; without this flag such pushes get 400
     #[arg(long = "push.enable-utf8-names")]
     pub enable_utf8_names: bool,
 }
@@ -86,10 +87,10 @@ pub(super) struct PushFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Persistence")]
 pub(super) struct PersistenceFlags {
-    /// Keep metrics in the folder FILE.sluicegate. A FILE of the official program is taken over once, and left as it is.
+    /// Store metrics in the folder FILE.sluicegate; a FILE of the official Pushgateway is imported once and not changed
     #[arg(long = "persistence.file", value_name = "FILE", default_value = "", hide_default_value = true)]
     pub file: String,
-    /// How often the log is folded into the archives, if anything is in it. Pushes are kept before they are answered.
+    /// How often the log of a snapshot store is merged into its archives; acknowledged pushes are already in the log
     #[arg(long = "persistence.interval", value_name = "DURATION", default_value = "5m")]
     pub interval: GoDuration,
 }
@@ -97,65 +98,65 @@ pub(super) struct PersistenceFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Storage (instead of --persistence.file)")]
 pub(super) struct StorageFlags {
-    // `command` adds the help and the values: they come from the list of engines.
+    // `command` adds the help and the values, which come from the list of engines.
     #[arg(long = "storage.backend", value_name = "ENGINE")]
     pub backend: Option<String>,
-    /// The folder in which metrics are kept.
+    /// Folder of the store; it is created if it does not exist
     #[arg(long = "storage.path", value_name = "FOLDER", default_value = "", hide_default_value = true)]
     pub path: String,
-    /// What a push survives that was answered: the death of the process, or a loss of power, too. Without it process.
-    // No default here: that it was typed matters.
+    /// What an acknowledged push survives: process: a crash or kill of the gateway; disk: also a power failure [default: process]
+    // Without a clap default, because using the flag without a store is an error.
     #[arg(long = "storage.durability", value_name = "DURABILITY", value_enum)]
     pub durability: Option<Durability>,
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Limits (0 switches one off)")]
+#[command(next_help_heading = "Limits (0 disables a limit)")]
 pub(super) struct LimitFlags {
-    /// The largest body of a push, after decompression. Beyond it: 413.
+    /// Maximum size of a push body after decompression; larger bodies get 413
     #[arg(long = "push.body-bytes-max", value_name = "SIZE", default_value = "64MiB")]
     pub push_body_bytes_max: ByteSize,
-    /// How many pushes may wait for one core. Beyond it: 503.
-    #[arg(long = "push.queue-max", value_name = "COUNT", default_value_t = 4096)]
+    /// Maximum number of pushes waiting for one core; further pushes get 503
+    #[arg(long = "push.queue-max", value_name = "COUNT", value_parser = parse_count, default_value_t = 4096)]
     pub push_queue_max: usize,
-    /// The largest request line with headers. Beyond it: 431.
+    /// Maximum size of the request line and headers; larger ones get 431
     #[arg(long = "web.head-bytes-max", value_name = "SIZE", default_value = "64KiB")]
     pub web_head_bytes_max: ByteSize,
-    /// How many connections may be open. Beyond it: 503.
-    #[arg(long = "web.connections-max", value_name = "COUNT", default_value_t = 16384)]
+    /// Maximum number of open connections; further connections get 503
+    #[arg(long = "web.connections-max", value_name = "COUNT", value_parser = parse_count, default_value_t = 16384)]
     pub web_connections_max: usize,
-    /// How long the head of a request may take to arrive. Beyond it: 408, or the connection is closed.
-    #[arg(long = "web.head-timeout", value_name = "DURATION", default_value = "10s", value_parser = timeout)]
-    pub web_head_timeout: GoDuration,
-    /// How long a whole request may take to arrive. Beyond it: 408.
-    #[arg(long = "web.request-timeout", value_name = "DURATION", default_value = "60s", value_parser = timeout)]
-    pub web_request_timeout: GoDuration,
-    /// How long a client may take to read an answer. Beyond it the connection is closed.
-    #[arg(long = "web.response-timeout", value_name = "DURATION", default_value = "120s", value_parser = timeout)]
-    pub web_response_timeout: GoDuration,
-    /// How many scrapes may be answered at one time. Beyond it: 503.
-    #[arg(long = "web.scrapes-max", value_name = "COUNT", default_value_t = 32)]
+    /// Maximum time for the request line and headers to arrive; slower clients get 408, or are disconnected
+    #[arg(long = "web.head-timeout", value_name = "DURATION", default_value = "10s")]
+    pub web_head_timeout: Timeout,
+    /// Maximum time for the body of a request to arrive; slower clients get 408
+    #[arg(long = "web.request-timeout", value_name = "DURATION", default_value = "60s")]
+    pub web_request_timeout: Timeout,
+    /// Maximum time for the client to read the response; slower clients are disconnected
+    #[arg(long = "web.response-timeout", value_name = "DURATION", default_value = "120s")]
+    pub web_response_timeout: Timeout,
+    /// Maximum number of concurrent scrapes; further scrapes get 503
+    #[arg(long = "web.scrapes-max", value_name = "COUNT", value_parser = parse_count, default_value_t = 32)]
     pub web_scrapes_max: usize,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Runtime")]
 pub(super) struct RuntimeFlags {
-    /// How many cores to use; 0 means all that the process may use.
-    #[arg(long = "runtime.cores", value_name = "COUNT", default_value_t = 0)]
+    /// Number of cores to use; 0 means all that are available to the process
+    #[arg(long = "runtime.cores", value_name = "COUNT", value_parser = parse_count, default_value_t = 0)]
     pub cores: usize,
-    /// What does the network IO; auto takes io_uring where the kernel allows it.
+    /// Driver of network IO; auto uses io_uring if the kernel allows it, otherwise epoll
     #[arg(long = "runtime.driver", value_name = "DRIVER", value_enum, default_value_t = Driver::Auto)]
     pub driver: Driver,
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Logs")]
+#[command(next_help_heading = "Logging")]
 pub(super) struct LogFlags {
-    /// Log messages of this severity and above.
+    /// Lowest level that is logged
     #[arg(long = "log.level", value_name = "LEVEL", value_enum, default_value_t = LogLevel::Info)]
     pub level: LogLevel,
-    /// How log messages are written.
+    /// Format of log lines; they are written to stderr
     #[arg(long = "log.format", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Logfmt)]
     pub format: LogFormat,
 }
@@ -163,43 +164,43 @@ pub(super) struct LogFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Help")]
 struct HelpFlags {
-    /// Show this help and leave.
-    // The short form for both: the long one repeats each value of a choice on a line of its own.
+    /// Print this help and exit
+    // The short form also for --help: the long form has a line for each value of a choice.
     #[arg(short, long, action = ArgAction::HelpShort)]
     help: Option<bool>,
-    /// Show the version and leave.
+    /// Print the version and exit
     #[arg(long, action = ArgAction::Version)]
     version: Option<bool>,
 }
 
-/// The least severity that is logged.
+/// The lowest level that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
-    /// Everything.
+    /// Details for debugging.
     Debug,
-    /// What an operator wants to know of a healthy gateway.
+    /// Normal events, such as the start.
     Info,
-    /// What may need attention.
+    /// Events that may need attention.
     Warn,
-    /// What failed.
+    /// Failures.
     Error,
 }
 
-/// How a log message is written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// `key=value` pairs.
     Logfmt,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What does the network IO.
+/// The driver of network IO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Driver {
-    /// io_uring where it can be had, else epoll.
+    /// io_uring if it is available, otherwise epoll.
     Auto,
-    /// io_uring, or no start.
+    /// io_uring; the gateway does not start without it.
     #[value(name = "io_uring")]
     IoUring,
     /// epoll.
@@ -215,16 +216,16 @@ pub enum Exit {
     Usage(String),
 }
 
-impl Exit {
-    /// A usage error in one sentence.
-    pub(super) fn usage(sentence: impl std::fmt::Display) -> Self {
-        Self::Usage(format!("sluicegate: error: {sentence}, try --help\n"))
+/// In the layout of clap's own errors.
+impl From<ConfigError> for Exit {
+    fn from(error: ConfigError) -> Self {
+        Self::Usage(format!("error: {error}\n\nFor more information, try '--help'.\n"))
     }
 }
 
 impl Flags {
-    /// Reads the arguments; the first is the name of the program.
-    pub(super) fn read(
+    /// Parses the arguments; the first is the name of the program.
+    pub(super) fn parse(
         arguments: impl IntoIterator<Item = OsString>,
         engines: &EngineChoices,
     ) -> Result<Self, Exit> {
@@ -239,12 +240,13 @@ impl Flags {
     }
 }
 
-/// The derived command, plus a hidden `--no-x` for each switch `--x`. Giving both is an error, as in the official program.
+/// The derived command, the values from the list of engines, and a hidden `--no-x` for each switch `--x`. Using both is an error,
+/// as in the official program.
 pub(super) fn command(engines: &EngineChoices) -> Command {
     let command = Flags::command().mut_arg("backend", |argument| {
         argument
             .help(format!(
-                "Storage engine. The default is {} with --storage.path, memory without",
+                "Storage engine [default: {} with --storage.path, otherwise memory]",
                 engines.default_name()
             ))
             .value_parser(PossibleValuesParser::new(engines.values_with_memory()))
@@ -263,8 +265,11 @@ pub(super) fn command(engines: &EngineChoices) -> Command {
     }))
 }
 
-fn timeout(text: &str) -> Result<GoDuration, String> {
-    let duration: GoDuration =
-        text.parse().map_err(|error: super::duration::DurationError| error.to_string())?;
-    duration.non_negative().map(|_| duration).ok_or_else(|| "a timeout cannot be negative".to_owned())
+fn parse_count(text: &str) -> Result<usize, CountError> {
+    text.parse().map_err(|_| CountError)
 }
+
+/// The text is not a count.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a whole number such as 0 or 1024")]
+struct CountError;

@@ -1,4 +1,4 @@
-//! Where to listen: the address as meant. Resolving names and binding belong to the runtime.
+//! Addresses to listen on. Resolving names and binding sockets is done in `runtime`.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -7,45 +7,36 @@ use std::str::FromStr;
 /// One `--web.listen-address`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// `:9091`, and, as in Go, `0.0.0.0:9091` and `[::]:9091`: all interfaces, IPv6 and IPv4 on one socket. Where the machine
-    /// has no IPv6, IPv4 alone.
+    /// `:9091`, and, as in Go, `0.0.0.0:9091` and `[::]:9091`: all interfaces, with IPv6 and IPv4 on one socket, or only IPv4 if
+    /// the machine has no IPv6.
     AllInterfaces {
-        /// The port; 0 lets the system choose.
+        /// The port; with 0 the system chooses one.
         port: u16,
     },
     /// `127.0.0.1:9091`, `[::1]:9091`.
     Socket(SocketAddr),
-    /// `localhost:9091`: a name, to be resolved at the start.
+    /// `localhost:9091`: a name, resolved at the start.
     Host {
-        /// The name as typed.
+        /// The name.
         name: String,
-        /// The port; 0 lets the system choose.
+        /// The port; with 0 the system chooses one.
         port: u16,
     },
 }
 
-/// Why a text is no address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a text is not an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// No `:port` at the end.
+    /// The text does not end in `:port`.
+    #[error("missing port; use :9091 or host:9091")]
     PortMissing,
-    /// The port is no number up to 65535.
+    /// The port is not a number up to 65535.
+    #[error("the port must be a number from 0 to 65535")]
     PortInvalid,
     /// The part before the port is neither a name nor an address.
+    #[error("expected a host name or an IP address before the port; IPv6 needs brackets, as in [::1]:9091")]
     HostInvalid,
 }
-
-impl fmt::Display for AddressError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::PortMissing => "missing port, use :9091 or host:9091",
-            Self::PortInvalid => "the port is not a number from 0 to 65535",
-            Self::HostInvalid => "not a host name or an address; IPv6 goes in brackets, [::1]:9091",
-        })
-    }
-}
-
-impl std::error::Error for AddressError {}
 
 impl FromStr for ListenAddress {
     type Err = AddressError;
@@ -63,10 +54,11 @@ impl FromStr for ListenAddress {
             return Ok(Self::AllInterfaces { port });
         }
         let bracketed = host.starts_with('[');
-        let address: Option<IpAddr> = match bracketed {
-            // With a zone (`[fe80::1%1]`) only the standard parser for socket addresses can help.
-            true => text.parse::<SocketAddr>().ok().map(|socket| socket.ip()),
-            false => host.parse::<IpAddr>().ok().filter(IpAddr::is_ipv4),
+        let address: Option<IpAddr> = if bracketed {
+            // A zone (`[fe80::1%1]`) is accepted in socket addresses only.
+            text.parse::<SocketAddr>().ok().map(|socket| socket.ip())
+        } else {
+            host.parse::<IpAddr>().ok().filter(IpAddr::is_ipv4)
         };
         match address {
             Some(ip) if ip.is_unspecified() => Ok(Self::AllInterfaces { port }),
@@ -77,7 +69,7 @@ impl FromStr for ListenAddress {
     }
 }
 
-/// Whether this could be a host name; whether it is one, the resolver says.
+/// Whether the text has the form of a host name.
 fn is_name(host: &str) -> bool {
     host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
 }
@@ -97,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_mean_what_they_mean_in_go() {
+    fn parses_addresses_like_go() {
         let all = |port| Ok(ListenAddress::AllInterfaces { port });
         assert_eq!(":9091".parse(), all(9091));
         assert_eq!(":0".parse(), all(0));
@@ -110,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn rejects_invalid_addresses() {
         use AddressError::*;
         for (text, expected) in [
             ("", PortMissing),

@@ -1,10 +1,11 @@
-//! Flags as typed, configuration as meant. A leaf: uses nothing of the server.
+//! Command line and configuration. A leaf: uses no other module of the server.
 //!
-//! Read what was typed ([`flags`]), then say what it means ([`Config`]); after that nobody looks at a flag again. Nothing here
-//! opens a file, resolves a name or looks at the machine.
+//! Arguments are parsed into [`flags`], then checked and converted into a [`Config`]; nothing else reads a flag. This module does
+//! not open files, resolve names or examine the machine.
 
 mod build;
 mod duration;
+mod error;
 mod flags;
 mod listen;
 mod program;
@@ -28,83 +29,88 @@ pub use listen::{AddressError, ListenAddress};
 pub use program::{Program, StorageCommand, StorePlace};
 pub use store::{Durability, EngineChoices, StoreConfig};
 
+use error::ConfigError;
 use flags::Flags;
 
-/// What the gateway shall do.
+/// The configuration of a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where to listen; never empty.
+    /// The addresses to listen on; never empty.
     pub listen: Vec<ListenAddress>,
-    /// Prefix of all routes, to be compared with decoded paths: empty, or with a slash in front and none behind.
+    /// The prefix of all routes, decoded: empty, or with a leading slash and without a trailing one.
     pub route_prefix: String,
-    /// Prefix of the links on the web page, of the same form. It differs from `route_prefix` behind a proxy that rewrites paths.
+    /// The prefix of the links on the web page, in the same form. Behind a proxy that rewrites paths, it differs from
+    /// `route_prefix`.
     pub external_prefix: String,
-    /// The path of the exposition, with `route_prefix` in it.
+    /// The path of the exposition, including `route_prefix`.
     pub telemetry_path: String,
-    /// Whether `/-/quit` ends the program.
+    /// Whether `/-/quit` is enabled.
     pub lifecycle: bool,
-    /// Whether the API can wipe all metrics.
+    /// Whether `/api/v1/admin/wipe` is enabled.
     pub admin_api: bool,
-    /// Whether a push is answered only after it was checked.
+    /// Whether an inconsistent push gets 400; otherwise it gets 202. It is not applied in either case.
     pub consistency_check: bool,
-    /// Whether names of metrics and labels may be any UTF-8.
+    /// Whether metric and label names may be any UTF-8.
     pub utf8_names: bool,
     /// Where groups are kept beyond the life of the process; `None`: nowhere.
     pub store: Option<StoreConfig>,
-    /// What is refused because it would be too much.
+    /// Limits of requests and connections.
     pub limits: Limits,
-    /// How many cores to use; `None` means all that the process may use.
+    /// The number of cores to use; `None` means all that are available to the process.
     pub cores: Option<NonZeroUsize>,
-    /// What does the network IO.
+    /// The driver of network IO.
     pub driver: Driver,
-    /// The least severity that is logged.
+    /// The lowest level that is logged.
     pub log_level: LogLevel,
-    /// How log messages are written.
+    /// The format of log lines.
     pub log_format: LogFormat,
-    /// Every flag by name with its value, as the status API and the web page show it. The route prefix and the engine are those
-    /// in force.
+    /// The value of each flag by its name, for the status API and the web page. The route prefix and the engine are those in
+    /// effect.
     pub flags: BTreeMap<String, String>,
-    /// Facts of the build.
+    /// Information about the build.
     pub build: BuildInfo,
 }
 
-/// Limits; `None` is no limit.
+/// Limits of requests and connections; `None` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of a body after decompression.
+    /// Size of a push body after decompression.
     pub push_body_bytes_max: Option<u64>,
     /// Pushes waiting for one core.
     pub push_queue_max: Option<NonZeroUsize>,
-    /// Bytes of a request's head.
+    /// Size of the request line and headers.
     pub web_head_bytes_max: Option<u64>,
     /// Open connections.
     pub web_connections_max: Option<NonZeroUsize>,
-    /// For a request's head to arrive.
+    /// Time for the request line and headers to arrive.
     pub web_head_timeout: Option<Duration>,
-    /// For a whole request to arrive.
+    /// Time for the body of a request to arrive.
     pub web_request_timeout: Option<Duration>,
-    /// For an answer to be read by the client.
+    /// Time for the client to read the response.
     pub web_response_timeout: Option<Duration>,
-    /// Scrapes answered at one time.
+    /// Concurrent scrapes.
     pub web_scrapes_max: Option<NonZeroUsize>,
 }
 
 impl Config {
-    /// Reads the arguments; the first is the name of the program.
+    /// Parses the arguments; the first is the name of the program.
+    ///
+    /// # Errors
+    /// If help or the version was requested, or the flags are invalid.
     pub fn from_arguments(
         arguments: impl IntoIterator<Item = impl Into<OsString>>,
         engines: &EngineChoices,
     ) -> Result<Self, Exit> {
-        let flags = Flags::read(arguments.into_iter().map(Into::into), engines)?;
+        let flags = Flags::parse(arguments.into_iter().map(Into::into), engines)?;
         if let Some((name, _)) = NOT_YET.iter().find(|(_, used)| used(&flags)) {
-            return Err(Exit::usage(format_args!("--{name} is not available yet")));
+            return Err(ConfigError::NotAvailable(name).into());
         }
-        Self::from_flags(&flags, engines)
+        Ok(Self::from_flags(&flags, engines)?)
     }
 
-    fn from_flags(flags: &Flags, engines: &EngineChoices) -> Result<Self, Exit> {
+    fn from_flags(flags: &Flags, engines: &EngineChoices) -> Result<Self, ConfigError> {
         let external_path = url::path_of(&flags.web.external_url)
-            .map_err(|error| Exit::usage(format_args!("--web.external-url: {error}")))?;
+            .map_err(|source| ConfigError::ExternalUrl { value: flags.web.external_url.clone(), source })?;
         let external_prefix = url::normal_prefix(&external_path);
         let route_prefix = match flags.web.route_prefix.as_str() {
             "" => external_prefix.clone(),
@@ -113,7 +119,7 @@ impl Config {
         let store = store::store(flags, engines)?;
         Ok(Self {
             telemetry_path: telemetry_path(&route_prefix, &flags.web.telemetry_path)?,
-            flags: shown(flags, &route_prefix, store.as_ref()),
+            flags: effective_flags(flags, &route_prefix, store.as_ref()),
             listen: flags.web.listen_address.clone(),
             route_prefix,
             external_prefix,
@@ -135,25 +141,25 @@ impl Config {
 /// Whether a flag was used.
 type Used = fn(&Flags) -> bool;
 
-/// Flags that are read but have nothing behind them yet. To start without what they ask for could lose data or open a door, so
-/// their use stops the start. A flag becomes available by leaving this table, and its help text.
+/// Flags that are parsed but not implemented. Using one is an error, because starting without TLS or authentication would be
+/// worse. Their help texts contain `[not available yet]`.
 const NOT_YET: [(&str, Used); 2] = [
     ("web.config.file", |flags| !flags.web.config_file.is_empty()),
     ("web.systemd-socket", |flags| flags.web.systemd_socket),
 ];
 
-/// Where the exposition lives. It may not take the place of another route.
-fn telemetry_path(route_prefix: &str, typed: &str) -> Result<String, Exit> {
-    if route_prefix.is_empty() && !typed.starts_with('/') {
-        return Err(Exit::usage("--web.telemetry-path must begin with a slash"));
+/// Returns the path of the exposition, which must not be the path of another endpoint.
+fn telemetry_path(route_prefix: &str, value: &str) -> Result<String, ConfigError> {
+    if route_prefix.is_empty() && !value.starts_with('/') {
+        return Err(ConfigError::TelemetryPathWithoutSlash(value.to_owned()));
     }
-    let path = url::clean(&format!("{route_prefix}/{typed}"));
+    let path = url::clean(&format!("{route_prefix}/{value}"));
     let own = path.strip_prefix(route_prefix).unwrap_or(&path);
-    let taken = matches!(own, "" | "/" | "/status" | "/-/healthy" | "/-/ready" | "/-/quit")
+    let is_in_use = matches!(own, "" | "/" | "/status" | "/-/healthy" | "/-/ready" | "/-/quit")
         || own.starts_with("/static/")
         || own.starts_with("/api/v1/");
-    if taken {
-        return Err(Exit::usage("--web.telemetry-path is the path of something else"));
+    if is_in_use {
+        return Err(ConfigError::TelemetryPathInUse(value.to_owned()));
     }
     Ok(path)
 }
@@ -161,22 +167,23 @@ fn telemetry_path(route_prefix: &str, typed: &str) -> Result<String, Exit> {
 fn limits(flags: &Flags) -> Limits {
     let limits = &flags.limits;
     Limits {
-        push_body_bytes_max: nonzero(limits.push_body_bytes_max.0),
+        push_body_bytes_max: limits.push_body_bytes_max.limit(),
         push_queue_max: NonZeroUsize::new(limits.push_queue_max),
-        web_head_bytes_max: nonzero(limits.web_head_bytes_max.0),
+        web_head_bytes_max: limits.web_head_bytes_max.limit(),
         web_connections_max: NonZeroUsize::new(limits.web_connections_max),
-        web_head_timeout: limits.web_head_timeout.non_negative().and_then(nonzero),
-        web_request_timeout: limits.web_request_timeout.non_negative().and_then(nonzero),
-        web_response_timeout: limits.web_response_timeout.non_negative().and_then(nonzero),
+        web_head_timeout: limits.web_head_timeout.limit(),
+        web_request_timeout: limits.web_request_timeout.limit(),
+        web_response_timeout: limits.web_response_timeout.limit(),
         web_scrapes_max: NonZeroUsize::new(limits.web_scrapes_max),
     }
 }
 
-fn nonzero<T: Default + PartialEq>(value: T) -> Option<T> {
-    (value != T::default()).then_some(value)
-}
-
-fn shown(flags: &Flags, route_prefix: &str, store: Option<&StoreConfig>) -> BTreeMap<String, String> {
+/// The value of each flag by its name, as the status API and the web page show it.
+fn effective_flags(
+    flags: &Flags,
+    route_prefix: &str,
+    store: Option<&StoreConfig>,
+) -> BTreeMap<String, String> {
     let Flags { web, push, persistence, storage, limits, runtime, log, .. } = flags;
     let listen: Vec<String> = web.listen_address.iter().map(ToString::to_string).collect();
     let entries = [
@@ -204,14 +211,14 @@ fn shown(flags: &Flags, route_prefix: &str, store: Option<&StoreConfig>) -> BTre
         ("web.response-timeout", limits.web_response_timeout.to_string()),
         ("web.scrapes-max", limits.web_scrapes_max.to_string()),
         ("runtime.cores", runtime.cores.to_string()),
-        ("runtime.driver", word(&runtime.driver)),
-        ("log.level", word(&log.level)),
-        ("log.format", word(&log.format)),
+        ("runtime.driver", value_name(&runtime.driver)),
+        ("log.level", value_name(&log.level)),
+        ("log.format", value_name(&log.format)),
     ];
     entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The word by which a choice is typed.
-fn word(choice: &impl ValueEnum) -> String {
+/// The value of a flag that selects this variant.
+fn value_name(choice: &impl ValueEnum) -> String {
     choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

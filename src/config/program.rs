@@ -1,4 +1,4 @@
-//! What the program was asked to do: to be a gateway, or to look after a store while no gateway uses it.
+//! The program to run: the gateway, or a `sluicegate storage` command.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -9,18 +9,19 @@ use clap::error::ErrorKind;
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sluicegate_engine::EngineDescriptor;
 
+use super::error::ConfigError;
 use super::flags::Exit;
 use super::{Config, EngineChoices};
 
-/// The first argument by which the program is no gateway. The official program takes no words, so none of its flags is meant.
+/// The first argument that selects the storage commands. It cannot collide with an official flag, because those start with `-`.
 const STORAGE: &str = "storage";
 
-/// What the program was asked to do.
+/// The program to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Program {
-    /// Be a gateway.
+    /// Run the gateway.
     Gateway(Box<Config>),
-    /// Look after a store.
+    /// Run a command on a store.
     Storage(StorageCommand),
 }
 
@@ -43,17 +44,17 @@ pub enum StorageCommand {
 /// A store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorePlace {
-    /// The engine that wrote it, or will.
+    /// The engine of the store.
     pub engine: &'static EngineDescriptor,
-    /// Its folder.
+    /// The folder of the store.
     pub path: PathBuf,
 }
 
 impl Program {
-    /// Reads the arguments; the first is the name of the program.
+    /// Parses the arguments; the first is the name of the program.
     ///
     /// # Errors
-    /// There is nothing to run.
+    /// If help or the version was requested, or the arguments are invalid.
     pub fn from_arguments(
         arguments: impl IntoIterator<Item = impl Into<OsString>>,
         engines: &EngineChoices,
@@ -61,7 +62,7 @@ impl Program {
         let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
         match arguments.get(1) {
             Some(word) if word == STORAGE => {
-                StorageCommand::read(&arguments[2..], engines).map(Self::Storage)
+                StorageCommand::parse(&arguments[2..], engines).map(Self::Storage)
             }
             _ => Config::from_arguments(arguments, engines).map(|config| Self::Gateway(Box::new(config))),
         }
@@ -74,23 +75,23 @@ impl Program {
     about = "Inspects, verifies and copies stores that no gateway uses.",
     disable_help_subcommand = true
 )]
-struct Typed {
+struct StorageArguments {
     #[command(subcommand)]
-    command: TypedCommand,
+    command: StorageSubcommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum TypedCommand {
-    /// Describe the content of a store.
-    Inspect(TypedPlace),
-    /// Read a store completely and check every checksum and every record. Exit status 1 if anything is wrong.
-    Verify(TypedPlace),
-    /// Copy all groups from one store to another, of any engine, and compare the two. An interrupted copy can be repeated.
+enum StorageSubcommand {
+    /// Describe the content of a store
+    Inspect(StoreFlags),
+    /// Read a store completely and check every checksum and every record; the exit status is 1 if anything is wrong
+    Verify(StoreFlags),
+    /// Copy all groups from one store to another, of any engine, and compare the two; an interrupted copy can be repeated
     Migrate {
-        /// The store to copy. It is not changed.
+        /// Store to copy; it is not changed
         #[arg(long, value_name = "ENGINE:FOLDER")]
         from: OsString,
-        /// The store to copy to; it may be new.
+        /// Store to copy to; it is created if it does not exist
         #[arg(long, value_name = "ENGINE:FOLDER")]
         to: OsString,
     },
@@ -98,39 +99,40 @@ enum TypedCommand {
 
 /// A store, by two flags.
 #[derive(Debug, Args)]
-struct TypedPlace {
-    /// The engine that wrote the store.
-    // `command` adds the values and the default: they come from the list of engines.
+struct StoreFlags {
+    /// Engine of the store
+    // `command` adds the values and the default, which come from the list of engines.
     #[arg(long, value_name = "ENGINE")]
     backend: String,
-    /// The folder of the store.
+    /// Folder of the store
     #[arg(long, value_name = "FOLDER")]
     path: PathBuf,
 }
 
 impl StorageCommand {
-    fn read(arguments: &[OsString], engines: &EngineChoices) -> Result<Self, Exit> {
+    fn parse(arguments: &[OsString], engines: &EngineChoices) -> Result<Self, Exit> {
         let name = OsString::from("sluicegate storage");
-        let typed = command(engines)
+        let arguments = command(engines)
             .try_get_matches_from(std::iter::once(&name).chain(arguments))
-            .and_then(|matches| Typed::from_arg_matches(&matches))
+            .and_then(|matches| StorageArguments::from_arg_matches(&matches))
             .map_err(|error| match error.kind() {
                 ErrorKind::DisplayHelp => Exit::Print(error.render().to_string()),
                 _ => Exit::Usage(error.render().to_string()),
             })?;
-        let by_flags =
-            |place: TypedPlace| Ok(StorePlace { engine: engines.find(&place.backend)?, path: place.path });
-        Ok(match typed.command {
-            TypedCommand::Inspect(place) => Self::Inspect(by_flags(place)?),
-            TypedCommand::Verify(place) => Self::Verify(by_flags(place)?),
-            TypedCommand::Migrate { from, to } => {
+        let by_flags = |place: StoreFlags| {
+            Ok::<_, ConfigError>(StorePlace { engine: engines.find(&place.backend)?, path: place.path })
+        };
+        Ok(match arguments.command {
+            StorageSubcommand::Inspect(place) => Self::Inspect(by_flags(place)?),
+            StorageSubcommand::Verify(place) => Self::Verify(by_flags(place)?),
+            StorageSubcommand::Migrate { from, to } => {
                 Self::Migrate { from: place("--from", &from, engines)?, to: place("--to", &to, engines)? }
             }
         })
     }
 }
 
-/// The derived command, with what comes from the list of engines.
+/// The derived command, with the values from the list of engines.
 pub(super) fn command(engines: &EngineChoices) -> Command {
     let with_values = |command: Command| {
         command.mut_arg("backend", |argument| {
@@ -141,7 +143,7 @@ pub(super) fn command(engines: &EngineChoices) -> Command {
         })
     };
     let names: Vec<&str> = engines.compiled_in.iter().map(|engine| engine.name).collect();
-    Typed::command()
+    StorageArguments::command()
         .after_help(format!(
             "Engines: {}. A store has one user at a time, so stop its gateway first.",
             names.join(", ")
@@ -151,7 +153,7 @@ pub(super) fn command(engines: &EngineChoices) -> Command {
 }
 
 /// Parses `snapshot:/var/lib/gateway`. The folder may be any bytes, not only UTF-8.
-fn place(flag: &str, value: &OsStr, engines: &EngineChoices) -> Result<StorePlace, Exit> {
+fn place(flag: &'static str, value: &OsStr, engines: &EngineChoices) -> Result<StorePlace, ConfigError> {
     let known = engines.all.iter().find_map(|name| {
         let path = value.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b":")?;
         (!path.is_empty()).then(|| (name, OsStr::from_bytes(path)))
@@ -161,11 +163,11 @@ fn place(flag: &str, value: &OsStr, engines: &EngineChoices) -> Result<StorePlac
         None => {
             let forms: Vec<String> =
                 engines.compiled_in.iter().map(|engine| format!("{}:FOLDER", engine.name)).collect();
-            Err(Exit::usage(format_args!(
-                "invalid store '{}' for {flag}: expected {}",
-                value.to_string_lossy(),
-                forms.join(" or ")
-            )))
+            Err(ConfigError::InvalidStore {
+                flag,
+                value: value.to_string_lossy().into_owned(),
+                expected: forms.join(" or "),
+            })
         }
     }
 }
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_word_it_is_a_gateway() {
+    fn runs_the_gateway_unless_the_first_argument_is_storage() {
         assert!(matches!(program(&[]), Ok(Program::Gateway(_))));
         assert!(matches!(program(&["--log.level=debug"]), Ok(Program::Gateway(_))));
         assert!(matches!(program(&["--log.level=debug", "storage"]), Err(Exit::Usage(_))));
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn stores_are_named_by_engine_and_folder() {
+    fn parses_the_engine_and_folder_of_stores() {
         let path = PathBuf::from("/a:b");
         let [snapshot, sled] = ENGINES.compiled_in else { panic!("two engines") };
         assert_eq!(
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_store_is_refused_with_the_flag() {
+    fn rejects_invalid_stores_and_names_the_flag() {
         for arguments in [
             &["storage"][..],
             &["storage", "wipe"],
@@ -234,13 +236,13 @@ mod tests {
             }
         }
         let Err(Exit::Usage(text)) = program(&["storage", "migrate", "--from=sled:a", "--to=b"]) else {
-            panic!("a folder without an engine is taken");
+            panic!("accepted a folder without an engine");
         };
         assert!(text.contains("--to") && text.contains("'b'"), "{text}");
     }
 
     #[test]
-    fn each_command_has_its_help() {
+    fn each_command_prints_its_help() {
         for command in
             [&["storage", "--help"][..], &["storage", "verify", "--help"], &["storage", "migrate", "-h"]]
         {

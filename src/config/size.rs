@@ -1,4 +1,4 @@
-//! Sizes in bytes as they are typed: `65536`, `64KiB`, `64MiB`, `1GiB`.
+//! Sizes in bytes: `65536`, `64KiB`, `64MiB`, `1GiB`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,17 +9,17 @@ const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 <
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-/// The text is no size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SizeError;
-
-impl fmt::Display for SizeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a size such as 65536, 64KiB, 64MiB or 1GiB")
+impl ByteSize {
+    /// The limit that the size sets; `None` if it is 0.
+    pub fn limit(self) -> Option<u64> {
+        (self.0 > 0).then_some(self.0)
     }
 }
 
-impl std::error::Error for SizeError {}
+/// The text is not a size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a size such as 65536, 64KiB, 64MiB or 1GiB")]
+pub struct SizeError;
 
 impl FromStr for ByteSize {
     type Err = SizeError;
@@ -29,7 +29,7 @@ impl FromStr for ByteSize {
             .iter()
             .find_map(|(name, unit)| text.strip_suffix(name).map(|digits| (digits, *unit)))
             .unwrap_or((text, 1));
-        // The standard parser would take a plus sign.
+        // The parser of the standard library accepts a plus sign.
         if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(SizeError);
         }
@@ -38,7 +38,7 @@ impl FromStr for ByteSize {
     }
 }
 
-/// In the largest unit that gives a whole number, so that what is shown reads back.
+/// In the largest unit that gives a whole number, so that the output parses to the same value.
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = UNITS.iter().find(|(_, unit)| self.0 > 0 && self.0.is_multiple_of(*unit));
@@ -55,7 +55,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn sizes_are_plain_or_have_a_unit() {
+    fn parses_and_prints_sizes_with_and_without_a_unit() {
         for (text, expected) in
             [("0", 0), ("65536", 65536), ("64KiB", 65536), ("64MiB", 64 << 20), ("2GiB", 2 << 30)]
         {
@@ -70,7 +70,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_reads_back(bytes: u64) {
+        fn printed_sizes_parse_to_the_same_value(bytes: u64) {
             prop_assert_eq!(ByteSize(bytes).to_string().parse(), Ok(ByteSize(bytes)));
         }
     }

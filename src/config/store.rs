@@ -8,7 +8,8 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use sluicegate_engine::EngineDescriptor;
 
-use super::flags::{Exit, Flags, PersistenceFlags, StorageFlags};
+use super::error::ConfigError;
+use super::flags::{Flags, PersistenceFlags, StorageFlags};
 
 /// The value of `--storage.backend` that keeps nothing, so it selects no store.
 const MEMORY: &str = "memory";
@@ -65,12 +66,9 @@ impl EngineChoices {
     ///
     /// # Errors
     /// This build leaves it out.
-    pub(super) fn find(&self, name: &str) -> Result<&'static EngineDescriptor, Exit> {
-        self.compiled_in.iter().find(|engine| engine.name == name).ok_or_else(|| {
-            Exit::usage(format_args!(
-                "this build has no {name} engine: build with the feature {name:?}, or choose another engine"
-            ))
-        })
+    pub(super) fn find(&self, name: &str) -> Result<&'static EngineDescriptor, ConfigError> {
+        let engine = self.compiled_in.iter().find(|engine| engine.name == name);
+        engine.ok_or_else(|| ConfigError::EngineNotCompiledIn(name.to_owned()))
     }
 }
 
@@ -95,33 +93,29 @@ impl Durability {
 }
 
 /// The store that the flags select. `--persistence.file` and `--storage.*` exclude each other, since they could select two.
-pub(super) fn store(flags: &Flags, engines: &EngineChoices) -> Result<Option<StoreConfig>, Exit> {
+pub(super) fn store(flags: &Flags, engines: &EngineChoices) -> Result<Option<StoreConfig>, ConfigError> {
     let (StorageFlags { backend, path, durability }, persistence) = (&flags.storage, &flags.persistence);
     if !persistence.file.is_empty() {
         if backend.is_some() || !path.is_empty() || durability.is_some() {
-            return Err(Exit::usage(format_args!(
-                "--persistence.file and --storage.* cannot be used together: the file selects the {1} engine in {0:?}; \
-                 for other settings use --storage.path={0:?} instead of the file",
-                beside(Path::new(&persistence.file)),
-                engines.default_name()
-            )));
+            return Err(ConfigError::TwoStores {
+                engine: engines.default_name(),
+                path: beside(Path::new(&persistence.file)),
+            });
         }
         return beside_the_official(persistence, engines).map(Some);
     }
     let name = match (backend.as_deref(), path.is_empty()) {
         (None, true) if durability.is_some() => {
-            return Err(Exit::usage("--storage.durability needs --storage.path"));
+            return Err(ConfigError::PathMissing("--storage.durability"));
         }
         (Some(MEMORY), _) if durability.is_some() => {
-            return Err(Exit::usage(
-                "--storage.backend=memory and --storage.durability cannot be used together",
-            ));
+            return Err(ConfigError::MemoryWith("--storage.durability"));
         }
         (None | Some(MEMORY), true) => return Ok(None),
         (Some(MEMORY), false) => {
-            return Err(Exit::usage("--storage.backend=memory and --storage.path cannot be used together"));
+            return Err(ConfigError::MemoryWith("--storage.path"));
         }
-        (Some(_), true) => return Err(Exit::usage("--storage.backend needs --storage.path")),
+        (Some(_), true) => return Err(ConfigError::PathMissing("--storage.backend")),
         (None, false) => engines.default_name(),
         (Some(name), false) => name,
     };
@@ -139,7 +133,10 @@ pub(super) fn backend_in_effect(store: Option<&StoreConfig>) -> &'static str {
     store.map_or(MEMORY, |store| store.engine.name)
 }
 
-fn beside_the_official(persistence: &PersistenceFlags, engines: &EngineChoices) -> Result<StoreConfig, Exit> {
+fn beside_the_official(
+    persistence: &PersistenceFlags,
+    engines: &EngineChoices,
+) -> Result<StoreConfig, ConfigError> {
     let file = PathBuf::from(&persistence.file);
     Ok(StoreConfig {
         engine: engines.find(engines.default_name())?,

@@ -1,14 +1,19 @@
-//! Rules of the flags, seen through [`Config`].
+//! Flags and the [`Config`] that they give.
 
 use sluicegate_engine::EngineDescriptor;
 
 use super::*;
 
 const fn engine(name: &'static str) -> EngineDescriptor {
-    EngineDescriptor { name, summary: "", is_present: |_| false, open: |_, _| panic!("flags open nothing") }
+    EngineDescriptor {
+        name,
+        summary: "",
+        is_present: |_| false,
+        open: |_, _| panic!("flags do not open stores"),
+    }
 }
 
-/// The engines of these tests. The build leaves out the last.
+/// The engines of these tests. The last one is not compiled in.
 pub(super) const ENGINES: EngineChoices = EngineChoices {
     all: &["snapshot", "sled", "absent"],
     compiled_in: &const { [engine("snapshot"), engine("sled")] },
@@ -19,7 +24,7 @@ fn config(arguments: &[&str]) -> Result<Config, Exit> {
 }
 
 fn parsed(arguments: &[&str]) -> Config {
-    config(arguments).expect("flags that can be meant so")
+    config(arguments).expect("valid flags")
 }
 
 fn usage_error(arguments: &[&str]) -> String {
@@ -62,7 +67,7 @@ fn defaults() {
 }
 
 #[test]
-fn zero_switches_a_limit_off() {
+fn zero_disables_a_limit() {
     let names = [
         "push.body-bytes-max",
         "push.queue-max",
@@ -73,8 +78,8 @@ fn zero_switches_a_limit_off() {
         "web.response-timeout",
         "web.scrapes-max",
     ];
-    let typed = names.map(|name| format!("--{name}=0"));
-    let limits = parsed(&typed.each_ref().map(String::as_str)).limits;
+    let flags = names.map(|name| format!("--{name}=0"));
+    let limits = parsed(&flags.each_ref().map(String::as_str)).limits;
     assert_eq!(
         limits,
         Limits {
@@ -96,7 +101,7 @@ fn zero_switches_a_limit_off() {
 }
 
 #[test]
-fn values_come_after_an_equals_sign_or_a_blank() {
+fn accepts_values_after_an_equals_sign_or_a_space() {
     assert_eq!(parsed(&["--log.level=warn"]).log_level, LogLevel::Warn);
     assert_eq!(parsed(&["--log.level", "warn"]).log_level, LogLevel::Warn);
     assert_eq!(parsed(&["--web.route-prefix", ""]).route_prefix, "");
@@ -119,7 +124,7 @@ fn switches_can_be_negated() {
 }
 
 #[test]
-fn what_the_official_program_refuses_is_refused() {
+fn rejects_what_the_official_program_rejects() {
     for arguments in [
         &["--bogus"][..],
         &["-x"],
@@ -148,14 +153,14 @@ fn what_the_official_program_refuses_is_refused() {
 }
 
 #[test]
-fn listen_addresses_add_up() {
+fn listen_addresses_can_be_repeated() {
     let config = parsed(&["--web.listen-address=127.0.0.1:1", "--web.listen-address", "[::1]:2"]);
     assert_eq!(config.listen.len(), 2);
     assert_eq!(config.flags["web.listen-address"], "127.0.0.1:1,[::1]:2");
 }
 
 #[test]
-fn the_prefix_comes_from_the_external_url_unless_given() {
+fn the_route_prefix_defaults_to_the_path_of_the_external_url() {
     for (arguments, route_prefix, external_prefix, telemetry_path) in [
         (&["--web.external-url=http://x/a/"][..], "/a", "/a", "/a/metrics"),
         (&["--web.external-url=http://x/"], "", "", "/metrics"),
@@ -174,7 +179,7 @@ fn the_prefix_comes_from_the_external_url_unless_given() {
 }
 
 #[test]
-fn flags_are_shown_as_the_official_program_shows_them() {
+fn shows_flags_like_the_official_program() {
     let flags = parsed(&["--persistence.interval=90s", "--web.external-url=http://x/a%20b/?q#f"]).flags;
     for (name, value) in [
         ("log.format", "logfmt"),
@@ -197,12 +202,12 @@ fn flags_are_shown_as_the_official_program_shows_them() {
     assert_eq!(parsed(&["--persistence.interval=-5m"]).flags["persistence.interval"], "-5m0s");
 }
 
-fn kept(arguments: &[&str]) -> StoreConfig {
+fn store(arguments: &[&str]) -> StoreConfig {
     parsed(arguments).store.expect("a store")
 }
 
 #[test]
-fn a_path_or_a_persistence_file_keeps_groups() {
+fn a_path_or_a_persistence_file_selects_a_store() {
     let plain = StoreConfig {
         engine: &ENGINES.compiled_in[0],
         path: "/var/x".into(),
@@ -210,14 +215,14 @@ fn a_path_or_a_persistence_file_keeps_groups() {
         archive_interval: Duration::from_secs(300),
         import: None,
     };
-    assert_eq!(kept(&["--storage.path=/var/x"]), plain);
-    assert_eq!(kept(&["--storage.path=/var/x", "--storage.backend=snapshot", "--persistence.file="]), plain);
+    assert_eq!(store(&["--storage.path=/var/x"]), plain);
+    assert_eq!(store(&["--storage.path=/var/x", "--storage.backend=snapshot", "--persistence.file="]), plain);
     assert_eq!(
-        kept(&["--storage.backend=sled", "--storage.durability=disk", "--storage.path", "/var/x"]),
+        store(&["--storage.backend=sled", "--storage.durability=disk", "--storage.path", "/var/x"]),
         StoreConfig { engine: &ENGINES.compiled_in[1], durability: Durability::Disk, ..plain.clone() }
     );
     assert_eq!(
-        kept(&["--persistence.file=a/b.gob", "--persistence.interval=90s"]),
+        store(&["--persistence.file=a/b.gob", "--persistence.interval=90s"]),
         StoreConfig {
             path: "a/b.gob.sluicegate".into(),
             archive_interval: Duration::from_secs(90),
@@ -225,17 +230,17 @@ fn a_path_or_a_persistence_file_keeps_groups() {
             ..plain.clone()
         }
     );
-    // What is less than a second would do nothing but write archives.
+    // Intervals below a second are raised to a second.
     for interval in ["-5m", "0", "1ms"] {
         let interval = format!("--persistence.interval={interval}");
-        assert_eq!(kept(&["--storage.path=x", &interval]).archive_interval, Duration::from_secs(1));
+        assert_eq!(store(&["--storage.path=x", &interval]).archive_interval, Duration::from_secs(1));
     }
     assert_eq!(parsed(&["--storage.backend=memory"]).store, None);
     assert_eq!(parsed(&["--persistence.interval=1m"]).store, None);
 }
 
 #[test]
-fn the_engine_in_force_is_shown() {
+fn shows_the_engine_in_effect() {
     for (arguments, backend, durability) in [
         (&[][..], "memory", "process"),
         (&["--storage.path=x", "--storage.durability=disk"], "snapshot", "disk"),
@@ -249,7 +254,7 @@ fn the_engine_in_force_is_shown() {
 }
 
 #[test]
-fn flags_that_mean_two_stores_or_none_are_refused() {
+fn rejects_flags_for_two_stores_or_for_none() {
     for (arguments, word) in [
         (&["--persistence.file=x", "--storage.path=y"][..], "together"),
         (&["--persistence.file=x", "--storage.backend=memory"], "together"),
@@ -268,18 +273,17 @@ fn flags_that_mean_two_stores_or_none_are_refused() {
     }
 }
 
-/// A flag that is forgotten in the list of shown ones would be missing on the web page, and nobody would notice.
 #[test]
-fn every_flag_is_shown() {
+fn shows_every_flag() {
     let shown = parsed(&[]).flags;
-    let mut typed = typed_flags();
-    typed.retain(|name| !matches!(name.as_str(), "version" | "help"));
-    assert_eq!(shown.len(), typed.len());
-    assert!(typed.iter().all(|name| shown.contains_key(name)));
+    let mut names = flag_names();
+    names.retain(|name| !matches!(name.as_str(), "version" | "help"));
+    names.sort();
+    assert!(shown.keys().eq(&names), "{shown:?} {names:?}");
 }
 
-/// The flags that are typed, by their long names.
-fn typed_flags() -> Vec<String> {
+/// The long names of all flags.
+fn flag_names() -> Vec<String> {
     flags::command(&ENGINES)
         .get_arguments()
         .filter(|argument| !argument.is_hide_set())
@@ -287,7 +291,6 @@ fn typed_flags() -> Vec<String> {
         .collect()
 }
 
-/// The table in the operator's guide is written by hand.
 #[test]
 fn every_flag_is_documented() {
     let guide = include_str!("../../docs/operations.md");
@@ -296,19 +299,24 @@ fn every_flag_is_documented() {
         .filter_map(|line| line.strip_prefix("| `--"))
         .filter_map(|line| line.split(['`', ' ']).next())
         .collect();
-    let typed = typed_flags();
-    assert!(typed.iter().all(|name| documented.contains(&name.as_str())), "{typed:?} {documented:?}");
-    assert!(documented.iter().all(|name| typed.iter().any(|typed| typed == name)), "{documented:?}");
+    let names = flag_names();
+    assert!(names.iter().all(|name| documented.contains(&name.as_str())), "{names:?} {documented:?}");
+    assert!(
+        documented.iter().all(|documented| names.iter().any(|name| name == documented)),
+        "{documented:?}"
+    );
 }
 
 #[test]
-fn what_is_not_available_stops_the_start_and_help_says_so() {
+fn rejects_unavailable_flags_and_marks_them_in_the_help() {
     for (argument, name) in
         [("--web.config.file=x", "web.config.file"), ("--web.systemd-socket", "web.systemd-socket")]
     {
         assert_eq!(
             usage_error(&[argument]),
-            format!("sluicegate: error: --{name} is not available yet, try --help\n")
+            format!(
+                "error: --{name} is not available yet; start without it\n\nFor more information, try '--help'.\n"
+            )
         );
     }
     let marked: Vec<String> = flags::command(&ENGINES)
@@ -323,7 +331,7 @@ fn what_is_not_available_stops_the_start_and_help_says_so() {
 }
 
 #[test]
-fn help_and_version_are_answers() {
+fn prints_help_and_version() {
     for argument in ["-h", "--help"] {
         let help = printed(&[argument]);
         assert!(help.contains("--web.listen-address"), "{help}");
@@ -334,6 +342,6 @@ fn help_and_version_are_answers() {
 }
 
 #[test]
-fn the_command_is_sound() {
+fn the_command_is_valid() {
     flags::command(&ENGINES).debug_assert();
 }

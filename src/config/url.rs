@@ -1,35 +1,24 @@
 //! The external URL and the paths that follow from it.
 //!
-//! Only what the gateway needs of a URL: its path, decoded. The rest is kept as typed, for the status page.
-
-use std::fmt;
+//! The gateway needs only the decoded path of the URL.
 
 use percent_encoding::percent_decode_str;
 
-/// Why a text is no URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a text is not a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// A control character.
+    /// The text contains a control character.
+    #[error("the URL contains a control character")]
     ControlCharacter,
-    /// `%` without two hexadecimal digits, or bytes that are not UTF-8.
+    /// A `%` is not followed by two hexadecimal digits, or the decoded path is not UTF-8.
+    #[error("the URL contains an invalid percent-encoding")]
     Escape,
-    /// `127.0.0.1:9091/prefix`, where the scheme was forgotten.
+    /// The text has no scheme, as in `127.0.0.1:9091/prefix`.
+    #[error("missing scheme; use http://host:9091/prefix")]
     SchemeMissing,
 }
 
-impl fmt::Display for UrlError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ControlCharacter => "a control character in the URL",
-            Self::Escape => "an invalid %-escape in the URL",
-            Self::SchemeMissing => "the scheme is missing, as in http://host:9091/prefix",
-        })
-    }
-}
-
-impl std::error::Error for UrlError {}
-
-/// The decoded path of a URL or of a bare path; empty where there is none.
+/// Returns the decoded path of a URL or of a bare path; empty if there is none.
 pub(super) fn path_of(url: &str) -> Result<String, UrlError> {
     if url.chars().any(char::is_control) {
         return Err(UrlError::ControlCharacter);
@@ -46,7 +35,7 @@ pub(super) fn path_of(url: &str) -> Result<String, UrlError> {
     decode(path)
 }
 
-/// Whether there is a scheme, and what follows it.
+/// Returns whether the URL has a scheme, and the part after it.
 fn split_scheme(url: &str) -> Result<(bool, &str), UrlError> {
     let first_segment = url.split('/').next().unwrap_or_default();
     let Some((scheme, _)) = first_segment.split_once(':') else {
@@ -58,17 +47,17 @@ fn split_scheme(url: &str) -> Result<(bool, &str), UrlError> {
 }
 
 fn decode(path: &str) -> Result<String, UrlError> {
-    let escapes_hold = path
+    let escapes_are_valid = path
         .split('%')
         .skip(1)
         .all(|rest| rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit));
-    if !escapes_hold {
+    if !escapes_are_valid {
         return Err(UrlError::Escape);
     }
     percent_decode_str(path).decode_utf8().map(std::borrow::Cow::into_owned).map_err(|_| UrlError::Escape)
 }
 
-/// The prefix under which routes live: empty, or with a slash in front and none behind.
+/// Returns the prefix of all routes: empty, or with a leading slash and without a trailing one.
 pub(super) fn normal_prefix(prefix: &str) -> String {
     match clean(prefix) {
         path if path == "/" => String::new(),
@@ -76,8 +65,8 @@ pub(super) fn normal_prefix(prefix: &str) -> String {
     }
 }
 
-/// The shortest absolute form of a path: single slashes, neither `.` nor `..`, no slash at the end. A request's path is
-/// cleaned before it is routed, so only a clean path can be reached.
+/// Returns the shortest absolute form of a path: single slashes, no `.` or `..`, no trailing slash. The path of a request is
+/// cleaned before it is routed, so only clean paths can be reached.
 pub(super) fn clean(path: &str) -> String {
     let mut segments: Vec<&str> = Vec::new();
     for segment in path.split('/') {
@@ -95,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_of_a_url() {
+    fn decodes_the_path_of_a_url() {
         for (url, path) in [
             ("", ""),
             ("http://x", ""),
@@ -119,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_begin_but_do_not_end_with_a_slash() {
+    fn prefixes_have_a_leading_and_no_trailing_slash() {
         for (typed, prefix) in [
             ("", ""),
             ("/", ""),

@@ -1,7 +1,7 @@
-//! Logs: one line per event on stderr, in the two formats of the official program, so that its parsers keep working.
+//! Logs: one line per event on stderr, in the two formats of the official program, so that existing log parsers work.
 //!
-//! Values can come from clients. In neither format can a value end its line, end its quotes or reach the terminal as a
-//! control character.
+//! Values can come from clients. They are escaped in both formats, so that a value cannot end its line or its quotes, or send a
+//! control character to a terminal.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
-/// How a log line is written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// `time=… level=INFO source=main.rs:10 msg="…" key=value`
@@ -23,25 +23,22 @@ pub enum Format {
     Json,
 }
 
-/// There is a subscriber for logs already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The process already has a subscriber for logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("logging is already set up")]
 pub struct AlreadyInstalled;
 
-impl fmt::Display for AlreadyInstalled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("logging is set up already")
-    }
-}
-
-impl std::error::Error for AlreadyInstalled {}
-
-/// Sends what is logged from now on, at this level and above, to stderr.
+/// Writes events of this level and above to stderr from now on, for the whole process.
+///
+/// # Errors
+/// If logging is already set up.
 pub fn install(level: LevelFilter, format: Format) -> Result<(), AlreadyInstalled> {
     tracing::subscriber::set_global_default(subscriber(level, format, to_stderr))
         .map_err(|_| AlreadyInstalled)
 }
 
-/// In one write, so that lines of several threads do not mix. If stderr is gone there is nobody to tell.
+/// Writes the line with one call, so that lines of several threads do not mix. Errors are ignored: there is no other place to
+/// report them.
 fn to_stderr(line: &str) {
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }
@@ -64,7 +61,7 @@ impl<S: Subscriber, W: Fn(&str) + Send + Sync + 'static> Layer<S> for Lines<W> {
     }
 }
 
-/// The whole line of an event, LF included.
+/// Returns the line of an event, including LF.
 fn line(event: &Event<'_>, format: Format, now: SystemTime) -> String {
     let metadata = event.metadata();
     let mut fields = Fields { format, message: String::new(), rest: String::new() };
@@ -94,7 +91,7 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
-/// The fields of an event, each with its separator in front; the message apart.
+/// The fields of an event, each preceded by its separator, and the message.
 struct Fields {
     format: Format,
     message: String,
@@ -115,7 +112,7 @@ impl Fields {
         }
     }
 
-    /// A number or a boolean, which needs no quotes in either format.
+    /// Adds a number or a boolean, which needs no quotes in either format.
     fn bare(&mut self, key: &str, value: impl fmt::Display) {
         self.key(key);
         let _ = write!(self.rest, "{value}"); // writing to a String cannot fail
@@ -162,10 +159,11 @@ impl Visit for Fields {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // JSON has no word for NaN and infinities.
-        match value.is_finite() {
-            true => self.bare(field.name(), value),
-            false => self.text(field.name(), &value.to_string()),
+        // JSON has no NaN and no infinities.
+        if value.is_finite() {
+            self.bare(field.name(), value);
+        } else {
+            self.text(field.name(), &value.to_string());
         }
     }
 
@@ -174,12 +172,12 @@ impl Visit for Fields {
     }
 }
 
-/// `2024-11-01T10:00:00.000Z`.
+/// Formats a time as `2024-11-01T10:00:00.000Z`.
 fn rfc3339_millis(time: SystemTime) -> String {
     format!("{:.3}", Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
-/// As it is where a reader cannot mistake it, else in quotes with escapes.
+/// Appends a value, in quotes and with escapes if a parser could misread it.
 fn push_logfmt(out: &mut String, value: &str) {
     let plain = |c: char| !matches!(c, ' ' | '"' | '=' | '\\') && is_printable(c);
     if !value.is_empty() && value.chars().all(plain) {
@@ -202,7 +200,7 @@ fn push_json(out: &mut String, value: &str) {
     });
 }
 
-/// In quotes; `escape` writes what no terminal shows.
+/// Appends a value in quotes; `escape` appends each character that is not printable.
 fn push_quoted(out: &mut String, value: &str, escape: impl Fn(&mut String, char)) {
     out.push('"');
     for c in value.chars() {
@@ -219,13 +217,13 @@ fn push_quoted(out: &mut String, value: &str, escape: impl Fn(&mut String, char)
     out.push('"');
 }
 
-/// Whether a terminal shows this character and nothing else happens. Line separators, marks that turn the direction of
-/// text and the like do not pass.
+/// Whether a terminal only shows this character. Not printable are, for example, control characters, line separators and marks
+/// that change the direction of text.
 fn is_printable(c: char) -> bool {
     match c {
         ' '..='~' => true,
         c if c.is_ascii() => false,
-        // The standard library knows what is printable, and says so only by escaping it.
+        // The standard library escapes exactly the characters that are not printable.
         c => !c.is_control() && c.escape_debug().len() == 1,
     }
 }
@@ -236,7 +234,7 @@ mod tests {
     use proptest::prelude::*;
     use std::sync::{Arc, Mutex};
 
-    /// What the events inside `body` look like, without the time, which differs.
+    /// The lines of the events in `body`.
     fn logged(level: LevelFilter, format: Format, body: impl FnOnce()) -> String {
         let lines = Arc::new(Mutex::new(String::new()));
         let writer = Arc::clone(&lines);
@@ -252,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn times_have_milliseconds_and_begin_in_1970() {
+    fn formats_times_with_milliseconds() {
         let millis =
             |millis| rfc3339_millis(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(millis));
         assert_eq!(millis(0), "1970-01-01T00:00:00.000Z");
@@ -261,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn logfmt_lines_look_like_the_official_ones() {
+    fn logfmt_lines_have_the_official_layout() {
         let number = line!() + 2;
         let text = logged(LevelFilter::INFO, Format::Logfmt, || {
             tracing::info!(address = "[::]:9091", count = 3, ratio = 0.5, on = true, err = %"it broke", "listening on");
@@ -278,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn json_lines_are_json() {
+    fn json_lines_are_valid_json() {
         let text = logged(LevelFilter::DEBUG, Format::Json, || {
             tracing::debug!(job = "a\"\n\u{202e}\u{7f}", ratio = f64::NAN, count = -1, "pushed \\");
         });
@@ -293,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn lower_levels_are_left_out() {
+    fn omits_lower_levels() {
         let text = logged(LevelFilter::WARN, Format::Logfmt, || {
             tracing::info!("no");
             tracing::warn!("yes");
@@ -304,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_quoted_where_a_reader_could_be_misled() {
+    fn quotes_values_that_a_parser_could_misread() {
         for (value, expected) in [
             ("plain", "plain"),
             ("", "\"\""),
@@ -323,19 +321,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_value_can_forge_a_line(value: String) {
+        fn a_value_cannot_forge_a_line(value: String) {
             for text in [logfmt_of(&value), { let mut out = String::new(); push_json(&mut out, &value); out }] {
                 prop_assert!(!text.chars().any(char::is_control));
                 if let Some(inner) = text.strip_prefix('"') {
-                    let inner = inner.strip_suffix('"').expect("closed");
-                    // Once escapes are taken out, no quote is left that could end the value.
+                    let inner = inner.strip_suffix('"').expect("a closing quote");
+                    // Without escape sequences, no quote remains that could end the value.
                     prop_assert!(!inner.replace("\\\\", "").replace("\\\"", "").contains('"'));
                 }
             }
         }
 
         #[test]
-        fn json_text_reads_back(value: String) {
+        fn json_strings_parse_to_the_same_value(value: String) {
             let mut out = String::new();
             push_json(&mut out, &value);
             prop_assert_eq!(serde_json::from_str::<String>(&out).expect("JSON"), value);

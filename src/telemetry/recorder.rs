@@ -1,7 +1,7 @@
 //! The recorder behind the `metrics` facade.
 //!
-//! Code counts through handles (`metrics::counter!(…)`) and keeps those it uses often: creating a handle takes a lock and a look-up,
-//! using one takes a few nanoseconds. Counters and summaries are split over slots, and each thread uses its own, so that
+//! Code counts through handles (`metrics::counter!(…)`) and keeps those it uses often: creating a handle takes a lock and a
+//! look-up, using one takes a few nanoseconds. Counters and summaries are split over slots, and each thread uses its own, so that
 //! cores do not contend for a cache line. Reading adds the slots up.
 //!
 //! Not for pushed metrics, and not for labels whose values clients choose: a registered series is never removed.

@@ -1,8 +1,8 @@
 //! Quantiles over the last ten minutes.
 //!
-//! The ten minutes consist of five windows of two minutes. A value is added to the window of its time, and quantiles are computed over
-//! the last five windows. They therefore cover the last eight to ten minutes, as in the official program. Sum and count cover all
-//! values since the start.
+//! The ten minutes consist of five windows of two minutes. A value is added to the window of its time, and quantiles are computed
+//! over the last five windows. They therefore cover the last eight to ten minutes, as in the official program. Sum and count
+//! cover all values since the start.
 
 use hdrhistogram::Histogram;
 
