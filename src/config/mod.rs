@@ -52,7 +52,7 @@ pub struct Config {
     pub consistency_check: bool,
     /// Whether metric and label names may be any UTF-8.
     pub utf8_names: bool,
-    /// Where groups are kept beyond the life of the process; `None`: nowhere.
+    /// The store of groups; `None` if they are in memory only.
     pub store: Option<StoreConfig>,
     /// Limits of requests and connections.
     pub limits: Limits,
@@ -102,7 +102,7 @@ impl Config {
         engines: &EngineChoices,
     ) -> Result<Self, Exit> {
         let flags = Flags::parse(arguments.into_iter().map(Into::into), engines)?;
-        if let Some((name, _)) = NOT_YET.iter().find(|(_, used)| used(&flags)) {
+        if let Some((name, _)) = UNAVAILABLE_FLAGS.iter().find(|(_, used)| used(&flags)) {
             return Err(ConfigError::NotAvailable(name).into());
         }
         Ok(Self::from_flags(&flags, engines)?)
@@ -143,7 +143,7 @@ type Used = fn(&Flags) -> bool;
 
 /// Flags that are parsed but not implemented. Using one is an error, because starting without TLS or authentication would be
 /// worse. Their help texts contain `[not available yet]`.
-const NOT_YET: [(&str, Used); 2] = [
+const UNAVAILABLE_FLAGS: [(&str, Used); 2] = [
     ("web.config.file", |flags| !flags.web.config_file.is_empty()),
     ("web.systemd-socket", |flags| flags.web.systemd_socket),
 ];

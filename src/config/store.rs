@@ -11,12 +11,12 @@ use sluicegate_engine::EngineDescriptor;
 use super::error::ConfigError;
 use super::flags::{Flags, PersistenceFlags, StorageFlags};
 
-/// The value of `--storage.backend` that keeps nothing, so it selects no store.
+/// The value of `--storage.backend` without a store.
 const MEMORY: &str = "memory";
 /// A shorter interval would only rewrite archives. It would make nothing safer: the log already contains every push.
 const ARCHIVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// The folder of the store is named after the official persistence file, with this suffix.
-const BESIDE: &str = ".sluicegate";
+const STORE_SUFFIX: &str = ".sluicegate";
 
 /// The store of a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,10 +99,10 @@ pub(super) fn store(flags: &Flags, engines: &EngineChoices) -> Result<Option<Sto
         if backend.is_some() || !path.is_empty() || durability.is_some() {
             return Err(ConfigError::TwoStores {
                 engine: engines.default_name(),
-                path: beside(Path::new(&persistence.file)),
+                path: store_folder(Path::new(&persistence.file)),
             });
         }
-        return beside_the_official(persistence, engines).map(Some);
+        return official_store(persistence, engines).map(Some);
     }
     let name = match (backend.as_deref(), path.is_empty()) {
         (None, true) if durability.is_some() => {
@@ -133,23 +133,24 @@ pub(super) fn backend_in_effect(store: Option<&StoreConfig>) -> &'static str {
     store.map_or(MEMORY, |store| store.engine.name)
 }
 
-fn beside_the_official(
+/// The store beside the persistence file of the official program.
+fn official_store(
     persistence: &PersistenceFlags,
     engines: &EngineChoices,
 ) -> Result<StoreConfig, ConfigError> {
     let file = PathBuf::from(&persistence.file);
     Ok(StoreConfig {
         engine: engines.find(engines.default_name())?,
-        path: beside(&file),
+        path: store_folder(&file),
         durability: Durability::default(),
         archive_interval: archive_interval(persistence),
         import: Some(file),
     })
 }
 
-fn beside(file: &Path) -> PathBuf {
+fn store_folder(file: &Path) -> PathBuf {
     let mut name = OsString::from(file);
-    name.push(BESIDE);
+    name.push(STORE_SUFFIX);
     name.into()
 }
 

@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn prefixes_have_a_leading_and_no_trailing_slash() {
-        for (typed, prefix) in [
+        for (value, prefix) in [
             ("", ""),
             ("/", ""),
             ("b/", "/b"),
@@ -118,7 +118,7 @@ mod tests {
             ("../x", "/x"),
             ("/a/./b", "/a/b"),
         ] {
-            assert_eq!(normal_prefix(typed), prefix, "{typed}");
+            assert_eq!(normal_prefix(value), prefix, "{value}");
         }
     }
 }

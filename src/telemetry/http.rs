@@ -155,7 +155,7 @@ fn requests(handler: Handler, method: usize, code: u16) -> Counter {
 }
 
 fn method_index(method: &str) -> usize {
-    METHODS.iter().position(|(typed, _)| *typed == method).unwrap_or(UNKNOWN_METHOD)
+    METHODS.iter().position(|(name, _)| *name == method).unwrap_or(UNKNOWN_METHOD)
 }
 
 fn method_label(index: usize) -> &'static str {
