@@ -18,7 +18,7 @@ use crate::log::replay::{Replay, UnsyncedRange};
 use crate::log::segment;
 use crate::log::writer::{NewSegment, SegmentWriter};
 use crate::manifest::Manifest;
-use crate::parallel::for_each;
+use crate::parallel::map_indexes;
 use crate::partition::{Buffers, PartitionReader};
 use crate::random::random_id;
 use crate::store::Store;
@@ -125,7 +125,7 @@ impl Engine for Snapshot {
         let (records, record_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         if let Some(replay) = &replay {
             let reader = PartitionReader { folder, manifest: &manifest, replay };
-            for_each(manifest.archives.len(), threads, |partition, buffers: &mut Buffers| {
+            map_indexes(manifest.archives.len(), threads, |partition, buffers: &mut Buffers| {
                 let (mut count, mut bytes) = (0, 0);
                 reader.read(partition, buffers, |key, record| {
                     count += 1;

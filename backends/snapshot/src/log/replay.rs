@@ -14,7 +14,7 @@ use super::changes::SegmentChanges;
 use super::segment::{self, Segment};
 use crate::files::Folder;
 use crate::manifest::{self, Manifest};
-use crate::parallel::for_each;
+use crate::parallel::map_indexes;
 
 /// The content of the log, without the records themselves.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Replay {
     ) -> Result<Self, EngineError> {
         let (first, last) = (*part.segments.start(), *part.segments.end());
         let count = (last + 1).saturating_sub(first) as usize;
-        let segments = for_each(count, threads, |at, (): &mut ()| {
+        let segments = map_indexes(count, threads, |at, (): &mut ()| {
             Segment::read(folder, first + at as u64, manifest.store_id)
         })?;
         // The manifest's mark may be beyond the end of the part.
@@ -103,7 +103,7 @@ impl Replay {
             return Err(folder.damaged(&name, &what));
         }
         let warnings = log.warnings;
-        let changes = for_each(count, threads, |at, (): &mut ()| {
+        let changes = map_indexes(count, threads, |at, (): &mut ()| {
             SegmentChanges::read(folder, &segments[at], frame_counts[at], manifest.archives.len())
         })?;
         let unsynced = segments
