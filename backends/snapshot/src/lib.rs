@@ -37,7 +37,7 @@ pub use engine::Snapshot;
 /// The engine as programs list it.
 pub const ENGINE: EngineDescriptor = EngineDescriptor {
     name: "snapshot",
-    summary: "a log of changes, compacted into archives",
+    summary: "a log of changes, merged into archives",
     is_present: manifest::is_store_present,
     open: |folder, options| {
         let options = Options { compaction_interval: options.archive_interval, ..Options::default() };
