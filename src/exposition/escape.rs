@@ -1,9 +1,10 @@
-//! Names of any UTF-8: how they are spelled for scrapers that do not know them, and in URLs.
+//! Escaping of UTF-8 names for scrapers that do not support them, and in URLs.
 //!
-//! The rules are those of `prometheus/common`, with one difference: a colon is escaped in a label name, since only metric names
-//! may have one. A name that needs no quotes is never escaped.
+//! The rules are those of `prometheus/common`, with one difference: a colon is escaped in a label name, because only metric
+//! names may contain one. A name that needs no quotes is never escaped.
 //!
-//! Spelling can make one name of two. Who lets names in asks [`collision`] first, so that no scrape shows a name twice.
+//! Two names can become equal when they are escaped. Pushes and grouping keys are checked for a [`collision`], so that no
+//! scrape contains a name twice.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -11,27 +12,27 @@ use std::fmt::Write as _;
 use super::labels::read_quoted;
 use super::names::NameRules;
 
-/// The label under which Prometheus keeps a metric's name: no other may come out like that.
+/// The label in which Prometheus stores the metric name. No other label name may be escaped to it.
 const METRIC_NAME_LABEL: &str = "__name__";
 
-/// How names are spelled that are not made of ASCII letters, digits, underscores and colons.
+/// How to write names that contain more than ASCII letters, digits, underscores and colons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Escaping {
-    /// As they are; in text in quotes.
+    /// Unchanged; in quotes in the text format.
     AllowUtf8,
-    /// An underscore for every other character.
+    /// An underscore replaces every other character.
     Underscores,
-    /// `_dot_` for a dot, two underscores for an underscore and for every other character.
+    /// `_dot_` replaces a dot; two underscores replace an underscore and every other character.
     Dots,
-    /// `U__` in front, and the number of every other character between underscores.
+    /// `U__` comes first; the hexadecimal number of every other character is written between underscores.
     Values,
 }
 
 impl Escaping {
-    /// All of them.
+    /// All schemes.
     pub const ALL: [Self; 4] = [Self::AllowUtf8, Self::Underscores, Self::Dots, Self::Values];
 
-    /// The word in headers.
+    /// The name in `Accept` and `Content-Type` headers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::AllowUtf8 => "allow-utf-8",
@@ -42,7 +43,7 @@ impl Escaping {
     }
 }
 
-/// What a name is of.
+/// The kind of item that a name belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameKind {
     /// A metric.
@@ -52,7 +53,7 @@ pub enum NameKind {
 }
 
 impl NameKind {
-    /// Whether the name may stand without quotes.
+    /// Whether the name can be written without quotes.
     pub fn is_plain(self, name: &str) -> bool {
         match self {
             Self::Metric => NameRules::Legacy.allow_metric_name(name),
@@ -64,7 +65,7 @@ impl NameKind {
 /// The schemes that change names.
 pub const SCHEMES: [Escaping; 3] = [Escaping::Underscores, Escaping::Dots, Escaping::Values];
 
-/// The name as a scraper with this scheme sees it.
+/// Escapes a name.
 pub fn escape(name: &str, escaping: Escaping, kind: NameKind) -> Cow<'_, str> {
     if escaping == Escaping::AllowUtf8 || kind.is_plain(name) {
         return Cow::Borrowed(name);
@@ -90,14 +91,14 @@ pub fn escape(name: &str, escaping: Escaping, kind: NameKind) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Undoes [`Escaping::Values`], as names are written in URLs. What is no such spelling is left as it is.
+/// Reverses [`Escaping::Values`], as used in URLs. A name that is not a valid escaped name is returned unchanged.
 pub fn unescape_values(name: &str) -> Cow<'_, str> {
     let unescaped = name.strip_prefix("U__").and_then(unescape);
     unescaped.map_or(Cow::Borrowed(name), Cow::Owned)
 }
 
 fn unescape(escaped: &str) -> Option<String> {
-    /// More digits are refused by the official program, although the last characters of Unicode have six.
+    /// The official program rejects more digits, although the last code points of Unicode have six.
     const DIGITS_MAX: usize = 5;
     let mut unescaped = String::with_capacity(escaped.len());
     let mut rest = escaped;
@@ -118,27 +119,27 @@ fn unescape(escaped: &str) -> Option<String> {
     Some(unescaped)
 }
 
-/// Two label names that one of the schemes makes one, or a name and the one that is reserved. `None` in nearly all cases:
-/// that at least one name must need quotes is looked at first.
+/// Finds two label names that one of the schemes makes equal, or one that becomes equal to the reserved name. The common
+/// case is fast: without a name that needs quotes there is no collision.
 pub fn collision<'n>(names: &(impl Iterator<Item = &'n str> + Clone)) -> Option<(&'n str, &'n str)> {
     if names.clone().all(|name| NameKind::Label.is_plain(name)) {
         return None;
     }
     SCHEMES.into_iter().find_map(|scheme| {
-        let shown = |name: &'n str| (escape(name, scheme, NameKind::Label), name);
-        let mut shown: Vec<_> = names.clone().map(shown).chain([shown(METRIC_NAME_LABEL)]).collect();
-        shown.sort_unstable();
-        shown.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| (pair[0].1, pair[1].1))
+        let escaped = |name: &'n str| (escape(name, scheme, NameKind::Label), name);
+        let mut escaped: Vec<_> = names.clone().map(escaped).chain([escaped(METRIC_NAME_LABEL)]).collect();
+        escaped.sort_unstable();
+        escaped.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| (pair[0].1, pair[1].1))
     })
 }
 
-/// Whether any name in rendered lines may be quoted. A value can look like that, too.
+/// Whether rendered lines may contain quoted names. A label value can look like one, so this may be true without any.
 pub fn may_have_quoted_names(lines: &[u8]) -> bool {
     [&b"{\""[..], b",\""].into_iter().any(|start| memchr::memmem::find(lines, start).is_some())
 }
 
-/// Appends rendered lines of one family with all names spelled by a scheme. Lines that were not rendered by the gateway come
-/// out as they are from the place on where that shows.
+/// Appends rendered lines of one family with all names escaped. The rest of a line is copied unchanged from the first byte
+/// that rendering does not write.
 pub fn escape_lines(out: &mut Vec<u8>, lines: &str, name: &str, escaping: Escaping) {
     for line in lines.split_inclusive('\n') {
         let rest = escape_line(out, line, name, escaping);
@@ -146,13 +147,13 @@ pub fn escape_lines(out: &mut Vec<u8>, lines: &str, name: &str, escaping: Escapi
     }
 }
 
-/// Appends a line up to the end of its labels, and returns what stands behind them.
+/// Appends a line up to the end of its labels, and returns the rest.
 fn escape_line<'l>(out: &mut Vec<u8>, line: &'l str, name: &str, escaping: Escaping) -> &'l str {
     let mut rest = match line.strip_prefix("{\"") {
         Some(quoted) => {
-            let Some((shown, after)) = read_quoted(quoted) else { return line };
-            // A part's suffix is put behind the escaped name, not escaped with it.
-            let suffix = shown.strip_prefix(name).unwrap_or_default();
+            let Some((full_name, after)) = read_quoted(quoted) else { return line };
+            // The suffix of a part follows the escaped name; it is not escaped with it.
+            let suffix = full_name.strip_prefix(name).unwrap_or_default();
             out.extend_from_slice(escape(name, escaping, NameKind::Metric).as_bytes());
             out.extend_from_slice(suffix.as_bytes());
             out.push(b'{');
@@ -191,7 +192,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn names_are_spelled_as_the_official_program_does() {
+    fn names_are_escaped_as_in_the_official_program() {
         use Escaping::{AllowUtf8, Dots, Underscores, Values};
         for (name, underscores, dots, values) in [
             ("http.status:sum", "http_status:sum", "http_dot_status:sum", "U__http_2e_status:sum"),
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_spelling_of_values_is_left_alone() {
+    fn unescaping_leaves_other_names_unchanged() {
         for (escaped, name) in [
             ("U__x_2e_y", "x.y"),
             ("U__x_2E_y", "x.y"),
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_become_one_are_found() {
+    fn finds_names_that_become_equal() {
         let collision = |names: &[&'static str]| collision(&names.iter().copied());
         assert_eq!(collision(&["a.b", "a_b"]), Some(("a.b", "a_b")));
         assert_eq!(collision(&["a.b", "a-b"]), Some(("a-b", "a.b")));
@@ -243,7 +244,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn values_are_undone(name in "[a-z_.:\u{e4}\u{fffd}\"\\\\\n -]{1,8}") {
+        fn the_values_scheme_is_reversible(name in "[a-z_.:\u{e4}\u{fffd}\"\\\\\n -]{1,8}") {
             let escaped = escape(&name, Escaping::Values, NameKind::Metric);
             prop_assert!(NameKind::Metric.is_plain(&escaped));
             if !NameKind::Metric.is_plain(&name) {
@@ -251,9 +252,8 @@ mod tests {
             }
         }
 
-        /// Escaping lines is rendering escaped names.
         #[test]
-        fn lines_are_escaped_as_if_their_names_had_been(
+        fn escaping_lines_equals_rendering_escaped_names(
             name in "[a-c._\"\\\\\n{}=,-]{1,6}",
             suffix in "(_sum)?",
             labels in prop::collection::vec(("[a-c._\"\\\\\n{}=,-]{1,6}", "[a-c._\"\\\\\n{}=,]{0,6}"), 1..4),
@@ -283,7 +283,7 @@ mod tests {
         }
 
         #[test]
-        fn no_line_is_too_odd(lines in "[a{}\"=,\\\\\n ]{0,40}") {
+        fn arbitrary_lines_do_not_panic(lines in "[a{}\"=,\\\\\n ]{0,40}") {
             escape_lines(&mut Vec::new(), &lines, "a", Escaping::Dots);
         }
     }

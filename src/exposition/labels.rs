@@ -1,25 +1,24 @@
-//! Label sets as the text format writes them: `a="x",b="y"`.
+//! Label sets in the text format: `a="x",b="y"`.
 //!
-//! The rendered form is canonical (sorted by name, escaped in one way only), so equal text means equal labels. That is
-//! what lets the rest of the gateway compare series without parsing them.
+//! The rendered form is canonical: labels are sorted by name, and there is only one way to escape a value. Equal text
+//! therefore means equal labels, so the gateway compares series without parsing them.
 
 use std::borrow::Cow;
 
 use super::escape::NameKind;
 
-/// Appends `name="value"`, escaped; the name in quotes where it needs them.
+/// Appends `name="value"` with the value escaped, and the name in quotes if it needs them.
 pub fn write_label(out: &mut Vec<u8>, name: &str, value: &str) {
-    match NameKind::Label.is_plain(name) {
-        true => write_plain_label(out, name, value),
-        false => {
-            write_quoted(out, name);
-            out.push(b'=');
-            write_quoted(out, value);
-        }
+    if NameKind::Label.is_plain(name) {
+        write_plain_label(out, name, value);
+    } else {
+        write_quoted(out, name);
+        out.push(b'=');
+        write_quoted(out, value);
     }
 }
 
-/// As [`write_label`], for a name that is known to need no quotes.
+/// Like [`write_label`], for a name that is known to need no quotes.
 pub fn write_plain_label(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"=\"");
@@ -27,36 +26,35 @@ pub fn write_plain_label(out: &mut Vec<u8>, name: &str, value: &str) {
     out.push(b'"');
 }
 
-/// Appends what stands in front of the labels of a sample: `name{`, or `{"name",` where the name needs quotes.
+/// Appends the start of a sample, before its labels: `name{`, or `{"name",` if the name needs quotes.
 pub fn write_series_start(out: &mut Vec<u8>, name: &str, suffix: &str) {
-    match NameKind::Metric.is_plain(name) {
-        true => {
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(suffix.as_bytes());
-            out.push(b'{');
-        }
-        false => {
-            out.extend_from_slice(b"{\"");
-            write_escaped(out, name);
-            write_escaped(out, suffix);
-            out.extend_from_slice(b"\",");
-        }
+    if NameKind::Metric.is_plain(name) {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(suffix.as_bytes());
+        out.push(b'{');
+    } else {
+        out.extend_from_slice(b"{\"");
+        write_escaped(out, name);
+        write_escaped(out, suffix);
+        out.extend_from_slice(b"\",");
     }
 }
 
-/// Appends a metric name as it stands in comments: in quotes where it needs them.
+/// Appends a metric name as in comments: in quotes if it needs them.
 pub fn write_metric_name(out: &mut Vec<u8>, name: &str) {
-    match NameKind::Metric.is_plain(name) {
-        true => out.extend_from_slice(name.as_bytes()),
-        false => write_quoted(out, name),
+    if NameKind::Metric.is_plain(name) {
+        out.extend_from_slice(name.as_bytes());
+    } else {
+        write_quoted(out, name);
     }
 }
 
-/// Appends a label name as it stands in front of `=`.
+/// Appends a label name as before `=`: in quotes if it needs them.
 pub fn write_label_name(out: &mut Vec<u8>, name: &str) {
-    match NameKind::Label.is_plain(name) {
-        true => out.extend_from_slice(name.as_bytes()),
-        false => write_quoted(out, name),
+    if NameKind::Label.is_plain(name) {
+        out.extend_from_slice(name.as_bytes());
+    } else {
+        write_quoted(out, name);
     }
 }
 
@@ -90,14 +88,15 @@ pub fn write_help(out: &mut Vec<u8>, help: &str) {
     out.extend_from_slice(&bytes[done..]);
 }
 
-/// Reads labels which [`write_label`] wrote, separated by commas.
+/// Parses labels that [`write_label`] wrote, separated by commas.
 ///
-/// Ends at the first byte that cannot continue them; the text comes from the gateway itself, never from a stranger.
+/// Parsing ends at the first byte that cannot continue the labels: the text was written by the gateway itself and needs no
+/// error messages.
 pub fn read_labels(text: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
     each_label(text).collect()
 }
 
-/// As [`read_labels`], one after the other.
+/// Like [`read_labels`], as an iterator.
 pub fn each_label(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -108,7 +107,7 @@ pub fn each_label(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str
     })
 }
 
-/// Reads a name which [`write_label_name`] wrote; returns it with what follows.
+/// Parses a name that [`write_label_name`] wrote, and returns it with the rest of the text.
 pub fn read_label_name(text: &str) -> Option<(Cow<'_, str>, &str)> {
     match text.strip_prefix('"') {
         Some(quoted) => read_quoted(quoted),
@@ -119,7 +118,7 @@ pub fn read_label_name(text: &str) -> Option<(Cow<'_, str>, &str)> {
     }
 }
 
-/// Reads an escaped text up to its closing quote; returns it with what follows the quote.
+/// Parses an escaped text up to its closing quote, and returns it with the rest of the text after the quote.
 pub fn read_quoted(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let bytes = text.as_bytes();
     let first = memchr::memchr2(b'\\', b'"', bytes)?;
@@ -151,7 +150,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(labels in prop::collection::vec(("[a-z_]{1,5}|[a-z.\"\\\\=,\n]{1,4}", any::<String>()), 0..5)) {
+        fn labels_round_trip(labels in prop::collection::vec(("[a-z_]{1,5}|[a-z.\"\\\\=,\n]{1,4}", any::<String>()), 0..5)) {
             let mut text = Vec::new();
             for (index, (name, value)) in labels.iter().enumerate() {
                 if index > 0 {

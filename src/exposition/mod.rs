@@ -1,5 +1,8 @@
-//! Bytes ↔ metric families. Does no IO and keeps no state.
+//! The text and protobuf exposition formats: parsers, names, labels, numbers, escaping, rendering and selectors.
+//!
+//! Does no IO and keeps no state.
 
+pub mod consistency;
 pub mod escape;
 pub mod labels;
 pub mod model;

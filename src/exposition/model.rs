@@ -1,11 +1,13 @@
-//! What a push body says, in flat tables that borrow from the body.
+//! The contents of a push body, in flat tables that borrow from the body.
 //!
-//! One table per kind of thing, so that a body costs a handful of allocations however many series it has.
+//! There is one table per kind of item, so that a body costs a handful of allocations, however many series it has.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// The type of a metric family, as the protobuf exposition format knows it.
+use super::consistency::Inconsistency;
+
+/// The type of a metric family, as in the protobuf exposition format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MetricType {
     /// A cumulative value.
@@ -18,12 +20,12 @@ pub enum MetricType {
     Untyped,
     /// Cumulative buckets, sum and count.
     Histogram,
-    /// As a histogram, but its counts may fall. Shown as a histogram in text.
+    /// A histogram whose counts may also decrease. In text it is written as a histogram.
     GaugeHistogram,
 }
 
 impl MetricType {
-    /// The word after `# TYPE name ` in the text format 0.0.4.
+    /// The type in a TYPE line of the text format 0.0.4.
     pub const fn text_name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -38,74 +40,75 @@ impl MetricType {
 /// The parsed families of one body. The tables belong together: spans point from one into the next.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Families<'a> {
-    /// In the order in which the body first names them; names are unique.
+    /// The families, in the order in which the body first names them. Names are unique.
     pub families: Vec<Family<'a>>,
-    /// The metrics of all families; those of one family stand together, in body order.
+    /// The metrics of all families. Those of one family are contiguous and in body order.
     pub metrics: Vec<Metric>,
-    /// The labels of all metrics, in body order, names unique within a metric.
+    /// The labels of all metrics, in body order. Names are unique within a metric.
     pub labels: Vec<Label<'a>>,
     /// The buckets and quantiles of all metrics.
     pub points: Vec<Point>,
-    /// Protobuf of all values that text cannot show, see [`Families::beyond_text`].
-    pub beyond_text: Vec<u8>,
-    /// Why a push of this is to be refused, where the body can be read but not be kept. The families do not count then.
-    pub refusal: Option<Box<str>>,
+    /// The protobuf of all values that text cannot represent, see [`Families::exact`].
+    pub exact: Vec<u8>,
+    /// Why the push must be rejected although the body can be parsed. If set, the families are not used.
+    pub rejection: Option<Inconsistency>,
 }
 
-/// One metric family; of text with at least one metric, of protobuf perhaps with none.
+/// One metric family. From text it has at least one metric; from protobuf it may have none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Family<'a> {
-    /// The metric name, valid by the rules the parser was given.
+    /// The metric name, valid by the parser's rules.
     pub name: Cow<'a, str>,
-    /// The unescaped HELP text. In text an empty one is none, in protobuf it is not.
+    /// The unescaped HELP text. An empty HELP is `None` in text but not in protobuf.
     pub help: Option<Cow<'a, str>>,
-    /// The unit, which only protobuf has.
+    /// The unit, which only protobuf can express.
     pub unit: Option<Cow<'a, str>>,
-    /// The type; untyped where none was given.
+    /// The type; untyped if the body has none.
     pub kind: MetricType,
-    /// Where its metrics stand in [`Families::metrics`].
+    /// Its metrics in [`Families::metrics`].
     pub metrics: Span,
 }
 
 /// One metric: a series, or all series of one histogram or summary.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metric {
-    /// Where its labels stand in [`Families::labels`], without `le` and `quantile` of a bucket or quantile.
+    /// Its labels in [`Families::labels`], without the `le` or `quantile` of a bucket or quantile.
     pub labels: Span,
-    /// What it measures.
+    /// The value.
     pub value: Value,
-    /// Milliseconds; a push with one is refused, so it is kept only to say so.
+    /// The timestamp in milliseconds since 1970. A push with one is rejected; the field exists for the error.
     pub timestamp: Option<i64>,
-    /// Where its value stands in [`Families::beyond_text`]; empty if `value` says it all.
-    pub beyond_text: Span,
+    /// Its value in the table [`Families::exact`]; empty if `value` is complete.
+    pub exact: Span,
 }
 
-/// A metric's value. Its kind fits the family's type.
+/// A metric's value. Its variant matches the family's type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Of a counter, gauge or untyped metric.
+    /// The value of a counter, a gauge or an untyped metric.
     Single(f64),
-    /// Of a summary. The count is a whole number, quantiles stand in [`Families::points`].
+    /// The value of a summary.
     Summary {
-        /// Number of observations, truncated.
+        /// Number of observations, truncated to an integer.
         count: u64,
         /// Sum of observations.
         sum: f64,
-        /// Quantiles in body order.
+        /// Quantiles in [`Families::points`], in body order.
         quantiles: Span,
     },
-    /// Of a histogram or gauge histogram. Counts may be fractions, never negative.
+    /// The value of a histogram or gauge histogram. Counts may be fractions but are never negative.
     Histogram {
         /// Number of observations.
         count: f64,
         /// Sum of observations.
         sum: f64,
-        /// Buckets in body order, without those whose `le` is NaN; `+Inf` only if the body had it.
+        /// Buckets in [`Families::points`], in body order. From text, buckets whose `le` is NaN are dropped. `+Inf` is there only
+        /// if the body has it.
         buckets: Span,
     },
 }
 
-/// A bucket (`at` is its upper bound) or a quantile (`at` is its rank).
+/// A bucket (`at` is its inclusive upper bound) or a quantile (`at` is its rank).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
     /// `le` or `quantile`.
@@ -117,13 +120,13 @@ pub struct Point {
 /// A label name with its unescaped value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label<'a> {
-    /// The name, valid by the rules the parser was given.
+    /// The name, valid by the parser's rules.
     pub name: Cow<'a, str>,
-    /// Any UTF-8.
+    /// The value, any UTF-8.
     pub value: Cow<'a, str>,
 }
 
-/// A range in one of the tables, half as wide as a `Range<usize>`.
+/// A range in one of the tables, in half the size of a `Range<usize>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
     /// First index.
@@ -160,13 +163,13 @@ impl<'a> Families<'a> {
         &self.labels[metric.labels.range()]
     }
 
-    /// The value as protobuf, if there is more to it than text can show: native buckets, exemplars, times of creation,
-    /// counts that are no float or that were sent as one. It is the field of a metric message which goes with the type.
-    pub fn beyond_text(&self, metric: &Metric) -> Option<&[u8]> {
-        (!metric.beyond_text.is_empty()).then(|| &self.beyond_text[metric.beyond_text.range()])
+    /// The value as protobuf, if text cannot represent all of it: native buckets, exemplars, creation times, counts that a
+    /// float cannot represent or that were sent as floats. It is the field of a `Metric` message that belongs to the type.
+    pub fn exact(&self, metric: &Metric) -> Option<&[u8]> {
+        (!metric.exact.is_empty()).then(|| &self.exact[metric.exact.range()])
     }
 
-    /// Buckets or quantiles.
+    /// The buckets or quantiles in a span.
     pub fn points_of(&self, span: Span) -> &[Point] {
         &self.points[span.range()]
     }

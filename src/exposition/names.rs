@@ -1,22 +1,22 @@
-//! Which names metrics and labels may have, and the suffixes that tie a part to its histogram or summary.
+//! Valid names of metrics and labels, and the suffixes of the series of histograms and summaries.
 //!
-//! The rules are those of the Prometheus data model. Names that start with two underscores are valid here; who may
-//! use them is for others to say.
+//! The rules are those of the Prometheus data model. Names that begin with two underscores are valid here; callers decide
+//! whether they are reserved.
 
 use super::model::MetricType;
 
-/// Which characters names may have.
+/// The characters that names may contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NameRules {
-    /// ASCII letters, digits, underscores and, in metric names, colons; no digit in front.
+    /// ASCII letters, digits, underscores and, in metric names, colons. The first character is not a digit.
     #[default]
     Legacy,
-    /// Any UTF-8 but the empty string.
+    /// Any non-empty UTF-8.
     Utf8,
 }
 
 impl NameRules {
-    /// Whether a metric may have this name.
+    /// Whether the rules allow a metric with this name.
     pub fn allow_metric_name(self, name: &str) -> bool {
         match self {
             Self::Legacy => is_whole(name.as_bytes(), METRIC),
@@ -24,7 +24,7 @@ impl NameRules {
         }
     }
 
-    /// Whether a label may have this name.
+    /// Whether the rules allow a label with this name.
     pub fn allow_label_name(self, name: &str) -> bool {
         match self {
             Self::Legacy => is_whole(name.as_bytes(), LABEL),
@@ -33,7 +33,7 @@ impl NameRules {
     }
 }
 
-/// A series that belongs to a histogram or summary without bearing its bare name.
+/// A series of a histogram or summary whose name has a suffix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// `_bucket`, of histograms only.
@@ -48,7 +48,7 @@ impl Part {
     /// All parts.
     pub const ALL: [Self; 3] = [Self::Bucket, Self::Sum, Self::Count];
 
-    /// What follows the name of the histogram or summary.
+    /// The suffix after the name of the histogram or summary.
     pub const fn suffix(self) -> &'static str {
         match self {
             Self::Bucket => "_bucket",
@@ -58,7 +58,7 @@ impl Part {
     }
 
     /// Whether families of this type have the part.
-    pub const fn is_made_by(self, kind: MetricType) -> bool {
+    pub const fn is_part_of(self, kind: MetricType) -> bool {
         match kind {
             MetricType::Histogram | MetricType::GaugeHistogram => true,
             MetricType::Summary => !matches!(self, Self::Bucket),
@@ -67,7 +67,8 @@ impl Part {
     }
 }
 
-/// Splits a name into the name it may be a part of and the part; `None` where no suffix is, or nothing before it.
+/// Splits a name into the name of a possible histogram or summary and the part. `None` if there is no suffix, or nothing
+/// before it.
 pub fn split_part(name: &str) -> Option<(&str, Part)> {
     let part = match name.as_bytes().last()? {
         b't' if name.ends_with("_count") => Part::Count,
@@ -79,19 +80,19 @@ pub fn split_part(name: &str) -> Option<(&str, Part)> {
     (!base.is_empty()).then_some((base, part))
 }
 
-/// The characters of one kind of name, as bits of [`CLASSES`].
+/// The characters of one kind of name, as bits in [`CLASSES`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Alphabet {
     first: u8,
     later: u8,
 }
 
-/// What metric names consist of.
+/// The characters of metric names.
 pub(super) const METRIC: Alphabet = Alphabet { first: 1, later: 2 };
-/// What label names consist of.
+/// The characters of label names.
 pub(super) const LABEL: Alphabet = Alphabet { first: 4, later: 8 };
 
-/// For every byte the places where it may stand in a name.
+/// For every byte, the kinds of names and the positions in which it is allowed.
 static CLASSES: [u8; 256] = classes();
 
 const fn classes() -> [u8; 256] {
@@ -115,7 +116,7 @@ pub(super) fn continues(byte: u8, alphabet: Alphabet) -> bool {
     CLASSES[usize::from(byte)] & alphabet.later != 0
 }
 
-/// Length of the unquoted name at the front of the text; 0 if there is none.
+/// The length of the unquoted name at the start of the text, or 0 if there is none.
 #[inline]
 pub(super) fn prefix_len(text: &[u8], alphabet: Alphabet) -> usize {
     match text.first() {
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_has_a_name_before_its_suffix() {
+    fn a_part_needs_a_name_before_its_suffix() {
         for (name, split) in [
             ("h_bucket", Some(("h", Part::Bucket))),
             ("h_sum", Some(("h", Part::Sum))),

@@ -1,51 +1,43 @@
-//! Numbers of the text format: read and written as the Go programs around Prometheus do.
+//! Numbers of the text format, parsed and written as the Go programs around Prometheus do.
 //!
-//! Not a general float parser: hexadecimal, digit grouping and a sign before NaN are refused, as the official text
-//! parser refuses them.
+//! This is not a general parser of floats: hexadecimal numbers, digit grouping and a sign before NaN are rejected, as in
+//! the official text parser.
 
-/// Why a text is no number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NumberError {
-    /// The text is not spelled like a number.
-    Malformed,
-    /// The number is beyond the largest float.
-    OutOfRange,
-}
-
-/// Reads a whole text as a float. Numbers too small become zero, numbers too large are refused.
+/// Parses a whole text as a float. `None` if it is not a number or exceeds the largest float; numbers that are too small
+/// become zero.
 #[inline]
-pub fn parse_float(text: &[u8]) -> Result<f64, NumberError> {
+pub fn parse_float(text: &[u8]) -> Option<f64> {
     match scan_decimal(text) {
-        Some((value, length)) if length == text.len() => Ok(value),
+        Some((value, length)) if length == text.len() => Some(value),
         _ => parse_any_float(text),
     }
 }
 
-/// Powers of ten which a float holds exactly.
+/// The powers of ten that a float represents exactly.
 const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
     1e19, 1e20, 1e21, 1e22,
 ];
-/// More digits may overflow the `u64` they are gathered in.
+/// More digits may overflow the `u64` that collects them.
 const FAST_DIGITS_MAX: usize = 19;
-/// Up to here every whole number is a float.
+/// Up to this number, a float represents every integer.
 const EXACT_MAX: u64 = 1 << 53;
 
-/// Reads the decimal number at the front of the text; gives its length in bytes. `None` where the fast way does not
-/// suffice, whether or not there is a number.
+/// Parses the decimal number at the start of the text, and returns it with its length in bytes. `None` means that the fast
+/// path does not apply; there may still be a number.
 ///
-/// A mantissa and a power of ten that are both exact need one multiplication or division, which rounds once and
-/// hence correctly (Clinger 1990).
+/// If the mantissa and the power of ten are both exact, one multiplication or division is enough. It rounds once, and
+/// therefore correctly (Clinger 1990).
 #[inline]
 pub(super) fn scan_decimal(text: &[u8]) -> Option<(f64, usize)> {
     let negative = text.first() == Some(&b'-');
     let mut at = usize::from(negative);
     let mut mantissa = 0_u64;
-    let whole = gather_digits(text, &mut at, &mut mantissa);
+    let whole = collect_digits(text, &mut at, &mut mantissa);
     let mut fraction = 0;
     if text.get(at) == Some(&b'.') {
         at += 1;
-        fraction = gather_digits(text, &mut at, &mut mantissa);
+        fraction = collect_digits(text, &mut at, &mut mantissa);
     }
     if whole + fraction == 0 || whole + fraction > FAST_DIGITS_MAX {
         return None;
@@ -68,9 +60,9 @@ pub(super) fn scan_decimal(text: &[u8]) -> Option<(f64, usize)> {
     Some((if negative { -magnitude } else { magnitude }, at))
 }
 
-/// Appends digits to the mantissa; gives their number. The mantissa is only good up to [`FAST_DIGITS_MAX`] digits.
+/// Appends digits to the mantissa and returns their number. The mantissa is valid up to [`FAST_DIGITS_MAX`] digits.
 #[inline]
-fn gather_digits(text: &[u8], at: &mut usize, mantissa: &mut u64) -> usize {
+fn collect_digits(text: &[u8], at: &mut usize, mantissa: &mut u64) -> usize {
     let start = *at;
     while let Some(digit) = text.get(*at).map(|byte| byte.wrapping_sub(b'0')).filter(|&digit| digit <= 9) {
         *mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
@@ -79,12 +71,12 @@ fn gather_digits(text: &[u8], at: &mut usize, mantissa: &mut u64) -> usize {
     *at - start
 }
 
-/// Reads up to three digits with an optional sign; gives the length, too.
+/// Parses up to three digits with an optional sign, and returns the exponent with its length in bytes.
 fn scan_exponent(text: &[u8]) -> Option<(i32, usize)> {
     let signed = matches!(text.first(), Some(b'+' | b'-'));
     let mut at = usize::from(signed);
     let mut exponent = 0;
-    let digits = gather_digits(text, &mut at, &mut exponent);
+    let digits = collect_digits(text, &mut at, &mut exponent);
     if digits == 0 || digits > 3 {
         return None;
     }
@@ -92,37 +84,36 @@ fn scan_exponent(text: &[u8]) -> Option<(i32, usize)> {
     Some((if text[0] == b'-' { -exponent } else { exponent }, at))
 }
 
-/// The words, and what the fast way left over.
+/// Parses infinity, NaN and the numbers for which the fast path does not apply.
 #[cold]
-fn parse_any_float(text: &[u8]) -> Result<f64, NumberError> {
+fn parse_any_float(text: &[u8]) -> Option<f64> {
     let (sign, unsigned) = match text {
         [b'+', rest @ ..] => (1.0, rest),
         [b'-', rest @ ..] => (-1.0, rest),
         _ => (1.0, text),
     };
     if unsigned.eq_ignore_ascii_case(b"inf") || unsigned.eq_ignore_ascii_case(b"infinity") {
-        return Ok(sign * f64::INFINITY);
+        return Some(sign * f64::INFINITY);
     }
     if text.eq_ignore_ascii_case(b"nan") {
-        return Ok(f64::NAN);
+        return Some(f64::NAN);
     }
-    // The standard library would take a second sign's place for words only, so a digit or point must follow.
+    // The standard library accepts more words, for example a signed NaN, so a digit or a point must follow.
     if !matches!(unsigned.first(), Some(b'0'..=b'9' | b'.')) {
-        return Err(NumberError::Malformed);
+        return None;
     }
-    let value: f64 =
-        str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(NumberError::Malformed)?;
-    if value.is_finite() { Ok(value) } else { Err(NumberError::OutOfRange) }
+    let value: f64 = str::from_utf8(text).ok()?.parse().ok()?;
+    value.is_finite().then_some(value)
 }
 
-/// Writes a float as the text format has it: the shortest digits that read back as the same float, an exponent below
-/// 1e-4 and from 1e6 on, `+Inf`, `-Inf`, `NaN`. Zero has no sign.
+/// Writes a float as in the text format: the shortest digits that parse to the same float, an exponent below 1e-4 and from
+/// 1e6 on, `+Inf`, `-Inf`, `NaN`. Zero has no sign.
 pub fn write_float(out: &mut Vec<u8>, value: f64) {
-    // Adding zero takes the sign off a negative zero and leaves everything else.
+    // Adding zero removes the sign of a negative zero and changes no other value.
     write_float_keeping_zero_sign(out, value + 0.0);
 }
 
-/// As [`write_float`], but negative zero is `-0`, as the JSON API has it.
+/// Like [`write_float`], but writes negative zero as `-0`, as in the JSON API.
 pub fn write_float_keeping_zero_sign(out: &mut Vec<u8>, value: f64) {
     if value.is_nan() {
         out.extend_from_slice(b"NaN");
@@ -143,7 +134,7 @@ pub fn write_float_keeping_zero_sign(out: &mut Vec<u8>, value: f64) {
     }
 }
 
-/// Below 2^53 the digits of a whole number are its shortest ones, but for zeros at the end.
+/// Below 2^53, the shortest digits of an integer are its decimal digits without trailing zeros.
 fn write_whole(out: &mut Vec<u8>, magnitude: u64) {
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(magnitude).as_bytes();
@@ -157,7 +148,7 @@ fn write_whole(out: &mut Vec<u8>, magnitude: u64) {
 fn write_shortest(out: &mut Vec<u8>, magnitude: f64) {
     let mut buffer = zmij::Buffer::new();
     let printed = buffer.format_finite(magnitude).as_bytes();
-    // Only the digits and the place of the point are of use, whatever the spelling.
+    // Only the digits and the position of the point matter, not the notation.
     let mut digits = [0; DIGITS_MAX];
     let (mut count, mut point, mut exponent) = (0, None, 0);
     for (at, &byte) in printed.iter().enumerate() {
@@ -178,7 +169,7 @@ fn write_shortest(out: &mut Vec<u8>, magnitude: f64) {
     write_digits(out, &digits[leading..], point.unwrap_or(count as i32) + exponent - leading as i32);
 }
 
-/// More than a shortest float ever has, with the zeros that a printer may put around its digits.
+/// More digits than the shortest digits of any float, including zeros that a printer may put around them.
 const DIGITS_MAX: usize = 32;
 
 fn trim_zeros(digits: &[u8]) -> &[u8] {
@@ -186,7 +177,7 @@ fn trim_zeros(digits: &[u8]) -> &[u8] {
     &digits[..end]
 }
 
-/// Writes `0.<digits> * 10^point`; the digits neither begin nor end with a zero.
+/// Writes `0.<digits> * 10^point`. The digits neither begin nor end with a zero.
 fn write_digits(out: &mut Vec<u8>, digits: &[u8], point: i32) {
     let exponent = point - 1;
     if !(-4..6).contains(&exponent) {

@@ -1,136 +1,128 @@
-//! Families → the lines by which every scrape will show them.
+//! Renders families to the lines that every scrape sends.
 //!
-//! A push is rendered once, on the core that accepted it, with the labels of its grouping key put on. What can be
-//! checked within one body is checked here; what other groups hold is the shard's business.
+//! A push is rendered once, on the core that accepted it, with the labels of its grouping key. This module checks what can
+//! be checked within one body; the shard checks it against other groups.
 
-use std::fmt;
+use std::collections::HashSet;
 
 use bytes::Bytes;
 
+use super::consistency::{Inconsistency, check_names};
 use super::escape::{NameKind, SCHEMES, collision, escape};
-use super::labels::{write_label, write_metric_name, write_plain_label, write_series_start};
+use super::labels::{write_help, write_label, write_metric_name, write_plain_label, write_series_start};
 use super::model::{Families, Family, Label, Metric, MetricType, Point, Span, Value};
 use super::names::NameRules;
 use super::number::write_float;
-use super::protobuf::{Head, write_head, write_metric};
+use super::protobuf::{FamilyHeader, write_header_fields, write_metric};
 
-/// The label that every series has, empty where nobody gave it.
+/// The label that every series has; it is empty if neither the body nor the grouping key has it.
 const INSTANCE: &str = "instance";
-/// `a="",`: so many labels cannot be fewer bytes.
-const MIN_LABEL_BYTES: usize = 5;
+/// `a="",` is the shortest label. It bounds the number of labels in a number of bytes.
+const LABEL_BYTES_MIN: usize = 5;
 
-/// The lines of one body, all in one buffer.
+/// The rendered lines of one body, in one buffer.
 #[derive(Debug, Clone, Default)]
 pub struct Rendered {
-    /// Names and help texts.
-    words: String,
-    /// Lines and protobuf.
+    /// Names and HELP texts.
+    names: String,
+    /// Lines and exact protobuf.
     buffer: Bytes,
     families: Vec<RenderedFamily>,
 }
 
-/// One family of a [`Rendered`] body; its texts are ranges of the buffers.
+/// One family of a [`Rendered`] body. Its texts are ranges of the buffers.
 #[derive(Debug, Clone)]
 pub struct RenderedFamily {
     name: Span,
     help: Option<Span>,
     text: Span,
     exact: Option<Span>,
-    /// The type, the same for all its lines.
+    /// The metric type.
     pub kind: MetricType,
 }
 
 impl Rendered {
-    /// The families, names unique, in body order.
+    /// The families in body order. Names are unique.
     pub fn families(&self) -> &[RenderedFamily] {
         &self.families
     }
 
     /// A family's name.
     pub fn name(&self, family: &RenderedFamily) -> &str {
-        &self.words[family.name.range()]
+        &self.names[family.name.range()]
     }
 
     /// A family's unescaped HELP text.
     pub fn help(&self, family: &RenderedFamily) -> Option<&str> {
-        family.help.map(|span| &self.words[span.range()])
+        family.help.map(|span| &self.names[span.range()])
     }
 
-    /// A family's lines, each ended by LF.
+    /// A family's lines. Each ends with LF.
     pub fn text(&self, family: &RenderedFamily) -> &[u8] {
         &self.buffer[family.text.range()]
     }
 
-    /// The family as a protobuf message (not delimited), where its lines would not give back the same data: parts that
-    /// text cannot show, a negative zero, a histogram whose `+Inf` bucket was made. Read it with
-    /// [`super::protobuf::decode_family`]; with type and HELP known, the lines suffice for all others.
+    /// The exact protobuf of the family (not delimited), if its lines cannot reproduce the data: parts that text cannot
+    /// represent, a negative zero, a histogram whose `+Inf` bucket was added. [`super::protobuf::decode_family`] parses it.
+    /// For all other families, the lines with the type and HELP are enough.
     pub fn exact(&self, family: &RenderedFamily) -> Option<&[u8]> {
         family.exact.map(|span| &self.buffer[span.range()])
     }
 
-    /// Keeps only the families for which `keep` says so.
+    /// Retains the families for whose name `keep` returns true.
     pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
-        let words = &self.words;
-        self.families.retain(|family| keep(&words[family.name.range()]));
+        let names = &self.names;
+        self.families.retain(|family| keep(&names[family.name.range()]));
     }
 
-    /// Bytes of it all.
+    /// The size of the buffers in bytes.
     pub fn len(&self) -> usize {
-        self.words.len() + self.buffer.len()
+        self.names.len() + self.buffer.len()
     }
 
-    /// Whether there is nothing at all.
+    /// Whether there are no families.
     pub fn is_empty(&self) -> bool {
         self.families.is_empty()
     }
 }
 
-/// Why a body contradicts itself or the rules of the exposition. The text is for the client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Inconsistency {
-    /// The push is refused, and the group gets a failure time.
-    Refused(String),
-    /// The lines would be longer than allowed: labels of the URL are repeated on each of them.
+/// Why a body cannot be rendered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RenderError {
+    /// The metrics are inconsistent. The push is rejected, and its group gets a failure time.
+    #[error(transparent)]
+    Inconsistent(#[from] Inconsistency),
+    /// The lines exceed the limit. The labels of the grouping key are repeated on each of them.
+    #[error("the pushed series with their grouping labels are too large")]
     TooLarge,
-}
-
-impl fmt::Display for Inconsistency {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(reason) => out.write_str(reason),
-            Self::TooLarge => out.write_str("the pushed series with their grouping labels are too large"),
-        }
-    }
 }
 
 /// Renders the families of a body for one group.
 ///
-/// `grouping` are the labels of the URL, sorted by name, names unique: they overwrite those of the body. `instance=""`
-/// is added where a series has no `instance`. `rules` are those by which all names were let in. `bytes_max` bounds the result
-/// (at most 4 GiB).
+/// `grouping` are the labels of the grouping key, sorted by name and with unique names. They replace labels of the body.
+/// `instance=""` is added to a series without `instance`. `rules` are the rules by which all names were parsed. `bytes_max`
+/// limits the result (to at most 4 GiB).
 ///
 /// # Errors
-/// The first contradiction found: what the parser found to be refused, timestamps, reserved label names, `le` or `quantile` where the type makes its own,
-/// equal series, names that collide with the parts of a histogram or summary.
+/// The first inconsistency: a rejection by the parser, a timestamp, a reserved label name, an `le` or `quantile` that the
+/// type generates itself, equal series, or a name that collides with a series of a histogram or summary. Or lines that
+/// exceed `bytes_max`.
 pub fn render(
     families: &Families<'_>,
     grouping: &[(String, String)],
     rules: NameRules,
     bytes_max: usize,
-) -> Result<Rendered, Inconsistency> {
-    if let Some(reason) = &families.refusal {
-        return Err(Inconsistency::Refused(reason.to_string()));
+) -> Result<Rendered, RenderError> {
+    if let Some(rejection) = &families.rejection {
+        return Err(rejection.clone().into());
     }
-    check_suffixes(families)?;
-    if rules == NameRules::Utf8 {
-        check_escaped_names(families)?;
-    }
-    let mut lines = Lines {
+    check_names(families, rules)?;
+    let mut renderer = Renderer {
         families,
         grouping,
         may_quote: rules == NameRules::Utf8,
         bytes_max: bytes_max.min(u32::MAX as usize),
-        words: String::with_capacity(families.families.len() * 64),
+        names: String::with_capacity(families.families.len() * 64),
         out: Vec::with_capacity(estimate(families, grouping)),
         sorted: Vec::new(),
         metrics: Vec::new(),
@@ -138,90 +130,37 @@ pub fn render(
     };
     let mut rendered = Vec::with_capacity(families.families.len());
     for family in &families.families {
-        rendered.push(lines.family(family)?);
+        rendered.push(renderer.family(family)?);
     }
-    lines.out.shrink_to_fit();
-    Ok(Rendered { words: lines.words, buffer: lines.out.into(), families: rendered })
+    renderer.out.shrink_to_fit();
+    Ok(Rendered { names: renderer.names, buffer: renderer.out.into(), families: rendered })
 }
 
-/// A guess at the rendered size, so that typical bodies grow their buffer once at most.
+/// Estimates the rendered size in bytes, so that the buffer of a typical body grows at most once.
 fn estimate(families: &Families<'_>, grouping: &[(String, String)]) -> usize {
     let grouping: usize = grouping.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
     let lines = families.metrics.len() + families.points.len();
     (lines * (grouping + 64)).min(1 << 20)
 }
 
-/// Refuses a body in which a name is also a part of one of its histograms or summaries.
-fn check_suffixes(families: &Families<'_>) -> Result<(), Inconsistency> {
-    use MetricType::{GaugeHistogram, Histogram, Summary};
-    if !families.families.iter().any(|f| matches!(f.kind, Histogram | GaugeHistogram | Summary)) {
-        return Ok(());
-    }
-    let kinds: std::collections::HashMap<&str, MetricType, foldhash::fast::RandomState> =
-        families.families.iter().map(|family| (&*family.name, family.kind)).collect();
-    for family in &families.families {
-        if let Some((base, kind)) = super::names::split_part(&family.name).and_then(|(base, part)| {
-            Some((base, *kinds.get(base)?)).filter(|(_, kind)| part.is_made_by(*kind))
-        }) {
-            return Err(Inconsistency::Refused(suffix_collision(&family.name, base, kind)));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses a body with names that some scrapers would see as one, or as a part of another.
-fn check_escaped_names(families: &Families<'_>) -> Result<(), Inconsistency> {
-    if families.families.iter().all(|family| NameKind::Metric.is_plain(&family.name)) {
-        return Ok(());
-    }
-    for scheme in SCHEMES {
-        let mut shown = std::collections::HashMap::with_capacity(families.families.len());
-        for family in &families.families {
-            if let Some(other) = shown.insert(escape(&family.name, scheme, NameKind::Metric), family) {
-                return Err(Inconsistency::Refused(escaped_collision(&family.name, &other.name)));
-            }
-        }
-        for (name, family) in &shown {
-            let Some((base, part)) = super::names::split_part(name) else { continue };
-            if let Some(other) = shown.get(base).filter(|other| part.is_made_by(other.kind)) {
-                return Err(Inconsistency::Refused(suffix_collision(&family.name, &other.name, other.kind)));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The words for two names that become one where they are escaped.
-pub fn escaped_collision(name: &str, other: &str) -> String {
-    format!("the names {name:?} and {other:?} are one for scrapers that do not know UTF-8 names")
-}
-
-/// The words for a name that is also a part of a histogram or summary.
-pub fn suffix_collision(name: &str, base: &str, kind: MetricType) -> String {
-    format!(
-        "collected metric named {name:?} collides with previously collected {} named {base:?}",
-        kind.text_name()
-    )
-}
-
-/// The state of one rendering. Scratch tables are kept between families.
-struct Lines<'f, 'a> {
+/// The state of rendering one body. The scratch tables are reused between families.
+struct Renderer<'f, 'a> {
     families: &'f Families<'a>,
     grouping: &'f [(String, String)],
     /// Whether names may need quotes.
     may_quote: bool,
     bytes_max: usize,
-    words: String,
+    names: String,
     out: Vec<u8>,
-    /// The merged labels of the metrics of one family, sorted by name within each metric.
+    /// The labels of the current family's metrics, merged with those of the group and sorted by name within each metric.
     sorted: Vec<(&'f str, &'f str)>,
-    /// The metrics of one family with their range in `sorted`.
+    /// The current family's metrics with their ranges in `sorted`.
     metrics: Vec<(Span, &'f Metric)>,
     scratch: Vec<u8>,
 }
 
-impl<'f, 'a> Lines<'f, 'a> {
-    fn family(&mut self, family: &'f Family<'a>) -> Result<RenderedFamily, Inconsistency> {
+impl<'f, 'a> Renderer<'f, 'a> {
+    fn family(&mut self, family: &'f Family<'a>) -> Result<RenderedFamily, RenderError> {
         self.sorted.clear();
         self.metrics.clear();
         for metric in self.families.metrics_of(family) {
@@ -231,25 +170,25 @@ impl<'f, 'a> Lines<'f, 'a> {
         if self.may_quote {
             self.check_escaped_series(family)?;
         }
-        let name = self.word(&family.name);
-        let help = family.help.as_ref().map(|help| self.word(help));
+        let name = self.push_name(&family.name);
+        let help = family.help.as_ref().map(|help| self.push_name(help));
         let start = self.out.len();
-        let mut text_says_all = family.unit.is_none();
+        let mut text_is_exact = family.unit.is_none();
         for index in 0..self.metrics.len() {
             let (labels, metric) = self.metrics[index];
-            text_says_all &= self.metric(&family.name, labels, metric);
+            text_is_exact &= self.metric(&family.name, labels, metric);
             self.check_size()?;
         }
         let text = span(start, self.out.len());
-        let exact = if text_says_all { None } else { Some(self.exact(family)?) };
+        let exact = if text_is_exact { None } else { Some(self.exact(family)?) };
         Ok(RenderedFamily { name, help, text, exact, kind: family.kind })
     }
 
-    /// Writes the family that was collected last as protobuf, in the order of its lines.
-    fn exact(&mut self, family: &Family<'_>) -> Result<Span, Inconsistency> {
+    /// Writes the current family as protobuf, in the order of its lines.
+    fn exact(&mut self, family: &Family<'_>) -> Result<Span, RenderError> {
         let start = self.out.len();
         let (name, help, unit) = (&family.name, family.help.as_deref(), family.unit.as_deref());
-        write_head(&mut self.out, Head { name, help, kind: family.kind, unit });
+        write_header_fields(&mut self.out, FamilyHeader { name, help, kind: family.kind, unit });
         for index in 0..self.metrics.len() {
             let (labels, metric) = self.metrics[index];
             let labels = self.sorted[labels.range()].iter().copied();
@@ -259,37 +198,35 @@ impl<'f, 'a> Lines<'f, 'a> {
         Ok(span(start, self.out.len()))
     }
 
-    fn check_size(&self) -> Result<(), Inconsistency> {
-        if self.words.len() + self.out.len() > self.bytes_max { Err(Inconsistency::TooLarge) } else { Ok(()) }
+    fn check_size(&self) -> Result<(), RenderError> {
+        if self.names.len() + self.out.len() > self.bytes_max { Err(RenderError::TooLarge) } else { Ok(()) }
     }
 
-    fn word(&mut self, word: &str) -> Span {
-        let start = self.words.len();
-        self.words.push_str(word);
-        span(start, self.words.len())
+    fn push_name(&mut self, name: &str) -> Span {
+        let start = self.names.len();
+        self.names.push_str(name);
+        span(start, self.names.len())
     }
 
     /// Merges the labels of a metric with those of the group.
-    fn collect(&mut self, family: &Family<'_>, metric: &'f Metric) -> Result<(), Inconsistency> {
+    fn collect(&mut self, family: &Family<'_>, metric: &'f Metric) -> Result<(), RenderError> {
         if metric.timestamp.is_some() {
-            return Err(Inconsistency::Refused("pushed metrics must not have timestamps".into()));
+            return Err(Inconsistency::Timestamp.into());
         }
-        if self.sorted.len() > self.bytes_max / MIN_LABEL_BYTES {
-            return Err(Inconsistency::TooLarge);
+        if self.sorted.len() > self.bytes_max / LABEL_BYTES_MIN {
+            return Err(RenderError::TooLarge);
         }
-        let made = match family.kind {
-            MetricType::Histogram | MetricType::GaugeHistogram => "le",
-            MetricType::Summary => "quantile",
-            MetricType::Counter | MetricType::Gauge | MetricType::Untyped => "",
+        let generated = match family.kind {
+            MetricType::Histogram | MetricType::GaugeHistogram => Some("le"),
+            MetricType::Summary => Some("quantile"),
+            MetricType::Counter | MetricType::Gauge | MetricType::Untyped => None,
         };
         let start = self.sorted.len();
         let own: &'f [Label<'a>] = self.families.labels_of(metric);
         for Label { name, value } in own {
             if name.starts_with("__") {
-                return Err(Inconsistency::Refused(format!(
-                    "metric {:?}: label name {name:?} is reserved for internal use",
-                    family.name
-                )));
+                let metric = family.name.to_string();
+                return Err(Inconsistency::ReservedLabel { metric, label: name.to_string() }.into());
             }
             if !self.grouping.iter().any(|(grouped, _)| grouped == name) {
                 self.sorted.push((name, value));
@@ -301,32 +238,24 @@ impl<'f, 'a> Lines<'f, 'a> {
         }
         let labels = &mut self.sorted[start..];
         labels.sort_unstable();
-        if !made.is_empty() && labels.iter().any(|(name, _)| *name == made) {
-            return Err(Inconsistency::Refused(format!(
-                "collected metric {:?} must not have an explicit {made:?} label",
-                family.name
-            )));
+        if let Some(label) = generated.filter(|generated| labels.iter().any(|(name, _)| name == generated)) {
+            return Err(Inconsistency::ExplicitLabel { metric: family.name.to_string(), label }.into());
         }
         if let Some(pair) = labels.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(Inconsistency::Refused(format!(
-                "collected metric {:?} has two or more labels with the same name: {}",
-                family.name, pair[0].0
-            )));
+            let (metric, label) = (family.name.to_string(), pair[0].0.to_owned());
+            return Err(Inconsistency::DuplicateLabel { metric, label }.into());
         }
         if self.may_quote
-            && let Some((name, other)) = collision(&self.sorted[start..].iter().map(|(name, _)| *name))
+            && let Some((label, other)) = collision(&self.sorted[start..].iter().map(|(name, _)| *name))
         {
-            return Err(Inconsistency::Refused(format!(
-                "collected metric {:?} has labels that cannot be told apart: {}",
-                family.name,
-                escaped_collision(name, other)
-            )));
+            let (label, other) = (label.to_owned(), other.to_owned());
+            return Err(Inconsistency::EscapedLabels { metric: family.name.to_string(), label, other }.into());
         }
         self.metrics.push((span(start, self.sorted.len()), metric));
         Ok(())
     }
 
-    /// Brings the metrics into the official order (number of labels, then values) and refuses equal ones.
+    /// Sorts the metrics in the official order (number of labels, then values) and rejects equal ones.
     fn sort(&mut self, family: &Family<'_>) -> Result<(), Inconsistency> {
         if self.metrics.len() < 2 {
             return Ok(());
@@ -334,7 +263,7 @@ impl<'f, 'a> Lines<'f, 'a> {
         let sorted = &self.sorted;
         let key = |labels: Span| {
             let labels = &sorted[labels.range()];
-            // Names come last: they only tell apart series of equal values.
+            // Names come last: they only matter for series with equal values.
             (labels.len(), labels.iter().map(|l| l.1), labels.iter().map(|l| l.0))
         };
         let compare = |a: Span, b: Span| {
@@ -347,88 +276,82 @@ impl<'f, 'a> Lines<'f, 'a> {
             Some(pair) => {
                 let mut series = Vec::new();
                 write_labels(&mut series, &sorted[pair[0].0.range()]);
-                Err(Inconsistency::Refused(format!(
-                    "collected metric {:?} {{ {} }} was collected before with the same name and label values",
-                    family.name,
-                    String::from_utf8_lossy(&series)
-                )))
+                let labels = String::from_utf8_lossy(&series).into_owned();
+                Err(Inconsistency::DuplicateSeries { metric: family.name.to_string(), labels })
             }
         }
     }
 
-    /// Refuses series that some scrapers would see as one.
+    /// Rejects series that are equal for scrapers without UTF-8 support.
     fn check_escaped_series(&self, family: &Family<'_>) -> Result<(), Inconsistency> {
         let labels = |labels: &Span| self.sorted[labels.range()].iter();
         if self.metrics.iter().all(|(span, _)| labels(span).all(|(name, _)| NameKind::Label.is_plain(name))) {
             return Ok(());
         }
         for scheme in SCHEMES {
-            let mut series = std::collections::HashSet::with_capacity(self.metrics.len());
+            let mut series = HashSet::with_capacity(self.metrics.len());
             for (span, _) in &self.metrics {
-                let mut shown: Vec<_> = labels(span)
+                let mut escaped: Vec<_> = labels(span)
                     .map(|(name, value)| (escape(name, scheme, NameKind::Label), *value))
                     .collect();
-                shown.sort_unstable();
-                if !series.insert(shown) {
-                    return Err(Inconsistency::Refused(format!(
-                        "collected metric {:?} has series that are one for scrapers that do not know UTF-8 names",
-                        family.name
-                    )));
+                escaped.sort_unstable();
+                if !series.insert(escaped) {
+                    return Err(Inconsistency::EscapedSeries { metric: family.name.to_string() });
                 }
             }
         }
         Ok(())
     }
 
-    /// Writes the lines of one metric. Gives whether they say all there is to it.
+    /// Writes the lines of one metric. Returns whether they represent it exactly.
     fn metric(&mut self, name: &str, labels: Span, metric: &Metric) -> bool {
         let out = &mut self.out;
         let labels = &self.sorted[labels.range()];
         let line = if self.may_quote { quoting_line } else { line };
-        let mut says_all = metric.beyond_text.is_empty();
+        let mut is_exact = metric.exact.is_empty();
         match &metric.value {
             Value::Single(value) => {
                 line(out, name, "", labels, None, *value);
-                says_all &= !is_negative_zero(*value);
+                is_exact &= !is_negative_zero(*value);
             }
             Value::Summary { count, sum, quantiles } => {
                 for point in self.families.points_of(*quantiles) {
                     line(out, name, "", labels, Some(("quantile", point.at)), point.value);
-                    says_all &= is_kept_by_text(*point);
+                    is_exact &= is_exact_in_text(*point);
                 }
                 line(out, name, "_sum", labels, None, *sum);
                 line(out, name, "_count", labels, None, *count as f64);
-                says_all &= !is_negative_zero(*sum) && *count <= WHOLE_FLOAT_MAX;
+                is_exact &= !is_negative_zero(*sum) && *count <= EXACT_INTEGER_MAX;
             }
             Value::Histogram { count, sum, buckets } => {
                 let mut has_inf = false;
                 for point in self.families.points_of(*buckets) {
                     has_inf |= point.at == f64::INFINITY;
                     line(out, name, "_bucket", labels, Some(("le", point.at)), point.value);
-                    says_all &= is_kept_by_text(*point);
+                    is_exact &= is_exact_in_text(*point);
                 }
                 if !has_inf {
                     line(out, name, "_bucket", labels, Some(("le", f64::INFINITY)), *count);
                 }
                 line(out, name, "_sum", labels, None, *sum);
                 line(out, name, "_count", labels, None, *count);
-                says_all &= has_inf && !is_negative_zero(*sum);
+                is_exact &= has_inf && !is_negative_zero(*sum);
             }
         }
-        says_all
+        is_exact
     }
 }
 
-/// Up to here every whole number is a float.
-const WHOLE_FLOAT_MAX: u64 = 1 << 53;
+/// Up to this number, a float represents every integer.
+const EXACT_INTEGER_MAX: u64 = 1 << 53;
 
-/// Text shows it as zero.
+/// Whether the value is negative zero, which text shows as zero.
 fn is_negative_zero(value: f64) -> bool {
     value.to_bits() == (-0.0_f64).to_bits()
 }
 
-/// Whether text gives back the bucket or quantile. One at `NaN` is shown, but not read.
-fn is_kept_by_text(point: Point) -> bool {
+/// Whether text represents the bucket or quantile exactly. One at `NaN` is written but not parsed.
+fn is_exact_in_text(point: Point) -> bool {
     !point.at.is_nan() && !is_negative_zero(point.at) && !is_negative_zero(point.value)
 }
 
@@ -437,19 +360,19 @@ fn line(
     name: &str,
     suffix: &str,
     labels: &[(&str, &str)],
-    made: Option<(&str, f64)>,
+    generated: Option<(&str, f64)>,
     value: f64,
 ) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(suffix.as_bytes());
     out.push(b'{');
     write_labels(out, labels);
-    end_line(out, made, value);
+    end_line(out, generated, value);
 }
 
-/// Appends what stands behind a sample's own labels.
-fn end_line(out: &mut Vec<u8>, made: Option<(&str, f64)>, value: f64) {
-    if let Some((name, at)) = made {
+/// Appends the rest of a line after the sample's labels: the generated label and the value.
+fn end_line(out: &mut Vec<u8>, generated: Option<(&str, f64)>, value: f64) {
+    if let Some((name, at)) = generated {
         out.push(b',');
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"=\"");
@@ -461,13 +384,13 @@ fn end_line(out: &mut Vec<u8>, made: Option<(&str, f64)>, value: f64) {
     out.push(b'\n');
 }
 
-/// As [`line`], where names may need quotes.
+/// Like [`line`], for names that may need quotes.
 fn quoting_line(
     out: &mut Vec<u8>,
     name: &str,
     suffix: &str,
     labels: &[(&str, &str)],
-    made: Option<(&str, f64)>,
+    generated: Option<(&str, f64)>,
     value: f64,
 ) {
     write_series_start(out, name, suffix);
@@ -477,7 +400,7 @@ fn quoting_line(
         }
         write_label(out, name, value);
     }
-    end_line(out, made, value);
+    end_line(out, generated, value);
 }
 
 /// Appends labels in the given order, separated by commas.
@@ -490,13 +413,13 @@ fn write_labels(out: &mut Vec<u8>, labels: &[(&str, &str)]) {
     }
 }
 
-/// Appends the two lines that stand before a family's samples. HELP only where there is one.
+/// Appends the HELP line, if there is a text, and the TYPE line of a family.
 pub fn write_header(out: &mut Vec<u8>, name: &str, kind: MetricType, help: Option<&str>) {
     if let Some(help) = help {
         out.extend_from_slice(b"# HELP ");
         write_metric_name(out, name);
         out.push(b' ');
-        super::labels::write_help(out, help);
+        write_help(out, help);
         out.push(b'\n');
     }
     out.extend_from_slice(b"# TYPE ");
@@ -506,8 +429,8 @@ pub fn write_header(out: &mut Vec<u8>, name: &str, kind: MetricType, help: Optio
     out.push(b'\n');
 }
 
-/// A span from positions that were checked against `bytes_max` or the size of a table.
+/// A span of positions that are limited by `bytes_max` or by the size of a table.
 fn span(start: usize, end: usize) -> Span {
-    let narrow = |at| u32::try_from(at).expect("bounded by bytes_max and by the body's length");
+    let narrow = |at| u32::try_from(at).expect("limited by bytes_max or by the body's length");
     Span { start: narrow(start), end: narrow(end) }
 }

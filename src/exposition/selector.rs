@@ -1,27 +1,26 @@
-//! Selectors as Prometheus writes them: `up{job="a",zone=~"eu-.*"}`.
+//! Selectors as in Prometheus: `up{job="a",zone=~"eu-.*"}`.
 //!
-//! What is taken is the selector alone, without ranges, offsets and operators. Not the parser of a crate: those that there are
-//! read the whole language, with a parser generator and its tables behind them.
+//! Only the selector itself is accepted, without ranges, offsets and operators. The parsers that crates offer cover the whole
+//! query language, with a parser generator and its tables.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use regex::{Regex, RegexBuilder};
 
 use super::names::{LABEL, METRIC, prefix_len};
 
-/// What the name of a metric is called among labels.
+/// The label that contains the metric name.
 const METRIC_NAME: &str = "__name__";
-/// Bounds what one expression may cost, in bytes of its compiled form.
+/// The largest compiled size of a regular expression, in bytes.
 const REGEX_BYTES_MAX: usize = 256 * 1024;
-/// More matchers are refused.
+/// The largest number of matchers in a selector.
 const MATCHERS_MAX: usize = 64;
 
-/// A selector. All of its matchers must hold.
+/// A selector. A series matches if all matchers match.
 #[derive(Debug, Clone, Default)]
 pub struct Selector {
     labels: Vec<Matcher>,
-    /// What is asked of the metric's name.
+    /// Matchers of the metric name.
     names: Vec<Matcher>,
 }
 
@@ -38,23 +37,36 @@ enum Test {
     Regex(Regex),
 }
 
-/// Why a selector cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SelectorError(String);
-
-impl fmt::Display for SelectorError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "invalid selector: {}", self.0)
-    }
+/// Why a selector cannot be parsed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SelectorError {
+    /// Something else was expected.
+    #[error("invalid selector: expected {expected}, found {found:?}")]
+    Unexpected {
+        /// The expected item.
+        expected: &'static str,
+        /// The start of the rest of the text.
+        found: String,
+    },
+    /// A quoted string has no closing quote.
+    #[error("invalid selector: missing closing quote")]
+    UnclosedQuote,
+    /// An escape sequence is unknown or incomplete.
+    #[error("invalid selector: unknown escape sequence in a quoted string")]
+    UnknownEscape,
+    /// A regular expression is invalid or too large.
+    #[error("invalid selector: {0}")]
+    Regex(#[from] regex::Error),
+    /// There are too many matchers.
+    #[error("invalid selector: more than {MATCHERS_MAX} matchers")]
+    TooManyMatchers,
 }
 
-impl std::error::Error for SelectorError {}
-
 impl Selector {
-    /// Reads a selector.
+    /// Parses a selector.
     ///
     /// # Errors
-    /// Text that is none, expressions that are none or too large, too many matchers.
+    /// The text is not a selector, a regular expression is invalid or too large, or there are too many matchers.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut reader = Reader { rest: text.trim_start() };
         let mut selector = Self::default();
@@ -74,15 +86,16 @@ impl Selector {
         }
         match reader.rest {
             "" => Ok(selector),
-            _ => Err(reader.unexpected("the end")),
+            _ => Err(reader.unexpected("the end of the selector")),
         }
     }
 
     fn read_matcher(&mut self, reader: &mut Reader<'_>) -> Result<(), SelectorError> {
         let is_quoted = reader.rest.starts_with(['"', '\'', '`']);
-        let label = match is_quoted {
-            true => reader.string()?,
-            false => reader.word(prefix_len(reader.rest.as_bytes(), LABEL)).to_owned(),
+        let label = if is_quoted {
+            reader.string()?
+        } else {
+            reader.word(prefix_len(reader.rest.as_bytes(), LABEL)).to_owned()
         };
         if label.is_empty() {
             return Err(reader.unexpected("a label name"));
@@ -92,7 +105,7 @@ impl Selector {
                 let value = reader.string()?;
                 self.add(&label, operator, value)
             }
-            // A quoted name alone is that of the metric.
+            // A quoted name without an operator is the metric name.
             None if is_quoted => self.add(METRIC_NAME, "=", label),
             None => Err(reader.unexpected("an operator")),
         }
@@ -100,22 +113,21 @@ impl Selector {
 
     fn add(&mut self, label: &str, operator: &str, value: String) -> Result<(), SelectorError> {
         if self.labels.len() + self.names.len() >= MATCHERS_MAX {
-            return Err(SelectorError(format!("more than {MATCHERS_MAX} matchers")));
+            return Err(SelectorError::TooManyMatchers);
         }
-        let test = match operator.ends_with('~') {
-            false => Test::Equal(value),
-            true => {
-                let mut regex = RegexBuilder::new(&format!("^(?s:{value})$"));
-                let regex = regex.size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).nest_limit(64);
-                Test::Regex(regex.build().map_err(|problem| SelectorError(problem.to_string()))?)
-            }
+        let test = if operator.ends_with('~') {
+            let mut regex = RegexBuilder::new(&format!("^(?s:{value})$"));
+            let regex = regex.size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).nest_limit(64);
+            Test::Regex(regex.build()?)
+        } else {
+            Test::Equal(value)
         };
         let matchers = if label == METRIC_NAME { &mut self.names } else { &mut self.labels };
         matchers.push(Matcher { label: label.to_owned(), test, is_negated: operator.starts_with('!') });
         Ok(())
     }
 
-    /// Whether these labels match. An absent label counts as an empty one.
+    /// Whether the labels match. A missing label has the empty value.
     pub fn matches_labels(&self, labels: &[(Cow<'_, str>, Cow<'_, str>)]) -> bool {
         self.labels.iter().all(|matcher| {
             let label = labels.iter().find(|(name, _)| *name == matcher.label);
@@ -123,12 +135,12 @@ impl Selector {
         })
     }
 
-    /// Whether anything is asked of the metric's name.
-    pub fn asks_for_name(&self) -> bool {
+    /// Whether the selector has matchers of the metric name.
+    pub fn has_name_matchers(&self) -> bool {
         !self.names.is_empty()
     }
 
-    /// Whether a metric of this name matches.
+    /// Whether the metric name matches.
     pub fn matches_name(&self, name: &str) -> bool {
         self.names.iter().all(|matcher| matcher.matches(name))
     }
@@ -144,7 +156,7 @@ impl Matcher {
     }
 }
 
-/// The rest of the text; there is never a blank in front.
+/// The rest of the text, without leading blanks.
 struct Reader<'t> {
     rest: &'t str,
 }
@@ -164,16 +176,16 @@ impl<'t> Reader<'t> {
         found
     }
 
-    /// A text in quotes of any of three kinds, as Go has them; in backticks nothing is escaped.
+    /// A string in one of Go's three kinds of quotes. Backticks have no escape sequences.
     fn string(&mut self) -> Result<String, SelectorError> {
         let Some(quote) = self.rest.chars().next().filter(|quote| ['"', '\'', '`'].contains(quote)) else {
-            return Err(self.unexpected("a text in quotes"));
+            return Err(self.unexpected("a quoted string"));
         };
         let mut text = String::new();
         let mut chars = self.rest[1..].chars();
         loop {
             match chars.next() {
-                None => return Err(SelectorError("a text in quotes does not end".to_owned())),
+                None => return Err(SelectorError::UnclosedQuote),
                 Some(end) if end == quote => break,
                 Some('\\') if quote != '`' => text.push(escaped(&mut chars, quote)?),
                 Some(plain) => text.push(plain),
@@ -183,16 +195,15 @@ impl<'t> Reader<'t> {
         Ok(text)
     }
 
-    fn unexpected(&self, wanted: &str) -> SelectorError {
-        let found: String = self.rest.chars().take(20).collect();
-        SelectorError(format!("expected {wanted}, found {found:?}"))
+    fn unexpected(&self, expected: &'static str) -> SelectorError {
+        SelectorError::Unexpected { expected, found: self.rest.chars().take(20).collect() }
     }
 }
 
-/// The character behind a backslash.
+/// The character of an escape sequence, after its backslash.
 fn escaped(chars: &mut std::str::Chars<'_>, quote: char) -> Result<char, SelectorError> {
-    let unknown = || SelectorError("unknown escape in a text in quotes".to_owned());
-    let sign = chars.next().ok_or_else(unknown)?;
+    let unknown = SelectorError::UnknownEscape;
+    let Some(sign) = chars.next() else { return Err(unknown) };
     let digits = match sign {
         'a' => return Ok('\u{7}'),
         'b' => return Ok('\u{8}'),
@@ -206,13 +217,13 @@ fn escaped(chars: &mut std::str::Chars<'_>, quote: char) -> Result<char, Selecto
         'x' => 2,
         'u' => 4,
         'U' => 8,
-        _ => return Err(unknown()),
+        _ => return Err(unknown),
     };
     let number = (0..digits).try_fold(0_u32, |number, _| {
         let digit = chars.next().and_then(|digit| digit.to_digit(16))?;
         number.checked_mul(16)?.checked_add(digit)
     });
-    number.and_then(char::from_u32).ok_or_else(unknown)
+    number.and_then(char::from_u32).ok_or(unknown)
 }
 
 #[cfg(test)]
@@ -228,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn matchers_are_those_of_prometheus() {
+    fn matchers_match_as_in_prometheus() {
         let labels = [("job", "backup"), ("zone", "eu-1"), ("a.b", "\n")];
         for (selector, expected) in [
             ("{}", true),
@@ -254,18 +265,18 @@ mod tests {
     }
 
     #[test]
-    fn names_are_asked_for_in_three_ways() {
+    fn the_metric_name_can_be_given_in_three_ways() {
         for selector in ["up", "up{}", "{__name__=\"up\"}", "{\"up\"}", "{__name__=~\"u.\",__name__!=\"us\"}"]
         {
             let selector = Selector::parse(selector).expect("valid");
-            assert!(selector.asks_for_name() && selector.matches_labels(&[]));
+            assert!(selector.has_name_matchers() && selector.matches_labels(&[]));
             assert!(selector.matches_name("up") && !selector.matches_name("down"));
         }
-        assert!(!Selector::parse("{job=\"up\"}").expect("valid").asks_for_name());
+        assert!(!Selector::parse("{job=\"up\"}").expect("valid").has_name_matchers());
     }
 
     #[test]
-    fn what_is_no_selector_is_refused() {
+    fn rejects_other_text() {
         for text in [
             "",
             " ",
@@ -292,7 +303,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_too_odd(text in "[a{}\"'`=~!,\\\\x \u{e4}(]{0,20}") {
+        fn arbitrary_text_does_not_panic(text in "[a{}\"'`=~!,\\\\x \u{e4}(]{0,20}") {
             let _ = Selector::parse(&text);
         }
     }

@@ -239,7 +239,7 @@ fn write_histogram<M: SerializeMap>(map: &mut M, histogram: &Histogram) -> Resul
                 .iter()
                 .map(|bucket| {
                     let (lower, upper) = (Number(bucket.lower), Number(bucket.upper));
-                    (bucket.bounds as u8, lower, upper, bucket_text(bucket.count))
+                    (bucket.boundary_rule as u8, lower, upper, bucket_text(bucket.count))
                 })
                 .collect();
             map.serialize_entry("buckets", &buckets)?;

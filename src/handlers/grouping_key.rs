@@ -4,9 +4,9 @@ use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use crate::exposition::consistency::Inconsistency;
 use crate::exposition::escape::{collision, unescape_values};
 use crate::exposition::names::NameRules;
-use crate::exposition::render::escaped_collision;
 use crate::shard::key::GroupingKey;
 
 /// What marks a value as base64, at the end of its label name.
@@ -51,7 +51,7 @@ pub fn grouping_key(
         && let labels = key.labels()
         && let Some((name, other)) = collision(&labels.iter().map(|(name, _)| name.as_str()))
     {
-        return Err(format!("improper label name {name:?}: {}", escaped_collision(name, other)));
+        return Err(format!("improper label name {name:?}: {}", Inconsistency::escaped_names(name, other)));
     }
     Ok(key)
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::encoding::decode::{ContentEncoding, DecodeError};
 use crate::exposition::names::NameRules;
-use crate::exposition::render::{Inconsistency, render};
+use crate::exposition::render::{RenderError, render};
 use crate::exposition::{protobuf, text};
 use crate::shard::key::GroupingKey;
 use crate::shard::outcome::{Outcome, Rejection};
@@ -140,8 +140,8 @@ pub fn prepare(
             rendered.retain(|name| name != PUSH_TIME && name != FAILURE_TIME);
             Content::new(rendered)
         }
-        Err(Inconsistency::Refused(reason)) => Content::Inconsistent(reason),
-        Err(Inconsistency::TooLarge) => return Err(too_large()),
+        Err(RenderError::Inconsistent(reason)) => Content::Inconsistent(reason),
+        Err(RenderError::TooLarge) => return Err(too_large()),
     };
     Ok(Push { key, mode, source: Some(source), content })
 }

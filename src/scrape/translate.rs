@@ -11,7 +11,7 @@ use crate::exposition::Format;
 use crate::exposition::escape::Escaping;
 use crate::exposition::escape::{NameKind, escape, escape_lines};
 use crate::exposition::model::MetricType;
-use crate::exposition::protobuf::{Head, escape_metrics, metrics_of_lines, write_family_head};
+use crate::exposition::protobuf::{FamilyHeader, escape_metrics, metrics_of_lines, write_family_header};
 use crate::exposition::render::write_header;
 use crate::shard::FamilySnapshot;
 use crate::shard::segments::Segment;
@@ -124,7 +124,7 @@ impl Source {
                 written.map_err(|problem| problem.to_string())?;
                 if form.escaping != Escaping::AllowUtf8 {
                     let metrics = std::mem::take(&mut plain);
-                    escape_metrics(&mut plain, &metrics, form.escaping)?;
+                    escape_metrics(&mut plain, &metrics, form.escaping).map_err(|error| error.to_string())?;
                 }
             }
         }
@@ -183,8 +183,8 @@ impl Plan {
                 Format::Text => write_header(units.small(), name, *kind, help.as_deref()),
                 Format::Protobuf => {
                     let metrics_bytes = own.len() + parts.iter().map(Part::plain_len).sum::<usize>();
-                    let head = Head { name, help: help.as_deref(), kind: *kind, unit: None };
-                    write_family_head(units.small(), head, metrics_bytes);
+                    let header = FamilyHeader { name, help: help.as_deref(), kind: *kind, unit: None };
+                    write_family_header(units.small(), header, metrics_bytes);
                 }
             }
             units.small().extend_from_slice(own);

@@ -147,7 +147,7 @@ impl Shard {
             if !selector.matches_labels(&labels) {
                 return false;
             }
-            !selector.asks_for_name()
+            !selector.has_name_matchers()
                 || group.families.iter().any(|family| {
                     let name = &self.families[family.number].shared.name;
                     *cost += SELECTOR_FACTOR * name.len();

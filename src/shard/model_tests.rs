@@ -22,7 +22,7 @@ use crate::exposition::escape::Escaping;
 use crate::exposition::escape::{NameKind, escape};
 use crate::exposition::model::MetricType;
 use crate::exposition::names::{NameRules, Part};
-use crate::exposition::render::render;
+use crate::exposition::render::{RenderError, render};
 use crate::exposition::text::parse;
 use crate::storage::record_writer::RecordWriter;
 use crate::storage::stored_group::StoredGroup;
@@ -96,7 +96,8 @@ fn push_of(mode: Mode, key: &GroupingKey, body: &str) -> Option<Push> {
     let families = parse(body.as_bytes(), NameRules::Utf8).ok()?;
     let content = match render(&families, &key.labels(), NameRules::Utf8, usize::MAX) {
         Ok(rendered) => Content::new(rendered),
-        Err(problem) => Content::Inconsistent(problem.to_string()),
+        Err(RenderError::Inconsistent(reason)) => Content::Inconsistent(reason),
+        Err(RenderError::TooLarge) => unreachable!("there is no limit"),
     };
     Some(Push { key: key.clone(), mode, source: None, content })
 }
@@ -121,7 +122,7 @@ fn is_consistent(groups: &BTreeMap<GroupKey, ModelGroup>) -> bool {
         let kinds_shown: BTreeMap<String, MetricType> =
             kinds.iter().map(|(name, kind)| (shown(name), *kind)).collect();
         let is_free = |(name, kind): (&String, &MetricType)| {
-            let parts = Part::ALL.into_iter().filter(|part| part.is_made_by(*kind));
+            let parts = Part::ALL.into_iter().filter(|part| part.is_part_of(*kind));
             parts.into_iter().all(|part| !kinds_shown.contains_key(&*format!("{name}{}", part.suffix())))
         };
         kinds_shown.len() == kinds.len() && kinds_shown.iter().all(is_free)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::exposition::consistency;
 use crate::exposition::model::MetricType;
 
 use super::plan::STORED_BYTES_MAX;
@@ -33,9 +34,9 @@ pub enum Rejection {
 /// What a push contradicts. The text is for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Inconsistency {
-    /// The body contradicts itself, or names collide; `exposition` has the words.
-    #[error("{0}")]
-    Exposition(Box<str>),
+    /// The body contradicts itself, or names collide.
+    #[error(transparent)]
+    Exposition(consistency::Inconsistency),
     /// The family has another type.
     #[error("gathered metric family {name} has type {} but should be {}", pushed.text_name(), held.text_name())]
     Type {

@@ -99,7 +99,7 @@ impl Shard {
             return Decision::Reject(Rejection::SamePushTimes(variant.text().clone()));
         }
         if let Content::Inconsistent(reason) = &push.content {
-            let reason = Inconsistency::Exposition(reason.as_str().into());
+            let reason = Inconsistency::Exposition(reason.clone());
             return Decision::Apply(self.apply_failure(push, reason, now_seconds));
         }
         let set = match group {

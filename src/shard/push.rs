@@ -4,6 +4,7 @@
 use core::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::exposition::consistency::Inconsistency;
 use crate::exposition::model::MetricType;
 use crate::exposition::render::Rendered;
 
@@ -38,7 +39,7 @@ pub enum Content {
     /// Families with their lines.
     Families(Vec<PushedFamily>, Rendered),
     /// The body contradicts itself, for this reason: the group gets a failure time and is otherwise unchanged.
-    Inconsistent(String),
+    Inconsistent(Inconsistency),
 }
 
 /// A family of a push. The core that accepted the push has cut long runs into segments.

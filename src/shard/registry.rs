@@ -19,10 +19,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use smallvec::SmallVec;
 
+use crate::exposition::consistency;
 use crate::exposition::escape::{Escaping, NameKind, SCHEMES, escape};
 use crate::exposition::model::MetricType;
 use crate::exposition::names::{Part, split_part};
-use crate::exposition::render::{escaped_collision, suffix_collision};
 
 use super::outcome::Inconsistency;
 
@@ -117,8 +117,8 @@ pub enum ChangeError {
 
 impl ChangeError {
     /// A conflict in the words of [`crate::exposition`].
-    fn exposition(reason: String) -> Self {
-        Self::Conflict(Inconsistency::Exposition(reason.into()))
+    fn exposition(reason: consistency::Inconsistency) -> Self {
+        Self::Conflict(Inconsistency::Exposition(reason))
     }
 }
 
@@ -370,18 +370,26 @@ impl Inner {
                 return Err(ChangeError::Conflict(Inconsistency::of_type(change.name, other, kind)));
             }
             self.retired_by_others(change.name, core, |other| other != kind, &mut wait);
-            for part in Part::ALL.into_iter().filter(|part| part.is_made_by(kind)) {
+            for part in Part::ALL.into_iter().filter(|part| part.is_part_of(kind)) {
                 let made = format!("{}{}", change.name, part.suffix());
                 if held(&made).is_some() {
-                    return Err(ChangeError::exposition(suffix_collision(&made, change.name, kind)));
+                    return Err(ChangeError::exposition(consistency::Inconsistency::suffix_collision(
+                        &made,
+                        change.name,
+                        kind,
+                    )));
                 }
                 self.retired_by_others(&made, core, |_| true, &mut wait);
             }
             if let Some((base, part)) = split_part(change.name) {
-                if let Some(other) = held(base).filter(|other| part.is_made_by(*other)) {
-                    return Err(ChangeError::exposition(suffix_collision(change.name, base, other)));
+                if let Some(other) = held(base).filter(|other| part.is_part_of(*other)) {
+                    return Err(ChangeError::exposition(consistency::Inconsistency::suffix_collision(
+                        change.name,
+                        base,
+                        other,
+                    )));
                 }
-                self.retired_by_others(base, core, |other| part.is_made_by(other), &mut wait);
+                self.retired_by_others(base, core, |other| part.is_part_of(other), &mut wait);
             }
             if !self.escaped.is_empty() || !NameKind::Metric.is_plain(change.name) {
                 self.check_escaped(core, change.name, kind, &held, &mut wait)?;
@@ -404,24 +412,30 @@ impl Inner {
             let shown = escape(name, scheme, NameKind::Metric);
             for other in self.escaped_to(scheme, &shown).filter(|other| *other != name) {
                 if held(other).is_some() {
-                    return Err(ChangeError::exposition(escaped_collision(name, other)));
+                    return Err(ChangeError::exposition(consistency::Inconsistency::escaped_names(
+                        name, other,
+                    )));
                 }
                 self.retired_by_others(other, core, |_| true, wait);
             }
-            for part in Part::ALL.into_iter().filter(|part| part.is_made_by(kind)) {
+            for part in Part::ALL.into_iter().filter(|part| part.is_part_of(kind)) {
                 for other in self.escaped_to(scheme, &format!("{shown}{}", part.suffix())) {
                     if held(other).is_some() {
-                        return Err(ChangeError::exposition(suffix_collision(other, name, kind)));
+                        return Err(ChangeError::exposition(consistency::Inconsistency::suffix_collision(
+                            other, name, kind,
+                        )));
                     }
                     self.retired_by_others(other, core, |_| true, wait);
                 }
             }
             let Some((base, part)) = split_part(&shown) else { continue };
             for other in self.escaped_to(scheme, base) {
-                if let Some(kind) = held(other).filter(|kind| part.is_made_by(*kind)) {
-                    return Err(ChangeError::exposition(suffix_collision(name, other, kind)));
+                if let Some(kind) = held(other).filter(|kind| part.is_part_of(*kind)) {
+                    return Err(ChangeError::exposition(consistency::Inconsistency::suffix_collision(
+                        name, other, kind,
+                    )));
                 }
-                self.retired_by_others(other, core, |kind| part.is_made_by(kind), wait);
+                self.retired_by_others(other, core, |kind| part.is_part_of(kind), wait);
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ pub(super) fn series_of<'t>(
     kind: MetricType,
     text: &'t [u8],
 ) -> impl Iterator<Item = &'t [u8]> {
-    let suffix = if Part::Count.is_made_by(kind) { Part::Count.suffix() } else { "" };
+    let suffix = if Part::Count.is_part_of(kind) { Part::Count.suffix() } else { "" };
     let mut start = Vec::with_capacity(name.len() + suffix.len() + 1);
     write_series_start(&mut start, name, suffix);
     text.split_inclusive(|byte| *byte == b'\n').filter_map(move |line| {
@@ -27,7 +27,7 @@ pub(super) fn series_of<'t>(
 pub(super) fn ends_metric(name: &str, kind: MetricType, lines: &[u8]) -> bool {
     let Some(before) = lines.len().checked_sub(1) else { return true };
     let last = &lines[memchr::memrchr(b'\n', &lines[..before]).map_or(0, |at| at + 1)..];
-    !Part::Count.is_made_by(kind) || series_of(name, kind, last).next().is_some()
+    !Part::Count.is_part_of(kind) || series_of(name, kind, last).next().is_some()
 }
 
 /// Whether `new` has a series that `old` does not have. Both are in the official order.

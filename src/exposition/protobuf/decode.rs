@@ -1,68 +1,82 @@
-//! A body → families.
+//! Parses a body into families.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fmt;
 
 use prost::Message;
 
-use super::encode::{value_field, whole, write_value};
+use super::encode::{as_integer, value_field, write_value};
 use super::message::{self, Exemplar, Timestamp};
 use super::native_histogram;
 use super::wire::{Fields, WireError};
+use crate::exposition::consistency::Inconsistency;
 use crate::exposition::model::{Families, Family, Label, Metric, MetricType, Point, Span, Value};
 use crate::exposition::names::NameRules;
 
-/// Larger metrics which text cannot show are refused: they are decoded one by one, to many times their size.
-const BEYOND_TEXT_BYTES_MAX: usize = 1 << 20;
-/// Up to here comparing label names one by one is cheaper than sorting them.
+/// The largest metric, in bytes, that may need exact protobuf. Such metrics are decoded one by one, to many times their size.
+const EXACT_METRIC_BYTES_MAX: usize = 1 << 20;
+/// Up to this number, comparing label names one by one is cheaper than sorting them.
 const FEW_LABELS: usize = 16;
 
-/// Why a body was refused, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why a protobuf body was rejected, and in which message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("protobuf parsing error in message {message}: {reason}")]
 pub struct ProtobufError {
     message: usize,
-    reason: Cow<'static, str>,
+    reason: MessageError,
 }
 
-impl fmt::Display for ProtobufError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "protobuf parsing error in message {}: {}", self.message, self.reason)
+/// Why a message cannot be parsed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum MessageError {
+    #[error("body of 4 GiB or more")]
+    BodyTooLarge,
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("invalid metric name {0:?}")]
+    MetricName(String),
+    #[error("invalid label name {label:?} for metric {metric:?}")]
+    LabelName { metric: String, label: String },
+    #[error(transparent)]
+    Decode(#[from] prost::DecodeError),
+}
+
+/// Why a metric is not added to its family.
+enum MetricError {
+    /// The body cannot be parsed.
+    Message(MessageError),
+    /// The push must be rejected.
+    Inconsistent(Inconsistency),
+}
+
+impl<E: Into<MessageError>> From<E> for MetricError {
+    fn from(error: E) -> Self {
+        Self::Message(error.into())
     }
 }
 
-impl std::error::Error for ProtobufError {}
-
-/// Why a single message was not taken.
-enum Problem {
-    /// The body cannot be read.
-    Unreadable(Cow<'static, str>),
-    /// The push is to be refused.
-    Refused(Box<str>),
-}
-
-impl From<WireError> for Problem {
-    fn from(reason: WireError) -> Self {
-        Self::Unreadable(Cow::Borrowed(reason))
+impl From<Inconsistency> for MetricError {
+    fn from(reason: Inconsistency) -> Self {
+        Self::Inconsistent(reason)
     }
 }
 
-/// Parses a body of delimited messages. Of two families of one name the last counts.
+/// Parses a body of delimited messages. Of two families with one name, the last one is used.
 ///
 /// # Errors
-/// Bytes that are no such messages, and names that `rules` do not allow. On an error nothing of the body counts.
+/// The bytes are not such messages, or `rules` do not allow a name.
 pub fn parse(body: &[u8], rules: NameRules) -> Result<Families<'_>, ProtobufError> {
-    // Spans count in 32 bits, and there is never more than one thing to count per byte.
+    // Spans are 32 bits wide, and no table has more entries than the body has bytes.
     if u32::try_from(body.len()).is_err() {
-        return Err(ProtobufError { message: 1, reason: Cow::Borrowed("body of 4 GiB or more") });
+        return Err(ProtobufError { message: 1, reason: MessageError::BodyTooLarge });
     }
     let mut decoder = Decoder { rules, ..Decoder::default() };
     let mut messages = Fields::new(body);
     let mut number = 0;
     while !messages.is_empty() {
         number += 1;
-        let message = messages.delimited().map_err(Cow::Borrowed);
+        let message = messages.delimited().map_err(MessageError::from);
         message
             .and_then(|message| decoder.family(message))
             .map_err(|reason| ProtobufError { message: number, reason })?;
@@ -70,89 +84,89 @@ pub fn parse(body: &[u8], rules: NameRules) -> Result<Families<'_>, ProtobufErro
     Ok(decoder.finish())
 }
 
-/// Reads one family, not delimited, which the gateway itself encoded.
+/// Parses one family that is not delimited. Any UTF-8 is allowed in names.
 ///
 /// # Errors
-/// Bytes that are no such message.
+/// The bytes are not such a message.
 pub fn decode_family(message: &[u8]) -> Result<Families<'_>, ProtobufError> {
     let mut decoder = Decoder { rules: NameRules::Utf8, ..Decoder::default() };
     decoder.family(message).map_err(|reason| ProtobufError { message: 1, reason })?;
     Ok(decoder.finish())
 }
 
-/// The tables as they grow.
+/// The tables while they grow.
 #[derive(Default)]
 struct Decoder<'a> {
     rules: NameRules,
     tables: Families<'a>,
     by_name: HashMap<Cow<'a, str>, usize, foldhash::fast::RandomState>,
-    /// For each family the first reason to refuse it. A later one of the same name may replace it.
-    refusals: Vec<Option<Box<str>>>,
+    /// The first inconsistency of each family. A later family with the same name may replace it.
+    rejections: Vec<Option<Inconsistency>>,
 }
 
 impl<'a> Decoder<'a> {
     fn finish(mut self) -> Families<'a> {
-        self.tables.refusal = self.refusals.into_iter().flatten().next();
+        self.tables.rejection = self.rejections.into_iter().flatten().next();
         self.tables
     }
 
-    fn family(&mut self, message: &'a [u8]) -> Result<(), Cow<'static, str>> {
-        let Head { name, help, unit, kind } = Head::read(message)?;
+    fn family(&mut self, message: &'a [u8]) -> Result<(), MessageError> {
+        let Header { name, help, unit, kind } = Header::parse(message)?;
         let name = match str::from_utf8(name) {
             Ok(name) if self.rules.allow_metric_name(name) => Cow::Borrowed(name),
-            _ => return Err(format!("invalid metric name {:?}", String::from_utf8_lossy(name)).into()),
+            _ => return Err(MessageError::MetricName(String::from_utf8_lossy(name).into_owned())),
         };
         let start = self.tables.metrics.len();
-        let mut refusal = None;
+        let mut rejection = None;
         let mut fields = Fields::new(message);
         while let Some(field) = fields.next()? {
             if field.number != 4 {
                 continue;
             }
-            let before = Sizes::of(&self.tables);
+            let before = TableLengths::of(&self.tables);
             match self.metric(&name, kind, field.value.bytes()?) {
-                Ok(()) if refusal.is_none() => {}
-                Ok(()) => before.cut(&mut self.tables),
-                Err(Problem::Refused(reason)) => {
-                    before.cut(&mut self.tables);
-                    refusal.get_or_insert(reason);
+                Ok(()) if rejection.is_none() => {}
+                Ok(()) => before.truncate(&mut self.tables),
+                Err(MetricError::Inconsistent(reason)) => {
+                    before.truncate(&mut self.tables);
+                    rejection.get_or_insert(reason);
                 }
-                Err(Problem::Unreadable(reason)) => return Err(reason),
+                Err(MetricError::Message(error)) => return Err(error),
             }
         }
         let metrics = span(start, self.tables.metrics.len());
         let family = Family { name: name.clone(), help, unit, kind, metrics };
         match self.by_name.entry(name) {
             Entry::Vacant(entry) => {
-                entry.insert(self.refusals.len());
+                entry.insert(self.rejections.len());
                 self.tables.families.push(family);
-                self.refusals.push(refusal);
+                self.rejections.push(rejection);
             }
             Entry::Occupied(entry) => {
                 self.tables.families[*entry.get()] = family;
-                self.refusals[*entry.get()] = refusal;
+                self.rejections[*entry.get()] = rejection;
             }
         }
         Ok(())
     }
 
-    fn metric(&mut self, name: &str, kind: MetricType, message: &'a [u8]) -> Result<(), Problem> {
+    fn metric(&mut self, name: &str, kind: MetricType, message: &'a [u8]) -> Result<(), MetricError> {
         let labels_start = self.tables.labels.len();
-        let mut reading = Reading { points_start: self.tables.points.len(), ..Reading::default() };
+        let mut partial = PartialValue { points_start: self.tables.points.len(), ..PartialValue::default() };
         let mut timestamp = None;
         let mut fields = Fields::new(message);
-        let mut refusal = None;
+        let mut rejection = None;
         while let Some(field) = fields.next()? {
             match field.number {
                 1 => match self.label(name, field.value.bytes()?) {
                     Ok(label) => self.tables.labels.push(label),
-                    Err(Problem::Refused(reason)) => refusal = Some(reason),
-                    Err(unreadable) => return Err(unreadable),
+                    Err(MetricError::Inconsistent(reason)) => rejection = Some(reason),
+                    Err(error) => return Err(error),
                 },
                 6 => timestamp = Some(field.value.varint()? as i64),
                 number if number == u32::from(value_field(kind)) => {
-                    reading.found = true;
-                    self.value(kind, field.value.bytes()?, &mut reading)?;
+                    partial.found = true;
+                    self.value(kind, field.value.bytes()?, &mut partial)?;
                 }
                 2..=5 | 7 => {
                     field.value.bytes()?;
@@ -160,26 +174,25 @@ impl<'a> Decoder<'a> {
                 _ => {}
             }
         }
-        if let Some(reason) = refusal {
-            return Err(Problem::Refused(reason));
+        if let Some(reason) = rejection {
+            return Err(reason.into());
         }
-        if !reading.found {
-            let kind = kind.text_name();
-            return Err(Problem::Refused(format!("collected metric {name:?} is not a {kind}").into()));
+        if !partial.found {
+            return Err(Inconsistency::WrongType { metric: name.to_owned(), kind }.into());
         }
         self.check_labels(name, labels_start)?;
         let labels = span(labels_start, self.tables.labels.len());
-        let value = reading.value(kind, self.tables.points.len());
-        let beyond_text = match reading.created {
-            _ if reading.needs_message => self.keep_message(name, kind, message)?,
-            Some(created) => self.keep_created(name, kind, &value, created)?,
+        let value = partial.value(kind, self.tables.points.len());
+        let exact = match partial.created {
+            _ if partial.needs_message => self.add_exact_message(name, kind, message)?,
+            Some(created) => self.add_exact_created(name, kind, &value, created)?,
             None => Span::default(),
         };
-        self.tables.metrics.push(Metric { labels, value, timestamp, beyond_text });
+        self.tables.metrics.push(Metric { labels, value, timestamp, exact });
         Ok(())
     }
 
-    fn label(&self, metric: &str, message: &'a [u8]) -> Result<Label<'a>, Problem> {
+    fn label(&self, metric: &str, message: &'a [u8]) -> Result<Label<'a>, MetricError> {
         let (mut name, mut value) = (&b""[..], &b""[..]);
         let mut fields = Fields::new(message);
         while let Some(field) = fields.next()? {
@@ -192,165 +205,170 @@ impl<'a> Decoder<'a> {
         let name = match str::from_utf8(name) {
             Ok(name) if self.rules.allow_label_name(name) => name,
             _ => {
-                let name = String::from_utf8_lossy(name);
-                let reason = format!("invalid label name {name:?} for metric {metric:?}");
-                return Err(Problem::Unreadable(reason.into()));
+                let label = String::from_utf8_lossy(name).into_owned();
+                return Err(MessageError::LabelName { metric: metric.to_owned(), label }.into());
             }
         };
         match str::from_utf8(value) {
             Ok(value) => Ok(Label { name: Cow::Borrowed(name), value: Cow::Borrowed(value) }),
-            Err(_) => Err(Problem::Refused(
-                format!("collected metric {metric:?} has a label named {name:?} whose value is not utf8")
-                    .into(),
-            )),
+            Err(_) => {
+                let (metric, label) = (metric.to_owned(), name.to_owned());
+                Err(Inconsistency::LabelNotUtf8 { metric, label }.into())
+            }
         }
     }
 
-    fn check_labels(&self, metric: &str, start: usize) -> Result<(), Problem> {
+    fn check_labels(&self, metric: &str, start: usize) -> Result<(), MetricError> {
         let labels = &self.tables.labels[start..];
-        let twin = if labels.len() <= FEW_LABELS {
-            let is_twin =
+        let duplicate = if labels.len() <= FEW_LABELS {
+            let is_duplicate =
                 |(at, label): &(usize, &Label<'_>)| labels[..*at].iter().any(|l| l.name == label.name);
-            labels.iter().enumerate().find(is_twin).map(|(_, label)| &label.name)
+            labels.iter().enumerate().find(is_duplicate).map(|(_, label)| &label.name)
         } else {
             let mut names: Vec<_> = labels.iter().map(|label| &label.name).collect();
             names.sort_unstable();
             names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
         };
-        match twin {
+        match duplicate {
             None => Ok(()),
-            Some(name) => Err(Problem::Refused(
-                format!("collected metric {metric:?} has two or more labels with the same name: {name}")
-                    .into(),
-            )),
+            Some(label) => {
+                let (metric, label) = (metric.to_owned(), label.to_string());
+                Err(Inconsistency::DuplicateLabel { metric, label }.into())
+            }
         }
     }
 
-    /// Reads a value as far as text shows it. A second one adds to the first, as protobuf has it.
-    fn value(&mut self, kind: MetricType, message: &'a [u8], reading: &mut Reading) -> Result<(), WireError> {
+    /// Parses the part of a value that text can represent. A second field is merged into the first, as in any protobuf.
+    fn value(
+        &mut self,
+        kind: MetricType,
+        message: &'a [u8],
+        partial: &mut PartialValue,
+    ) -> Result<(), WireError> {
         let mut fields = Fields::new(message);
         while let Some(field) = fields.next()? {
             match (kind, field.number) {
                 (MetricType::Counter | MetricType::Gauge | MetricType::Untyped, 1) => {
-                    reading.value = field.value.double()?;
+                    partial.value = field.value.double()?;
                 }
                 (MetricType::Gauge | MetricType::Untyped, _) => {}
                 (MetricType::Counter, 3) | (MetricType::Summary, 4) => {
-                    reading.created(field.value.bytes()?)?;
+                    partial.created(field.value.bytes()?)?;
                 }
-                (MetricType::Counter, number) => reading.needs_message |= number == 2,
-                (_, 1) => reading.count = field.value.varint()?,
-                (_, 2) => reading.value = field.value.double()?,
+                (MetricType::Counter, number) => partial.needs_message |= number == 2,
+                (_, 1) => partial.count = field.value.varint()?,
+                (_, 2) => partial.value = field.value.double()?,
                 (MetricType::Summary, 3) => {
-                    let point = read_quantile(field.value.bytes()?)?;
+                    let point = parse_quantile(field.value.bytes()?)?;
                     self.tables.points.push(point);
                 }
                 (MetricType::Summary, _) => {}
                 (_, 3) => {
-                    let (point, needs_message) = read_bucket(field.value.bytes()?)?;
+                    let (point, needs_message) = parse_bucket(field.value.bytes()?)?;
                     self.tables.points.push(point);
-                    reading.needs_message |= needs_message;
+                    partial.needs_message |= needs_message;
                 }
-                (_, 4) => reading.float_count = Some(field.value.double()?),
-                (_, 15) => reading.created(field.value.bytes()?)?,
-                (_, number) => reading.needs_message |= matches!(number, 5..=16),
+                (_, 4) => partial.float_count = Some(field.value.double()?),
+                (_, 15) => partial.created(field.value.bytes()?)?,
+                (_, number) => partial.needs_message |= matches!(number, 5..=16),
             }
         }
-        reading.needs_message |= reading.float_count.is_some();
+        partial.needs_message |= partial.float_count.is_some();
         if matches!(kind, MetricType::Histogram | MetricType::GaugeHistogram) {
-            reading.needs_message |= is_no_float(reading.count);
+            partial.needs_message |= exceeds_float(partial.count);
         }
         Ok(())
     }
 
-    /// Keeps a value of which text says all but the time of creation: clients for Go send one with nearly every metric,
-    /// and a detour through messages would double the time that parsing takes (`benches/protobuf.rs`).
-    fn keep_created(
+    /// Adds exact protobuf for a value that text can represent except for its creation time. Clients for Go send one with
+    /// nearly every metric, and decoding messages would double the time of parsing (`benches/protobuf.rs`).
+    fn add_exact_created(
         &mut self,
         name: &str,
         kind: MetricType,
         value: &Value,
         created: Timestamp,
-    ) -> Result<Span, Problem> {
-        let mut kept = std::mem::take(&mut self.tables.beyond_text);
-        let start = kept.len();
-        write_value(&mut kept, kind, &self.tables, value, Some(created));
-        self.tables.beyond_text = kept;
-        self.kept_since(name, start)
+    ) -> Result<Span, MetricError> {
+        let mut exact = std::mem::take(&mut self.tables.exact);
+        let start = exact.len();
+        write_value(&mut exact, kind, &self.tables, value, Some(created));
+        self.tables.exact = exact;
+        self.exact_since(name, start)
     }
 
-    /// Keeps a value as the gateway will show it where text does not suffice: what is known of it, in one spelling.
-    fn keep_message(&mut self, name: &str, kind: MetricType, metric: &[u8]) -> Result<Span, Problem> {
-        if metric.len() > BEYOND_TEXT_BYTES_MAX {
-            return Err(refused(name, "a single metric is too large"));
+    /// Adds exact protobuf for a value that text cannot represent: its known fields, in canonical order.
+    fn add_exact_message(
+        &mut self,
+        name: &str,
+        kind: MetricType,
+        metric: &[u8],
+    ) -> Result<Span, MetricError> {
+        if metric.len() > EXACT_METRIC_BYTES_MAX {
+            return Err(Inconsistency::MetricTooLarge { metric: name.to_owned() }.into());
         }
-        let metric = message::Metric::decode(metric)
-            .map_err(|problem| Problem::Unreadable(problem.to_string().into()))?;
-        let mut shown = message::Metric::default();
+        let metric = message::Metric::decode(metric)?;
+        let mut known = message::Metric::default();
         match kind {
-            MetricType::Counter => shown.counter = metric.counter,
-            MetricType::Gauge => shown.gauge = metric.gauge,
-            MetricType::Summary => shown.summary = metric.summary,
-            MetricType::Untyped => shown.untyped = metric.untyped,
-            MetricType::Histogram | MetricType::GaugeHistogram => shown.histogram = metric.histogram,
+            MetricType::Counter => known.counter = metric.counter,
+            MetricType::Gauge => known.gauge = metric.gauge,
+            MetricType::Summary => known.summary = metric.summary,
+            MetricType::Untyped => known.untyped = metric.untyped,
+            MetricType::Histogram | MetricType::GaugeHistogram => known.histogram = metric.histogram,
         }
-        if !exemplars(&shown).all(is_utf8) {
-            return Err(refused(name, "an exemplar has a label that is not utf8"));
+        if !exemplars(&known).all(is_utf8) {
+            return Err(Inconsistency::ExemplarNotUtf8 { metric: name.to_owned() }.into());
         }
         if let Some(histogram) =
-            shown.histogram.as_ref().filter(|histogram| native_histogram::is_native(histogram))
+            known.histogram.as_ref().filter(|histogram| native_histogram::is_native(histogram))
         {
-            native_histogram::check(histogram).map_err(|reason| refused(name, reason))?;
+            native_histogram::check(histogram)
+                .map_err(|reason| Inconsistency::NativeHistogram { metric: name.to_owned(), reason })?;
         }
-        let start = self.tables.beyond_text.len();
-        shown.encode(&mut self.tables.beyond_text).expect("a vector grows as needed");
-        self.kept_since(name, start)
+        let start = self.tables.exact.len();
+        known.encode(&mut self.tables.exact).expect("a vector grows as needed");
+        self.exact_since(name, start)
     }
 
-    /// The span of what was kept last. With default values spelled out it may be longer than the body.
-    fn kept_since(&self, name: &str, start: usize) -> Result<Span, Problem> {
-        let end = self.tables.beyond_text.len();
+    /// The span of the exact protobuf since `start`. Default values are written out, so it may be longer than the body.
+    fn exact_since(&self, name: &str, start: usize) -> Result<Span, MetricError> {
+        let end = self.tables.exact.len();
         match u32::try_from(end) {
             Ok(_) => Ok(span(start, end)),
-            Err(_) => Err(refused(name, "there is too much that text cannot show")),
+            Err(_) => Err(Inconsistency::ExactTooLarge { metric: name.to_owned() }.into()),
         }
     }
 }
 
-fn refused(name: &str, reason: &str) -> Problem {
-    Problem::Refused(format!("collected metric {name:?}: {reason}").into())
-}
-
-/// What stands around a family's metrics.
-struct Head<'a> {
+/// The fields of a family apart from its metrics.
+struct Header<'a> {
     name: &'a [u8],
     help: Option<Cow<'a, str>>,
     unit: Option<Cow<'a, str>>,
     kind: MetricType,
 }
 
-impl<'a> Head<'a> {
-    fn read(message: &'a [u8]) -> Result<Self, WireError> {
-        let mut head = Head { name: b"", help: None, unit: None, kind: MetricType::Counter };
+impl<'a> Header<'a> {
+    fn parse(message: &'a [u8]) -> Result<Self, WireError> {
+        let mut header = Header { name: b"", help: None, unit: None, kind: MetricType::Counter };
         let mut fields = Fields::new(message);
         while let Some(field) = fields.next()? {
             match field.number {
-                1 => head.name = field.value.bytes()?,
-                // Repaired, as in text: passed on, a broken text would break the scrape.
-                2 => head.help = Some(String::from_utf8_lossy(field.value.bytes()?)),
-                5 => head.unit = Some(String::from_utf8_lossy(field.value.bytes()?)),
-                // The format says that an unknown number counts as no number.
-                3 => head.kind = kind_of(field.value.varint()?).unwrap_or(head.kind),
+                1 => header.name = field.value.bytes()?,
+                // Repaired as in text, because invalid UTF-8 would break the scrape.
+                2 => header.help = Some(String::from_utf8_lossy(field.value.bytes()?)),
+                5 => header.unit = Some(String::from_utf8_lossy(field.value.bytes()?)),
+                // As the format requires, an unknown number is ignored.
+                3 => header.kind = kind_of(field.value.varint()?).unwrap_or(header.kind),
                 _ => {}
             }
         }
-        Ok(head)
+        Ok(header)
     }
 }
 
-/// The type of that number.
+/// The type with this number.
 fn kind_of(number: u64) -> Option<MetricType> {
-    // Enumerations have 32 bits, whatever was sent.
+    // Enumerations have 32 bits; higher bits are ignored.
     Some(match number as u32 {
         0 => MetricType::Counter,
         1 => MetricType::Gauge,
@@ -362,22 +380,22 @@ fn kind_of(number: u64) -> Option<MetricType> {
     })
 }
 
-/// A value while it is read.
+/// A value while it is parsed.
 #[derive(Default)]
-struct Reading {
+struct PartialValue {
     found: bool,
-    /// Of a summary or histogram the sum.
+    /// The value, or the sum of a summary or histogram.
     value: f64,
     count: u64,
     float_count: Option<f64>,
     points_start: usize,
     created: Option<Timestamp>,
-    /// Whether there is more to it than text and a time of creation.
+    /// Whether text and a creation time cannot represent the value.
     needs_message: bool,
 }
 
-impl Reading {
-    /// Reads a time of creation. A second one adds to the first.
+impl PartialValue {
+    /// Parses a creation time. A second field is merged into the first.
     fn created(&mut self, message: &[u8]) -> Result<(), WireError> {
         let created = self.created.get_or_insert_default();
         let mut fields = Fields::new(message);
@@ -397,7 +415,7 @@ impl Reading {
             MetricType::Counter | MetricType::Gauge | MetricType::Untyped => Value::Single(self.value),
             MetricType::Summary => Value::Summary { count: self.count, sum: self.value, quantiles: points },
             MetricType::Histogram | MetricType::GaugeHistogram => Value::Histogram {
-                count: shown_count(self.count, self.float_count),
+                count: effective_count(self.count, self.float_count),
                 sum: self.value,
                 buckets: points,
             },
@@ -405,7 +423,7 @@ impl Reading {
     }
 }
 
-fn read_quantile(message: &[u8]) -> Result<Point, WireError> {
+fn parse_quantile(message: &[u8]) -> Result<Point, WireError> {
     let mut point = Point { at: 0.0, value: 0.0 };
     let mut fields = Fields::new(message);
     while let Some(field) = fields.next()? {
@@ -418,8 +436,8 @@ fn read_quantile(message: &[u8]) -> Result<Point, WireError> {
     Ok(point)
 }
 
-/// A bucket, and whether text cannot show all of it.
-fn read_bucket(message: &[u8]) -> Result<(Point, bool), WireError> {
+/// Parses a bucket. The flag says that text cannot represent all of it.
+fn parse_bucket(message: &[u8]) -> Result<(Point, bool), WireError> {
     let (mut at, mut count, mut float_count) = (0.0, 0, None);
     let mut needs_message = false;
     let mut fields = Fields::new(message);
@@ -432,18 +450,19 @@ fn read_bucket(message: &[u8]) -> Result<(Point, bool), WireError> {
             _ => {}
         }
     }
-    needs_message |= float_count.is_some() || is_no_float(count);
-    Ok((Point { at, value: shown_count(count, float_count) }, needs_message))
+    needs_message |= float_count.is_some() || exceeds_float(count);
+    Ok((Point { at, value: effective_count(count, float_count) }, needs_message))
 }
 
-/// The float overrides the whole number if it is above zero. What is no number comes from text, which keeps it.
-fn shown_count(count: u64, float_count: Option<f64>) -> f64 {
+/// The count of a bucket or histogram. A float count above 0 replaces the integer count. So does NaN, which can come from
+/// text.
+fn effective_count(count: u64, float_count: Option<f64>) -> f64 {
     float_count.filter(|float| *float > 0.0 || float.is_nan()).unwrap_or(count as f64)
 }
 
-/// Whether a float cannot hold the number.
-fn is_no_float(count: u64) -> bool {
-    whole(count as f64) != Some(count)
+/// Whether a float cannot represent the number.
+fn exceeds_float(count: u64) -> bool {
+    as_integer(count as f64) != Some(count)
 }
 
 fn exemplars(metric: &message::Metric) -> impl Iterator<Item = &Exemplar> {
@@ -461,34 +480,34 @@ fn is_utf8(exemplar: &Exemplar) -> bool {
         .all(|label| str::from_utf8(label.name()).is_ok() && str::from_utf8(label.value()).is_ok())
 }
 
-/// How long the tables are, to take back what was added.
-struct Sizes {
+/// The lengths of the tables, to undo additions.
+struct TableLengths {
     metrics: usize,
     labels: usize,
     points: usize,
-    beyond_text: usize,
+    exact: usize,
 }
 
-impl Sizes {
+impl TableLengths {
     fn of(tables: &Families<'_>) -> Self {
         Self {
             metrics: tables.metrics.len(),
             labels: tables.labels.len(),
             points: tables.points.len(),
-            beyond_text: tables.beyond_text.len(),
+            exact: tables.exact.len(),
         }
     }
 
-    fn cut(self, tables: &mut Families<'_>) {
+    fn truncate(self, tables: &mut Families<'_>) {
         tables.metrics.truncate(self.metrics);
         tables.labels.truncate(self.labels);
         tables.points.truncate(self.points);
-        tables.beyond_text.truncate(self.beyond_text);
+        tables.exact.truncate(self.exact);
     }
 }
 
-/// A span in a table that has no more entries than the body has bytes.
+/// A span in a table. No table has more entries than the body has bytes.
 fn span(start: usize, end: usize) -> Span {
-    let narrow = |at| u32::try_from(at).expect("bounded by the body's length");
+    let narrow = |at| u32::try_from(at).expect("limited by the body's length");
     Span { start: narrow(start), end: narrow(end) }
 }

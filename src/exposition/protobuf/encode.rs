@@ -1,4 +1,4 @@
-//! Families → protobuf, in pieces that can be put together without being read again.
+//! Encodes families as protobuf, in pieces that can be concatenated.
 
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
@@ -6,7 +6,7 @@ use prost::encoding::{encode_varint, encoded_len_varint};
 use super::message::Timestamp;
 use crate::exposition::model::{Families, MetricType, Point, Value};
 
-/// `key` of a field: number and wire type in one byte.
+/// The key of a field: its number and wire type in one byte.
 const fn key(number: u8, wire_type: u8) -> u8 {
     number << 3 | wire_type
 }
@@ -14,14 +14,14 @@ const fn key(number: u8, wire_type: u8) -> u8 {
 const VARINT: u8 = 0;
 const DOUBLE: u8 = 1;
 const BYTES: u8 = 2;
-/// The field in which a family has its metrics.
+/// The key of the field for the metrics of a family.
 pub(super) const METRIC: u8 = key(4, BYTES);
-/// A double with its key.
-const DOUBLE_BYTES: usize = 9;
+/// The size of a double field with its key.
+const DOUBLE_FIELD_BYTES: usize = 9;
 
-/// What stands in front of a family's metrics.
+/// The fields of a family before its metrics.
 #[derive(Debug, Clone, Copy)]
-pub struct Head<'a> {
+pub struct FamilyHeader<'a> {
     /// The metric name.
     pub name: &'a str,
     /// The HELP text, unescaped.
@@ -32,7 +32,7 @@ pub struct Head<'a> {
     pub unit: Option<&'a str>,
 }
 
-/// Number of a type in the protobuf format.
+/// The number of a type in the format.
 pub(super) const fn number_of(kind: MetricType) -> u8 {
     match kind {
         MetricType::Counter => 0,
@@ -44,7 +44,7 @@ pub(super) const fn number_of(kind: MetricType) -> u8 {
     }
 }
 
-/// The field in which a metric of this type has its value.
+/// The number of the field for the value of a metric of this type.
 pub(super) const fn value_field(kind: MetricType) -> u8 {
     match kind {
         MetricType::Gauge => 2,
@@ -55,31 +55,31 @@ pub(super) const fn value_field(kind: MetricType) -> u8 {
     }
 }
 
-/// Appends the head of a family whose metrics follow in fields of their own.
-pub(crate) fn write_head(out: &mut Vec<u8>, head: Head<'_>) {
-    write_bytes(out, 1, head.name.as_bytes());
-    if let Some(help) = head.help {
+/// Appends the fields of a family before its metrics.
+pub(crate) fn write_header_fields(out: &mut Vec<u8>, header: FamilyHeader<'_>) {
+    write_bytes(out, 1, header.name.as_bytes());
+    if let Some(help) = header.help {
         write_bytes(out, 2, help.as_bytes());
     }
-    out.extend_from_slice(&[key(3, VARINT), number_of(head.kind)]);
-    if let Some(unit) = head.unit {
+    out.extend_from_slice(&[key(3, VARINT), number_of(header.kind)]);
+    if let Some(unit) = header.unit {
         write_bytes(out, 5, unit.as_bytes());
     }
 }
 
-fn head_len(head: Head<'_>) -> usize {
-    let texts = [Some(head.name), head.help, head.unit];
+fn header_len(header: FamilyHeader<'_>) -> usize {
+    let texts = [Some(header.name), header.help, header.unit];
     2 + texts.into_iter().flatten().map(|text| field_len(text.len())).sum::<usize>()
 }
 
-/// Appends the beginning of a delimited family: the length of it all, and its head. Metrics of `metrics_bytes` bytes have
-/// to follow, in any number of pieces.
-pub fn write_family_head(out: &mut Vec<u8>, head: Head<'_>, metrics_bytes: usize) {
-    encode_varint((head_len(head) + metrics_bytes) as u64, out);
-    write_head(out, head);
+/// Appends the start of a delimited family: its length and header. The caller appends `metrics_bytes` bytes of metrics, in
+/// any number of pieces.
+pub fn write_family_header(out: &mut Vec<u8>, header: FamilyHeader<'_>, metrics_bytes: usize) {
+    encode_varint((header_len(header) + metrics_bytes) as u64, out);
+    write_header_fields(out, header);
 }
 
-/// Appends a metric as a field of its family. `scratch` is overwritten; `labels` are in the order to be shown.
+/// Appends a metric as a field of its family, with the labels in the given order. `scratch` is overwritten.
 pub(crate) fn write_metric<'l>(
     out: &mut Vec<u8>,
     scratch: &mut Vec<u8>,
@@ -88,7 +88,7 @@ pub(crate) fn write_metric<'l>(
     families: &Families<'_>,
     metric: &crate::exposition::model::Metric,
 ) {
-    let value = match families.beyond_text(metric) {
+    let value = match families.exact(metric) {
         Some(value) => value,
         None => {
             scratch.clear();
@@ -115,7 +115,7 @@ fn label_len((name, value): (&str, &str)) -> usize {
     field_len(name.len()) + field_len(value.len())
 }
 
-/// The field in which a value of this type has its time of creation, where it has one.
+/// The number of the field for the creation time of a value of this type.
 const fn created_field(kind: MetricType) -> Option<u8> {
     match kind {
         MetricType::Counter => Some(3),
@@ -125,7 +125,7 @@ const fn created_field(kind: MetricType) -> Option<u8> {
     }
 }
 
-/// Appends a metric's value as the field which goes with the type.
+/// Appends a metric's value as the field for its type.
 pub(super) fn write_value(
     out: &mut Vec<u8>,
     kind: MetricType,
@@ -138,18 +138,19 @@ pub(super) fn write_value(
     out.push(key(value_field(kind), BYTES));
     match value {
         Value::Single(value) => {
-            encode_varint((DOUBLE_BYTES + created_bytes) as u64, out);
+            encode_varint((DOUBLE_FIELD_BYTES + created_bytes) as u64, out);
             write_double(out, 1, *value);
         }
         Value::Summary { count, sum, quantiles } => {
             let quantiles = families.points_of(*quantiles);
             let count_bytes = 1 + encoded_len_varint(*count);
-            let bytes = count_bytes + DOUBLE_BYTES + quantiles.len() * field_len(2 * DOUBLE_BYTES);
+            let bytes =
+                count_bytes + DOUBLE_FIELD_BYTES + quantiles.len() * field_len(2 * DOUBLE_FIELD_BYTES);
             encode_varint((bytes + created_bytes) as u64, out);
             write_varint(out, 1, *count);
             write_double(out, 2, *sum);
             for quantile in quantiles {
-                out.extend_from_slice(&[key(3, BYTES), 2 * DOUBLE_BYTES as u8]);
+                out.extend_from_slice(&[key(3, BYTES), 2 * DOUBLE_FIELD_BYTES as u8]);
                 write_double(out, 1, quantile.at);
                 write_double(out, 2, quantile.value);
             }
@@ -157,7 +158,7 @@ pub(super) fn write_value(
         Value::Histogram { count, sum, buckets } => {
             let buckets = families.points_of(*buckets);
             let bytes = count_len(*count)
-                + DOUBLE_BYTES
+                + DOUBLE_FIELD_BYTES
                 + buckets.iter().map(|bucket| field_len(bucket_len(*bucket))).sum::<usize>();
             encode_varint((bytes + created_bytes) as u64, out);
             write_count(out, *count);
@@ -175,26 +176,26 @@ pub(super) fn write_value(
     }
 }
 
-/// At most 20, so that its length is one byte.
+/// The size of an encoded bucket: at most 20 bytes, so its length needs one byte.
 fn bucket_len(bucket: Point) -> usize {
-    count_len(bucket.value) + DOUBLE_BYTES
+    count_len(bucket.value) + DOUBLE_FIELD_BYTES
 }
 
-/// A count of a histogram or of its bucket: field 1 if it is a whole number, else field 4.
+/// Appends a count of a histogram or of its bucket: field 1 if it is an integer, otherwise field 4.
 fn write_count(out: &mut Vec<u8>, count: f64) {
-    match whole(count) {
+    match as_integer(count) {
         Some(count) => write_varint(out, 1, count),
         None => write_double(out, 4, count),
     }
 }
 
 fn count_len(count: f64) -> usize {
-    whole(count).map_or(DOUBLE_BYTES, |count| 1 + encoded_len_varint(count))
+    as_integer(count).map_or(DOUBLE_FIELD_BYTES, |count| 1 + encoded_len_varint(count))
 }
 
 /// The number as an integer, if it is one.
-pub(super) fn whole(count: f64) -> Option<u64> {
-    /// 2^64, the first float that is none.
+pub(super) fn as_integer(count: f64) -> Option<u64> {
+    /// 2^64, the first float that exceeds 64 bits.
     const END: f64 = 18_446_744_073_709_551_616.0;
     ((0.0..END).contains(&count) && count.trunc() == count).then_some(count as u64)
 }
@@ -215,7 +216,7 @@ fn write_bytes(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Bytes of a field of so many bytes, with key and length.
+/// The size of a field with that many bytes of content, including key and length.
 fn field_len(bytes: usize) -> usize {
     1 + encoded_len_varint(bytes as u64) + bytes
 }

@@ -1,16 +1,15 @@
-//! Label names in metrics that are protobuf already, spelled for scrapers that do not know all of UTF-8.
+//! Escapes label names in encoded metrics, for scrapers without UTF-8 support.
 
 use prost::encoding::encode_varint;
 
 use super::encode::{METRIC, write_label};
 use super::wire::{Fields, WireError};
-use crate::exposition::escape::Escaping;
-use crate::exposition::escape::{NameKind, escape};
+use crate::exposition::escape::{Escaping, NameKind, escape};
 
-/// Appends metrics, as [`super::metrics_of_lines`] writes them, with their label names spelled by a scheme.
+/// Appends metrics that [`super::metrics_of_lines`] wrote, with their label names escaped.
 ///
 /// # Errors
-/// Bytes that are no metrics.
+/// The bytes are not encoded metrics.
 pub fn escape_metrics(out: &mut Vec<u8>, metrics: &[u8], escaping: Escaping) -> Result<(), WireError> {
     let mut fields = Fields::new(metrics);
     let mut escaped = Vec::new();
@@ -36,7 +35,7 @@ fn escape_metric(out: &mut Vec<u8>, metric: &[u8], escaping: Escaping) -> Result
         let (mut name, mut value) = ("", "");
         let mut label = Fields::new(field.value.bytes()?);
         while let Some(field) = label.next()? {
-            let text = std::str::from_utf8(field.value.bytes()?).map_err(|_| "a text is not UTF-8")?;
+            let text = std::str::from_utf8(field.value.bytes()?).map_err(|_| WireError::NotUtf8)?;
             if field.number == 1 { name = text } else { value = text }
         }
         let name = escape(name, escaping, NameKind::Label);

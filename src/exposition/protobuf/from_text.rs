@@ -1,8 +1,8 @@
-//! Lines as the gateway shows them → metrics in protobuf.
+//! Converts rendered lines to encoded metrics.
 //!
-//! A delimited family is a length, a head and its metrics, each a field of its own. So metrics may be made piece by piece,
-//! wherever their lines stand, and be put behind one head: [`metrics_of_lines`] for lines that say it all,
-//! [`metrics_of_exact`] for a family that has an exact form beside them, [`super::write_family_head`] for what comes first.
+//! A delimited family is a length, a header and its metrics, each in a field of its own. So the metrics can be encoded piece
+//! by piece and concatenated after one header: [`super::write_family_header`] writes the header, [`metrics_of_lines`] converts
+//! lines, and [`metrics_of_exact`] returns the metrics of a family that has exact protobuf.
 
 use super::encode::write_metric;
 use super::wire::Fields;
@@ -11,11 +11,10 @@ use crate::exposition::names::NameRules;
 use crate::exposition::render::write_header;
 use crate::exposition::text::{ParseError, parse};
 
-/// Appends the metrics which these lines show: lines of one family, of one group or of several, as
-/// [`crate::exposition::render::render`] wrote them.
+/// Appends the metrics of rendered lines. The lines belong to one family, in one or several groups.
 ///
 /// # Errors
-/// Lines which rendering does not write. `out` is left as it was.
+/// Lines that [`render`](crate::exposition::render::render) does not write. `out` is then unchanged.
 pub fn metrics_of_lines(
     out: &mut Vec<u8>,
     name: &str,
@@ -39,7 +38,7 @@ pub fn metrics_of_lines(
     Ok(())
 }
 
-/// The metrics of a family's exact form, see [`crate::exposition::render::Rendered::exact`]: its head is left out.
+/// The metrics of a family's [exact protobuf](crate::exposition::render::Rendered::exact), without the header.
 pub fn metrics_of_exact(exact: &[u8]) -> &[u8] {
     let mut fields = Fields::new(exact);
     loop {

@@ -1,19 +1,21 @@
 //! The protobuf exposition format: delimited messages of metric families.
 //!
-//! Read and written by hand where a body is many things of one kind, because then memory stays within a small factor of
-//! the body, whatever lengths and counts it announces, and texts are borrowed. The derived structs of [`message`] serve
-//! what text cannot show: native histograms, exemplars, times of creation, counts as floats. These are kept as protobuf,
-//! beside what text shows of them.
+//! Repeated items are parsed and written by hand. Memory then stays within a small factor of the body, whatever lengths and
+//! counts the body announces, and texts are borrowed. The derived structs of [`message`] serve what text cannot represent:
+//! native histograms, exemplars, creation times and float counts. These are kept as protobuf, beside the part that text can
+//! represent.
 //!
-//! What can be read but must not be kept (values of another kind than the family's type, texts that are not UTF-8, native
-//! histograms that contradict themselves) makes [`Families::refusal`]. That differs from an error: the group gets to know.
+//! Some bodies can be parsed but must be rejected: values of another type than the family's, texts that are not UTF-8,
+//! inconsistent native histograms. They set [`rejection`](super::model::Families::rejection) instead of being an error,
+//! because a rejected push gives its group a failure time.
 //!
-//! * [`wire`] reads fields; it knows no messages.
-//! * [`decode`] makes families of a body; [`native_histogram`] checks native histograms and counts out their buckets ([`native_bounds`]).
-//! * [`encode`] writes families, in pieces that can be put together.
-//! * [`from_text`] makes such pieces of the lines that a scrape shows; [`escape_labels`] spells the names in them anew.
+//! * [`wire`] parses fields. It does not know the messages.
+//! * [`decode`] parses a body into families; [`native_histogram`] checks native histograms and lists their buckets
+//!   ([`native_bounds`]).
+//! * [`encode`] writes families, in pieces that can be concatenated.
+//! * [`from_text`] converts lines of a scrape to such pieces; [`escape_labels`] escapes the label names in them.
 //!
-//! Not for the text forms of protobuf, which no client sends.
+//! The text representations of protobuf are not supported; no client sends them.
 
 mod decode;
 mod encode;
@@ -28,9 +30,9 @@ mod wire;
 mod tests;
 
 pub use decode::{ProtobufError, decode_family, parse};
-pub use encode::{Head, write_family_head};
-pub(super) use encode::{write_head, write_metric};
+pub use encode::{FamilyHeader, write_family_header};
+pub(super) use encode::{write_header_fields, write_metric};
 pub use escape_labels::escape_metrics;
 pub use from_text::{metrics_of_exact, metrics_of_lines};
 pub use message::histogram_of;
-pub use native_histogram::{Bounds, NativeBucket, is_float, native_buckets};
+pub use native_histogram::{BoundaryRule, NativeBucket, NativeHistogramError, is_float, native_buckets};

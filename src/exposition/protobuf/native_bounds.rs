@@ -1,25 +1,27 @@
-//! Bounds of native buckets, to the last digit those that Prometheus and its programs print.
+//! Bounds of native buckets, equal to those of Prometheus to the last digit.
 
-/// The upper bound of the positive bucket with that index: about `2^(index / 2^schema)`, the last one being the largest
-/// float. Schemas from -4 to 8.
+/// The upper bound of the positive bucket with this index: about `2^(index / 2^schema)`. The last bound is the largest float.
+/// The schema is between -4 and 8.
 pub(super) fn bound(index: i64, schema: i32) -> f64 {
     let per_power = 1_i64 << schema.max(0);
-    let (power, place) = match schema < 0 {
-        true => (index.saturating_mul(1 << -schema), 0),
-        false => (index.div_euclid(per_power), index.rem_euclid(per_power)),
+    let (power, position) = if schema < 0 {
+        (index.saturating_mul(1 << -schema), 0)
+    } else {
+        (index.div_euclid(per_power), index.rem_euclid(per_power))
     };
-    if (power, place) == (1024, 0) {
+    if (power, position) == (1024, 0) {
         return f64::MAX;
     }
     let step = FRACTIONS.len() as i64 / per_power;
-    let fraction = FRACTIONS[(place * step) as usize];
-    // In two steps, because a power alone may not be a float where the product is one. Beyond these it is 0 or infinite.
+    let fraction = FRACTIONS[(position * step) as usize];
+    // In two steps, because the power alone may overflow or underflow although the product does not. Larger powers give
+    // infinity, smaller ones 0.
     let exponent = power.clamp(-1100, 1100) as i32 + 1;
     fraction * f64::from(exponent / 2).exp2() * f64::from(exponent - exponent / 2).exp2()
 }
 
-/// `2^(n / 256 - 1)`, with the rounding that Prometheus has fixed in its own table (`model/histogram`): other roundings
-/// would name other buckets. Coarser schemas use every second one, every fourth one and so on.
+/// `2^(n / 256 - 1)`, rounded as in the table of Prometheus (`model/histogram`), because another rounding would be another
+/// bound. Coarser schemas use every second fraction, every fourth one and so on.
 #[rustfmt::skip]
 static FRACTIONS: [f64; 256] = [
     0.5, 0.5013556375251013, 0.5027149505564014, 0.5040779490592088, 0.5054446430258502, 0.5068150424757447,
@@ -80,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_are_those_of_the_format() {
+    fn bounds_equal_those_of_prometheus() {
         for (index, schema, expected) in [
             (0, 0, 1.0),
             (1, 2, 1.189207115002721),
@@ -103,10 +105,10 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_the_powers_of_two() {
-        for (place, fraction) in FRACTIONS.iter().enumerate() {
-            let expected = (place as f64 / 256.0 - 1.0).exp2();
-            assert!((fraction - expected).abs() < 1e-14, "{place}: {fraction}");
+    fn the_table_contains_the_powers_of_two() {
+        for (n, fraction) in FRACTIONS.iter().enumerate() {
+            let expected = (n as f64 / 256.0 - 1.0).exp2();
+            assert!((fraction - expected).abs() < 1e-14, "{n}: {fraction}");
         }
     }
 }

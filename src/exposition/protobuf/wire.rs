@@ -1,10 +1,24 @@
-//! The wire format of protobuf, read without a copy.
+//! The wire format of protobuf, parsed without copying.
 //!
-//! Lengths are compared with what is there before anything is made of them. Groups, which the format of expositions
-//! never used, are refused: they are the only thing in it that nests without bound.
+//! Every length is compared with the available bytes before it is used. Groups are rejected: the exposition formats never
+//! used them, and they are the only part of the wire format that nests without limit.
 
-/// Why bytes are no message.
-pub(super) type WireError = &'static str;
+/// Why bytes are not a valid message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error("unexpected end")]
+    Truncated,
+    #[error("a field has the wrong wire type")]
+    WrongWireType,
+    #[error("a field has an unknown wire type")]
+    UnknownWireType,
+    #[error("a field's number is out of range")]
+    FieldNumber,
+    #[error("a number is too long")]
+    VarintTooLong,
+    #[error("a text is not UTF-8")]
+    NotUtf8,
+}
 
 /// A field with its number.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -13,7 +27,7 @@ pub(super) struct Field<'a> {
     pub(super) value: FieldValue<'a>,
 }
 
-/// A field's value, as far as it can be told without a schema.
+/// A field's value, as far as it is known without a schema.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum FieldValue<'a> {
     Varint(u64),
@@ -26,29 +40,26 @@ impl<'a> FieldValue<'a> {
     pub(super) fn varint(self) -> Result<u64, WireError> {
         match self {
             Self::Varint(number) => Ok(number),
-            _ => Err(WRONG_TYPE),
+            _ => Err(WireError::WrongWireType),
         }
     }
 
     pub(super) fn double(self) -> Result<f64, WireError> {
         match self {
             Self::Fixed64(bits) => Ok(f64::from_bits(bits)),
-            _ => Err(WRONG_TYPE),
+            _ => Err(WireError::WrongWireType),
         }
     }
 
     pub(super) fn bytes(self) -> Result<&'a [u8], WireError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
-            _ => Err(WRONG_TYPE),
+            _ => Err(WireError::WrongWireType),
         }
     }
 }
 
-const CUT: WireError = "unexpected end";
-const WRONG_TYPE: WireError = "a field has the wrong wire type";
-
-/// The rest of a message.
+/// The remaining fields of a message.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fields<'a>(&'a [u8]);
 
@@ -57,16 +68,16 @@ impl<'a> Fields<'a> {
         Self(message)
     }
 
-    /// The next field, `None` at the end.
+    /// Parses the next field. `None` at the end of the message.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Field<'a>>, WireError> {
         if self.0.is_empty() {
             return Ok(None);
         }
         let key = self.varint()?;
-        let number = u32::try_from(key >> 3).map_err(|_| "a field's number is too large")?;
+        let number = u32::try_from(key >> 3).map_err(|_| WireError::FieldNumber)?;
         if number == 0 || number >= 1 << 29 {
-            return Err("a field's number is out of range");
+            return Err(WireError::FieldNumber);
         }
         let value = match key & 7 {
             0 => FieldValue::Varint(self.varint()?),
@@ -76,16 +87,16 @@ impl<'a> Fields<'a> {
                 self.array::<4>()?;
                 FieldValue::Fixed32
             }
-            _ => return Err("a field has an unknown wire type"),
+            _ => return Err(WireError::UnknownWireType),
         };
         Ok(Some(Field { number, value }))
     }
 
-    /// A length and as many bytes.
+    /// Parses a length and that many bytes.
     #[inline]
     pub(super) fn delimited(&mut self) -> Result<&'a [u8], WireError> {
-        let length = usize::try_from(self.varint()?).map_err(|_| CUT)?;
-        let (bytes, rest) = self.0.split_at_checked(length).ok_or(CUT)?;
+        let length = usize::try_from(self.varint()?).map_err(|_| WireError::Truncated)?;
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(WireError::Truncated)?;
         self.0 = rest;
         Ok(bytes)
     }
@@ -94,20 +105,20 @@ impl<'a> Fields<'a> {
         self.0.is_empty()
     }
 
-    /// What was not read yet.
+    /// The bytes that are not parsed yet.
     pub(super) fn rest(self) -> &'a [u8] {
         self.0
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (bytes, rest) = self.0.split_first_chunk::<N>().ok_or(CUT)?;
+        let (bytes, rest) = self.0.split_first_chunk::<N>().ok_or(WireError::Truncated)?;
         self.0 = rest;
         Ok(*bytes)
     }
 
     #[inline]
     fn varint(&mut self) -> Result<u64, WireError> {
-        // Nearly all keys and lengths are this short.
+        // Nearly all keys and lengths are one byte long.
         if let [byte @ 0..=0x7f, rest @ ..] = self.0 {
             self.0 = rest;
             return Ok(u64::from(*byte));
@@ -118,7 +129,7 @@ impl<'a> Fields<'a> {
     fn long_varint(&mut self) -> Result<u64, WireError> {
         let mut number = 0;
         for (index, &byte) in self.0.iter().enumerate().take(10) {
-            // The tenth byte has room for the highest bit alone.
+            // The tenth byte has only the highest bit of 64.
             if index == 9 && byte > 1 {
                 break;
             }
@@ -128,6 +139,6 @@ impl<'a> Fields<'a> {
                 return Ok(number);
             }
         }
-        Err(if self.0.len() < 10 { CUT } else { "a number is too long" })
+        Err(if self.0.len() < 10 { WireError::Truncated } else { WireError::VarintTooLong })
     }
 }

@@ -1,4 +1,4 @@
-//! Puts samples into families, and the series of a histogram or summary into one metric.
+//! Assembles samples into families, and the series of a histogram or summary into one metric.
 
 use std::borrow::Cow;
 use std::hash::BuildHasher;
@@ -11,15 +11,15 @@ use super::runs::Runs;
 use crate::exposition::model::{Families, Family, Label, Metric, MetricType, Point, Span, Value};
 use crate::exposition::names::{self, METRIC, NameRules, Part};
 
-/// What a name means: a family, and which of its series.
+/// What a name refers to: a family and one kind of its series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Role {
     pub(super) family: u32,
     series: Series,
 }
 
-/// Which series of a family a sample belongs to. Buckets and quantiles are told by their label alone, since official
-/// takes a histogram's bare name for that of its buckets.
+/// The series of a family to which a sample belongs. Only a label marks buckets and quantiles, because the official parser
+/// also accepts a histogram's bare name for its buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Series {
     Bare,
@@ -27,7 +27,7 @@ enum Series {
     Count,
 }
 
-/// The tables as they grow, and what is needed to find things in them.
+/// The tables while they grow, with indexes into them.
 pub(super) struct FamiliesBuilder<'a> {
     families: Vec<Family<'a>>,
     states: Vec<State>,
@@ -42,37 +42,55 @@ pub(super) struct FamiliesBuilder<'a> {
     sample_labels: HashTable<u32>,
     metric_runs: Runs,
     point_runs: Runs,
-    /// The family that was named last.
+    /// The family that was named most recently.
     current: Option<u32>,
-    /// Whether any family may be named like a part of another.
+    /// Whether any family may have the name of a part of another one.
     has_part_names: bool,
     hasher: RandomState,
 }
 
-/// A histogram or summary and the family it belongs to.
+/// A histogram or summary with its family, and the hash of its family and labels.
 #[derive(Clone, Copy)]
 struct IndexedMetric {
+    hash: u64,
     family: u32,
     metric: u32,
 }
 
-/// What the assembly knows of a family besides what it shows.
+/// What a histogram must not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NegativeCount {
+    Count,
+    Bucket,
+}
+
+impl NegativeCount {
+    /// The official wording.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Bucket => "bucket population",
+        }
+    }
+}
+
+/// What the builder knows about a family beyond its [`Family`].
 #[derive(Clone, Copy)]
 struct State {
     has_type: bool,
-    /// The name can be told from what follows it without quotes.
+    /// Whether the name needs no quotes.
     is_plain: bool,
-    /// A part's name is also that of a family, which then is meant.
+    /// Whether one of its parts has the name of another family, to which the name then refers.
     has_shadowed_part: bool,
-    /// The histogram or summary that got the last sample.
+    /// The histogram or summary that received the last sample.
     last_metric: Option<u32>,
-    /// Whether `by_labels` holds this family's metrics.
+    /// Whether `by_labels` contains this family's metrics.
     is_indexed: bool,
 }
 
-/// Bodies are seldom longer; longer ones let the tables grow.
+/// The body size up to which tables are allocated in advance. Bodies are rarely larger; tables of larger bodies grow.
 const PRESIZED_BODY_BYTES: usize = 64 << 10;
-/// Up to here comparing label names one by one is cheaper than hashing them.
+/// Up to this number, comparing label names one by one is cheaper than hashing them.
 const FEW_LABELS: usize = 16;
 
 impl<'a> FamiliesBuilder<'a> {
@@ -97,9 +115,10 @@ impl<'a> FamiliesBuilder<'a> {
 
     // --- families
 
-    /// The role and length of the name in front of the text, if it is that of the current family or of a part of it.
+    /// The role and the length of the name at the start of the text, if it is the name of the current family or of one of
+    /// its parts.
     #[inline]
-    pub(super) fn current_in_front_of(&self, text: &[u8]) -> Option<(Role, usize)> {
+    pub(super) fn match_current(&self, text: &[u8]) -> Option<(Role, usize)> {
         let family = self.current?;
         let state = &self.states[family as usize];
         let name = self.families[family as usize].name.as_bytes();
@@ -120,7 +139,8 @@ impl<'a> FamiliesBuilder<'a> {
         ends_at(length).then_some((Role { family, series: Series::of(part) }, length))
     }
 
-    /// Finds what a name means; creates the family if it means none. `is_plain` says that the name stood without quotes.
+    /// Finds what a name refers to, and creates a family if it refers to none. `is_plain` means that the body has the name
+    /// without quotes.
     pub(super) fn resolve(&mut self, name: Cow<'a, str>, is_plain: bool) -> Role {
         let hash = self.hasher.hash_one(&*name);
         let role = match self.find_family(hash, &name) {
@@ -142,7 +162,7 @@ impl<'a> FamiliesBuilder<'a> {
         self.by_name.find(hash, |&family| self.families[family as usize].name == name).copied()
     }
 
-    /// The histogram or summary of this name, if it has such parts.
+    /// Finds the histogram or summary with this name, if its type has the part.
     fn find_whole(&self, base: &str, part: Part) -> Option<Role> {
         let family = self.find_family(self.hasher.hash_one(base), base)?;
         let is_part = parts_of(self.families[family as usize].kind).contains(&part);
@@ -182,7 +202,7 @@ impl<'a> FamiliesBuilder<'a> {
         self.families[family as usize].help = Some(help);
     }
 
-    /// Whether a TYPE line or a sample has settled the type.
+    /// Whether a TYPE line or a sample has determined the type.
     pub(super) fn has_type(&self, family: u32) -> bool {
         self.states[family as usize].has_type
     }
@@ -190,7 +210,7 @@ impl<'a> FamiliesBuilder<'a> {
     pub(super) fn set_type(&mut self, family: u32, kind: MetricType) {
         self.families[family as usize].kind = kind;
         self.states[family as usize].has_type = true;
-        // Later on the names of parts lead here, so no family of such a name can appear any more.
+        // From now on the names of parts refer to this family, so no new family can get such a name.
         if self.has_part_names {
             let name = &self.families[family as usize].name;
             let shadowed = parts_of(kind).iter().any(|part| {
@@ -201,13 +221,13 @@ impl<'a> FamiliesBuilder<'a> {
         }
     }
 
-    /// A sample without a TYPE line before it settles the type as untyped.
+    /// A sample fixes the type. Without an earlier TYPE line it is untyped.
     #[inline]
     pub(super) fn fix_type(&mut self, family: u32) {
         self.states[family as usize].has_type = true;
     }
 
-    /// The label that tells buckets or quantiles apart and is no label of the metric.
+    /// The label that distinguishes buckets or quantiles. It is not a label of the metric.
     #[inline]
     pub(super) fn special_label(&self, family: u32) -> Option<&'static str> {
         match self.families[family as usize].kind {
@@ -217,19 +237,19 @@ impl<'a> FamiliesBuilder<'a> {
         }
     }
 
-    // --- labels of the current sample; they are the last in the table
+    // --- labels of the current sample: the last ones in the table
 
-    /// Where the labels of the next sample begin.
+    /// Starts a sample and returns the index at which its labels begin.
     #[inline]
     pub(super) fn begin_sample(&mut self) -> usize {
         if !self.sample_labels.is_empty() {
-            // Clearing would cost as much as the longest sample so far.
+            // Clearing would take time in proportion to the sample with the most labels so far.
             self.sample_labels = HashTable::new();
         }
         self.labels.len()
     }
 
-    /// Whether the sample has a label of this name already.
+    /// Whether the sample already has a label with this name.
     #[inline]
     pub(super) fn has_label(&mut self, start: usize, name: &str) -> bool {
         if self.labels.len() - start < FEW_LABELS {
@@ -259,7 +279,7 @@ impl<'a> FamiliesBuilder<'a> {
         }
     }
 
-    /// Takes a label out again and gives its value.
+    /// Removes a label and returns its value.
     pub(super) fn take_label(&mut self, start: usize, name: &str) -> Option<Cow<'a, str>> {
         let place = self.labels[start..].iter().position(|label| label.name == name)?;
         self.sample_labels = HashTable::new();
@@ -268,8 +288,11 @@ impl<'a> FamiliesBuilder<'a> {
 
     // --- samples
 
-    /// Adds a sample whose labels begin at `labels_start`; `rank` is its `le` or `quantile`, or NaN. Gives the metric's
-    /// place, or says what is negative though it must not be.
+    /// Adds a sample whose labels begin at `labels_start` and returns the index of its metric. `rank` is its `le` or
+    /// `quantile`, or NaN.
+    ///
+    /// # Errors
+    /// A histogram's count or bucket is negative.
     #[inline]
     pub(super) fn add(
         &mut self,
@@ -277,7 +300,7 @@ impl<'a> FamiliesBuilder<'a> {
         labels_start: usize,
         rank: f64,
         value: f64,
-    ) -> Result<u32, &'static str> {
+    ) -> Result<u32, NegativeCount> {
         let kind = self.families[role.family as usize].kind;
         match kind {
             MetricType::Counter | MetricType::Gauge | MetricType::Untyped => {
@@ -299,8 +322,8 @@ impl<'a> FamiliesBuilder<'a> {
     fn push_metric(&mut self, family: u32, labels_start: usize, value: Value) -> u32 {
         let index = self.metrics.len();
         let labels = Span { start: labels_start as u32, end: self.labels.len() as u32 };
-        self.metric_runs.note(family, index, &mut self.families[family as usize].metrics);
-        self.metrics.push(Metric { labels, value, timestamp: None, beyond_text: Span::default() });
+        self.metric_runs.record(family, index, &mut self.families[family as usize].metrics);
+        self.metrics.push(Metric { labels, value, timestamp: None, exact: Span::default() });
         index as u32
     }
 
@@ -310,37 +333,39 @@ impl<'a> FamiliesBuilder<'a> {
         series: Series,
         rank: f64,
         new: f64,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), NegativeCount> {
         let span = match (&mut self.metrics[metric as usize].value, series) {
             (Value::Summary { count, .. }, Series::Count) => {
                 *count = new as u64;
                 return Ok(());
             }
             (Value::Histogram { count, .. }, Series::Count) => {
-                *count = not_negative(new).ok_or("count")?;
+                *count = not_negative(new).ok_or(NegativeCount::Count)?;
                 return Ok(());
             }
             (Value::Summary { sum, .. } | Value::Histogram { sum, .. }, Series::Sum) => {
                 *sum = new;
                 return Ok(());
             }
-            // A bare sample says only that the histogram or summary exists.
+            // A sample with the bare name only shows that the histogram or summary exists.
             (_, Series::Bare) if rank.is_nan() => return Ok(()),
             (Value::Summary { quantiles, .. }, Series::Bare) => quantiles,
             (Value::Histogram { buckets, .. }, Series::Bare) => {
-                let value = not_negative(new).ok_or("bucket population")?;
-                self.point_runs.note(metric, self.points.len(), buckets);
+                let value = not_negative(new).ok_or(NegativeCount::Bucket)?;
+                self.point_runs.record(metric, self.points.len(), buckets);
                 self.points.push(Point { at: rank, value });
                 return Ok(());
             }
-            (Value::Single(_), _) => unreachable!("a family of histograms or summaries holds nothing else"),
+            (Value::Single(_), _) => {
+                unreachable!("families of histograms or summaries contain no single values")
+            }
         };
-        self.point_runs.note(metric, self.points.len(), span);
+        self.point_runs.record(metric, self.points.len(), span);
         self.points.push(Point { at: rank, value: new });
         Ok(())
     }
 
-    /// The metric of the family with the labels of the sample, which then are no longer needed; or a new one.
+    /// Finds the metric with the labels of the sample, and then drops these labels; or creates the metric.
     fn find_or_create(&mut self, family: u32, labels_start: usize) -> u32 {
         let State { last_metric, is_indexed, .. } = self.states[family as usize];
         let Some(last) = last_metric else {
@@ -354,9 +379,9 @@ impl<'a> FamiliesBuilder<'a> {
             self.index_metric(family, last);
         }
         let hash = hash_labels(&self.hasher, family, &self.labels[labels_start..]);
-        let found = self
-            .by_labels
-            .find(hash, |found| found.family == family && self.has_same_labels(found.metric, labels_start));
+        let found = self.by_labels.find(hash, |found| {
+            found.hash == hash && found.family == family && self.has_same_labels(found.metric, labels_start)
+        });
         match found {
             Some(&IndexedMetric { metric, .. }) => {
                 self.labels.truncate(labels_start);
@@ -382,23 +407,21 @@ impl<'a> FamiliesBuilder<'a> {
         metric
     }
 
-    /// Makes a metric findable by its labels. A family's only metric need not be.
+    /// Adds a metric to `by_labels`. The only metric of a family is not added.
     fn index_metric(&mut self, family: u32, metric: u32) {
-        let hash = |&IndexedMetric { family, metric }: &IndexedMetric| {
-            hash_labels(&self.hasher, family, &self.labels[self.metrics[metric as usize].labels.range()])
-        };
-        let entry = IndexedMetric { family, metric };
-        self.by_labels.insert_unique(hash(&entry), entry, hash);
+        let labels = &self.labels[self.metrics[metric as usize].labels.range()];
+        let hash = hash_labels(&self.hasher, family, labels);
+        self.by_labels.insert_unique(hash, IndexedMetric { hash, family, metric }, |entry| entry.hash);
         self.states[family as usize].is_indexed = true;
     }
 
-    /// Whether the metric's labels are those of the sample, in the same order.
+    /// Whether the metric and the sample have equal labels in the same order.
     #[inline]
     fn has_labels(&self, metric: u32, labels_start: usize) -> bool {
         self.labels[self.metrics[metric as usize].labels.range()] == self.labels[labels_start..]
     }
 
-    /// Whether the metric's labels are those of the sample, in any order.
+    /// Whether the metric and the sample have equal labels in any order.
     fn has_same_labels(&self, metric: u32, labels_start: usize) -> bool {
         let left = &self.labels[self.metrics[metric as usize].labels.range()];
         let right = &self.labels[labels_start..];
@@ -406,7 +429,7 @@ impl<'a> FamiliesBuilder<'a> {
             return false;
         }
         if left.len() <= FEW_LABELS {
-            // Names are unique on both sides, so that all of one being in the other is enough.
+            // Names are unique on both sides, so inclusion in one direction is enough.
             return left.iter().all(|label| right.contains(label));
         }
         sorted_by_name(left).eq(sorted_by_name(right))
@@ -414,18 +437,21 @@ impl<'a> FamiliesBuilder<'a> {
 }
 
 impl<'a> FamiliesBuilder<'a> {
-    /// The tables, with what belongs together standing together. Leaves the assembly empty.
+    /// Returns the tables, with the entries of each owner contiguous, and leaves the builder empty.
     pub(super) fn finish(&mut self) -> Families<'a> {
         let mut families = take(&mut self.families);
         let mut metrics = take(&mut self.metrics);
         let mut points = take(&mut self.points);
-        self.point_runs.gather(&mut points, |metric, span| match &mut metrics[metric as usize].value {
-            Value::Summary { quantiles: points, .. } | Value::Histogram { buckets: points, .. } => {
-                *points = span;
+        self.point_runs.make_contiguous(&mut points, |metric, span| {
+            match &mut metrics[metric as usize].value {
+                Value::Summary { quantiles: points, .. } | Value::Histogram { buckets: points, .. } => {
+                    *points = span;
+                }
+                Value::Single(_) => {}
             }
-            Value::Single(_) => {}
         });
-        self.metric_runs.gather(&mut metrics, |family, span| families[family as usize].metrics = span);
+        self.metric_runs
+            .make_contiguous(&mut metrics, |family, span| families[family as usize].metrics = span);
         families.retain(|family| !family.metrics.is_empty());
         Families { families, metrics, labels: take(&mut self.labels), points, ..Families::default() }
     }
@@ -441,7 +467,7 @@ impl Series {
     }
 }
 
-/// Equal for equal labels in whatever order.
+/// A hash that does not depend on the order of the labels.
 fn hash_labels(hasher: &RandomState, family: u32, labels: &[Label<'_>]) -> u64 {
     let sum = labels
         .iter()
@@ -456,7 +482,7 @@ fn sorted_by_name<'l, 'a>(labels: &'l [Label<'a>]) -> impl Iterator<Item = &'l L
     sorted.into_iter()
 }
 
-/// The suffixes that lead to families of this type.
+/// The parts that a family of this type has.
 fn parts_of(kind: MetricType) -> &'static [Part] {
     match kind {
         MetricType::Histogram | MetricType::GaugeHistogram => &Part::ALL,
@@ -465,7 +491,7 @@ fn parts_of(kind: MetricType) -> &'static [Part] {
     }
 }
 
-/// A histogram's count; NaN passes, as it does in official, and zero loses its sign.
+/// A histogram's count. As in the official parser, NaN is accepted; a zero loses its sign.
 fn not_negative(count: f64) -> Option<f64> {
     if count < 0.0 { None } else { Some(count + 0.0) }
 }

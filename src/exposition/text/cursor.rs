@@ -1,4 +1,4 @@
-//! Reads tokens of a body from left to right.
+//! Reads the tokens of a body from left to right.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -8,21 +8,21 @@ use memchr::{memchr, memchr_iter};
 use super::error::{ParseError, quote};
 use crate::exposition::names::{self, Alphabet};
 
-/// A place in a body. Tokens borrow from the body wherever no escape had to be resolved.
+/// A position in a body. Tokens borrow from the body unless an escape sequence had to be resolved.
 pub(super) struct Cursor<'a> {
     body: &'a [u8],
-    /// The body, if all of it is UTF-8: then no token needs to be looked at again.
+    /// The body, if all of it is UTF-8. Its tokens then need no check of their own.
     text: Option<&'a str>,
     line_start: usize,
     /// The next byte to read.
     pub(super) pos: usize,
 }
 
-/// A token before anyone has asked whether it is UTF-8.
+/// A token that has not been checked for UTF-8.
 pub(super) enum Token {
-    /// As it stands in the body.
+    /// A range of the body.
     Plain(Range<usize>),
-    /// With its escapes resolved.
+    /// Bytes in which escape sequences are resolved.
     Resolved(Vec<u8>),
 }
 
@@ -31,7 +31,7 @@ impl<'a> Cursor<'a> {
         Self { body, text: str::from_utf8(body).ok(), line_start: 0, pos: 0 }
     }
 
-    /// Remembers where the current line begins; lines are only counted when an error asks for it.
+    /// Records where the current line begins. Lines are counted only when an error needs the number.
     #[inline]
     pub(super) fn begin_line(&mut self) {
         self.line_start = self.pos;
@@ -42,7 +42,7 @@ impl<'a> Cursor<'a> {
         self.pos >= self.body.len()
     }
 
-    /// The next byte; NUL at the end, which no rule expects, so that it is refused by [`Self::unexpected`].
+    /// The next byte, or NUL at the end. No rule expects NUL, so [`Self::unexpected`] reports the end.
     #[inline]
     pub(super) fn peek(&self) -> u8 {
         self.body.get(self.pos).copied().unwrap_or(0)
@@ -60,7 +60,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Steps over the byte if it comes next.
+    /// Consumes the byte if it is the next one.
     #[inline]
     pub(super) fn eat(&mut self, byte: u8) -> bool {
         let found = self.peek() == byte && !self.at_end();
@@ -75,7 +75,7 @@ impl<'a> Cursor<'a> {
         ParseError::new(line as u32, reason)
     }
 
-    /// An error about the next byte. If there is none, then that is the error.
+    /// An error about the next byte, or about the end of the body if there is none.
     #[cold]
     pub(super) fn unexpected(&self, reason: String) -> ParseError {
         if self.at_end() { self.cut_off() } else { self.error(reason) }
@@ -87,7 +87,7 @@ impl<'a> Cursor<'a> {
         self.error("unexpected end of input stream".to_owned())
     }
 
-    /// The bytes up to the next blank or LF, which must be there.
+    /// Consumes the bytes up to the next blank or LF. At the end of the body this is an error.
     pub(super) fn word(&mut self) -> Result<&'a [u8], ParseError> {
         let rest = self.rest();
         let length = rest
@@ -98,7 +98,7 @@ impl<'a> Cursor<'a> {
         Ok(&rest[..length])
     }
 
-    /// The bytes up to the next LF, which must be there and is stepped over.
+    /// Consumes a line up to and including its LF, and returns it without the LF. A missing LF is an error.
     pub(super) fn rest_of_line(&mut self) -> Result<&'a [u8], ParseError> {
         let rest = self.rest();
         let length = memchr(b'\n', rest).ok_or_else(|| self.cut_off())?;
@@ -106,7 +106,7 @@ impl<'a> Cursor<'a> {
         Ok(&rest[..length])
     }
 
-    /// Steps over a name without quotes, the usual kind. `None`, and no step, if there is no such name.
+    /// Consumes a name without quotes, the usual kind. Returns `None` and consumes nothing if there is none.
     #[inline]
     pub(super) fn plain_name(&mut self, alphabet: Alphabet) -> Option<&'a str> {
         let end = self.pos + names::prefix_len(self.rest(), alphabet);
@@ -118,7 +118,8 @@ impl<'a> Cursor<'a> {
         Some(name)
     }
 
-    /// A name: characters of the alphabet, or in quotes any, or the one and then the other. Empty if none is there.
+    /// Consumes a name: characters of the alphabet, any characters in quotes, or the former followed by the latter. The
+    /// name is empty if there is none.
     pub(super) fn name(&mut self, alphabet: Alphabet, what: &str) -> Result<Token, ParseError> {
         let start = self.pos;
         self.pos += names::prefix_len(self.rest(), alphabet);
@@ -130,11 +131,11 @@ impl<'a> Cursor<'a> {
         if plain.is_empty() {
             return self.quoted(what);
         }
-        // Half a name in quotes is an accident, but one that official accepts.
-        self.quoted_behind(self.body[plain].to_vec(), what)
+        // The official parser accepts a name of which only the second half is in quotes.
+        self.quoted_after(self.body[plain].to_vec(), what)
     }
 
-    /// What stands up to the closing quote; the opening one was read. `what` is for the error.
+    /// Consumes a quoted text after its opening quote. `what` names it in an error.
     #[inline]
     pub(super) fn quoted(&mut self, what: &str) -> Result<Token, ParseError> {
         let start = self.pos;
@@ -143,11 +144,11 @@ impl<'a> Cursor<'a> {
             self.pos = stop + 1;
             return Ok(Token::Plain(start..stop));
         }
-        self.quoted_behind(Vec::with_capacity(stop - start + RESOLVED_BYTES_MORE), what)
+        self.quoted_after(Vec::with_capacity(stop - start + RESOLVED_BYTES_MORE), what)
     }
 
-    /// What stands up to the closing quote, with its escapes resolved, behind what was read before.
-    fn quoted_behind(&mut self, mut out: Vec<u8>, what: &str) -> Result<Token, ParseError> {
+    /// Appends a quoted text to `out`, up to its closing quote and with its escape sequences resolved.
+    fn quoted_after(&mut self, mut out: Vec<u8>, what: &str) -> Result<Token, ParseError> {
         loop {
             let run = quoted_len(self.rest());
             out.extend_from_slice(&self.rest()[..run]);
@@ -176,7 +177,7 @@ impl<'a> Cursor<'a> {
         self.unexpected(format!("invalid escape sequence '\\{}'", char::from(byte)))
     }
 
-    /// HELP up to the end of the line. Bytes that are not UTF-8 become U+FFFD.
+    /// Consumes a HELP text up to the end of the line. Bytes that are not UTF-8 become U+FFFD.
     pub(super) fn help(&mut self) -> Result<Cow<'a, str>, ParseError> {
         let end = memchr(b'\n', self.rest()).map_or(self.body.len(), |length| self.pos + length);
         let raw = self.pos..end;
@@ -217,7 +218,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A part of the body as text, if it is UTF-8. Tokens begin and end beside ASCII characters, hence never within a
+    /// A range of the body as text, if it is UTF-8. Tokens begin and end next to ASCII characters, so never inside a
     /// character.
     #[inline]
     fn slice(&self, range: Range<usize>) -> Option<&'a str> {
@@ -227,7 +228,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The token as text; its bytes if it is not UTF-8.
+    /// The token as text, or its bytes if it is not UTF-8.
     #[inline]
     pub(super) fn text(&self, token: Token) -> Result<Cow<'a, str>, Cow<'a, [u8]>> {
         match token {
@@ -242,7 +243,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// What an escape stands for.
+/// The byte that an escape sequence represents.
 fn resolve_escape(byte: u8) -> Option<u8> {
     match byte {
         b'\\' | b'"' => Some(byte),
@@ -251,18 +252,18 @@ fn resolve_escape(byte: u8) -> Option<u8> {
     }
 }
 
-/// Room for what follows the first escape, in the usual case.
+/// Extra capacity for the bytes after the first escape sequence; enough in the usual case.
 const RESOLVED_BYTES_MORE: usize = 32;
 
-/// Most values are short: they are found before a call to the vectorised search would have begun.
+/// Most values are short: their end is found before a call to the vectorised search would have started.
 const INLINE_WORDS: usize = 4;
 
-/// Number of bytes before the next quote, backslash or LF, or before the end.
+/// The number of bytes before the next quote, backslash or LF, or before the end.
 #[inline]
 fn quoted_len(text: &[u8]) -> usize {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGHS: u64 = ONES << 7;
-    // Marks the first zero byte; bytes behind it may be marked in error.
+    // Marks the first zero byte. Later bytes may be marked in error.
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
     let mut done = 0;
     for chunk in text.chunks_exact(8).take(INLINE_WORDS) {

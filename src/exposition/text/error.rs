@@ -1,9 +1,8 @@
 //! Errors in the official wording, and the quoting that the wording needs.
 
-use std::fmt;
-
-/// Why a body was refused, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why a text body was rejected, and in which line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("text format parsing error in line {line}: {reason}")]
 pub struct ParseError {
     line: u32,
     reason: Box<str>,
@@ -15,29 +14,23 @@ impl ParseError {
         Self { line, reason: reason.into_boxed_str() }
     }
 
-    /// The line at fault; the first is 1.
-    pub fn line(&self) -> u32 {
+    /// The number of the line, starting at 1.
+    #[cfg(test)]
+    pub(super) fn line(&self) -> u32 {
         self.line
     }
 
-    /// What is wrong there, as the official program puts it.
-    pub fn reason(&self) -> &str {
+    /// The reason without the line.
+    #[cfg(test)]
+    pub(super) fn reason(&self) -> &str {
         &self.reason
     }
 }
 
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "text format parsing error in line {}: {}", self.line, self.reason)
-    }
-}
-
-impl std::error::Error for ParseError {}
-
-/// Longer tokens are cut in an error, which would else be as long as the body.
+/// Longer tokens are truncated in an error, which could otherwise be as long as the body.
 const QUOTED_BYTES_MAX: usize = 1024;
 
-/// A token in double quotes, with escapes as Go's `%q` writes them.
+/// A token in double quotes, escaped like Go's `%q`.
 pub(super) fn quote(token: &[u8]) -> String {
     let mut out = String::from("\"");
     for chunk in token[..token.len().min(QUOTED_BYTES_MAX)].utf8_chunks() {
@@ -52,7 +45,7 @@ pub(super) fn quote(token: &[u8]) -> String {
     out
 }
 
-/// A byte in single quotes. As Go does, it is taken for the character of that number.
+/// A byte in single quotes. As in Go, it is shown as the character with that number.
 pub(super) fn quote_byte(byte: u8) -> String {
     let mut out = String::from("'");
     push_escaped(&mut out, char::from(byte), '\'');
@@ -78,7 +71,8 @@ fn push_escaped(out: &mut String, character: char, delimiter: char) {
     }
 }
 
-/// The standard library knows it, but tells only through its own escapes, and not of a character at the front.
+/// Whether a character is printable. The standard library shows this only by what it escapes, and it treats the first
+/// character of a text specially.
 fn is_printable(character: char) -> bool {
     let mut probe = String::from("a");
     probe.push(character);
@@ -90,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_quoted_as_go_does() {
+    fn tokens_are_quoted_like_in_go() {
         for (token, quoted) in [
             (&b""[..], r#""""#),
             (b"abc", r#""abc""#),
@@ -115,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_token_is_cut() {
+    fn a_long_token_is_truncated() {
         assert_eq!(quote(&[b'x'; 5000]).len(), QUOTED_BYTES_MAX + 2);
     }
 }

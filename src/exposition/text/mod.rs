@@ -1,18 +1,19 @@
 //! The parser of push bodies in the text format 0.0.4.
 //!
-//! It accepts and refuses what the official Pushgateway does, oddities included, because clients rely on them: lines
-//! end with a lone LF, the last one too; nothing may stand behind a value or a type. Where a body is refused, the error
-//! has the official line number and, wherever there is one, the official wording.
+//! It accepts and rejects what the official Pushgateway does, including its oddities, because clients rely on them: every
+//! line ends with a lone LF, also the last one; nothing may follow a value or a type. An error has the official line number
+//! and, where one exists, the official wording.
 //!
-//! It differs on purpose in two places. HELP that is not UTF-8 is repaired, since passed on it would break the scrape.
-//! A sample without any name is refused, where the official program takes the name of the line before, or crashes.
+//! It deliberately differs in two places. HELP text that is not UTF-8 is repaired, because passing it on would break the
+//! scrape. A sample without a name is rejected, where the official program uses the name from the previous line, or
+//! crashes.
 //!
-//! * [`cursor`] reads tokens and makes errors; it knows bytes, not metrics.
+//! * [`cursor`] reads tokens and creates errors. It deals with bytes, not with metrics.
 //! * [`parser`] is the grammar of a line.
-//! * [`builder`] puts samples into families, histograms and summaries.
-//! * [`runs`] holds what the builder needs to find and to order things.
+//! * [`builder`] assembles samples into families, histograms and summaries.
+//! * [`runs`] groups table entries by owner.
 //!
-//! Not for OpenMetrics, and not for bodies that come in pieces: a body is parsed whole, since its families borrow from it.
+//! Bodies are parsed as a whole, because the families borrow from the body. OpenMetrics is not supported.
 
 mod builder;
 mod cursor;
@@ -30,9 +31,12 @@ pub use error::ParseError;
 use super::model::Families;
 use super::names::NameRules;
 
-/// Parses a body. On an error nothing of the body counts.
+/// Parses a whole body.
+///
+/// # Errors
+/// The first line that breaks the rules, or a body of 4 GiB or more.
 pub fn parse(body: &[u8], rules: NameRules) -> Result<Families<'_>, ParseError> {
-    // Spans count in 32 bits, and there is never more than one thing to count per byte.
+    // Spans are 32 bits wide, and no table has more entries than the body has bytes.
     if u32::try_from(body.len()).is_err() {
         return Err(ParseError::new(1, "body of 4 GiB or more".to_owned()));
     }

@@ -1,4 +1,4 @@
-//! The grammar of a line: a comment, or a sample.
+//! The grammar of a line, which is a comment or a sample.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ pub(super) struct Parser<'a> {
     rules: NameRules,
 }
 
-/// A name as it was read. Without quotes it keeps to the alphabet by the way it was read.
+/// A name. Without quotes it consists of characters of the alphabet.
 enum Name<'a> {
     Plain(&'a str),
     Quoted(Token),
@@ -61,7 +61,7 @@ impl<'a> Parser<'a> {
             Some(_) => None,
             None => Some(self.name(METRIC, "metric name")?),
         };
-        // A line that ends early says nothing; right behind the name it does not even name a family.
+        // A line that ends early has no effect. If it ends right after the name, it does not even name a family.
         if self.cursor.eat(b'\n') {
             return Ok(());
         }
@@ -71,7 +71,7 @@ impl<'a> Parser<'a> {
         let family = match (known, name) {
             (Some(role), _) => role.family,
             (None, Some(name)) => self.resolve(name)?.family,
-            (None, None) => unreachable!("a name is read where none is known"),
+            (None, None) => unreachable!("a name was read unless the family was known"),
         };
         self.cursor.skip_blanks();
         if self.cursor.eat(b'\n') {
@@ -86,7 +86,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The first word of a comment. If it is none of the two, the whole line is stepped over.
+    /// Consumes the first word of a comment. Any word but `HELP` and `TYPE` skips the whole line.
     #[inline]
     fn keyword(&mut self) -> Result<Option<Keyword>, ParseError> {
         let usual = match self.cursor.rest() {
@@ -155,7 +155,7 @@ impl<'a> Parser<'a> {
         let value = self.value()?;
         let metric = self.families.add(role, labels_start, rank, value).map_err(|negative| {
             let name = quote(self.families.name(role.family).as_bytes());
-            self.cursor.error(format!("negative {negative} for histogram {name}"))
+            self.cursor.error(format!("negative {} for histogram {name}", negative.name()))
         })?;
         if self.cursor.eat(b'\n') {
             return Ok(());
@@ -165,7 +165,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// The name in front of a sample; official fixes a family's type as soon as it has read it.
+    /// The name at the start of a sample. Like the official parser, this fixes the type of the family at once.
     #[inline]
     fn metric_name(&mut self) -> Result<Role, ParseError> {
         if let Some(role) = self.known_family() {
@@ -184,10 +184,10 @@ impl<'a> Parser<'a> {
         Ok(role)
     }
 
-    /// Steps over the name if it is that of the line before, or of a part of the same histogram or summary.
+    /// Consumes the name if it is that of the previous line, or of another part of the same histogram or summary.
     #[inline]
     fn known_family(&mut self) -> Option<Role> {
-        let (role, length) = self.families.current_in_front_of(self.cursor.rest())?;
+        let (role, length) = self.families.match_current(self.cursor.rest())?;
         self.cursor.pos += length;
         Some(role)
     }
@@ -218,15 +218,16 @@ impl<'a> Parser<'a> {
 
     #[cold]
     fn resolve_quoted(&mut self, name: Token) -> Result<Role, ParseError> {
-        let refused = match self.cursor.text(name) {
+        let rejected = match self.cursor.text(name) {
             Ok(name) if self.rules.allow_metric_name(&name) => return Ok(self.families.resolve(name, false)),
             Ok(name) => quote(name.as_bytes()),
             Err(bytes) => quote(&bytes),
         };
-        Err(self.cursor.error(format!("invalid metric name {refused}")))
+        Err(self.cursor.error(format!("invalid metric name {rejected}")))
     }
 
-    /// Labels up to the closing brace; the opening one was read. Without a role yet, one of them must be the name.
+    /// Consumes the labels up to the closing brace, after the opening one. If the role is not known yet, one of the entries
+    /// must be the name.
     fn labels(&mut self, outer: Option<Role>, start: usize, rank: &mut f64) -> Result<Role, ParseError> {
         let mut role = outer;
         loop {
@@ -236,7 +237,7 @@ impl<'a> Parser<'a> {
             }
             let name = self.name(LABEL, "label name")?;
             if self.is_empty(&name) {
-                let metric = self.shown(role);
+                let metric = self.quoted_name(role);
                 return Err(self.cursor.unexpected(format!("invalid label name for metric {metric}")));
             }
             self.cursor.skip_blanks();
@@ -250,7 +251,7 @@ impl<'a> Parser<'a> {
             }
             self.cursor.skip_blanks();
             if !self.cursor.eat(b',') {
-                // Whoever read the label has seen to it that a comma or brace follows.
+                // The methods above have checked that a comma or a brace follows.
                 self.cursor.pos += 1;
                 break;
             }
@@ -258,7 +259,7 @@ impl<'a> Parser<'a> {
         role.ok_or_else(|| self.cursor.error("invalid metric name".to_owned()))
     }
 
-    /// A metric's name within the braces.
+    /// A metric name inside the braces.
     fn inner_name(
         &mut self,
         name: Name<'a>,
@@ -267,7 +268,7 @@ impl<'a> Parser<'a> {
         rank: &mut f64,
     ) -> Result<Role, ParseError> {
         if role.is_some() {
-            let metric = self.shown(role);
+            let metric = self.quoted_name(role);
             return Err(self.cursor.unexpected(format!("multiple metric names for metric {metric}")));
         }
         if !matches!(self.cursor.peek(), b',' | b'}') {
@@ -276,7 +277,7 @@ impl<'a> Parser<'a> {
         }
         let role = self.resolve(name)?;
         self.families.fix_type(role.family);
-        // Labels in front of the name were read before anyone could know that one of them is none.
+        // A label before the name was read before it could be recognised as `le` or `quantile`.
         if let Some(special) = self.families.special_label(role.family)
             && let Some(label) = self.families.take_label(start, special)
         {
@@ -285,7 +286,7 @@ impl<'a> Parser<'a> {
         Ok(role)
     }
 
-    /// One label behind its `=`.
+    /// One label, after its `=`.
     #[inline]
     fn label(
         &mut self,
@@ -298,7 +299,7 @@ impl<'a> Parser<'a> {
         let special = role.and_then(|role| self.families.special_label(role.family));
         let is_special = special == Some(&*name);
         if !is_special && self.families.has_label(start, &name) {
-            let metric = self.shown(role);
+            let metric = self.quoted_name(role);
             return Err(self.cursor.error(format!("duplicate label names for metric {metric}")));
         }
         self.cursor.skip_blanks();
@@ -338,13 +339,13 @@ impl<'a> Parser<'a> {
 
     #[cold]
     fn quoted_label_name(&mut self, name: Token) -> Result<Cow<'a, str>, ParseError> {
-        let refused = match self.cursor.text(name) {
+        let rejected = match self.cursor.text(name) {
             Ok(name) if name == RESERVED_LABEL => return Err(self.reserved_label()),
             Ok(name) if self.rules.allow_label_name(&name) => return Ok(name),
             Ok(name) => quote(name.as_bytes()),
             Err(bytes) => quote(&bytes),
         };
-        Err(self.cursor.error(format!("invalid label name {refused}")))
+        Err(self.cursor.error(format!("invalid label name {rejected}")))
     }
 
     #[cold]
@@ -352,9 +353,9 @@ impl<'a> Parser<'a> {
         self.cursor.error(format!("label name {} is reserved", quote(RESERVED_LABEL.as_bytes())))
     }
 
-    /// Reads `le` or `quantile`.
+    /// Parses the value of `le` or `quantile`.
     fn rank(&self, label: &str, value: &[u8]) -> Result<f64, ParseError> {
-        number::parse_float(value).map_err(|_| {
+        number::parse_float(value).ok_or_else(|| {
             self.cursor.error(format!("expected float as value for '{label}' label, got {}", quote(value)))
         })
     }
@@ -370,10 +371,10 @@ impl<'a> Parser<'a> {
         }
         let word = self.cursor.word()?;
         number::parse_float(word)
-            .map_err(|_| self.cursor.error(format!("expected float as value, got {}", quote(word))))
+            .ok_or_else(|| self.cursor.error(format!("expected float as value, got {}", quote(word))))
     }
 
-    /// A timestamp behind a blank, and the end of the line.
+    /// A timestamp after a blank, and the end of the line.
     #[cold]
     fn timestamp(&mut self) -> Result<i64, ParseError> {
         self.cursor.skip_blanks();
@@ -388,14 +389,14 @@ impl<'a> Parser<'a> {
         Err(self.cursor.error(format!("spurious string after timestamp: {}", quote(&spurious))))
     }
 
-    /// A metric's name for an error, empty if it is not known yet.
+    /// The metric name for an error, empty if it is not known yet.
     #[cold]
-    fn shown(&self, role: Option<Role>) -> String {
+    fn quoted_name(&self, role: Option<Role>) -> String {
         quote(role.map_or("", |role| self.families.name(role.family)).as_bytes())
     }
 }
 
-/// In a type, and behind a timestamp, backslashes do not count.
+/// As in the official parser, backslashes are ignored in a type and after a timestamp.
 fn without_backslashes(text: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr(b'\\', text).is_none() {
         return Cow::Borrowed(text);

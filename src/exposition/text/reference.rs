@@ -1,10 +1,10 @@
-//! The slow, obvious reference of the parser: one byte at a time, nested lists, linear searches.
+//! The reference implementation of the parser, for tests: one byte at a time, nested lists, linear searches.
 //!
-//! It shares nothing with the parser but the type of a family, so that a mistake would have to be made twice.
+//! It shares only the types of families with the parser, so a mistake would have to be made twice.
 
 use crate::exposition::model::{self, Families, MetricType, Value};
 
-/// A family with its metrics inside it. Floats are bits, so that NaN equals NaN.
+/// A family with its metrics nested in it. Floats are bits, so that NaN equals NaN.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Family {
     pub(super) name: String,
@@ -13,7 +13,7 @@ pub(super) struct Family {
     pub(super) metrics: Vec<Metric>,
 }
 
-/// A metric with everything that may be in one.
+/// A metric of any type.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Metric {
     pub(super) labels: Vec<(String, String)>,
@@ -24,7 +24,7 @@ pub(super) struct Metric {
     pub(super) timestamp: Option<i64>,
 }
 
-/// Line, and how the reason begins.
+/// The line, and the start of the reason.
 pub(super) type Error = (u32, &'static str);
 
 const CUT_OFF: &str = "unexpected end of input stream";
@@ -33,7 +33,7 @@ pub(super) fn bits(float: f64) -> u64 {
     if float.is_nan() { f64::NAN.to_bits() } else { float.to_bits() }
 }
 
-/// Turns the parser's flat tables into nested ones.
+/// Converts the parser's flat tables to nested ones.
 pub(super) fn nested(families: &Families<'_>) -> Vec<Family> {
     let nest = |metric: &model::Metric| {
         let mut nested = Metric::default();
@@ -74,24 +74,25 @@ pub(super) fn nested(families: &Families<'_>) -> Vec<Family> {
     all
 }
 
-/// Parses as [`super::parse`] does.
+/// Parses like [`super::parse`].
 pub(super) fn parse(body: &[u8], utf8_names: bool) -> Result<Vec<Family>, Error> {
-    let mut reference = Reference { body: body.to_vec(), at: 0, line: 0, utf8_names, families: Vec::new() };
+    let mut parser =
+        ReferenceParser { body: body.to_vec(), at: 0, line: 0, utf8_names, families: Vec::new() };
     loop {
-        reference.line += 1;
-        reference.blanks();
-        match reference.peek() {
+        parser.line += 1;
+        parser.blanks();
+        match parser.peek() {
             None => break,
-            Some(b'\n') => reference.at += 1,
-            Some(b'#') => reference.comment()?,
-            Some(_) => reference.sample()?,
+            Some(b'\n') => parser.at += 1,
+            Some(b'#') => parser.comment()?,
+            Some(_) => parser.sample()?,
         }
     }
-    reference.families.retain(|family| !family.metrics.is_empty());
-    Ok(reference.families)
+    parser.families.retain(|family| !family.metrics.is_empty());
+    Ok(parser.families)
 }
 
-struct Reference {
+struct ReferenceParser {
     body: Vec<u8>,
     at: usize,
     line: u32,
@@ -103,7 +104,7 @@ fn is_histogram(kind: Option<MetricType>) -> bool {
     kind == Some(MetricType::Histogram) || kind == Some(MetricType::GaugeHistogram)
 }
 
-impl Reference {
+impl ReferenceParser {
     fn peek(&self) -> Option<u8> {
         self.body.get(self.at).copied()
     }
@@ -187,7 +188,7 @@ impl Reference {
         Ok(())
     }
 
-    /// Up to a blank or LF.
+    /// Consumes the bytes up to a blank or LF.
     fn word(&mut self) -> Result<Vec<u8>, Error> {
         let mut word = Vec::new();
         while !b" \t\n".contains(&self.need()?) {
@@ -197,7 +198,7 @@ impl Reference {
         Ok(word)
     }
 
-    /// Up to and over the LF, without backslashes.
+    /// Consumes the line up to and including its LF. Returns it without backslashes.
     fn line_rest(&mut self) -> Result<Vec<u8>, Error> {
         let mut rest = Vec::new();
         while self.need()? != b'\n' {
@@ -271,7 +272,7 @@ impl Reference {
         fits.then_some(name)
     }
 
-    /// The family that is meant, and the suffix if it is meant by one.
+    /// The family to which a name refers, and the suffix by which it does.
     fn family(&mut self, name: &[u8]) -> Result<(usize, &'static str), Error> {
         let Some(name) = self.checked_name(name, true) else {
             return self.fail("invalid metric name \"");
@@ -362,7 +363,7 @@ impl Reference {
             } else {
                 let found = self.family(&name)?;
                 family = Some(found);
-                // What came before may turn out to be no label of the metric.
+                // A label before the name may be the special one, which is not a label of the metric.
                 let special = self.special(found.0);
                 if let Some(place) = labels.iter().position(|(name, _)| Some(name.as_str()) == special) {
                     let (_, value) = labels.remove(place);
@@ -396,7 +397,7 @@ impl Reference {
         }
     }
 
-    /// A label behind its `=`, up to the comma or brace.
+    /// A label after its `=`, up to the comma or brace.
     fn label(
         &mut self,
         name: &[u8],
@@ -459,7 +460,7 @@ impl Reference {
         let found = family.metrics.iter().position(|metric| sorted(&metric.labels) == sorted(&labels));
         let place = found.unwrap_or(family.metrics.len());
         if found.is_none() {
-            // The bits of a zero are zero, too, for floats as for whole numbers.
+            // Zero has the bits 0, as a float and as an integer.
             family.metrics.push(Metric { labels, count: Some(0), sum: Some(0), ..Metric::default() });
         }
         let metric = &mut family.metrics[place];

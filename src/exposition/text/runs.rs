@@ -1,12 +1,12 @@
-//! Finding things by hash and putting them in order, for tables that are flat vectors.
+//! Groups the entries of a flat table by owner.
 
 use smallvec::SmallVec;
 
 use crate::exposition::model::Span;
 
-/// Who owns the entries of a table, as runs of entries of one owner.
+/// The owners of a table's entries, as runs of consecutive entries of one owner.
 ///
-/// Bodies usually keep together what belongs together; then a run is all of its owner's entries.
+/// Bodies usually list the entries of an owner together. A run then covers all entries of its owner.
 #[derive(Default)]
 pub(super) struct Runs {
     runs: SmallVec<[Run; 16]>,
@@ -20,9 +20,9 @@ struct Run {
 }
 
 impl Runs {
-    /// Notes that the entry at `index`, the newest, is the owner's, and widens the owner's span by it.
+    /// Records that the owner has the entry at `index`, the newest one, and extends the owner's span by it.
     #[inline]
-    pub(super) fn note(&mut self, owner: u32, index: usize, span: &mut Span) {
+    pub(super) fn record(&mut self, owner: u32, index: usize, span: &mut Span) {
         let index = index as u32;
         if self.runs.last().is_none_or(|run| run.owner != owner) {
             self.scattered |= !span.is_empty();
@@ -34,9 +34,13 @@ impl Runs {
         span.end += 1;
     }
 
-    /// Puts entries of one owner together if they are not, owners in the order of their numbers, and calls `settle`
-    /// with each owner's span then.
-    pub(super) fn gather<T: Clone>(&mut self, entries: &mut Vec<T>, mut settle: impl FnMut(u32, Span)) {
+    /// Makes the entries of each owner contiguous, in the order of the owners' numbers, and calls `set_span` with each
+    /// owner's new span. Does nothing if the entries are contiguous already.
+    pub(super) fn make_contiguous<T: Clone>(
+        &mut self,
+        entries: &mut Vec<T>,
+        mut set_span: impl FnMut(u32, Span),
+    ) {
         if !self.scattered {
             return;
         }
@@ -50,7 +54,7 @@ impl Runs {
             for (run, end) in runs {
                 gathered.extend_from_slice(&entries[run.start as usize..*end as usize]);
             }
-            settle(runs[0].0.owner, Span { start, end: gathered.len() as u32 });
+            set_span(runs[0].0.owner, Span { start, end: gathered.len() as u32 });
         }
         *entries = gathered;
     }
@@ -61,28 +65,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_gather_what_was_scattered() {
+    fn scattered_entries_become_contiguous() {
         let mut spans = [Span::default(); 3];
         let mut runs = Runs::default();
         let owners = [0_u32, 0, 2, 1, 0, 2];
         for (index, &owner) in owners.iter().enumerate() {
-            runs.note(owner, index, &mut spans[owner as usize]);
+            runs.record(owner, index, &mut spans[owner as usize]);
         }
         let mut entries = vec!['a', 'b', 'x', 'm', 'c', 'y'];
-        runs.gather(&mut entries, |owner, span| spans[owner as usize] = span);
+        runs.make_contiguous(&mut entries, |owner, span| spans[owner as usize] = span);
         assert_eq!(entries, ['a', 'b', 'c', 'm', 'x', 'y']);
         assert_eq!(spans, [Span { start: 0, end: 3 }, Span { start: 3, end: 4 }, Span { start: 4, end: 6 }]);
     }
 
     #[test]
-    fn runs_leave_alone_what_stands_together() {
+    fn contiguous_entries_are_left_alone() {
         let mut spans = [Span::default(); 2];
         let mut runs = Runs::default();
         for (index, owner) in [1_u32, 1, 0].into_iter().enumerate() {
-            runs.note(owner, index, &mut spans[owner as usize]);
+            runs.record(owner, index, &mut spans[owner as usize]);
         }
         let mut entries = vec![1, 2, 3];
-        runs.gather(&mut entries, |_, _| unreachable!("nothing is scattered"));
+        runs.make_contiguous(&mut entries, |_, _| unreachable!("nothing is scattered"));
         assert_eq!(spans, [Span { start: 2, end: 3 }, Span { start: 0, end: 2 }]);
     }
 }

@@ -1,16 +1,16 @@
-//! Bytes of strangers: nothing panics, memory follows the body, and prost agrees on what is a message.
+//! Hostile bodies: nothing panics, memory is proportional to the body, and prost agrees on valid messages.
 
 use proptest::prelude::*;
 use prost::Message;
 
 use super::strategies::families;
-use super::{delimited, said};
+use super::{contents, delimited};
 use crate::exposition::names::NameRules;
 use crate::exposition::protobuf::message::MetricFamily;
 use crate::exposition::protobuf::{decode_family, parse};
 use crate::exposition::render::render;
 
-/// The slow twin: all messages by prost, `None` where it refuses.
+/// Reference implementation: prost decodes all messages. `None` if one is invalid.
 fn decode_all(mut body: &[u8]) -> Option<Vec<MetricFamily>> {
     let mut families = Vec::new();
     while !body.is_empty() {
@@ -19,7 +19,8 @@ fn decode_all(mut body: &[u8]) -> Option<Vec<MetricFamily>> {
     Some(families)
 }
 
-/// Parses and renders; what is taken must be readable for prost, and be the same after a detour through it.
+/// Parses and renders a body. If it is accepted, prost must decode its exact protobuf, and a body that prost re-encoded must
+/// have the same contents.
 fn check(body: &[u8]) -> Result<(), TestCaseError> {
     let Ok(families) = parse(body, NameRules::Legacy) else { return Ok(()) };
     let rendered = render(&families, &[("job".to_owned(), "a".to_owned())], NameRules::Legacy, 1 << 24);
@@ -29,15 +30,15 @@ fn check(body: &[u8]) -> Result<(), TestCaseError> {
         prop_assert!(MetricFamily::decode(exact).is_ok());
         prop_assert!(decode_family(exact).is_ok());
     }
-    // An unknown type does not replace a known one before it; prost, which takes it for a number, forgets the other.
+    // An unknown type does not replace an earlier known one. prost keeps only the last number.
     let knows_types =
         |messages: &Vec<MetricFamily>| messages.iter().all(|family| (0..6).contains(&family.kind()));
     if let Some(messages) = decode_all(body).filter(knows_types) {
         let again = delimited(&messages);
-        let again = parse(&again, NameRules::Legacy).expect("what prost wrote");
+        let again = parse(&again, NameRules::Legacy).expect("written by prost");
         prop_assert_eq!(again.families.len(), families.families.len());
         for (left, right) in families.families.iter().zip(&again.families) {
-            prop_assert_eq!(said(&families, left), said(&again, right));
+            prop_assert_eq!(contents(&families, left), contents(&again, right));
         }
     }
     Ok(())
@@ -47,12 +48,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn any_bytes(body in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_do_not_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
         check(&body)?;
     }
 
     #[test]
-    fn damaged_bodies(
+    fn damaged_bodies_do_not_panic(
         messages in families(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
@@ -64,9 +65,9 @@ proptest! {
         check(&body)?;
     }
 
-    /// Damage within one message, its length being right: this gets further in.
+    /// The length of the message is correct, so the parser gets further than with a damaged body.
     #[test]
-    fn damaged_messages(
+    fn damaged_messages_do_not_panic(
         messages in families(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
@@ -83,14 +84,13 @@ proptest! {
         }
     }
 
-    /// What prost reads, we read: names apart, which prost does not look at, and what only it must look into.
     #[test]
-    fn whole_messages_are_read(messages in families()) {
+    fn valid_messages_are_parsed(messages in families()) {
         prop_assert!(parse(&delimited(&messages), NameRules::Legacy).is_ok());
     }
 }
 
-/// A family named `m` of that type, whose only other content is one field 4 after the other.
+/// A family named `m` with this type and these encoded metrics.
 fn family_of(kind: u8, metrics: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     prost::encoding::encode_varint((5 + metrics.len()) as u64, &mut body);
@@ -99,23 +99,23 @@ fn family_of(kind: u8, metrics: &[u8]) -> Vec<u8> {
     body
 }
 
-/// Bytes the tables take up.
+/// The size of the tables in bytes.
 fn table_bytes(body: &[u8]) -> usize {
     let families = parse(body, NameRules::Legacy).expect("valid");
     families.metrics.capacity() * size_of_val(&families.metrics[..1])
         + families.labels.capacity() * families.labels.first().map_or(0, size_of_val)
         + families.points.capacity() * families.points.first().map_or(0, size_of_val)
-        + families.beyond_text.capacity()
+        + families.exact.capacity()
 }
 
 #[test]
 fn tables_stay_within_a_factor_of_the_body() {
     const COUNT: usize = 100_000;
-    // A gauge that is there, without a value: four bytes for a metric.
+    // An empty gauge: four bytes per metric.
     let gauges = [0x22, 2, 0x12, 0].repeat(COUNT);
     let body = family_of(1, &gauges);
     assert!(table_bytes(&body) <= 40 * body.len(), "{} of {}", table_bytes(&body), body.len());
-    // A histogram of empty buckets: two bytes for each.
+    // A histogram of empty buckets: two bytes per bucket.
     let mut histogram = Vec::new();
     let buckets = [0x1a, 0].repeat(COUNT);
     prost::encoding::encode_varint(buckets.len() as u64, &mut histogram);
@@ -132,18 +132,16 @@ fn tables_stay_within_a_factor_of_the_body() {
     assert!(families.points.capacity() * 16 <= 40 * body.len());
 }
 
-/// Metrics that are refused leave nothing in the tables, however many there are.
 #[test]
-fn refused_metrics_take_no_room() {
+fn rejected_metrics_leave_nothing_in_the_tables() {
     let body = family_of(1, &[0x22, 0].repeat(100_000));
-    let families = parse(&body, NameRules::Legacy).expect("can be read");
-    assert!(families.refusal.is_some());
+    let families = parse(&body, NameRules::Legacy).expect("can be parsed");
+    assert!(families.rejection.is_some());
     assert_eq!(families.metrics.capacity(), 0);
 }
 
-/// An announced length is not believed.
 #[test]
-fn lengths_beyond_the_body_are_no_allocation() {
+fn lengths_beyond_the_body_allocate_nothing() {
     for length in [u64::from(u32::MAX), u64::MAX, 1 << 40] {
         let mut body = Vec::new();
         prost::encoding::encode_varint(length, &mut body);
@@ -152,17 +150,17 @@ fn lengths_beyond_the_body_are_no_allocation() {
     }
 }
 
-/// Groups are the only thing in protobuf that nests without bound.
+/// Groups are the only part of protobuf that nests without limit.
 #[test]
-fn groups_are_refused() {
+fn rejects_groups() {
     let body = family_of(1, &[0x33; 100_000]);
     assert!(parse(&body, NameRules::Legacy).is_err());
 }
 
-/// A histogram that must be kept as protobuf is decoded whole, so its size has a bound.
+/// A histogram that needs exact protobuf is decoded as a whole, so its size is limited.
 #[test]
-fn a_huge_metric_beyond_text_is_refused() {
-    // A schema, so that text does not suffice, and then many empty spans.
+fn rejects_a_huge_metric_that_text_cannot_represent() {
+    // A schema, which text cannot represent, and then many empty spans.
     let mut histogram = vec![0x28, 0];
     histogram.extend_from_slice(&[0x62, 0].repeat(600_000));
     let mut metric = vec![0x3a];
@@ -172,6 +170,6 @@ fn a_huge_metric_beyond_text_is_refused() {
     prost::encoding::encode_varint(metric.len() as u64, &mut metrics);
     metrics.extend_from_slice(&metric);
     let body = family_of(4, &metrics);
-    let families = parse(&body, NameRules::Legacy).expect("can be read");
-    assert!(families.refusal.expect("refused").contains("too large"));
+    let families = parse(&body, NameRules::Legacy).expect("can be parsed");
+    assert!(families.rejection.expect("rejected").to_string().contains("too large"));
 }

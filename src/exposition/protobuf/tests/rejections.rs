@@ -1,4 +1,4 @@
-//! What can be read but not be kept is refused, and by which words; what cannot be read is an error.
+//! Inconsistent bodies are rejected and invalid bodies are errors, each with its text.
 
 use super::message::{
     Bucket, BucketSpan, Counter, Exemplar, Histogram, LabelPair, Metric, MetricFamily, Summary,
@@ -7,7 +7,7 @@ use super::{delimited, gauge};
 use crate::exposition::model::MetricType;
 use crate::exposition::names::NameRules;
 use crate::exposition::protobuf::{decode_family, parse};
-use crate::exposition::render::{Inconsistency, render};
+use crate::exposition::render::{RenderError, render};
 
 fn label(name: &[u8], value: &[u8]) -> LabelPair {
     LabelPair { name: Some(name.into()), value: Some(value.into()) }
@@ -43,19 +43,19 @@ fn native() -> Histogram {
     }
 }
 
-/// The words of the refusal; `None` if the families are taken.
-fn refusal(families: &[MetricFamily]) -> Option<String> {
+/// The reason of the rejection, or `None` if the families are accepted.
+fn rejection(families: &[MetricFamily]) -> Option<String> {
     let body = delimited(families);
-    let families = parse(&body, NameRules::Legacy).expect("can be read");
+    let families = parse(&body, NameRules::Legacy).expect("can be parsed");
     match render(&families, &[("job".to_owned(), "a".to_owned())], NameRules::Legacy, 1 << 20) {
         Ok(_) => None,
-        Err(Inconsistency::Refused(reason)) => Some(reason),
-        Err(Inconsistency::TooLarge) => panic!("too large"),
+        Err(RenderError::Inconsistent(reason)) => Some(reason.to_string()),
+        Err(RenderError::TooLarge) => panic!("too large"),
     }
 }
 
 #[test]
-fn what_cannot_be_kept_is_refused() {
+fn rejects_inconsistent_families() {
     let mut other_kind = gauge("m", 1.0);
     other_kind.kind = Some(0);
     let mut no_value = gauge("m", 1.0);
@@ -72,31 +72,32 @@ fn what_cannot_be_kept_is_refused() {
         ..Default::default()
     };
     let bucket = Bucket { exemplar: Some(bad_exemplar), ..Default::default() };
-    for (family, words) in [
+    for (family, text) in [
         (other_kind, "is not a counter"),
         (no_value, "is not a gauge"),
         (with_time, "timestamps"),
         (labelled(&[(b"a", b"\xff")]), "not utf8"),
         (labelled(&[(b"a", b"1"), (b"a", b"1")]), "same name: a"),
-        // Also where the URL overwrites both.
+        // Also if the grouping key replaces both.
         (labelled(&[(b"job", b"1"), (b"job", b"2")]), "same name: job"),
         (labelled(&many), "same name: l0"),
         (labelled(&[(b"__name__", b"n")]), "reserved"),
         (counter, "exemplar"),
         (histogram(Histogram { bucket: vec![bucket], ..Default::default() }), "exemplar"),
     ] {
-        let reason = refusal(std::slice::from_ref(&family)).unwrap_or_else(|| panic!("taken: {family:?}"));
-        assert!(reason.contains(words), "{reason}");
-        // Of two families of one name the last counts, whatever the first was.
+        let reason =
+            rejection(std::slice::from_ref(&family)).unwrap_or_else(|| panic!("accepted: {family:?}"));
+        assert!(reason.contains(text), "{reason}");
+        // Of two families with one name, the last one is used, even if the first is inconsistent.
         let mut good = gauge("x", 1.0);
         good.name = family.name.clone();
-        assert_eq!(refusal(&[family.clone(), good.clone()]), None);
-        assert!(refusal(&[good, family]).is_some());
+        assert_eq!(rejection(&[family.clone(), good.clone()]), None);
+        assert!(rejection(&[good, family]).is_some());
     }
 }
 
 #[test]
-fn native_histograms_that_fit_are_taken() {
+fn accepts_valid_native_histograms() {
     let floats = Histogram {
         sample_count_float: Some(6.5),
         positive_span: vec![BucketSpan { offset: Some(0), length: Some(2) }],
@@ -106,20 +107,20 @@ fn native_histograms_that_fit_are_taken() {
     for good in [
         native(),
         floats,
-        // Observations that are no number fall into no bucket.
+        // NaN observations are in no bucket.
         Histogram { sample_count: Some(9), sample_sum: Some(f64::NAN), ..native() },
         Histogram { schema: Some(8), ..native() },
         Histogram { schema: Some(-4), ..native() },
         Histogram { zero_threshold: Some(0.001), ..Default::default() },
     ] {
-        assert_eq!(refusal(&[histogram(good.clone())]), None, "{good:?}");
+        assert_eq!(rejection(&[histogram(good.clone())]), None, "{good:?}");
     }
 }
 
 #[test]
-fn native_histograms_that_do_not_fit_are_refused() {
+fn rejects_invalid_native_histograms() {
     let span = |offset, length| vec![BucketSpan { offset: Some(offset), length: Some(length) }];
-    for (bad, words) in [
+    for (bad, text) in [
         (Histogram { sample_count: Some(6), ..native() }, "count"),
         (Histogram { sample_count: Some(6), sample_sum: Some(f64::NAN), ..native() }, "count"),
         (Histogram { positive_delta: vec![1, 1, 1], ..native() }, "differ in number"),
@@ -134,7 +135,7 @@ fn native_histograms_that_do_not_fit_are_refused() {
         (Histogram { schema: Some(9), ..native() }, "schema"),
         (Histogram { schema: Some(-5), ..native() }, "schema"),
         (Histogram { zero_threshold: Some(f64::NAN), ..native() }, "zero threshold"),
-        // A float count makes all counts floats, and then the buckets have none.
+        // A float count makes all counts floats, and the buckets have no float counts.
         (Histogram { sample_count_float: Some(1.0), ..native() }, "differ in number"),
         (
             Histogram {
@@ -146,13 +147,13 @@ fn native_histograms_that_do_not_fit_are_refused() {
             "negative",
         ),
     ] {
-        let reason = refusal(&[histogram(bad.clone())]).unwrap_or_else(|| panic!("taken: {bad:?}"));
-        assert!(reason.contains(words), "{reason}");
+        let reason = rejection(&[histogram(bad.clone())]).unwrap_or_else(|| panic!("accepted: {bad:?}"));
+        assert!(reason.contains(text), "{reason}");
     }
 }
 
 #[test]
-fn names_follow_the_rules_of_text() {
+fn names_follow_the_same_rules_as_in_text() {
     for (name, label_name, legacy, utf8) in [
         (&b"m"[..], &b"a"[..], true, true),
         (b"m:n", b"a", true, true),
@@ -173,7 +174,7 @@ fn names_follow_the_rules_of_text() {
 }
 
 #[test]
-fn the_last_of_two_families_wins_also_when_it_is_empty() {
+fn the_last_of_two_families_is_used_even_if_it_is_empty() {
     let empty = MetricFamily { metric: Vec::new(), ..gauge("m", 1.0) };
     let body = delimited(&[gauge("m", 1.0), gauge("n", 1.0), empty]);
     let families = parse(&body, NameRules::Legacy).expect("valid");
@@ -184,7 +185,7 @@ fn the_last_of_two_families_wins_also_when_it_is_empty() {
 }
 
 #[test]
-fn no_type_and_an_unknown_type_are_counters() {
+fn a_missing_or_unknown_type_means_counter() {
     let counter =
         Metric { counter: Some(Counter { value: Some(1.0), ..Default::default() }), ..Default::default() };
     for kind in [None, Some(0), Some(6), Some(-1)] {
@@ -192,7 +193,7 @@ fn no_type_and_an_unknown_type_are_counters() {
         let body = delimited(&[family]);
         let families = parse(&body, NameRules::Legacy).expect("valid");
         assert_eq!(families.families[0].kind, MetricType::Counter);
-        assert_eq!(families.refusal, None);
+        assert_eq!(families.rejection, None);
     }
 }
 
@@ -205,18 +206,18 @@ fn a_help_text_that_is_not_utf8_is_repaired() {
 }
 
 #[test]
-fn a_type_may_come_after_its_metrics() {
+fn the_type_may_follow_the_metrics() {
     let message = prost::Message::encode_to_vec(&gauge("m", 1.5));
-    // The type is two bytes behind a name of one.
+    // The type is the two bytes after the three bytes of the name.
     let late = [&message[..3], &message[5..], &message[3..5]].concat();
     assert_ne!(late, message);
     assert_eq!(decode_family(&late).expect("valid"), decode_family(&message).expect("valid"));
 }
 
 #[test]
-fn errors_name_the_message() {
+fn errors_contain_the_message_number() {
     let good = delimited(&[gauge("m", 1.0)]);
-    for (bad, words) in [
+    for (bad, text) in [
         (&b"m 1\n"[..], "message 2: unexpected end"),
         (b"\x80", "message 2: unexpected end"),
         (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "message 2: a number is too long"),
@@ -227,8 +228,8 @@ fn errors_name_the_message() {
         (b"\x01\x0b", "message 2: a field has an unknown wire type"),
     ] {
         let body = [good.as_slice(), bad].concat();
-        let error = parse(&body, NameRules::Legacy).expect_err("cannot be read").to_string();
-        assert_eq!(error, format!("protobuf parsing error in {words}"));
+        let error = parse(&body, NameRules::Legacy).expect_err("invalid").to_string();
+        assert_eq!(error, format!("protobuf parsing error in {text}"));
     }
     for end in 1..good.len() {
         assert!(parse(&good[..end], NameRules::Legacy).is_err(), "cut after {end} bytes");
@@ -236,16 +237,16 @@ fn errors_name_the_message() {
 }
 
 #[test]
-fn a_summary_keeps_counts_that_no_float_has() {
+fn a_summary_keeps_counts_that_a_float_cannot_represent() {
     let summary = Summary { sample_count: Some(u64::MAX), ..Default::default() };
     let metric = Metric { summary: Some(summary), ..Default::default() };
     let family = MetricFamily { kind: Some(2), metric: vec![metric], ..gauge("s", 1.0) };
     let body = delimited(&[family]);
     let families = parse(&body, NameRules::Legacy).expect("valid");
     let rendered = render(&families, &[], NameRules::Legacy, 1 << 20).expect("consistent");
-    let exact = rendered.exact(&rendered.families()[0]).expect("text has a float");
+    let exact = rendered.exact(&rendered.families()[0]).expect("text cannot represent the count");
     assert_eq!(
-        decode_family(exact).expect("written by ourselves").metrics[0].value,
+        decode_family(exact).expect("written by the gateway").metrics[0].value,
         families.metrics[0].value
     );
 }

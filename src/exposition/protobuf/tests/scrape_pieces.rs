@@ -1,15 +1,15 @@
-//! Pieces of an exposition are one when they stand behind each other.
+//! Encoded pieces form one family when they are concatenated.
 
 use proptest::prelude::*;
 use prost::Message;
 
 use super::strategies::families;
-use super::{delimited, said};
+use super::{contents, delimited};
 use crate::exposition::model::MetricType;
 use crate::exposition::names::NameRules;
 use crate::exposition::protobuf::message::{LabelPair, MetricFamily};
 use crate::exposition::protobuf::{
-    Head, decode_family, metrics_of_exact, metrics_of_lines, parse, write_family_head,
+    FamilyHeader, decode_family, metrics_of_exact, metrics_of_lines, parse, write_family_header,
 };
 use crate::exposition::render::{Rendered, RenderedFamily, render, write_header};
 use crate::exposition::text;
@@ -20,14 +20,14 @@ fn metrics(rendered: &Rendered, family: &RenderedFamily) -> Vec<u8> {
         Some(exact) => metrics.extend_from_slice(metrics_of_exact(exact)),
         None => {
             let (name, lines) = (rendered.name(family), rendered.text(family));
-            metrics_of_lines(&mut metrics, name, family.kind, lines).expect("written by ourselves");
+            metrics_of_lines(&mut metrics, name, family.kind, lines).expect("written by the gateway");
         }
     }
     metrics
 }
 
 proptest! {
-    /// Two groups push the same families; what is scraped has the metrics of both.
+    /// Two groups push the same families. The scrape has the metrics of both.
     #[test]
     fn pieces_of_two_groups_are_one_family(messages in families()) {
         let body = delimited(&messages);
@@ -41,8 +41,8 @@ proptest! {
             let (name, help) = (groups[0].name(family), groups[0].help(family));
             let unit = families.families[index].unit.as_deref();
             let mut exposition = Vec::new();
-            let head = Head { name, help, kind: family.kind, unit };
-            write_family_head(&mut exposition, head, a.len() + b.len());
+            let header = FamilyHeader { name, help, kind: family.kind, unit };
+            write_family_header(&mut exposition, header, a.len() + b.len());
             exposition.extend_from_slice(&a);
             exposition.extend_from_slice(&b);
 
@@ -62,7 +62,7 @@ proptest! {
     }
 
     #[test]
-    fn protobuf_of_lines_says_what_the_lines_say(messages in families()) {
+    fn metrics_of_lines_equal_the_lines(messages in families()) {
         let body = delimited(&messages);
         let families = parse(&body, NameRules::Legacy).expect("valid");
         let rendered = render(&families, &[], NameRules::Legacy, 1 << 24).expect("consistent");
@@ -71,30 +71,30 @@ proptest! {
             let mut text = Vec::new();
             write_header(&mut text, name, family.kind, None);
             text.extend_from_slice(rendered.text(family));
-            let shown = text::parse(&text, NameRules::Legacy).expect("written by ourselves");
-            let Some(shown_family) = shown.families.first() else { continue };
+            let parsed = text::parse(&text, NameRules::Legacy).expect("written by the gateway");
+            let Some(parsed_family) = parsed.families.first() else { continue };
 
             let mut message = Vec::new();
             let mut piece = Vec::new();
-            metrics_of_lines(&mut piece, name, family.kind, rendered.text(family)).expect("written by ourselves");
-            crate::exposition::protobuf::write_head(
+            metrics_of_lines(&mut piece, name, family.kind, rendered.text(family)).expect("written by the gateway");
+            crate::exposition::protobuf::write_header_fields(
                 &mut message,
-                Head { name, help: None, kind: shown_family.kind, unit: None },
+                FamilyHeader { name, help: None, kind: parsed_family.kind, unit: None },
             );
             message.extend_from_slice(&piece);
             prop_assert_eq!(metrics_of_exact(&message), piece.as_slice());
-            let written = decode_family(&message).expect("written by ourselves");
-            let mut written = said(&written, &written.families[0]);
-            let mut shown = said(&shown, shown_family);
-            // Fractions have a field of their own, which text has no need of.
-            written.metrics.iter_mut().chain(&mut shown.metrics).for_each(|metric| metric.beyond_text.clear());
-            prop_assert_eq!(written, shown);
+            let written = decode_family(&message).expect("written by the gateway");
+            let mut written = contents(&written, &written.families[0]);
+            let mut parsed = contents(&parsed, parsed_family);
+            // Fractions have a field of their own in protobuf, but not in text.
+            written.metrics.iter_mut().chain(&mut parsed.metrics).for_each(|metric| metric.exact.clear());
+            prop_assert_eq!(written, parsed);
         }
     }
 }
 
 #[test]
-fn lines_of_strangers_are_an_error() {
+fn lines_that_rendering_does_not_write_are_an_error() {
     let mut out = b"kept".to_vec();
     assert!(metrics_of_lines(&mut out, "m", MetricType::Gauge, b"m 1\nm{ 2\n").is_err());
     assert_eq!(out, b"kept");

@@ -1,4 +1,4 @@
-//! Bodies for property tests: what clients send, and what they might.
+//! Strategies for property tests: families like those that clients send, and unusual ones.
 
 use proptest::collection::vec;
 use proptest::option;
@@ -96,7 +96,7 @@ fn classic() -> impl Strategy<Value = Histogram> {
     )
 }
 
-/// A native histogram of whole numbers that fits.
+/// A valid native histogram with integer counts.
 fn native() -> impl Strategy<Value = Histogram> {
     let side = || vec((0..100i32, vec(0..50i64, 0..4)), 0..4);
     (side(), side(), 0..10u64, -4..9i32, vec(exemplar(), 0..2)).prop_map(
@@ -133,7 +133,7 @@ fn native() -> impl Strategy<Value = Histogram> {
     )
 }
 
-/// A metric of that type.
+/// A metric of this type.
 fn metric(kind: i32) -> BoxedStrategy<Metric> {
     let value: BoxedStrategy<Metric> = match kind {
         0 => counter().prop_map(|it| Metric { counter: Some(it), ..Default::default() }).boxed(),
@@ -151,7 +151,7 @@ fn metric(kind: i32) -> BoxedStrategy<Metric> {
     (value, labels()).prop_map(|(value, label)| Metric { label, ..value }).boxed()
 }
 
-/// A family of the name; all its series differ.
+/// A family with this name, in which all series differ.
 fn family(name: String) -> impl Strategy<Value = MetricFamily> {
     (0..6i32).prop_flat_map(move |kind| {
         let name = name.clone();
@@ -173,7 +173,7 @@ fn family(name: String) -> impl Strategy<Value = MetricFamily> {
     })
 }
 
-/// Families which the gateway takes.
+/// Families that the gateway accepts.
 pub(in crate::exposition) fn families() -> impl Strategy<Value = Vec<MetricFamily>> {
     vec(any::<()>(), 0..4)
         .prop_flat_map(|names| (0..names.len()).map(|index| family(format!("m{index}"))).collect::<Vec<_>>())

@@ -1,4 +1,4 @@
-//! The parser and its slow twin say the same of any body.
+//! The parser and the reference implementation agree on any body.
 
 use proptest::prelude::*;
 
@@ -8,13 +8,13 @@ use crate::exposition::names::NameRules;
 fn compare(body: &[u8], rules: NameRules) -> Result<(), TestCaseError> {
     match (parse(body, rules), reference::parse(body, rules == NameRules::Utf8)) {
         (Ok(families), Ok(expected)) => {
-            // Metrics of a family stand together, and nothing is in a table without an owner.
+            // The metrics of a family are contiguous, and every table entry has an owner.
             let owned: usize = families.families.iter().map(|family| family.metrics.len()).sum();
             prop_assert_eq!(owned, families.metrics.len());
             let labels: usize = families.metrics.iter().map(|metric| metric.labels.len()).sum();
             prop_assert_eq!(labels, families.labels.len());
             let mut nested = reference::nested(&families);
-            // The twin has no type where none was given.
+            // The reference has no type if the body has none.
             for (family, expected) in nested.iter_mut().zip(&expected) {
                 family.kind = expected.kind.and(family.kind);
             }
@@ -33,10 +33,10 @@ fn rules() -> impl Strategy<Value = NameRules> {
     prop_oneof![3 => Just(NameRules::Legacy), 1 => Just(NameRules::Utf8)]
 }
 
-/// One of the words, mostly one of the first.
+/// One of the words, usually one of the first four.
 fn one_of(words: &'static [&'static str]) -> impl Strategy<Value = String> {
     let last = words.len() - 1;
-    prop_oneof![4 => 0..=last.min(3), 1 => 0..=last].prop_map(move |place| words[place].to_owned())
+    prop_oneof![4 => 0..=last.min(3), 1 => 0..=last].prop_map(move |index| words[index].to_owned())
 }
 
 fn metric_name() -> impl Strategy<Value = String> {
@@ -186,7 +186,7 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|lines| lines.concat().into_bytes())
 }
 
-/// A body of lines that are all fine for themselves, so that most of it is read.
+/// A body of lines that are valid on their own, so that most of the body is parsed.
 fn valid_body() -> impl Strategy<Value = Vec<u8>> {
     let types = Just("# TYPE h histogram\n# TYPE s summary\n# TYPE g gauge\n".to_owned());
     let name = one_of(&["h_bucket", "s", "g", "m", "h_sum", "h_count", "s_sum", "s_count", "h"]);
@@ -207,13 +207,13 @@ fn mutated_body() -> impl Strategy<Value = Vec<u8>> {
     let edit =
         (any::<prop::sample::Index>(), prop::sample::select(&b"\r\t \"\\{}=,#\n\0\xff\xe4a1"[..]), 0..4);
     (body(), prop::collection::vec(edit, 1..4)).prop_map(|(mut body, edits)| {
-        for (place, byte, kind) in edits {
-            let place = place.index(body.len() + 1);
+        for (index, byte, kind) in edits {
+            let at = index.index(body.len() + 1);
             match kind {
-                0 if place < body.len() => body[place] = byte,
-                1 if place < body.len() => drop(body.remove(place)),
-                2 => body.truncate(place),
-                _ => body.insert(place, byte),
+                0 if at < body.len() => body[at] = byte,
+                1 if at < body.len() => drop(body.remove(at)),
+                2 => body.truncate(at),
+                _ => body.insert(at, byte),
             }
         }
         body
@@ -224,33 +224,33 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn on_bodies_of_valid_lines(body in valid_body()) {
+    fn agree_on_bodies_of_valid_lines(body in valid_body()) {
         prop_assert!(parse(&body, NameRules::Legacy).is_ok());
         compare(&body, NameRules::Legacy)?;
     }
 
     #[test]
-    fn on_bodies_with_odd_lines(body in body(), rules in rules()) {
+    fn agree_on_bodies_with_odd_lines(body in body(), rules in rules()) {
         compare(&body, rules)?;
     }
 
     #[test]
-    fn on_single_lines(line in prop_oneof![sample(), comment()], rules in rules()) {
+    fn agree_on_single_lines(line in prop_oneof![sample(), comment()], rules in rules()) {
         compare(line.as_bytes(), rules)?;
     }
 
     #[test]
-    fn on_nearly_valid_bodies(body in mutated_body(), rules in rules()) {
+    fn agree_on_nearly_valid_bodies(body in mutated_body(), rules in rules()) {
         compare(&body, rules)?;
     }
 
     #[test]
-    fn on_any_bytes(body in prop::collection::vec(any::<u8>(), 0..64), rules in rules()) {
+    fn agree_on_any_bytes(body in prop::collection::vec(any::<u8>(), 0..64), rules in rules()) {
         compare(&body, rules)?;
     }
 
     #[test]
-    fn on_bytes_of_the_grammar(body in "[hs_bucketm0-9 .\\-{}=,\"\\\\#\\n\\tHELPTYE]{0,60}", rules in rules()) {
+    fn agree_on_the_bytes_of_the_grammar(body in "[hs_bucketm0-9 .\\-{}=,\"\\\\#\\n\\tHELPTYE]{0,60}", rules in rules()) {
         compare(body.as_bytes(), rules)?;
     }
 }

@@ -1,4 +1,4 @@
-//! Every rule by name, the official answers by table, and the parser against its slow twin.
+//! One test per rule, a table of bodies with the official results, and a comparison with the reference implementation.
 
 mod against_reference;
 mod official_cases;

@@ -1,4 +1,4 @@
-//! Bodies with the official program's answers, as the conformance suite has them.
+//! Bodies with the official Pushgateway's results, taken from the conformance suite.
 
 use super::super::parse;
 use crate::exposition::names::NameRules;
@@ -7,13 +7,13 @@ use crate::exposition::names::NameRules;
 enum Outcome {
     /// The push is applied.
     Accepted,
-    /// A parse error: 400, and nothing is touched.
+    /// A parse error: 400, and no effect.
     Malformed,
-    /// It parses, but the push is refused for what it says.
-    RefusedLater,
+    /// The body is parsed, but the push is rejected as inconsistent.
+    Inconsistent,
 }
 
-use Outcome::{Accepted, Malformed, RefusedLater};
+use Outcome::{Accepted, Inconsistent, Malformed};
 
 const CASES: &[(&str, Outcome, &[u8])] = &[
     ("plain", Accepted, b"m 1\n"),
@@ -47,7 +47,7 @@ const CASES: &[(&str, Outcome, &[u8])] = &[
     ("unquoted-value", Malformed, b"m{a=1} 1\n"),
     ("single-quotes", Malformed, b"m{a='1'} 1\n"),
     ("name-label", Malformed, b"m{__name__=\"n\"} 1\n"),
-    ("reserved-label", RefusedLater, b"m{__x=\"1\"} 1\n"),
+    ("reserved-label", Inconsistent, b"m{__x=\"1\"} 1\n"),
     ("label-escapes", Accepted, b"m{a=\"q\\\"b\\\\n\\nx\"} 1\n"),
     ("label-lf", Malformed, b"m{a=\"1\n2\"} 1\n"),
     ("label-tab", Accepted, b"m{a=\"1\t2\"} 1\n"),
@@ -70,14 +70,14 @@ const CASES: &[(&str, Outcome, &[u8])] = &[
     ("value-tiny", Accepted, b"a 1e-999\n"),
     ("value-limits", Accepted, b"a 1.7976931348623157e308\nb 5e-324\nc 9007199254740993\n"),
     ("value-comma", Malformed, b"a 1,5\n"),
-    ("timestamp-zero", RefusedLater, b"m 1 0\n"),
+    ("timestamp-zero", Inconsistent, b"m 1 0\n"),
     ("timestamp-float", Malformed, b"m 1 1.5\n"),
     ("timestamp-extra", Malformed, b"m 1 17 x\n"),
     ("empty", Accepted, b""),
     ("only-comments", Accepted, b"# hello\n# TYPE m gauge\n"),
     ("nul", Malformed, b"\0\n"),
-    ("duplicate-sample", RefusedLater, b"m{a=\"1\"} 1\nm{a=\"1\"} 2\n"),
-    ("duplicate-sample-order", RefusedLater, b"m{a=\"1\",b=\"2\"} 1\nm{b=\"2\",a=\"1\"} 2\n"),
+    ("duplicate-sample", Inconsistent, b"m{a=\"1\"} 1\nm{a=\"1\"} 2\n"),
+    ("duplicate-sample-order", Inconsistent, b"m{a=\"1\",b=\"2\"} 1\nm{b=\"2\",a=\"1\"} 2\n"),
     ("interleaved", Accepted, b"a{x=\"1\"} 1\nb 1\na{x=\"2\"} 2\n"),
     ("histogram", Accepted, b"# HELP h Sizes.\n# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"2.5\"} 3\nh_bucket{le=\"+Inf\"} 4\nh_sum 9.5\nh_count 4\n"),
     ("histogram-no-inf", Accepted, b"# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_sum 9\nh_count 4\n"),
@@ -139,9 +139,9 @@ const CASES: &[(&str, Outcome, &[u8])] = &[
     ("value-unicode-digit", Malformed, b"a \xd9\xa5\n"),
     ("counter-negative", Accepted, b"# TYPE a counter\na -5\n"),
     ("timestamp-word", Malformed, b"a 1 now\n"),
-    ("timestamp-labels", RefusedLater, b"a{x=\"1\"} 1 17\n"),
-    ("duplicate-typed", RefusedLater, b"# TYPE a counter\na 1\na 1\n"),
-    ("duplicate-across", RefusedLater, b"a 1\nb 1\na 2\n"),
+    ("timestamp-labels", Inconsistent, b"a{x=\"1\"} 1 17\n"),
+    ("duplicate-typed", Inconsistent, b"# TYPE a counter\na 1\na 1\n"),
+    ("duplicate-across", Inconsistent, b"a 1\nb 1\na 2\n"),
     ("duplicate-three", Malformed, b"a{x=\"1\",y=\"2\",x=\"1\"} 1\n"),
     ("histogram-le-nan", Accepted, b"# TYPE h histogram\nh_bucket{le=\"NaN\"} 1\nh_count 3\n"),
     ("histogram-same-le", Accepted, b"# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"1\"} 2\nh_count 3\n"),
@@ -161,7 +161,7 @@ const CASES: &[(&str, Outcome, &[u8])] = &[
 ];
 
 #[test]
-fn bodies_are_parsed_or_refused_as_official_does() {
+fn accepts_and_rejects_the_same_bodies_as_the_official_pushgateway() {
     for &(name, outcome, body) in CASES {
         let parsed = parse(body, NameRules::Legacy);
         assert_eq!(parsed.is_err(), outcome == Malformed, "{name}: {parsed:?}");

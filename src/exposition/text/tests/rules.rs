@@ -1,4 +1,4 @@
-//! One test per rule of the text format, as the official Pushgateway keeps them.
+//! One test per rule of the text format, as the official Pushgateway applies it.
 
 use super::super::parse;
 use crate::exposition::model::{Families, Family, Metric, MetricType, Value};
@@ -8,10 +8,10 @@ fn accepted(body: &str) -> Families<'_> {
     parse(body.as_bytes(), NameRules::Legacy).unwrap_or_else(|error| panic!("{body:?}: {error}"))
 }
 
-/// The error of a body; it must have one.
-fn refused(body: impl AsRef<[u8]>) -> String {
-    let error = parse(body.as_ref(), NameRules::Legacy).expect_err("a refusal").to_string();
-    error.strip_prefix("text format parsing error in line ").expect("the official start").to_owned()
+/// The error of a body, which must have one.
+fn rejected(body: impl AsRef<[u8]>) -> String {
+    let error = parse(body.as_ref(), NameRules::Legacy).expect_err("an error").to_string();
+    error.strip_prefix("text format parsing error in line ").expect("the official prefix").to_owned()
 }
 
 fn family<'f, 'a>(families: &'f Families<'a>, name: &str) -> &'f Family<'a> {
@@ -22,7 +22,7 @@ fn names<'f>(families: &'f Families<'_>) -> Vec<&'f str> {
     families.families.iter().map(|family| &*family.name).collect()
 }
 
-/// The metrics of a family as `labels value`, in a notation of these tests.
+/// The metrics of a family as `labels value`, in the notation of these tests.
 fn metrics(families: &Families<'_>, name: &str) -> Vec<String> {
     let show = |metric: &Metric| {
         let labels = families.labels_of(metric);
@@ -63,75 +63,75 @@ fn the_last_line_needs_a_line_feed() {
         "m 1 17",
     ] {
         let line = if body.contains('\n') { 2 } else { 1 };
-        assert_eq!(refused(body), format!("{line}: unexpected end of input stream"));
+        assert_eq!(rejected(body), format!("{line}: unexpected end of input stream"));
     }
 }
 
 #[test]
-fn a_carriage_return_ends_no_line() {
-    assert_eq!(refused("m 1\r\n"), r#"1: expected float as value, got "1\r""#);
-    assert_eq!(refused("# TYPE m gauge\r\nm 1\n"), r#"1: unknown metric type "gauge\r""#);
-    assert_eq!(refused("m 1\n\r\n"), "2: invalid metric name");
-    assert_eq!(refused("a 1\rb\r"), "1: unexpected end of input stream");
+fn a_carriage_return_does_not_end_a_line() {
+    assert_eq!(rejected("m 1\r\n"), r#"1: expected float as value, got "1\r""#);
+    assert_eq!(rejected("# TYPE m gauge\r\nm 1\n"), r#"1: unknown metric type "gauge\r""#);
+    assert_eq!(rejected("m 1\n\r\n"), "2: invalid metric name");
+    assert_eq!(rejected("a 1\rb\r"), "1: unexpected end of input stream");
 }
 
 #[test]
-fn a_carriage_return_may_stand_in_help_comments_and_label_values() {
+fn help_comments_and_label_values_may_contain_carriage_returns() {
     let families = accepted("# HELP m hi\r\n# note\r\nm{a=\"1\r\"} 1\n");
     assert_eq!(family(&families, "m").help.as_deref(), Some("hi\r"));
     assert_eq!(metrics(&families, "m"), ["{a=1\r} 1"]);
 }
 
 #[test]
-fn nothing_may_stand_behind_a_value_or_type() {
-    assert_eq!(refused("m 1 \n"), r#"1: expected integer as timestamp, got """#);
-    assert_eq!(refused("m 1 # note\n"), r##"1: expected integer as timestamp, got "#""##);
-    assert_eq!(refused("# TYPE m gauge \nm 1\n"), r#"1: unknown metric type "gauge ""#);
+fn nothing_may_follow_a_value_or_type() {
+    assert_eq!(rejected("m 1 \n"), r#"1: expected integer as timestamp, got """#);
+    assert_eq!(rejected("m 1 # note\n"), r##"1: expected integer as timestamp, got "#""##);
+    assert_eq!(rejected("# TYPE m gauge \nm 1\n"), r#"1: unknown metric type "gauge ""#);
 }
 
 #[test]
-fn a_byte_order_mark_is_no_name() {
-    assert_eq!(refused("\u{feff}m 1\n"), "1: invalid metric name");
+fn rejects_a_byte_order_mark() {
+    assert_eq!(rejected("\u{feff}m 1\n"), "1: invalid metric name");
 }
 
 #[test]
-fn bodies_without_samples_are_fine() {
+fn accepts_bodies_without_samples() {
     for body in ["", "\n\n", "  ", " \t", "# hello\n", "# TYPE m gauge\n", "# HELP m text\n", "#\n"] {
         assert!(accepted(body).families.is_empty(), "{body:?}");
     }
 }
 
 #[test]
-fn blanks_and_tabs_may_stand_between_the_parts() {
+fn blanks_and_tabs_may_separate_the_parts_of_a_line() {
     let families = accepted("#\tTYPE\tm\tgauge\n \t m \t{ a = \"1\" , b\t=\t\"2\" , } \t 3\n");
     assert_eq!(family(&families, "m").kind, MetricType::Gauge);
     assert_eq!(metrics(&families, "m"), ["{a=1,b=2} 3"]);
 }
 
 #[test]
-fn errors_name_the_line() {
-    assert_eq!(refused("a 1\n\n# HELP a x\nb one\n"), r#"4: expected float as value, got "one""#);
+fn errors_contain_the_line_number() {
+    assert_eq!(rejected("a 1\n\n# HELP a x\nb one\n"), r#"4: expected float as value, got "one""#);
 }
 
 // --- comments
 
 #[test]
-fn there_is_one_help_and_one_type() {
-    assert_eq!(refused("# HELP c one\n# HELP c two\nc 5\n"), r#"2: second HELP line for metric name "c""#);
+fn rejects_a_second_help_or_type() {
+    assert_eq!(rejected("# HELP c one\n# HELP c two\nc 5\n"), r#"2: second HELP line for metric name "c""#);
     let second = r#"2: second TYPE line for metric name "c", or TYPE reported after samples"#;
-    assert_eq!(refused("# TYPE c gauge\n# TYPE c gauge\nc 5\n"), second);
+    assert_eq!(rejected("# TYPE c gauge\n# TYPE c gauge\nc 5\n"), second);
 }
 
 #[test]
 fn a_type_must_not_follow_samples_but_help_may() {
     let late = r#"2: second TYPE line for metric name "c", or TYPE reported after samples"#;
-    assert_eq!(refused("c 5\n# TYPE c counter\n"), late);
+    assert_eq!(rejected("c 5\n# TYPE c counter\n"), late);
     let families = accepted("c 5\n# HELP c Things done.\n");
     assert_eq!(family(&families, "c").help.as_deref(), Some("Things done."));
 }
 
 #[test]
-fn types_are_a_fixed_set_in_any_case() {
+fn accepts_the_known_types_in_any_case() {
     for (word, kind) in [
         ("counter", MetricType::Counter),
         ("COUNTER", MetricType::Counter),
@@ -144,14 +144,14 @@ fn types_are_a_fixed_set_in_any_case() {
         accepted(&format!("# TYPE m {word}\nm_count 1\n"));
     }
     for word in ["unknown", "info", "stateset", "0"] {
-        assert_eq!(refused(format!("# TYPE m {word}\nm 1\n")), format!("1: unknown metric type \"{word}\""));
+        assert_eq!(rejected(format!("# TYPE m {word}\nm 1\n")), format!("1: unknown metric type \"{word}\""));
     }
 }
 
 #[test]
-fn a_backslash_in_a_type_does_not_count() {
+fn a_backslash_in_a_type_is_ignored() {
     assert_eq!(family(&accepted("# TYPE m gau\\ge\\\nm 1\n"), "m").kind, MetricType::Gauge);
-    assert_eq!(refused("# TYPE m in\\fo\nm 1\n"), r#"1: unknown metric type "info""#);
+    assert_eq!(rejected("# TYPE m in\\fo\nm 1\n"), r#"1: unknown metric type "info""#);
 }
 
 #[test]
@@ -177,8 +177,8 @@ fn help_keeps_its_inner_and_trailing_blanks() {
 fn help_has_three_escapes() {
     let families = accepted("# HELP c \\\\ \\n \\\" end\nc 5\n");
     assert_eq!(family(&families, "c").help.as_deref(), Some("\\ \n \" end"));
-    assert_eq!(refused("# HELP c a\\tb\nc 5\n"), "1: invalid escape sequence '\\t'");
-    assert_eq!(refused("# HELP c text\\\nc 5\n"), "1: invalid escape sequence '\\\n'");
+    assert_eq!(rejected("# HELP c a\\tb\nc 5\n"), "1: invalid escape sequence '\\t'");
+    assert_eq!(rejected("# HELP c text\\\nc 5\n"), "1: invalid escape sequence '\\\n'");
 }
 
 #[test]
@@ -197,9 +197,9 @@ fn bytes_that_are_not_utf8_in_a_comment_do_no_harm_elsewhere() {
 
 #[test]
 fn comments_with_bad_names_are_refused() {
-    assert_eq!(refused("# HELP 0c text\nc 5\n"), "1: invalid metric name in comment");
-    assert_eq!(refused("# TYPE c{ gauge\nc 5\n"), "1: invalid metric name in comment");
-    assert_eq!(refused("c 1\n# HELP c{ text\n"), "2: invalid metric name in comment");
+    assert_eq!(rejected("# HELP 0c text\nc 5\n"), "1: invalid metric name in comment");
+    assert_eq!(rejected("# TYPE c{ gauge\nc 5\n"), "1: invalid metric name in comment");
+    assert_eq!(rejected("c 1\n# HELP c{ text\n"), "2: invalid metric name in comment");
 }
 
 #[test]
@@ -218,16 +218,16 @@ fn names_may_be_colons_and_underscores() {
 }
 
 #[test]
-fn other_names_are_refused() {
+fn rejects_other_names() {
     for body in ["1m 1\n", "\0\n", "\u{e4} 1\n", "= 1\n", "\"\" 1\n"] {
-        assert_eq!(refused(body), "1: invalid metric name");
+        assert_eq!(rejected(body), "1: invalid metric name");
     }
-    assert_eq!(refused("m-n 1\n"), r#"1: expected float as value, got "-n""#);
-    assert_eq!(refused("m.n 1\n"), r#"1: expected float as value, got ".n""#);
+    assert_eq!(rejected("m-n 1\n"), r#"1: expected float as value, got "-n""#);
+    assert_eq!(rejected("m.n 1\n"), r#"1: expected float as value, got ".n""#);
 }
 
 #[test]
-fn a_name_may_stand_in_quotes_inside_or_outside_the_braces() {
+fn a_quoted_name_may_be_inside_or_outside_the_braces() {
     for body in [
         "{\"m\",a=\"1\"} 5\n",
         "{a=\"1\",\"m\"} 5\n",
@@ -238,27 +238,27 @@ fn a_name_may_stand_in_quotes_inside_or_outside_the_braces() {
         assert_eq!(metrics(&accepted(body), "m"), ["{a=1} 5"]);
     }
     assert_eq!(metrics(&accepted("# TYPE \"m\" gauge\n{\"m\"}5\n"), "m"), ["{} 5"]);
-    assert_eq!(refused("{\"m\",\"n\"} 5\n"), r#"1: multiple metric names for metric "m""#);
-    assert_eq!(refused("{\"m\" a=\"1\"} 5\n"), "1: unexpected end of metric name 'a'");
-    assert_eq!(refused("\"m\n"), r#"1: metric name "m" contains unescaped new-line"#);
-    assert_eq!(refused("m{\"a\n\"=\"1\"} 1\n"), r#"1: label name "a" contains unescaped new-line"#);
+    assert_eq!(rejected("{\"m\",\"n\"} 5\n"), r#"1: multiple metric names for metric "m""#);
+    assert_eq!(rejected("{\"m\" a=\"1\"} 5\n"), "1: unexpected end of metric name 'a'");
+    assert_eq!(rejected("\"m\n"), r#"1: metric name "m" contains unescaped new-line"#);
+    assert_eq!(rejected("m{\"a\n\"=\"1\"} 1\n"), r#"1: label name "a" contains unescaped new-line"#);
 }
 
 #[test]
-fn quotes_admit_other_characters_only_with_utf8_names() {
+fn quoted_names_contain_other_characters_only_with_utf8_names() {
     for body in ["{\"m.n\"} 5\n", "\"m.n\" 5\n", "# HELP \"m.n\" text\n"] {
-        assert_eq!(refused(body), r#"1: invalid metric name "m.n""#);
+        assert_eq!(rejected(body), r#"1: invalid metric name "m.n""#);
     }
-    assert_eq!(refused("m{\"x.y\"=\"1\"} 5\n"), r#"1: invalid label name "x.y""#);
+    assert_eq!(rejected("m{\"x.y\"=\"1\"} 5\n"), r#"1: invalid label name "x.y""#);
     let families = parse(b"{\"m.n\",\"x.\\\"y\"=\"1\"} 5\n", NameRules::Utf8).expect("accepted");
     assert_eq!(metrics(&families, "m.n"), ["{x.\"y=1} 5"]);
     let error = parse(b"{\"m\xff\"} 5\n", NameRules::Utf8).expect_err("not UTF-8");
     assert_eq!(error.reason(), r#"invalid metric name "m\xff""#);
 }
 
-/// Without quotes such a name would be a name, a value and a timestamp.
+/// Without quotes, such a name would be a name, a value and a timestamp.
 #[test]
-fn a_quoted_name_with_a_blank_is_not_taken_for_the_name_of_the_next_line() {
+fn a_quoted_name_with_a_blank_does_not_match_the_next_line() {
     let families = parse(b"{\"m 1\"} 5\nm 1\n", NameRules::Utf8).expect("accepted");
     assert_eq!(names(&families), ["m 1", "m"]);
 }
@@ -266,13 +266,13 @@ fn a_quoted_name_with_a_blank_is_not_taken_for_the_name_of_the_next_line() {
 #[test]
 fn a_sample_needs_a_name() {
     for body in ["{} 1\n", "{a=\"1\"} 1\n", "{a=\"1\",} 1\n"] {
-        assert_eq!(refused(body), "1: invalid metric name");
-        assert_eq!(refused(format!("m 1\n{body}")), "2: invalid metric name");
+        assert_eq!(rejected(body), "1: invalid metric name");
+        assert_eq!(rejected(format!("m 1\n{body}")), "2: invalid metric name");
     }
 }
 
 #[test]
-fn a_comma_may_follow_the_last_label_and_nothing_else() {
+fn only_one_comma_may_follow_the_last_label() {
     assert_eq!(metrics(&accepted("m{a=\"1\",} 1\n"), "m"), ["{a=1} 1"]);
     let no_name = r#"1: invalid label name for metric "m""#;
     for body in [
@@ -283,40 +283,40 @@ fn a_comma_may_follow_the_last_label_and_nothing_else() {
         "m{\u{e4}=\"1\"} 1\n",
         "m{a=\"1\",\n",
     ] {
-        assert_eq!(refused(body), no_name);
+        assert_eq!(rejected(body), no_name);
     }
     for body in ["m{a=\"1\" b=\"2\"} 1\n", "m{a=\"1\";b=\"2\"} 1\n", "m{a=\"1\"\n"] {
-        assert_eq!(refused(body), r#"1: unexpected end of label value "1""#);
+        assert_eq!(rejected(body), r#"1: unexpected end of label value "1""#);
     }
 }
 
 #[test]
-fn no_blank_is_needed_behind_the_brace() {
+fn no_blank_is_needed_after_the_closing_brace() {
     assert_eq!(metrics(&accepted("a{x=\"1\"}1\n"), "a"), ["{x=1} 1"]);
     assert_eq!(metrics(&accepted("a{}1\n"), "a"), ["{} 1"]);
-    assert_eq!(refused("a{x=\"1\"}{y=\"2\"} 1\n"), r#"1: expected float as value, got "{y=\"2\"}""#);
-    assert_eq!(refused("a1\n"), r#"1: expected float as value, got """#);
+    assert_eq!(rejected("a{x=\"1\"}{y=\"2\"} 1\n"), r#"1: expected float as value, got "{y=\"2\"}""#);
+    assert_eq!(rejected("a1\n"), r#"1: expected float as value, got """#);
 }
 
 #[test]
-fn labels_have_a_name_an_equals_sign_and_a_value_in_double_quotes() {
-    assert_eq!(refused("m{a} 1\n"), "1: expected '=' after label name, found '}'");
-    assert_eq!(refused("m{a:b=\"1\"} 1\n"), "1: expected '=' after label name, found ':'");
-    assert_eq!(refused("m{a=1} 1\n"), "1: expected '\"' at start of label value, found '1'");
-    assert_eq!(refused("m{a='1'} 1\n"), r#"1: expected '"' at start of label value, found '\''"#);
+fn a_label_is_a_name_an_equals_sign_and_a_value_in_double_quotes() {
+    assert_eq!(rejected("m{a} 1\n"), "1: expected '=' after label name, found '}'");
+    assert_eq!(rejected("m{a:b=\"1\"} 1\n"), "1: expected '=' after label name, found ':'");
+    assert_eq!(rejected("m{a=1} 1\n"), "1: expected '\"' at start of label value, found '1'");
+    assert_eq!(rejected("m{a='1'} 1\n"), r#"1: expected '"' at start of label value, found '\''"#);
 }
 
 #[test]
-fn label_values_may_be_anything_with_three_escapes() {
+fn label_values_are_any_text_with_three_escape_sequences() {
     let families = accepted("m{a=\"q\\\"b\\\\n\\nx\",b=\"\",c=\"\0\t# no\"} 1\n");
     assert_eq!(metrics(&families, "m"), ["{a=q\"b\\n\nx,b=,c=\0\t# no} 1"]);
-    assert_eq!(refused("m{a=\"\\r\"} 1\n"), "1: invalid escape sequence '\\r'");
-    assert_eq!(refused("m{a=\"1\n2\"} 1\n"), r#"1: label value "1" contains unescaped new-line"#);
+    assert_eq!(rejected("m{a=\"\\r\"} 1\n"), "1: invalid escape sequence '\\r'");
+    assert_eq!(rejected("m{a=\"1\n2\"} 1\n"), r#"1: label value "1" contains unescaped new-line"#);
 }
 
-/// Plain, escaped, and at every place of the eight bytes that are looked at together.
+/// Plain and escaped values that end at every position within the eight bytes that are examined together.
 #[test]
-fn label_values_end_where_they_end() {
+fn finds_the_end_of_label_values_of_any_length() {
     for length in 0..80 {
         let value = "v".repeat(length);
         assert_eq!(metrics(&accepted(&format!("m{{a=\"{value}\"}} 1\n")), "m"), [format!("{{a={value}}} 1")]);
@@ -329,66 +329,66 @@ fn label_values_end_where_they_end() {
 fn label_values_are_utf8() {
     for value in [&b"\xff"[..], b"\xc0\x80", b"\xe2\x82", b"\\n\xff"] {
         let body = [b"m{a=\"", value, b"\"} 1\n"].concat();
-        assert!(refused(&body).starts_with("1: invalid label value \""), "{value:?}");
+        assert!(rejected(&body).starts_with("1: invalid label value \""), "{value:?}");
     }
-    assert_eq!(refused(b"m{a=\"b\xff\"} 1\n"), r#"1: invalid label value "b\xff""#);
+    assert_eq!(rejected(b"m{a=\"b\xff\"} 1\n"), r#"1: invalid label value "b\xff""#);
 }
 
 #[test]
-fn a_label_name_stands_once() {
+fn rejects_a_duplicate_label_name() {
     let twice = r#"1: duplicate label names for metric "m""#;
-    assert_eq!(refused("m{x=\"1\",y=\"2\",x=\"1\"} 1\n"), twice);
-    assert_eq!(refused("m{x=\"1\",\"x\"=\"2\"} 1\n"), twice);
+    assert_eq!(rejected("m{x=\"1\",y=\"2\",x=\"1\"} 1\n"), twice);
+    assert_eq!(rejected("m{x=\"1\",\"x\"=\"2\"} 1\n"), twice);
     // More labels than are compared one by one.
     let many: String = (0..40).map(|number| format!("l{number}=\"1\",")).collect();
-    for twin in [0, 15, 16, 17, 39] {
-        assert_eq!(refused(format!("m{{{many}l{twin}=\"1\"}} 1\n")), twice);
+    for duplicate in [0, 15, 16, 17, 39] {
+        assert_eq!(rejected(format!("m{{{many}l{duplicate}=\"1\"}} 1\n")), twice);
     }
     let labels = accepted(&format!("m{{{many}}} 1\nm{{{many}}} 1\n")).labels.len();
     assert_eq!(labels, 80);
 }
 
 #[test]
-fn the_label_of_the_name_is_reserved() {
-    assert_eq!(refused("m{__name__=\"n\"} 1\n"), r#"1: label name "__name__" is reserved"#);
+fn the_name_label_is_reserved() {
+    assert_eq!(rejected("m{__name__=\"n\"} 1\n"), r#"1: label name "__name__" is reserved"#);
     accepted("m{__x=\"1\"} 1\n");
 }
 
 // --- values and timestamps
 
 #[test]
-fn numbers_beyond_the_format_are_refused() {
+fn rejects_numbers_outside_the_format() {
     for word in
         ["0x1p-2", "0x1", "1_000", "+NaN", "-NaN", "1e999", "-1e400", "one", "--5", "5e", "1,5", "\u{665}"]
     {
-        assert_eq!(refused(format!("m {word}\n")), format!("1: expected float as value, got \"{word}\""));
+        assert_eq!(rejected(format!("m {word}\n")), format!("1: expected float as value, got \"{word}\""));
     }
-    assert_eq!(refused("m\n"), r#"1: expected float as value, got """#);
+    assert_eq!(rejected("m\n"), r#"1: expected float as value, got """#);
 }
 
 #[test]
-fn numbers_too_small_are_zero() {
+fn numbers_that_are_too_small_become_zero() {
     assert_eq!(metrics(&accepted("m 1e-999\n"), "m"), ["{} 0"]);
 }
 
 #[test]
-fn a_timestamp_is_kept_to_be_refused_later() {
+fn a_timestamp_is_parsed_so_that_rendering_can_reject_it() {
     let families = accepted("m 1 17\nm 2\nm 3 -5\nm 4\t+6\n");
     let timestamps: Vec<_> = families.metrics.iter().map(|metric| metric.timestamp).collect();
     assert_eq!(timestamps, [Some(17), None, Some(-5), Some(6)]);
     assert_eq!(accepted("# TYPE h histogram\nh_sum 1\nh_count 1 17\n").metrics[0].timestamp, Some(17));
-    assert_eq!(refused("m 1 1.5\n"), r#"1: expected integer as timestamp, got "1.5""#);
+    assert_eq!(rejected("m 1 1.5\n"), r#"1: expected integer as timestamp, got "1.5""#);
     assert_eq!(
-        refused("m 1 9223372036854775808\n"),
+        rejected("m 1 9223372036854775808\n"),
         r#"1: expected integer as timestamp, got "9223372036854775808""#
     );
-    assert_eq!(refused("m 1 17 x\n"), r#"1: spurious string after timestamp: " x""#);
+    assert_eq!(rejected("m 1 17 x\n"), r#"1: spurious string after timestamp: " x""#);
 }
 
 // --- families
 
 #[test]
-fn families_stand_in_the_order_in_which_they_are_named_and_keep_their_metrics_together() {
+fn families_keep_the_order_of_their_names_and_their_metrics_are_contiguous() {
     let families = accepted("# TYPE b gauge\na{x=\"1\"} 1\nb 1\na{x=\"2\"} 2\nb 2\nc 1\na 3\n");
     assert_eq!(names(&families), ["b", "a", "c"]);
     assert_eq!(metrics(&families, "a"), ["{x=1} 1", "{x=2} 2", "{} 3"]);
@@ -405,7 +405,7 @@ fn the_parts_of_a_histogram_belong_to_it() {
 }
 
 #[test]
-fn the_parts_of_a_summary_belong_to_it_but_it_has_no_buckets() {
+fn the_parts_of_a_summary_belong_to_it_but_buckets_do_not() {
     let families =
         accepted("# TYPE s summary\ns{quantile=\"0.5\"} NaN\ns_sum 30\ns_count 20.7\ns_bucket 1\n");
     assert_eq!(names(&families), ["s", "s_bucket"]);
@@ -413,13 +413,13 @@ fn the_parts_of_a_summary_belong_to_it_but_it_has_no_buckets() {
 }
 
 #[test]
-fn help_and_type_of_a_part_are_those_of_the_whole() {
+fn help_and_type_of_a_part_apply_to_the_histogram() {
     let body = "# TYPE h histogram\n# HELP h_count Sizes.\nh_count 1\n";
     assert_eq!(family(&accepted(body), "h").help.as_deref(), Some("Sizes."));
     let second = r#"3: second HELP line for metric name "h""#;
-    assert_eq!(refused("# TYPE h histogram\n# HELP h a\n# HELP h_count b\n"), second);
+    assert_eq!(rejected("# TYPE h histogram\n# HELP h a\n# HELP h_count b\n"), second);
     let second = r#"2: second TYPE line for metric name "h", or TYPE reported after samples"#;
-    assert_eq!(refused("# TYPE h histogram\n# TYPE h_count counter\n"), second);
+    assert_eq!(rejected("# TYPE h histogram\n# TYPE h_count counter\n"), second);
 }
 
 #[test]
@@ -433,7 +433,7 @@ fn an_exact_name_wins_over_a_suffix() {
 }
 
 #[test]
-fn a_part_of_a_part_belongs_to_the_longest_whole() {
+fn a_part_of_a_part_belongs_to_the_longest_matching_name() {
     let families =
         accepted("# TYPE h_count histogram\n# TYPE h histogram\nh_count_sum 1\nh_sum 2\nh_count_count 3\n");
     assert_eq!(metrics(&families, "h_count"), ["{} count 3 sum 1"]);
@@ -441,7 +441,7 @@ fn a_part_of_a_part_belongs_to_the_longest_whole() {
 }
 
 #[test]
-fn parts_before_the_type_line_are_families_of_their_own() {
+fn parts_before_the_type_line_are_separate_families() {
     let families = accepted("h_count 4\n# TYPE h histogram\nh_sum 9\n");
     assert_eq!(names(&families), ["h_count", "h"]);
     assert_eq!(
@@ -452,10 +452,10 @@ fn parts_before_the_type_line_are_families_of_their_own() {
 }
 
 #[test]
-fn a_bare_sample_only_says_that_the_metric_exists() {
+fn a_sample_with_the_bare_name_only_creates_the_metric() {
     assert_eq!(metrics(&accepted("# TYPE h histogram\nh 7\n"), "h"), ["{} count 0 sum 0"]);
     assert_eq!(metrics(&accepted("# TYPE s summary\ns 7\ns_count 3\n"), "s"), ["{} count 3 sum 0"]);
-    // With a bound it is as good as a bucket.
+    // With a bound it is a bucket.
     assert_eq!(metrics(&accepted("# TYPE h histogram\nh{le=\"1\"} 7\n"), "h"), ["{} count 0 sum 0 1:7"]);
 }
 
@@ -464,9 +464,9 @@ fn buckets_without_a_bound_are_dropped() {
     let families = accepted("# TYPE h histogram\nh_bucket 1\nh_bucket{le=\"NaN\"} 2\nh_count 3\n");
     assert_eq!(metrics(&families, "h"), ["{} count 3 sum 0"]);
     let no_number = r#"2: expected float as value for 'le' label, got "x""#;
-    assert_eq!(refused("# TYPE h histogram\nh_bucket{le=\"x\"} 1\n"), no_number);
+    assert_eq!(rejected("# TYPE h histogram\nh_bucket{le=\"x\"} 1\n"), no_number);
     let no_number = r#"2: expected float as value for 'quantile' label, got """#;
-    assert_eq!(refused("# TYPE s summary\ns{quantile=\"\"} 1\n"), no_number);
+    assert_eq!(rejected("# TYPE s summary\ns{quantile=\"\"} 1\n"), no_number);
 }
 
 #[test]
@@ -480,10 +480,10 @@ fn the_order_of_buckets_is_not_checked() {
 fn histogram_counts_may_be_fractions_but_not_negative() {
     let families = accepted("# TYPE h histogram\nh_bucket{le=\"1\"} 1.5\nh_count 2.5\nh_sum -3\n");
     assert_eq!(metrics(&families, "h"), ["{} count 2.5 sum -3 1:1.5"]);
-    assert_eq!(refused("# TYPE h histogram\nh_count -1\n"), r#"2: negative count for histogram "h""#);
+    assert_eq!(rejected("# TYPE h histogram\nh_count -1\n"), r#"2: negative count for histogram "h""#);
     let negative = r#"2: negative bucket population for histogram "h""#;
-    assert_eq!(refused("# TYPE h histogram\nh_bucket{le=\"1\"} -0.5\n"), negative);
-    // Official casts a zero to a whole number, which has no sign.
+    assert_eq!(rejected("# TYPE h histogram\nh_bucket{le=\"1\"} -0.5\n"), negative);
+    // The official parser converts a zero to an integer, which has no sign.
     let Value::Histogram { count, .. } = accepted("# TYPE h histogram\nh_count -0\n").metrics[0].value else {
         panic!("a histogram");
     };
@@ -491,7 +491,7 @@ fn histogram_counts_may_be_fractions_but_not_negative() {
 }
 
 #[test]
-fn labels_in_any_order_tell_the_metrics_of_a_histogram_apart() {
+fn labels_identify_the_metrics_of_a_histogram_in_any_order() {
     let families = accepted(
         "# TYPE h histogram\nh_bucket{x=\"1\",y=\"2\",le=\"1\"} 1\nh_bucket{x=\"2\",y=\"1\",le=\"1\"} 2\n\
          h_bucket{le=\"2\",y=\"2\",x=\"1\"} 3\nh_count{y=\"1\",x=\"2\"} 4\nh_count{y=\"2\",x=\"1\"} 5\nh_count 6\n",
@@ -501,7 +501,7 @@ fn labels_in_any_order_tell_the_metrics_of_a_histogram_apart() {
 }
 
 #[test]
-fn histograms_with_many_labels_are_told_apart_in_any_order() {
+fn many_labels_identify_a_histogram_in_any_order() {
     let there: Vec<String> = (0..30).map(|number| format!("l{number}=\"v\"")).collect();
     let back: Vec<String> = there.iter().rev().cloned().collect();
     let (there, back) = (there.join(","), back.join(","));
@@ -523,13 +523,13 @@ fn le_and_quantile_are_ordinary_labels_elsewhere() {
 }
 
 #[test]
-fn a_gauge_histogram_is_read_as_a_histogram() {
+fn a_gauge_histogram_is_parsed_like_a_histogram() {
     let families = accepted("# TYPE h gaugehistogram\nh_bucket{le=\"1\"} 1\nh_sum 2\nh_count 3\n");
     assert_eq!(family(&families, "h").kind, MetricType::GaugeHistogram);
     assert_eq!(metrics(&families, "h"), ["{} count 3 sum 2 1:1"]);
 }
 
-// --- hostile bodies; a quadratic step anywhere would make these tests take minutes
+// --- hostile bodies: any quadratic step would make these tests take minutes
 
 #[test]
 fn a_hundred_thousand_labels_on_one_sample() {
@@ -558,7 +558,7 @@ fn a_hundred_thousand_histograms_whose_series_are_scattered() {
 }
 
 #[test]
-fn a_hundred_thousand_families_by_turns() {
+fn a_hundred_thousand_interleaved_families() {
     let names: Vec<String> = (0..100_000).map(|number| format!("m{number} 1\n")).collect();
     let families_text = names.concat().repeat(2);
     let families = accepted(&families_text);
