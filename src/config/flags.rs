@@ -104,7 +104,8 @@ pub(super) struct StorageFlags {
     /// Folder of the store; it is created if it does not exist
     #[arg(long = "storage.path", value_name = "FOLDER", default_value = "", hide_default_value = true)]
     pub path: String,
-    /// What an acknowledged push survives: process: a crash or kill of the gateway; disk: also a power failure [default: process]
+    /// What an acknowledged push survives (process: a crash or kill of the gateway; disk: also a power failure)
+    /// [default: process]
     // Without a clap default, because using the flag without a store is an error.
     #[arg(long = "storage.durability", value_name = "DURABILITY", value_enum)]
     pub durability: Option<Durability>,
