@@ -1,4 +1,4 @@
-//! Parsing push bodies, beside a bare search for line ends and another crate's parser.
+//! Costs of parsing push bodies, compared with a mere search for line ends and with the parser of another crate.
 
 use std::fmt::Write;
 use std::hint::black_box;
@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sluicegate::exposition::names::NameRules;
 use sluicegate::exposition::text::parse;
 
-/// What a batch job pushes when it ends: about 1 KB, a few single values and one histogram.
+/// The push of a batch job at its end: about 1 KB with a few single values and one histogram.
 const JOB: &str = "\
 # TYPE nightly_export_last_success_timestamp_seconds gauge
 nightly_export_last_success_timestamp_seconds 1700000001.0
@@ -35,20 +35,21 @@ nightly_export_step_seconds_sum 113.25
 nightly_export_step_seconds_count 46
 ";
 
-/// A page as a machine's exporter has it: many families, most of them with a few labelled series.
+/// A page like that of a machine's exporter: many families, most of them with a few labelled series.
 fn machine_page() -> String {
     let mut page = String::new();
     for family in 0..60 {
         writeln!(page, "# HELP node_disk_statistic_{family}_total Statistic number {family} of a disk.")
-            .expect("fits");
-        writeln!(page, "# TYPE node_disk_statistic_{family}_total counter").expect("fits");
+            .expect("writing to a string cannot fail");
+        writeln!(page, "# TYPE node_disk_statistic_{family}_total counter")
+            .expect("writing to a string cannot fail");
         for disk in 0..8 {
             let value = f64::from(family * 7919 + disk * 104_729) * 1.375;
             writeln!(
                 page,
                 "node_disk_statistic_{family}_total{{device=\"nvme{disk}n1\",mode=\"read\"}} {value}"
             )
-            .expect("fits");
+            .expect("writing to a string cannot fail");
         }
     }
     page
@@ -62,10 +63,12 @@ fn histograms() -> String {
             ["0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "+Inf"].iter().enumerate()
         {
             writeln!(page, "http_request_duration_seconds_bucket{{{labels},le=\"{le}\"}} {count}")
-                .expect("fits");
+                .expect("writing to a string cannot fail");
         }
-        writeln!(page, "http_request_duration_seconds_sum{{{labels}}} 17.25").expect("fits");
-        writeln!(page, "http_request_duration_seconds_count{{{labels}}} 9").expect("fits");
+        writeln!(page, "http_request_duration_seconds_sum{{{labels}}} 17.25")
+            .expect("writing to a string cannot fail");
+        writeln!(page, "http_request_duration_seconds_count{{{labels}}} 9")
+            .expect("writing to a string cannot fail");
     }
     page
 }
@@ -74,7 +77,7 @@ fn escapes() -> String {
     let mut page = String::new();
     for number in 0..200 {
         writeln!(page, r#"job_info{{path="C:\\data\\set {number}",note="said \"done\"\nand left"}} 1"#)
-            .expect("fits");
+            .expect("writing to a string cannot fail");
     }
     page
 }

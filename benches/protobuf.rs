@@ -1,6 +1,6 @@
-//! Protobuf pushes and scrapes, beside prost alone and beside text.
+//! Protobuf pushes and scrapes, compared with prost alone and with text.
 //!
-//! The body is what client_golang sends: counters with times of creation, histograms without `+Inf`, gauges, labels.
+//! The body is what client_golang sends: counters with creation times, histograms without `+Inf`, gauges, labels.
 
 use std::hint::black_box;
 
@@ -50,7 +50,7 @@ fn metric(kind: i32, index: usize, created: bool) -> Metric {
     metric
 }
 
-/// A body, with or without times of creation.
+/// A body, with or without creation times.
 fn body(created: bool) -> Vec<u8> {
     let mut body = Vec::new();
     for family in 0..FAMILIES {
@@ -77,7 +77,7 @@ fn decode_by_prost(mut body: &[u8]) -> Vec<MetricFamily> {
 
 fn benches(criterion: &mut Criterion) {
     let grouping = [("job".to_owned(), "shop".to_owned())];
-    for (name, created) in [("plain", false), ("with times of creation", true)] {
+    for (name, created) in [("plain", false), ("with creation times", true)] {
         let body = body(created);
         let families = parse(&body, NameRules::Legacy).expect("valid");
         let rendered = render(&families, &grouping, NameRules::Legacy, ROOM).expect("consistent");
@@ -104,7 +104,7 @@ fn benches(criterion: &mut Criterion) {
                 out.clear();
                 for family in rendered.families() {
                     let (name, lines) = (rendered.name(family), rendered.text(family));
-                    metrics_of_lines(&mut out, name, family.kind, lines).expect("written by ourselves");
+                    metrics_of_lines(&mut out, name, family.kind, lines).expect("written by the gateway");
                 }
                 out.len()
             });

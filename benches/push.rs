@@ -1,5 +1,5 @@
-//! What a push costs once its bytes are there: reading and rendering it, and taking it into a shard, with few groups and with
-//! many. The second must not depend on how many there are, but for what the processor's caches hold.
+//! Costs of a push after its bytes have arrived: parsing and rendering it, and applying it to a shard with few or many groups.
+//! The cost of applying must not depend on the number of groups, apart from cache misses.
 
 use std::hint::black_box;
 

@@ -1,5 +1,5 @@
-//! What a scrape costs before its bytes go to the socket: merging what two cores hand over, and stitching what is
-//! compressed already. Per scrape of 10,000 groups, about 12 MB of text.
+//! Costs of a scrape before its bytes are sent: merging the snapshots of two cores, and stitching pieces that are compressed
+//! already. The scrape has 10,000 groups and about 12 MB of text.
 
 use std::hint::black_box;
 

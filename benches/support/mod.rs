@@ -18,10 +18,10 @@ use sluicegate::shard::{Decision, FAILURE_TIME, PUSH_TIME, PushAttempt, Shard};
 pub const RULES: PushRules =
     PushRules { body_bytes_max: None, refusals_are_told: true, names: NameRules::Legacy };
 
-/// Who pushes.
+/// The address of the client.
 pub const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
-/// A job's body of about 1 KB, 18 series; no two numbers give the same one.
+/// The body of a job: about 1 KB and 18 series. Every number gives a different body.
 pub fn body(number: u32) -> String {
     let mut body = String::new();
     let mut digits = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -50,7 +50,7 @@ pub fn body(number: u32) -> String {
     body
 }
 
-/// Twenty jobs, an instance each.
+/// The key of a group: one of twenty jobs, and an instance of its own.
 pub fn key(group: u32) -> GroupingKey {
     GroupingKey::new([
         ("job".to_owned(), format!("job{}", group % 20)),
@@ -58,7 +58,7 @@ pub fn key(group: u32) -> GroupingKey {
     ])
 }
 
-/// A push to a group, read and rendered.
+/// A push to a group, parsed and rendered.
 pub fn push(group: u32, number: u32) -> Arc<Push> {
     let format = Format::of(&HeaderMap::new());
     Arc::new(
@@ -75,7 +75,7 @@ pub fn apply(shard: &mut Shard, push: &Arc<Push>) {
     black_box(edit.finish().outcome);
 }
 
-/// A shard of so many groups.
+/// A shard with this number of groups.
 pub fn shard(groups: u32) -> Shard {
     let own = [PUSH_TIME, FAILURE_TIME].map(|name| (name, MetricType::Gauge, "A time."));
     let mut shard = Shard::new(0, Arc::new(Registry::new(own)), false);

@@ -19,13 +19,13 @@ pub static GZIP: ContentEncoding =
     ContentEncoding { name: "gzip", decoder: |body, max| read_all(MultiGzDecoder::new(body), max) };
 
 /// snappy: the framed stream, not the block format.
-pub static SNAPPY: ContentEncoding = ContentEncoding {
+static SNAPPY: ContentEncoding = ContentEncoding {
     name: "snappy",
     decoder: |body, max| read_all(snap::read::FrameDecoder::new(body), max),
 };
 
 /// zstd: one or more frames (RFC 8878), with windows of up to 8 MiB as RFC 9659 requires over HTTP.
-pub static ZSTD: ContentEncoding = ContentEncoding { name: "zstd", decoder: zstd::decode };
+pub(super) static ZSTD: ContentEncoding = ContentEncoding { name: "zstd", decoder: zstd::decode };
 
 /// All encodings of request bodies.
 pub static ALL: [&ContentEncoding; 3] = [&GZIP, &SNAPPY, &ZSTD];

@@ -1,4 +1,8 @@
-//! Content codings: decodes request bodies, encodes scrape responses. Does no IO and keeps no state between requests.
+//! Content codings: decodes request bodies and encodes scrape responses. Does no IO and keeps no state between requests.
+//!
+//! * [`decode`] lists the encodings of request bodies. A new one is a row there, and a file if its decoder needs one.
+//! * [`encode`] defines the forms of an exposition, and encodes it piece by piece.
+//! * [`gzip`] joins compressed pieces to one gzip member.
 
 pub mod decode;
 pub mod encode;

@@ -19,7 +19,7 @@ pub fn write_label(out: &mut Vec<u8>, name: &str, value: &str) {
 }
 
 /// Like [`write_label`], for a name that is known to need no quotes.
-pub fn write_plain_label(out: &mut Vec<u8>, name: &str, value: &str) {
+pub(super) fn write_plain_label(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"=\"");
     write_escaped(out, value);
@@ -41,7 +41,7 @@ pub fn write_series_start(out: &mut Vec<u8>, name: &str, suffix: &str) {
 }
 
 /// Appends a metric name as in comments: in quotes if it needs them.
-pub fn write_metric_name(out: &mut Vec<u8>, name: &str) {
+pub(super) fn write_metric_name(out: &mut Vec<u8>, name: &str) {
     if NameKind::Metric.is_plain(name) {
         out.extend_from_slice(name.as_bytes());
     } else {
@@ -77,7 +77,7 @@ fn write_escaped(out: &mut Vec<u8>, value: &str) {
 }
 
 /// Appends a HELP text with `\` and LF escaped.
-pub fn write_help(out: &mut Vec<u8>, help: &str) {
+pub(super) fn write_help(out: &mut Vec<u8>, help: &str) {
     let bytes = help.as_bytes();
     let mut done = 0;
     for at in memchr::memchr2_iter(b'\\', b'\n', bytes) {

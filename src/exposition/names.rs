@@ -17,7 +17,7 @@ pub enum NameRules {
 
 impl NameRules {
     /// Whether the rules allow a metric with this name.
-    pub fn allow_metric_name(self, name: &str) -> bool {
+    pub(super) fn allow_metric_name(self, name: &str) -> bool {
         match self {
             Self::Legacy => is_whole(name.as_bytes(), METRIC),
             Self::Utf8 => !name.is_empty(),

@@ -6,7 +6,7 @@
 /// Parses a whole text as a float. `None` if it is not a number or exceeds the largest float; numbers that are too small
 /// become zero.
 #[inline]
-pub fn parse_float(text: &[u8]) -> Option<f64> {
+pub(super) fn parse_float(text: &[u8]) -> Option<f64> {
     match scan_decimal(text) {
         Some((value, length)) if length == text.len() => Some(value),
         _ => parse_any_float(text),

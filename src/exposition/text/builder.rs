@@ -30,7 +30,7 @@ enum Series {
 /// The tables while they grow, with indexes into them.
 pub(super) struct FamiliesBuilder<'a> {
     families: Vec<Family<'a>>,
-    states: Vec<State>,
+    states: Vec<FamilyState>,
     metrics: Vec<Metric>,
     labels: Vec<Label<'a>>,
     points: Vec<Point>,
@@ -57,7 +57,7 @@ struct IndexedMetric {
     metric: u32,
 }
 
-/// What a histogram must not have.
+/// The count of a histogram that is negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NegativeCount {
     Count,
@@ -76,7 +76,7 @@ impl NegativeCount {
 
 /// What the builder knows about a family beyond its [`Family`].
 #[derive(Clone, Copy)]
-struct State {
+struct FamilyState {
     has_type: bool,
     /// Whether the name needs no quotes.
     is_plain: bool,
@@ -173,7 +173,7 @@ impl<'a> FamiliesBuilder<'a> {
         let family = self.families.len() as u32;
         let rehash = |&family: &u32| self.hasher.hash_one(&*self.families[family as usize].name);
         self.by_name.insert_unique(hash, family, rehash);
-        self.states.push(State {
+        self.states.push(FamilyState {
             has_type: false,
             is_plain,
             has_shadowed_part: false,
@@ -367,7 +367,7 @@ impl<'a> FamiliesBuilder<'a> {
 
     /// Finds the metric with the labels of the sample, and then drops these labels; or creates the metric.
     fn find_or_create(&mut self, family: u32, labels_start: usize) -> u32 {
-        let State { last_metric, is_indexed, .. } = self.states[family as usize];
+        let FamilyState { last_metric, is_indexed, .. } = self.states[family as usize];
         let Some(last) = last_metric else {
             return self.create_assembled(family, labels_start);
         };

@@ -71,8 +71,8 @@ fn push_escaped(out: &mut String, character: char, delimiter: char) {
     }
 }
 
-/// Whether a character is printable. The standard library shows this only by what it escapes, and it treats the first
-/// character of a text specially.
+/// Whether a character is printable. The standard library reveals this only by what it escapes, and it treats the first
+/// character of a text differently.
 fn is_printable(character: char) -> bool {
     let mut probe = String::from("a");
     probe.push(character);

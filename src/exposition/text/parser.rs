@@ -415,6 +415,6 @@ fn type_of_word(word: &[u8]) -> Option<MetricType> {
         (b"gauge_histogram", MetricType::GaugeHistogram),
     ]
     .into_iter()
-    .find(|(spelling, _)| word.eq_ignore_ascii_case(spelling))
+    .find(|(name, _)| word.eq_ignore_ascii_case(name))
     .map(|(_, kind)| kind)
 }

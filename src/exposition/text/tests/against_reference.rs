@@ -99,7 +99,7 @@ fn labels() -> impl Strategy<Value = String> {
 }
 
 fn value() -> impl Strategy<Value = String> {
-    let spelled = one_of(&[
+    let notation = one_of(&[
         "1",
         "2.5",
         "0",
@@ -123,7 +123,7 @@ fn value() -> impl Strategy<Value = String> {
         "1\\",
         "0.30000000000000004",
     ]);
-    prop_oneof![3 => spelled, 1 => any::<f64>().prop_map(|value| value.to_string())]
+    prop_oneof![3 => notation, 1 => any::<f64>().prop_map(|value| value.to_string())]
 }
 
 fn sample() -> impl Strategy<Value = String> {

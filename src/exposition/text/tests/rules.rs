@@ -163,7 +163,7 @@ fn help_or_type_without_text_is_ignored() {
 }
 
 #[test]
-fn help_or_type_without_samples_names_nothing() {
+fn help_or_type_without_samples_creates_no_family() {
     let families = accepted("# HELP a text\n# TYPE b gauge\nm 1\n# TYPE h histogram\n");
     assert_eq!(names(&families), ["m"]);
 }
@@ -174,7 +174,7 @@ fn help_keeps_its_inner_and_trailing_blanks() {
 }
 
 #[test]
-fn help_has_three_escapes() {
+fn help_has_three_escape_sequences() {
     let families = accepted("# HELP c \\\\ \\n \\\" end\nc 5\n");
     assert_eq!(family(&families, "c").help.as_deref(), Some("\\ \n \" end"));
     assert_eq!(rejected("# HELP c a\\tb\nc 5\n"), "1: invalid escape sequence '\\t'");
@@ -190,30 +190,30 @@ fn help_that_is_not_utf8_is_repaired() {
 }
 
 #[test]
-fn bytes_that_are_not_utf8_in_a_comment_do_no_harm_elsewhere() {
+fn a_comment_that_is_not_utf8_does_not_affect_other_lines() {
     let families = parse(b"# caf\xe9\nm{a=\"\xc3\xa4\"} 1\n", NameRules::Legacy).expect("accepted");
     assert_eq!(metrics(&families, "m"), ["{a=\u{e4}} 1"]);
 }
 
 #[test]
-fn comments_with_bad_names_are_refused() {
+fn rejects_comments_with_invalid_names() {
     assert_eq!(rejected("# HELP 0c text\nc 5\n"), "1: invalid metric name in comment");
     assert_eq!(rejected("# TYPE c{ gauge\nc 5\n"), "1: invalid metric name in comment");
     assert_eq!(rejected("c 1\n# HELP c{ text\n"), "2: invalid metric name in comment");
 }
 
 #[test]
-fn help_and_type_are_words_in_capitals() {
+fn help_and_type_are_upper_case_words() {
     let families = accepted("# help c text\n# HELPc text\n# UNIT c seconds\nc 5\n");
     assert_eq!(family(&families, "c").help, None);
-    // No blank is needed behind the hash.
+    // No blank is needed after the hash.
     assert_eq!(family(&accepted("#HELP c text\nc 5\n"), "c").help.as_deref(), Some("text"));
 }
 
 // --- names and labels
 
 #[test]
-fn names_may_be_colons_and_underscores() {
+fn names_may_begin_with_colons_and_underscores() {
     assert_eq!(names(&accepted(":x 1\n_ 1\n__a 1\nA 1\na 1\n")), [":x", "_", "__a", "A", "a"]);
 }
 
