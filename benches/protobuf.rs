@@ -16,7 +16,7 @@ use sluicegate::exposition::text;
 
 const FAMILIES: usize = 20;
 const METRICS: usize = 10;
-const ROOM: usize = 1 << 30;
+const BYTES_MAX: usize = 1 << 30;
 
 fn label(name: &str, value: String) -> LabelPair {
     LabelPair { name: Some(name.into()), value: Some(value.into()) }
@@ -57,17 +57,17 @@ fn body(created: bool) -> Vec<u8> {
         let kind = [0, 1, 1, 4][family % 4];
         let family = MetricFamily {
             name: Some(format!("shop_things_{family}").into()),
-            help: Some("What there is to be said about it.".into()),
+            help: Some("Number of things.".into()),
             kind: Some(kind),
             metric: (0..METRICS).map(|index| metric(kind, index, created)).collect(),
             unit: None,
         };
-        family.encode_length_delimited(&mut body).expect("a vector grows as needed");
+        family.encode_length_delimited(&mut body).expect("encoding into a vector cannot fail");
     }
     body
 }
 
-fn decode_by_prost(mut body: &[u8]) -> Vec<MetricFamily> {
+fn decode_with_prost(mut body: &[u8]) -> Vec<MetricFamily> {
     let mut families = Vec::new();
     while !body.is_empty() {
         families.push(MetricFamily::decode_length_delimited(&mut body).expect("valid"));
@@ -80,13 +80,13 @@ fn benches(criterion: &mut Criterion) {
     for (name, created) in [("plain", false), ("with creation times", true)] {
         let body = body(created);
         let families = parse(&body, NameRules::Legacy).expect("valid");
-        let rendered = render(&families, &grouping, NameRules::Legacy, ROOM).expect("consistent");
+        let rendered = render(&families, &grouping, NameRules::Legacy, BYTES_MAX).expect("consistent");
         let mut group = criterion.benchmark_group(format!("protobuf body, {name}"));
         group.throughput(Throughput::Bytes(body.len() as u64));
-        group.bench_function("prost alone", |b| b.iter(|| decode_by_prost(black_box(&body))));
+        group.bench_function("prost alone", |b| b.iter(|| decode_with_prost(black_box(&body))));
         group.bench_function("parse", |b| b.iter(|| parse(black_box(&body), NameRules::Legacy)));
         group.bench_function("render", |b| {
-            b.iter(|| render(black_box(&families), &grouping, NameRules::Legacy, ROOM));
+            b.iter(|| render(black_box(&families), &grouping, NameRules::Legacy, BYTES_MAX));
         });
         group.finish();
 
@@ -95,7 +95,7 @@ fn benches(criterion: &mut Criterion) {
             write_header(&mut text, rendered.name(family), family.kind, rendered.help(family));
             text.extend_from_slice(rendered.text(family));
         }
-        let mut group = criterion.benchmark_group(format!("its lines, {name}"));
+        let mut group = criterion.benchmark_group(format!("text of the protobuf body, {name}"));
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_function("parse", |b| b.iter(|| text::parse(black_box(&text), NameRules::Legacy)));
         group.bench_function("to protobuf", |b| {

@@ -12,12 +12,12 @@ mod support;
 
 use support::{PEER, RULES, apply, body, key, push, shard};
 
-fn prepares(c: &mut Criterion) {
+fn bench_prepare(c: &mut Criterion) {
     let bodies: Vec<String> = (0..509).map(body).collect();
     let mut group = c.benchmark_group("push");
     group.throughput(Throughput::Elements(1));
     let mut at = 0;
-    group.bench_function("read and render", |b| {
+    group.bench_function("parse and render", |b| {
         b.iter(|| {
             at = (at + 1) % bodies.len();
             let format = Format::of(&HeaderMap::new());
@@ -27,8 +27,8 @@ fn prepares(c: &mut Criterion) {
     group.finish();
 }
 
-fn applies(c: &mut Criterion) {
-    let mut group = c.benchmark_group("push into a shard");
+fn bench_apply(c: &mut Criterion) {
+    let mut group = c.benchmark_group("apply a push");
     group.throughput(Throughput::Elements(1));
     for groups in [100, 10_000] {
         let mut shard = shard(groups);
@@ -47,5 +47,5 @@ fn applies(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, prepares, applies);
+criterion_group!(benches, bench_prepare, bench_apply);
 criterion_main!(benches);

@@ -13,7 +13,7 @@ mod support;
 
 use support::shard;
 
-fn assembles(c: &mut Criterion) {
+fn bench_scrape(c: &mut Criterion) {
     let shards = [shard(5_000), shard(5_000)];
     let units = || merge(&shards.each_ref().map(Shard::snapshot), &[]);
     let texts: Vec<_> = units().into_iter().filter_map(plain).collect();
@@ -23,7 +23,7 @@ fn assembles(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(bytes as u64));
     group.bench_function("copy, for comparison", |b| b.iter(|| black_box(texts.concat())));
     group.bench_function("merge", |b| b.iter(|| black_box(units())));
-    group.bench_function("merge, into bytes to send", |b| {
+    group.bench_function("merge and convert to bytes", |b| {
         b.iter(|| units().into_iter().map(plain).for_each(|bytes| drop(black_box(bytes))));
     });
     let mut deflater = Deflater::new();
@@ -36,11 +36,11 @@ fn assembles(c: &mut Criterion) {
         });
     });
     group.sample_size(10);
-    group.bench_function("compress anew", |b| {
+    group.bench_function("compress all pieces", |b| {
         b.iter(|| texts.iter().for_each(|text| drop(black_box(deflater.deflate([&text[..]])))));
     });
     group.finish();
 }
 
-criterion_group!(benches, assembles);
+criterion_group!(benches, bench_scrape);
 criterion_main!(benches);

@@ -1,4 +1,4 @@
-//! Jobs to push, and shards that hold them.
+//! Pushes of batch jobs, and shards with their groups.
 
 use std::fmt::Write;
 use std::hint::black_box;
@@ -14,7 +14,7 @@ use sluicegate::shard::push::{Mode, Push};
 use sluicegate::shard::registry::Registry;
 use sluicegate::shard::{Decision, FAILURE_TIME, PUSH_TIME, PushAttempt, Shard};
 
-/// No limits.
+/// Rules without limits.
 pub const RULES: PushRules =
     PushRules { body_bytes_max: None, refusals_are_told: true, names: NameRules::Legacy };
 
@@ -30,23 +30,27 @@ pub fn body(number: u32) -> String {
         digits >> (30 + digits % 30)
     };
     for name in ["last_success_timestamp_seconds", "duration_seconds", "exit_code"] {
-        writeln!(body, "# TYPE nightly_{name} gauge\nnightly_{name} {}", value()).expect("fits");
+        writeln!(body, "# TYPE nightly_{name} gauge\nnightly_{name} {}", value())
+            .expect("writing to a string cannot fail");
     }
     for name in ["rows", "rejected", "read_bytes", "written_bytes"] {
-        writeln!(body, "# HELP nightly_{name}_total Number of {name}.").expect("fits");
+        writeln!(body, "# HELP nightly_{name}_total Number of {name}.")
+            .expect("writing to a string cannot fail");
         writeln!(body, "# TYPE nightly_{name}_total counter\nnightly_{name}_total {}", value())
-            .expect("fits");
+            .expect("writing to a string cannot fail");
     }
-    writeln!(body, "# TYPE nightly_stage_seconds gauge").expect("fits");
+    writeln!(body, "# TYPE nightly_stage_seconds gauge").expect("writing to a string cannot fail");
     for stage in ["read", "sort", "join", "write"] {
-        writeln!(body, "nightly_stage_seconds{{stage=\"{stage}\"}} {}", value()).expect("fits");
+        writeln!(body, "nightly_stage_seconds{{stage=\"{stage}\"}} {}", value())
+            .expect("writing to a string cannot fail");
     }
-    writeln!(body, "# TYPE nightly_step_seconds histogram").expect("fits");
+    writeln!(body, "# TYPE nightly_step_seconds histogram").expect("writing to a string cannot fail");
     for le in ["0.1", "1", "10", "+Inf"] {
-        writeln!(body, "nightly_step_seconds_bucket{{le=\"{le}\"}} {}", value()).expect("fits");
+        writeln!(body, "nightly_step_seconds_bucket{{le=\"{le}\"}} {}", value())
+            .expect("writing to a string cannot fail");
     }
     writeln!(body, "nightly_step_seconds_sum {}\nnightly_step_seconds_count {}", value(), value())
-        .expect("fits");
+        .expect("writing to a string cannot fail");
     body
 }
 
