@@ -106,9 +106,10 @@ struct CpuSeconds {
 
 impl CpuSeconds {
     fn now(target: &Target, gateway: Option<&Mutex<&mut Gateway<'_>>>) -> Self {
+        let own = process_cpu_seconds("self").unwrap_or(0.0);
         let gateway =
             gateway.map_or_else(|| target.cpu_seconds(), |gateway| Some(lock(gateway).cpu_seconds()));
-        Self { own: process_cpu_seconds("self").unwrap_or(0.0), gateway }
+        Self { own, gateway }
     }
 
     fn since(self, before: Self) -> Self {
