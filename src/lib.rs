@@ -1,7 +1,24 @@
 //! sluicegate: a drop-in replacement for the Prometheus Pushgateway.
+//!
+//! The modules in dependency order; a module never refers to one below it in this list. `docs/architecture.md` says which question each
+//! of them answers.
+//!
+//! * [`config`] and [`telemetry`]: flags; the gateway's own metrics and logs.
+//! * [`exposition`]: the text and protobuf formats. No IO, no state.
+//! * [`encoding`]: content codings of bodies and scrapes.
+//! * [`shard`]: the state of one core and the push rules. No IO, no clock, no waiting.
+//! * [`runtime`]: the executor. The only module that names monoio.
+//! * [`storage`]: keeping groups beyond the life of the process.
+//! * `cores`: commands between cores, and the task that owns a shard.
+//! * [`scrape`]: from the snapshots of all cores to the body of a scrape.
+//! * [`http`]: connections.
+//! * [`handlers`]: one file per endpoint.
+//! * [`server`]: start-up and composition.
+//!
+//! The program is the only user of this library. Items are public for its tests, benches and fuzz targets.
 
 pub mod config;
-pub mod cores;
+mod cores;
 pub mod encoding;
 pub mod exposition;
 pub mod handlers;

@@ -1,9 +1,8 @@
-//! Start-up and composition of the gateway.
+//! Start-up and composition: from the configuration to a running gateway.
 
 #[cfg(test)]
 mod metrics_doc;
 
-use std::fmt;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,30 +10,34 @@ use std::sync::{Arc, Mutex, PoisonError};
 use event_listener::Event;
 
 use crate::config::{self, Config, Driver, Durability};
+use crate::cores::command::ShardCommand;
+use crate::cores::leases::Leases;
+use crate::cores::mailbox::Mailboxes;
+use crate::cores::shard_task::ShardTask;
+use crate::cores::workers::Workers;
 use crate::exposition::names::NameRules;
 use crate::handlers::push::PushRules;
 use crate::handlers::router::Router;
+use crate::handlers::{Gateway, Handlers, RequestMetrics};
+use crate::http::accept::serve;
+use crate::http::limits::{Common, Connections, Limits};
+use crate::runtime::listen::{ListenError, Listeners};
+use crate::runtime::permits::Permits;
+use crate::runtime::shutdown::Shutdown;
+use crate::runtime::threads::{Cores, DriverChoice, available, raise_descriptor_limit};
+use crate::runtime::{now_seconds, spawn};
+use crate::scrape::cache::PieceCache;
 use crate::scrape::merge::kind_of;
 use crate::shard::Shard;
 use crate::shard::registry::Registry;
 use crate::storage::engines;
-use crate::storage::import::Official;
-use crate::telemetry::http::HttpMetrics;
+use crate::storage::import::{ImportError, Official};
+use crate::storage::store::{self, CloseError, Store};
 use crate::telemetry::{self, OwnMetric, Recorder};
 use crate::{cores, handlers, http, scrape, shard, storage};
 
-use crate::cores::leases::Leases;
-use crate::cores::mailbox::Mailboxes;
-use crate::cores::shard_task::{Home, now_seconds};
-use crate::cores::workers::Workers;
-use crate::handlers::{Front, Shared};
-use crate::http::accept::serve;
-use crate::http::limits::{Common, Connections, Limits};
-use crate::runtime::listen::Listeners;
-use crate::runtime::shutdown::Shutdown;
-use crate::runtime::threads::{Cores, DriverChoice, DriverInUse, available, raise_descriptor_limit};
-use crate::scrape::collect::CopiedUnits;
-use crate::storage::store::{self, Store};
+/// How many pages of groups are collected at a time: each looks at every group.
+const GROUP_LISTS_MAX: usize = 8;
 
 const BUILD_INFO: OwnMetric = OwnMetric::gauge(
     "pushgateway_build_info",
@@ -52,13 +55,13 @@ const RUNTIME_INFO: OwnMetric = OwnMetric::gauge(
 const METRICS: &[(&str, &[OwnMetric])] = &[
     ("cores", cores::metrics::METRICS),
     ("handlers", handlers::metrics::METRICS),
+    ("handlers", handlers::request_metrics::METRICS),
     ("http", http::metrics::METRICS),
     ("scrape", scrape::metrics::METRICS),
     ("server", &[BUILD_INFO, RUNTIME_INFO]),
     ("shard", shard::METRICS),
     ("storage", storage::metrics::METRICS),
     ("telemetry", telemetry::PROCESS_METRICS),
-    ("telemetry", telemetry::http::METRICS),
 ];
 
 /// The metric families of the gateway's own. Their names are reserved from the start, so that no push can take one with another
@@ -67,55 +70,68 @@ fn declared_metrics() -> impl Iterator<Item = OwnMetric> {
     METRICS.iter().flat_map(|(_, metrics)| metrics.iter().copied())
 }
 
-/// Why the gateway cannot run, in words for the operator.
-#[derive(Debug)]
-pub struct StartError(String);
-
-impl fmt::Display for StartError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl StartError {
-    fn because(what: &str, why: impl fmt::Display) -> Self {
-        Self(format!("{what}: {why}"))
-    }
+/// Why the gateway cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another recorder of metrics is installed.
+    #[error("cannot install the gateway's own metrics: {0}")]
+    Metrics(String),
+    /// An address is invalid or in use.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The threads of the cores, or their runtimes, cannot be started.
+    #[error("cannot start the cores: {0}")]
+    Cores(#[source] std::io::Error),
+    /// A thread beside the cores cannot be started.
+    #[error("cannot start the {thread} thread: {source}")]
+    Thread {
+        /// What the thread is for.
+        thread: &'static str,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The persistence file of the official program cannot be imported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The store could not be opened or closed.
+    #[error("storage: {0}")]
+    Store(String),
 }
 
 /// Runs the gateway until SIGTERM, SIGINT or `/-/quit`, then drains.
 ///
 /// # Errors
-/// If an address is taken, a driver was demanded that cannot be had, or threads cannot be started.
+/// See [`StartError`].
 pub fn run(config: Config) -> Result<(), StartError> {
     let started_seconds = now_seconds();
     let build = config.build;
     tracing::info!(version = build.version, revision = build.revision, "starting sluicegate");
     let own_metrics = Recorder::new(declared_metrics());
-    own_metrics.install().map_err(|why| StartError::because("own metrics", why))?;
+    own_metrics.install().map_err(|error| StartError::Metrics(error.to_string()))?;
     raise_descriptor_limit();
 
     let count = config.cores.map_or_else(available, NonZero::get);
     let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
-    // Before the threads: whoever finds the port taken shall leave at once.
-    let listeners = Listeners::bind(&addresses, count).map_err(|why| StartError(why.to_string()))?;
-    let cores =
-        Cores::start(count, choice(config.driver)).map_err(|why| StartError::because("cores", why))?;
-    let workers = Workers::start(count).map_err(|why| StartError::because("workers", why))?;
+    // Before any thread is started, so that a second gateway on the same port exits at once.
+    let listeners = Listeners::bind(&addresses, count)?;
+    let cores = Cores::start(count, driver_choice(config.driver)).map_err(StartError::Cores)?;
+    let workers = Workers::start(count).map_err(|source| StartError::Thread { thread: "worker", source })?;
     let shutdown = Shutdown::new();
-    shutdown.request_on_signals().map_err(|why| StartError::because("signals", why))?;
+    shutdown.request_on_signals().map_err(|source| StartError::Thread { thread: "signal", source })?;
 
+    let driver = cores.driver().name();
     own_metrics.set_info(BUILD_INFO, &build.labels());
-    let driver = driver_name(cores.driver());
     own_metrics.set_info(RUNTIME_INFO, &[("cores", &count.to_string()), ("driver", driver)]);
     scrape::metrics::create_series();
     handlers::metrics::create_series();
     if let Some(reason) = cores.fallback() {
-        tracing::warn!(reason, "io_uring cannot be had, epoll does the network IO");
+        tracing::warn!(reason, "io_uring unavailable, falling back to epoll");
     }
-    let engine = config.store.as_ref().map_or("memory", |store| store.engine.name);
+    let (engine, durability) = match &config.store {
+        Some(store) => (store.engine.name, store.durability.name()),
+        None => ("memory", "none"),
+    };
+    own_metrics.set_info(storage::metrics::INFO, &[("backend", engine), ("durability", durability)]);
     for address in listeners.addresses() {
         tracing::info!(%address, cores = count, driver, store = engine, "listening");
     }
@@ -128,68 +144,63 @@ pub fn run(config: Config) -> Result<(), StartError> {
         .map(|shard| Arc::new(async_lock::Mutex::new(shard)))
         .collect();
     let store = match &config.store {
-        Some(store) => {
-            let durability = if store.durability == Durability::Disk { "disk" } else { "process" };
-            own_metrics.set_info(storage::metrics::INFO, &[("backend", engine), ("durability", durability)]);
-            Some(Arc::new(start_store(store, &shards, &registry, &mailboxes, &shutdown)?))
-        }
-        None => {
-            own_metrics.set_info(storage::metrics::INFO, &[("backend", engine), ("durability", "none")]);
-            None
-        }
+        Some(store) => Some(Arc::new(start_store(store, &shards, &registry, &mailboxes, &shutdown)?)),
+        None => None,
     };
     let connections = Arc::new(Connections::default());
     let common = Common {
-        limits: Arc::new(limits(&config)),
+        limits: Arc::new(http_limits(&config)),
         connections: connections.clone(),
         shutdown: shutdown.clone(),
     };
-    let shared = Arc::new(Shared {
+    let gateway = Arc::new(Gateway {
         started_seconds,
         router: Router::new(&config.route_prefix, &config.telemetry_path, config.admin_api),
         rules: PushRules {
             body_bytes_max: config.limits.push_body_bytes_max,
-            refusals_are_told: config.consistency_check,
+            consistency_check: config.consistency_check,
             names: if config.utf8_names { NameRules::Utf8 } else { NameRules::Legacy },
         },
-        config,
         registry: registry.clone(),
         mailboxes: mailboxes.clone(),
         store: store.clone(),
         workers,
-        copied: Arc::new(CopiedUnits::default()),
-        scrapes: Arc::new(AtomicUsize::new(0)),
-        lists: Arc::new(AtomicUsize::new(0)),
+        piece_cache: PieceCache::default(),
+        scrapes: Permits::new(config.limits.web_scrapes_max.map(NonZero::get)),
+        group_lists: Permits::new(Some(GROUP_LISTS_MAX)),
         own_metrics,
-        http_metrics: HttpMetrics::new(),
+        request_metrics: RequestMetrics::new(),
         connections,
         shutdown,
+        config,
     });
     let leases = Arc::new(Leases::default());
     // Each core takes its own listeners and inbox out once.
-    let rooms: Vec<_> = listeners.into_cores().into_iter().zip(inboxes).map(Some).collect();
-    let rooms = Arc::new(Mutex::new(rooms));
+    let core_parts: Vec<_> = listeners.into_cores().into_iter().zip(inboxes).map(Some).collect();
+    let core_parts = Arc::new(Mutex::new(core_parts));
     let drained = Arc::new(Drained { serving: AtomicUsize::new(count), event: Event::new() });
-    let kept = store.clone();
+    let core_store = store.clone();
     cores.run(move |index| {
         let core = index.0;
-        let room = rooms.lock().unwrap_or_else(PoisonError::into_inner)[core].take();
-        let (shard, store) = (shards[core].clone(), kept.clone());
-        let home = Home::new(core, shard, registry.clone(), leases.clone(), mailboxes.clone(), store);
-        let front = Front::new(shared.clone(), home.clone(), core);
+        let parts = core_parts.lock().unwrap_or_else(PoisonError::into_inner)[core].take();
+        let (shard, store) = (shards[core].clone(), core_store.clone());
+        let shard_task =
+            ShardTask::new(core, shard, registry.clone(), leases.clone(), mailboxes.clone(), store);
+        let handlers = Handlers::new(gateway.clone(), shard_task.clone());
         let (common, drained) = (common.clone(), drained.clone());
         async move {
-            let Some((listeners, inbox)) = room else { return };
-            monoio::spawn(home.serve(inbox));
-            if let Err(why) = serve(listeners, front, common).await {
-                tracing::error!(core, error = %why, "cannot serve");
+            let Some((listeners, inbox)) = parts else { return };
+            spawn(shard_task.run(inbox));
+            if let Err(error) = serve(listeners, handlers, common).await {
+                tracing::error!(core, %error, "cannot serve; exiting");
                 std::process::exit(1);
             }
-            drained.all().await;
+            drained.wait_for_all().await;
         }
     });
-    let closed = store.map_or(Ok(()), |store| store.close());
-    closed.map_err(|why| StartError::because("the store", why))?;
+    store
+        .map_or(Ok(()), |store| store.close())
+        .map_err(|error: CloseError| StartError::Store(error.to_string()))?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -201,32 +212,35 @@ fn start_store(
     mailboxes: &Mailboxes,
     shutdown: &Shutdown,
 ) -> Result<Store, StartError> {
-    // Before anything is opened, which would make the store look newer than the file.
-    let official = Official::look_for(store).map_err(|why| StartError(why.to_string()))?;
+    // Before the engine opens its files, which would make the store look newer than the official file.
+    let official = Official::look_for(store)?;
     let opened = store.clone();
+    let mailboxes = mailboxes.clone();
     let start = store::Start {
-        open: Box::new(move || engines::open(&opened).map_err(|why| why.to_string())),
-        import: Box::new(move |is_new| official.records(is_new).map_err(|why| why.to_string())),
+        open: Box::new(move || engines::open(&opened).map_err(|error| error.to_string())),
+        import: Box::new(move |is_new| official.records(is_new).map_err(|error| error.to_string())),
+        deliver: Box::new(move |batch, committed| {
+            mailboxes.send(batch.core, ShardCommand::Complete(batch, committed));
+        }),
         durability: match store.durability {
             Durability::Process => sluicegate_engine::Durability::Process,
             Durability::Disk => sluicegate_engine::Durability::Disk,
         },
         shards: shards.to_vec(),
         registry: registry.clone(),
-        mailboxes: mailboxes.clone(),
         shutdown: shutdown.clone(),
     };
-    Store::start(start).map_err(|why| StartError::because("the store's thread", why))
+    Store::start(start).map_err(|source| StartError::Thread { thread: "storage", source })
 }
 
-/// Lets a core end only when all have drained: until then others may need the groups that live on it.
+/// Lets a core end only when all cores have drained: until then, the other cores may need its groups.
 struct Drained {
     serving: AtomicUsize,
     event: Event,
 }
 
 impl Drained {
-    async fn all(&self) {
+    async fn wait_for_all(&self) {
         let is_last = self.serving.fetch_sub(1, Ordering::SeqCst) == 1;
         if is_last {
             self.event.notify(usize::MAX);
@@ -241,7 +255,7 @@ impl Drained {
     }
 }
 
-fn choice(driver: Driver) -> DriverChoice {
+fn driver_choice(driver: Driver) -> DriverChoice {
     match driver {
         Driver::Auto => DriverChoice::Auto,
         Driver::IoUring => DriverChoice::IoUring,
@@ -249,14 +263,7 @@ fn choice(driver: Driver) -> DriverChoice {
     }
 }
 
-fn driver_name(driver: DriverInUse) -> &'static str {
-    match driver {
-        DriverInUse::IoUring => "io_uring",
-        DriverInUse::Epoll => "epoll",
-    }
-}
-
-fn limits(config: &Config) -> Limits {
+fn http_limits(config: &Config) -> Limits {
     let limits = &config.limits;
     Limits {
         head_bytes_max: limits.web_head_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),

@@ -16,7 +16,7 @@ use sluicegate::shard::{Decision, FAILURE_TIME, PUSH_TIME, PushAttempt, Shard};
 
 /// Rules without limits.
 pub const RULES: PushRules =
-    PushRules { body_bytes_max: None, refusals_are_told: true, names: NameRules::Legacy };
+    PushRules { body_bytes_max: None, consistency_check: true, names: NameRules::Legacy };
 
 /// The address of the client.
 pub const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);

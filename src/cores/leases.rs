@@ -1,5 +1,7 @@
-//! Leases of metric families: who adds series to a family in which twins are possible holds its lease from the look-up until
-//! the push is applied, on whatever core.
+//! Leases on metric families.
+//!
+//! A family whose groups differ in the names of their grouping labels can hold a series twice. A push that adds series to such a
+//! family holds the family's lease from the look-up of duplicates until it is applied, on whatever core.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,21 +12,23 @@ type Table = HashMap<Arc<str>, Arc<async_lock::Mutex<()>>>;
 
 /// The leases that are held or waited for.
 #[derive(Debug, Default)]
-pub struct Leases {
+pub(crate) struct Leases {
     table: Mutex<Table>,
 }
 
-/// A lease; given back when dropped.
-pub struct Lease {
+/// A lease on one family; released on drop.
+pub(crate) struct Lease {
     leases: Arc<Leases>,
     family: Arc<str>,
     guard: Option<MutexGuardArc<()>>,
 }
 
 impl Leases {
-    /// Takes the leases of these families one after the other. They must be in name order, and the caller must hold none: so
-    /// nobody waits in a circle.
-    pub async fn take(self: &Arc<Self>, families: &[Arc<str>]) -> Vec<Lease> {
+    /// Acquires the leases of `families` one after the other.
+    ///
+    /// The families must be sorted by name and the caller must hold no lease. With one global order of acquisition there is no
+    /// deadlock.
+    pub(crate) async fn acquire(self: &Arc<Self>, families: &[Arc<str>]) -> Vec<Lease> {
         let mut leases = Vec::with_capacity(families.len());
         for family in families {
             let mutex = self.table().entry(family.clone()).or_default().clone();
@@ -43,7 +47,8 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.guard = None;
         let mut table = self.leases.table();
-        // Only the table's own reference is left: nobody holds it or waits for it, and nobody can begin to without the table.
+        // If only the table refers to the mutex, no task holds it or waits for it, and none can start to while the table is
+        // locked.
         if table.get(&self.family).is_some_and(|mutex| Arc::strong_count(mutex) == 1) {
             table.remove(&self.family);
         }
@@ -56,11 +61,11 @@ mod tests {
     use futures_util::FutureExt;
 
     #[test]
-    fn a_lease_is_held_by_one_and_leaves_nothing_behind() {
+    fn a_lease_is_exclusive_and_leaves_no_entry_behind() {
         let leases = Arc::new(Leases::default());
         let family: Arc<str> = "m".into();
-        let first = leases.take(std::slice::from_ref(&family)).now_or_never().expect("nobody holds it");
-        let mut second = Box::pin(leases.take(std::slice::from_ref(&family)));
+        let first = leases.acquire(std::slice::from_ref(&family)).now_or_never().expect("the lease is free");
+        let mut second = Box::pin(leases.acquire(std::slice::from_ref(&family)));
         assert!(second.as_mut().now_or_never().is_none());
         drop(first);
         assert!(second.as_mut().now_or_never().is_some());

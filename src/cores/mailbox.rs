@@ -1,73 +1,60 @@
-//! Mailboxes between cores. Commands of clients are bounded; what cores ask each other is bounded by those who ask.
+//! Mailboxes: how one core sends a command to another.
+//!
+//! A push or a delete takes a permit of its home core's queue first, so clients cannot fill a mailbox without bound. Commands
+//! between cores are bounded by the requests that cause them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 
-use super::shard_task::Order;
+use super::command::ShardCommand;
+use crate::runtime::permits::{Permit, Permits};
 
-/// Where a core reads its orders.
-pub type Inbox = UnboundedReceiver<Order>;
+/// The receiving end of a core's mailbox.
+pub(crate) type Inbox = UnboundedReceiver<ShardCommand>;
 
-/// The mailboxes of all cores. Clones are the same mailboxes.
+/// The mailboxes of all cores. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Mailboxes {
+pub(crate) struct Mailboxes {
     cores: Arc<[Mailbox]>,
-    places_max: usize,
 }
 
 #[derive(Debug)]
 struct Mailbox {
-    sender: UnboundedSender<Order>,
-    taken: Arc<AtomicUsize>,
-}
-
-/// A command's place: taken before it is sent, given back when it is answered.
-#[derive(Debug)]
-pub struct Place {
-    taken: Arc<AtomicUsize>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
-    }
+    sender: UnboundedSender<ShardCommand>,
+    queue: Permits,
 }
 
 impl Mailboxes {
-    /// Mailboxes for that many cores, with places for that many commands each; `None` means no bound.
-    pub fn new(cores: usize, places_max: Option<usize>) -> (Self, Vec<Inbox>) {
+    /// One mailbox per core, each with at most `queue_max` unanswered client commands; `None` means no limit.
+    pub(crate) fn new(cores: usize, queue_max: Option<usize>) -> (Self, Vec<Inbox>) {
         let (mailboxes, inboxes): (Vec<Mailbox>, Vec<Inbox>) = (0..cores)
             .map(|_| {
                 let (sender, inbox) = unbounded();
-                (Mailbox { sender, taken: Arc::default() }, inbox)
+                (Mailbox { sender, queue: Permits::new(queue_max) }, inbox)
             })
             .unzip();
-        (Self { cores: mailboxes.into(), places_max: places_max.unwrap_or(usize::MAX) }, inboxes)
+        (Self { cores: mailboxes.into() }, inboxes)
     }
 
-    /// How many cores there are.
-    pub fn cores(&self) -> usize {
+    /// The number of cores.
+    pub(crate) fn cores(&self) -> usize {
         self.cores.len()
     }
 
-    /// How many commands a core has not answered yet.
-    pub fn waiting(&self, core: usize) -> usize {
-        self.cores[core].taken.load(Ordering::Relaxed)
+    /// The number of client commands that a core has not answered yet.
+    pub(crate) fn queued(&self, core: usize) -> usize {
+        self.cores[core].queue.in_use()
     }
 
-    /// A place for a command, unless all are taken.
-    pub fn place(&self, core: usize) -> Option<Place> {
-        let taken = &self.cores[core].taken;
-        let place = Place { taken: taken.clone() };
-        // The place counts itself; one too many gives itself back.
-        (taken.fetch_add(1, Ordering::Relaxed) < self.places_max).then_some(place)
+    /// A permit to send a client's command to a core, or `None` if its queue is full.
+    pub(crate) fn queue_permit(&self, core: usize) -> Option<Permit> {
+        self.cores[core].queue.try_acquire()
     }
 
-    /// Sends an order. A core that has ended drops it, and with it the sender of the answer.
-    pub fn order(&self, core: usize, order: Order) {
-        let _ = self.cores[core].sender.unbounded_send(order);
+    /// Sends a command. A core that has ended drops it, and with it the sender of its result.
+    pub(crate) fn send(&self, core: usize, command: ShardCommand) {
+        let _ = self.cores[core].sender.unbounded_send(command);
     }
 }
 
@@ -76,14 +63,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_bounded_and_given_back() {
-        let (mailboxes, _inboxes) = Mailboxes::new(2, Some(2));
-        let places = [mailboxes.place(0), mailboxes.place(0)];
-        assert!(places.iter().all(Option::is_some));
-        assert!(mailboxes.place(0).is_none());
-        assert!(mailboxes.place(1).is_some(), "each core has places of its own");
-        drop(places);
-        assert_eq!(mailboxes.waiting(0), 0);
-        assert!(mailboxes.place(0).is_some());
+    fn each_core_has_its_own_queue_limit() {
+        let (mailboxes, _inboxes) = Mailboxes::new(2, Some(1));
+        let permit = mailboxes.queue_permit(0);
+        assert!(permit.is_some());
+        assert!(mailboxes.queue_permit(0).is_none());
+        assert!(mailboxes.queue_permit(1).is_some());
+        assert_eq!(mailboxes.queued(0), 1);
     }
 }

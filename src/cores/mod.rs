@@ -1,7 +1,12 @@
-//! One thread per core: messages between cores, the task that owns a shard, leases, worker threads.
+//! One thread per core: how a command reaches the shard of its group.
+//!
+//! Each core has one shard, owned by its [`shard_task::ShardTask`]. A command goes through a [`mailbox`] to the home core of its
+//! group. Jobs that would hold a core too long run on [`workers`].
 
-pub mod leases;
-pub mod mailbox;
+pub(crate) mod command;
+pub(crate) mod leases;
+pub(crate) mod mailbox;
 pub(crate) mod metrics;
-pub mod shard_task;
-pub mod workers;
+mod push_attempt;
+pub(crate) mod shard_task;
+pub(crate) mod workers;

@@ -1,95 +1,69 @@
-//! One core's shard and everything that is asked of it, by its own connections and by other cores.
+//! The task that owns one core's shard and executes commands on it.
 //!
-//! The shard stands behind an asynchronous lock that is held while a command's text is changed in slices: the core goes on
-//! serving its connections between two slices, but nobody sees half a push. What cannot be done at once goes on in a
-//! task of its own, so that a client who leaves does not leave a command half done.
+//! The shard is behind an asynchronous lock. A command holds the lock while it edits text in slices: the core serves its connections
+//! between two slices, but no other command sees half a push. Long commands run in their own task, so they complete even if the
+//! client disconnects.
 
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_lock::{Mutex, MutexGuardArc};
 use futures_channel::oneshot;
 use futures_util::StreamExt;
 
+use super::command::ShardCommand;
+use super::leases::Leases;
+use super::mailbox::{Inbox, Mailboxes};
+use crate::runtime::permits::Permit;
+use crate::runtime::{spawn, yield_now};
 use crate::shard::key::GroupingKey;
-use crate::shard::list::{GroupQuery, Listed};
-use crate::shard::outcome::{Inconsistency, Outcome, Rejection};
-use crate::shard::push::Push;
-use crate::shard::registry::{Epoch, Registry};
-use crate::shard::{
-    self, Applied, Counts, Decision, DuplicateCheck, FamilySnapshot, GroupView, PushAttempt, SeriesLookup,
-    Shard, TextEdit,
-};
-
-use super::leases::{Lease, Leases};
-use super::mailbox::{Inbox, Mailboxes, Place};
+use crate::shard::outcome::{Outcome, Rejection};
+use crate::shard::registry::Registry;
+use crate::shard::{Applied, Change, Shard, TextEdit};
+use crate::storage::completion::{CommandReply, CommandResult, CommitFailed, Completion};
 use crate::storage::outbox::Outbox;
 use crate::storage::record_writer::RecordWriter;
-use crate::storage::store::{Batch, GroupChange, Kept, NotKept, Store, Waits};
+use crate::storage::store::{GroupChange, PendingChange, Store};
 
-/// Text changed at one go; about a quarter of a millisecond.
+/// How much text is edited or written between two yields; about a quarter of a millisecond.
 const SLICE_BYTES: usize = 1 << 20;
-/// Text of groups that is copied out at one go, for the API.
-const PAGE_BYTES: usize = 64 * 1024;
-/// Groups deleted at one go by a wipe.
+/// How much text of groups is copied by one command, for the API.
+const COPY_BYTES: usize = 64 * 1024;
+/// How many groups a wipe deletes between two yields.
 const WIPE_KEYS: usize = 256;
 
-/// What is asked of a core.
-#[derive(Debug)]
-pub enum Order {
-    /// Applies a push. Who sends it keeps it until the answer, so that it is freed where it was made: threads that free each
-    /// other's memory wait for each other in the allocator.
-    Push(Arc<Push>, Place, oneshot::Sender<Result<Outcome, NotKept>>),
-    /// Deletes a group.
-    Delete(GroupingKey, Place, oneshot::Sender<Result<Outcome, NotKept>>),
-    /// Deletes all groups.
-    Wipe(oneshot::Sender<Result<(), NotKept>>),
-    /// Answers commands of this core which the store has, or does not have.
-    Kept(Batch, Result<(), NotKept>),
-    /// Hands over what there is to scrape.
-    Collect(oneshot::Sender<(Vec<FamilySnapshot>, Counts)>),
-    /// Copies some groups out, from a place on.
-    Groups(u32, oneshot::Sender<(Vec<GroupView>, Option<u32>)>),
-    /// Looks through some groups, from a place on, for those that belong on a page.
-    List(Arc<GroupQuery>, u32, oneshot::Sender<Listed>),
-    /// Looks whether groups here hold these series.
-    LookUp(Vec<SeriesLookup>, oneshot::Sender<DuplicateCheck>),
-}
+/// Exclusive access to a shard.
+pub(super) type ShardGuard = MutexGuardArc<Shard>;
 
-/// Who waits for a command: its place in the mailbox, given back with the answer.
-#[derive(Debug)]
-pub struct Reply {
-    place: Place,
-    answer: oneshot::Sender<Result<Outcome, NotKept>>,
-}
-
-impl Reply {
-    /// Tells what became of the command; on whatever thread.
-    pub fn send(self, outcome: Result<Outcome, NotKept>) {
-        drop(self.place);
-        // A client that left does not wait any more.
-        let _ = self.answer.send(outcome);
-    }
-}
-
-/// A core's shard with what it needs of the others.
-pub struct Home {
-    core: usize,
-    shard: Arc<Mutex<Shard>>,
-    registry: Arc<Registry>,
-    leases: Arc<Leases>,
-    mailboxes: Mailboxes,
-    /// The way to where commands are kept before they are answered; `None`: there is no such place.
+/// One core's shard, with what its commands need of the other cores.
+pub(crate) struct ShardTask {
+    pub(super) core: usize,
+    pub(super) shard: Arc<Mutex<Shard>>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) leases: Arc<Leases>,
+    pub(super) mailboxes: Mailboxes,
+    /// Where changes wait for the storage engine; `None` without a store.
     outbox: Option<Rc<Outbox>>,
 }
 
-type ShardGuard = MutexGuardArc<Shard>;
+/// Why a command has no outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// The queue of the group's home core, or the queue of the storage engine, is full.
+    #[error("too many pushes are waiting, try again")]
+    QueueFull,
+    /// The command was applied, but not committed.
+    #[error(transparent)]
+    CommitFailed(#[from] CommitFailed),
+    /// The home core has ended.
+    #[error("the gateway is shutting down")]
+    ShuttingDown,
+}
 
-impl Home {
-    /// The home of a core's shard, which must be made with the same registry, and with a store if there is one.
-    pub fn new(
+impl ShardTask {
+    /// The task of a core. `shard` must use the same registry, and expect a store if there is one.
+    pub(crate) fn new(
         core: usize,
         shard: Arc<Mutex<Shard>>,
         registry: Arc<Registry>,
@@ -101,200 +75,121 @@ impl Home {
         Rc::new(Self { core, shard, registry, leases, mailboxes, outbox })
     }
 
-    /// Does what other cores order, until nobody can order any more.
-    pub async fn serve(self: Rc<Self>, mut inbox: Inbox) {
-        while let Some(order) = inbox.next().await {
-            self.obey(order);
+    /// Executes the commands of other cores until no sender is left.
+    pub(crate) async fn run(self: Rc<Self>, mut inbox: Inbox) {
+        while let Some(command) = inbox.next().await {
+            self.execute(command);
         }
     }
 
-    /// Does an order at once where that is possible, else in a task.
-    pub fn obey(self: &Rc<Self>, order: Order) {
-        match order {
-            Order::Push(push, place, answer) => self.push(push, Reply { place, answer }),
-            Order::Delete(key, place, answer) => {
-                let home = self.clone();
+    /// Sends a client's command to the home core of a group and waits for its result.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub(crate) async fn execute_at_home(
+        self: &Rc<Self>,
+        key: &GroupingKey,
+        command: impl FnOnce(Permit, oneshot::Sender<CommandResult>) -> ShardCommand,
+    ) -> Result<Outcome, CommandError> {
+        let home = key.home(self.mailboxes.cores());
+        if self.outbox.as_ref().is_some_and(|outbox| outbox.is_full()) {
+            return Err(CommandError::QueueFull);
+        }
+        let permit = self.mailboxes.queue_permit(home).ok_or(CommandError::QueueFull)?;
+        let (tx, rx) = oneshot::channel();
+        let command = command(permit, tx);
+        if home == self.core {
+            self.execute(command);
+        } else {
+            self.mailboxes.send(home, command);
+        }
+        Ok(rx.await.map_err(|_| CommandError::ShuttingDown)??)
+    }
+
+    /// Executes a command at once if possible, otherwise in a task.
+    pub(crate) fn execute(self: &Rc<Self>, command: ShardCommand) {
+        match command {
+            ShardCommand::Push(push, permit, tx) => self.push(push, CommandReply { permit, tx }),
+            ShardCommand::Delete(key, permit, tx) => {
+                let task = self.clone();
                 self.with_shard(move |shard| {
                     let edit = Shard::delete(shard, &key);
-                    home.carry_out(edit, key, Reply { place, answer });
+                    task.finish(edit, key, CommandReply { permit, tx });
                 });
             }
-            Order::Wipe(answer) => {
+            ShardCommand::Wipe(tx) => {
                 let outbox = self.outbox.clone();
                 self.with_shard(move |shard| {
-                    monoio::spawn(wipe(shard, outbox, answer));
+                    spawn(wipe(shard, outbox, tx));
                 });
             }
-            Order::Kept(batch, kept) => {
+            ShardCommand::Complete(batch, committed) => {
                 if let Some(outbox) = &self.outbox {
-                    outbox.answer(batch, kept);
+                    outbox.complete(batch, committed);
                 }
             }
-            Order::Collect(answer) => self.with_shard(move |shard| {
-                let _ = answer.send((shard.snapshot(), shard.counts()));
+            ShardCommand::Snapshot(tx) => self.with_shard(move |shard| {
+                let _ = tx.send((shard.snapshot(), shard.counts()));
             }),
-            Order::Groups(from, answer) => self.with_shard(move |shard| {
-                let _ = answer.send(shard.copy_groups(from, PAGE_BYTES));
+            ShardCommand::CopyGroups(from, tx) => self.with_shard(move |shard| {
+                let _ = tx.send(shard.copy_groups(from, COPY_BYTES));
             }),
-            Order::List(query, from, answer) => self.with_shard(move |shard| {
-                let _ = answer.send(shard.list(&query, from));
+            ShardCommand::ListGroups(query, from, tx) => self.with_shard(move |shard| {
+                let _ = tx.send(shard.list(&query, from));
             }),
-            Order::LookUp(lookups, answer) => self.with_shard(move |mut shard| {
-                let _ = answer.send(shard.find_duplicates(&lookups));
+            ShardCommand::FindDuplicates(lookups, tx) => self.with_shard(move |mut shard| {
+                let _ = tx.send(shard.find_duplicates(&lookups));
             }),
         }
     }
 
-    /// Does something with the shard as soon as it is whole: now, if no command is half done.
+    /// Calls `with` as soon as no command is half applied: now, or in a task.
     fn with_shard(&self, with: impl FnOnce(ShardGuard) + 'static) {
         match self.shard.try_lock_arc() {
             Some(shard) => with(shard),
             None => {
                 let shard = self.shard.clone();
-                monoio::spawn(async move { with(shard.lock_arc().await) });
+                spawn(async move { with(shard.lock_arc().await) });
             }
         }
     }
 
-    fn push(self: &Rc<Self>, push: Arc<Push>, reply: Reply) {
-        let mut attempt = PushAttempt::default();
-        let shard = self.shard.try_lock_arc();
-        let decision = shard.map(|shard| Shard::decide(shard, &push, &mut attempt, now_seconds()));
-        match decision {
-            Some(Decision::Apply(edit)) => self.carry_out_push(edit, push, reply),
-            Some(Decision::Reject(rejection)) => self.reject(rejection, push, reply),
-            waiting => {
-                monoio::spawn(self.clone().decide_until_final(push, attempt, waiting, reply));
-            }
-        }
-    }
-
-    /// Lets the shard decide about a push until the push is applied or rejected. The waits are short: collections and commits
-    /// end, and leases are returned.
-    async fn decide_until_final(
-        self: Rc<Self>,
-        push: Arc<Push>,
-        mut attempt: PushAttempt,
-        mut decision: Option<Decision<TextEdit<ShardGuard>>>,
-        reply: Reply,
-    ) {
-        let mut leases: Vec<Lease> = Vec::new();
-        loop {
-            match decision {
-                // The leases may be returned although the text is not whole yet: the edit holds the shard, and the next holder
-                // of a lease needs the shard to look for duplicates.
-                Some(Decision::Apply(edit)) => return self.carry_out_push(edit, push, reply),
-                Some(Decision::Reject(rejection)) => return self.reject(rejection, push, reply),
-                Some(Decision::WaitFor(epoch)) => self.wait_until_past(epoch).await,
-                Some(Decision::NeedsLookup(families)) => {
-                    attempt.looked_up.clear();
-                    // All are returned first, because leases are only taken in name order.
-                    leases.clear();
-                    leases = self.leases.take(&families).await;
-                    match self.find_duplicate(&push, &families).await {
-                        Ok(None) => attempt.looked_up = families,
-                        Ok(Some(reason)) => {
-                            let shard = self.shard.lock_arc().await;
-                            let edit =
-                                Shard::record_failure(shard, &push, &mut attempt, reason, now_seconds());
-                            return self.carry_out_push(edit, push, reply);
-                        }
-                        // Without a reply, the client gets the response of a gateway that is shutting down.
-                        Err(oneshot::Canceled) => return,
-                    }
-                }
-                None => {}
-            }
-            let shard = self.shard.lock_arc().await;
-            decision = Some(Shard::decide(shard, &push, &mut attempt, now_seconds()));
-        }
-    }
-
-    /// Looks for duplicates of a push's series in other groups, on all cores.
-    ///
-    /// # Errors
-    /// Another core has stopped, so the gateway is shutting down.
-    async fn find_duplicate(
-        &self,
-        push: &Push,
-        families: &[Arc<str>],
-    ) -> Result<Option<Inconsistency>, oneshot::Canceled> {
-        let lookups = self.shard.lock_arc().await.duplicate_lookups(push, families);
-        let mut by_core: Vec<Vec<SeriesLookup>> = vec![Vec::new(); self.mailboxes.cores()];
-        for lookup in lookups {
-            by_core[lookup.key.home(self.mailboxes.cores())].push(lookup);
-        }
-        for (core, lookups) in by_core.into_iter().enumerate().filter(|(_, lookups)| !lookups.is_empty()) {
-            loop {
-                let check = if core == self.core {
-                    self.shard.lock_arc().await.find_duplicates(&lookups)
-                } else {
-                    let (tx, rx) = oneshot::channel();
-                    self.mailboxes.order(core, Order::LookUp(lookups.clone(), tx));
-                    rx.await?
-                };
-                match check {
-                    DuplicateCheck::Free => break,
-                    DuplicateCheck::Found(reason) => return Ok(Some(reason)),
-                    DuplicateCheck::Retired(epoch) => self.wait_until_past(epoch).await,
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Responds to a rejected push. With a store, the response follows those to all commands before.
-    fn reject(&self, rejection: Rejection, push: Arc<Push>, reply: Reply) {
-        let key = push.key.text().clone();
-        drop(push);
-        let outcome = Outcome::Rejected(rejection);
-        match &self.outbox {
-            None => reply.send(Ok(outcome)),
-            Some(outbox) => {
-                let waits = Waits::Client(reply, outcome);
-                outbox.keep(Kept { key, change: GroupChange::Nothing, commit: None, waits });
-            }
-        }
-    }
-
-    fn carry_out_push(&self, edit: TextEdit<ShardGuard>, push: Arc<Push>, reply: Reply) {
-        let key = push.key.clone();
-        drop(push);
-        self.carry_out(edit, key, reply);
-    }
-
-    /// Changes the text of a command, then sends the group to the store or responds. A large command continues in a task.
-    fn carry_out(&self, edit: TextEdit<ShardGuard>, key: GroupingKey, reply: Reply) {
+    /// Completes a command that the shard applies: edits the text, then commits or replies. A large command continues in a task.
+    pub(super) fn finish(&self, edit: TextEdit<ShardGuard>, key: GroupingKey, reply: CommandReply) {
         let command = InProgressCommand { key, reply, outbox: self.outbox.clone() };
         match edit.advance(SLICE_BYTES) {
             ControlFlow::Break(applied) => command.commit(applied),
             ControlFlow::Continue(edit) => {
-                monoio::spawn(async move { command.commit(finish(edit).await) });
+                spawn(async move { command.commit(finish_edit(edit).await) });
             }
         }
     }
 
-    /// Waits until every collection and commit that began at or before an epoch has ended.
-    async fn wait_until_past(&self, epoch: Epoch) {
-        loop {
-            let ended = self.registry.ended.listen();
-            if self.registry.is_past(epoch) {
-                return;
-            }
-            ended.await;
+    /// Replies to a push that the shard rejected. With a store, the reply is sent in order, after those of earlier commands.
+    pub(super) fn reply_rejected(&self, rejection: Rejection, key: Arc<str>, reply: CommandReply) {
+        let completion = Completion::Command(reply, Outcome::Rejected(rejection));
+        match &self.outbox {
+            None => completion.complete(Ok(())),
+            Some(outbox) => outbox.enqueue(PendingChange {
+                key,
+                change: GroupChange::Unchanged,
+                commit: None,
+                completion,
+            }),
         }
     }
 }
 
-/// A command that the shard has begun to apply.
+/// A command that the shard applies. Its edit, and then its record writer, hold the shard until the record is in the outbox; so records
+/// reach the engine in the order of the commands.
 struct InProgressCommand {
     key: GroupingKey,
-    reply: Reply,
+    reply: CommandReply,
     outbox: Option<Rc<Outbox>>,
 }
 
 impl InProgressCommand {
-    /// Sends the change to the store, which responds after the commit. Without a store, responds at once.
+    /// Puts the group's record into the outbox; without a store, replies.
     fn commit(self, applied: Applied<ShardGuard>) {
         let Applied { shard, change, commit, outcome } = applied;
         let Self { key, reply, outbox } = self;
@@ -302,24 +197,19 @@ impl InProgressCommand {
             drop(shard);
             return reply.send(Ok(outcome));
         };
-        let memory = outbox.memory();
-        let waits = Waits::Client(reply, outcome);
-        let enqueue = move |change| outbox.keep(Kept { key: key.text().clone(), change, commit, waits });
+        let buffer = outbox.spare_record();
+        let completion = Completion::Command(reply, outcome);
+        let enqueue = move |change| {
+            outbox.enqueue(PendingChange { key: key.text().clone(), change, commit, completion });
+        };
         match change {
-            shard::Change::Delete => enqueue(GroupChange::Delete),
-            shard::Change::Put(group) => match RecordWriter::new(shard, group, memory).advance(SLICE_BYTES) {
+            Change::Delete => enqueue(GroupChange::Delete),
+            Change::Put(group) => match RecordWriter::new(shard, group, buffer).advance(SLICE_BYTES) {
                 ControlFlow::Break((_shard, record)) => enqueue(GroupChange::Put(record)),
-                ControlFlow::Continue(mut writer) => {
-                    monoio::spawn(async move {
-                        loop {
-                            breathe().await;
-                            match writer.advance(SLICE_BYTES) {
-                                ControlFlow::Break((_shard, record)) => {
-                                    return enqueue(GroupChange::Put(record));
-                                }
-                                ControlFlow::Continue(rest) => writer = rest,
-                            }
-                        }
+                ControlFlow::Continue(writer) => {
+                    spawn(async move {
+                        let (_shard, record) = finish_record(writer).await;
+                        enqueue(GroupChange::Put(record));
                     });
                 }
             },
@@ -327,20 +217,31 @@ impl InProgressCommand {
     }
 }
 
-async fn finish(mut edit: TextEdit<ShardGuard>) -> Applied<ShardGuard> {
+async fn finish_edit(mut edit: TextEdit<ShardGuard>) -> Applied<ShardGuard> {
     loop {
         match edit.advance(SLICE_BYTES) {
             ControlFlow::Break(applied) => return applied,
             ControlFlow::Continue(rest) => edit = rest,
         }
-        breathe().await;
+        yield_now().await;
     }
 }
 
+async fn finish_record(mut writer: RecordWriter<ShardGuard>) -> (ShardGuard, Vec<u8>) {
+    loop {
+        yield_now().await;
+        match writer.advance(SLICE_BYTES) {
+            ControlFlow::Break(written) => return written,
+            ControlFlow::Continue(rest) => writer = rest,
+        }
+    }
+}
+
+/// Deletes all groups of a shard.
 async fn wipe(
     mut shard: ShardGuard,
     outbox: Option<Rc<Outbox>>,
-    answer: oneshot::Sender<Result<(), NotKept>>,
+    tx: oneshot::Sender<Result<(), CommitFailed>>,
 ) {
     loop {
         let keys = shard.some_keys(WIPE_KEYS);
@@ -348,33 +249,23 @@ async fn wipe(
             break;
         }
         for key in keys {
-            let edit = Shard::delete(shard, &GroupingKey::from_text(key.clone()));
-            let applied = finish(edit).await;
+            let applied = finish_edit(Shard::delete(shard, &GroupingKey::from_text(key.clone()))).await;
             if let Some(outbox) = &outbox {
-                let (change, commit, waits) = (GroupChange::Delete, applied.commit, Waits::Nobody);
-                outbox.keep(Kept { key, change, commit, waits });
+                let (change, completion) = (GroupChange::Delete, Completion::None);
+                outbox.enqueue(PendingChange { key, change, commit: applied.commit, completion });
             }
             shard = applied.shard;
         }
-        breathe().await;
+        yield_now().await;
     }
+    let completion = Completion::Wipe(tx);
     match outbox {
-        Some(outbox) => {
-            let (key, change, waits) = ("".into(), GroupChange::Nothing, Waits::Wipe(answer));
-            outbox.keep(Kept { key, change, commit: None, waits });
-        }
-        None => {
-            let _ = answer.send(Ok(()));
-        }
+        Some(outbox) => outbox.enqueue(PendingChange {
+            key: "".into(),
+            change: GroupChange::Unchanged,
+            commit: None,
+            completion,
+        }),
+        None => completion.complete(Ok(())),
     }
-}
-
-/// Lets the core serve its connections.
-async fn breathe() {
-    monoio::spawn(async {}).await;
-}
-
-/// The time of day in Unix seconds.
-pub fn now_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

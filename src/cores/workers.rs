@@ -1,21 +1,20 @@
-//! Threads for what would hold a core too long: compression, and bodies of unusual size.
+//! Worker threads for jobs that would hold a core too long: compression, and large bodies.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use futures_channel::oneshot;
 
 use crate::encoding::encode::PieceEncoder;
 
-/// How much less the workers are worth to the scheduler than the cores: a push must not wait for a scrape's compression.
+/// The niceness of the workers relative to the cores, so that a push does not wait for the compression of a scrape.
 const NICENESS: i32 = 10;
 
 type Job = Box<dyn FnOnce(&mut PieceEncoder) + Send>;
 
-/// A pool of threads, one per core. They end with the program.
+/// A pool of threads, one per core. They end with the program. Clones share the pool.
 #[derive(Clone)]
-pub struct Workers {
+pub(crate) struct Workers {
     jobs: Sender<Job>,
 }
 
@@ -24,9 +23,8 @@ impl Workers {
     ///
     /// # Errors
     /// If a thread cannot be started.
-    pub fn start(count: usize) -> std::io::Result<Self> {
-        let (jobs, inbox) = channel();
-        let inbox = Arc::new(Mutex::new(inbox));
+    pub(crate) fn start(count: usize) -> std::io::Result<Self> {
+        let (jobs, inbox) = unbounded();
         for index in 0..count {
             let inbox = inbox.clone();
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(&inbox))?;
@@ -34,31 +32,51 @@ impl Workers {
         Ok(Self { jobs })
     }
 
-    /// Does something on one of the threads. `None` if it panicked; the thread goes on.
-    pub async fn run<T: Send + 'static>(
+    /// Runs a job on one of the threads. Returns `None` if the job panicked; the thread survives.
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut PieceEncoder) -> T + Send + 'static,
     ) -> Option<T> {
-        let (answer, told) = oneshot::channel();
+        let (tx, rx) = oneshot::channel();
         let job: Job = Box::new(move |encoder| {
-            let _ = answer.send(job(encoder));
+            let _ = tx.send(job(encoder));
         });
         let _ = self.jobs.send(job);
-        told.await.ok()
+        rx.await.ok()
     }
 }
 
-fn work(inbox: &Mutex<Receiver<Job>>) {
-    // On Linux this is about the calling thread alone. Without the right to it the workers are merely not polite.
+fn work(inbox: &Receiver<Job>) {
+    // On Linux this applies to the calling thread only. If it is not permitted, the workers run at normal priority.
     let _ = rustix::process::setpriority_process(None, NICENESS);
     let mut encoder = PieceEncoder::default();
-    loop {
-        // The lock is held while waiting: the others wait for the lock instead.
-        let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = job else { return };
+    for job in inbox {
         if catch_unwind(AssertUnwindSafe(|| job(&mut encoder))).is_err() {
-            tracing::error!("a worker's job panicked");
+            tracing::error!("a job panicked on a worker thread");
             encoder = PieceEncoder::default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[test]
+    fn a_panicking_job_returns_none_and_the_thread_goes_on() {
+        let workers = Workers::start(1).expect("a thread");
+        let result = |job| {
+            let running = std::pin::pin!(workers.run(job));
+            let mut running = running;
+            loop {
+                if let Some(result) = running.as_mut().now_or_never() {
+                    return result;
+                }
+                std::thread::yield_now();
+            }
+        };
+        assert_eq!(result((|_| panic!("on purpose")) as fn(&mut PieceEncoder) -> u32), None);
+        assert_eq!(result(|_| 7), Some(7));
     }
 }

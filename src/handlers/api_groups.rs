@@ -1,32 +1,76 @@
-//! `GET /api/v1/groups`: pages of groups for people and for the web page. Ours; the official program has no such thing.
+//! `GET /api/v1/groups`: pages of groups, for people and for the web page. An extension; the official program does not have it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use http::StatusCode;
+use std::sync::Arc;
+
+use futures_channel::oneshot;
+use futures_util::future::try_join_all;
 use serde::Serialize;
 
 use crate::exposition::labels::read_labels;
 use crate::exposition::selector::Selector;
 use crate::shard::list::{GroupQuery, ListedGroup, Position};
 
-use super::api_metrics::json;
+use super::api::{bad_data, json, to_json};
 use super::time::rfc3339;
-use crate::http::response::Answer;
+use super::{Error, Gateway, Handlers, Request};
+use crate::cores::command::ShardCommand;
+use crate::cores::shard_task::CommandError;
+use crate::http::response::Response;
 
-/// Groups on a page, where nothing else is asked for.
+/// The default number of groups on a page.
 const LIMIT: usize = 100;
-/// More are not given at once.
+/// The maximum number of groups on a page.
 const LIMIT_MAX: usize = 1_000;
-/// Selectors in one request.
+/// The maximum number of selectors in one request.
 const SELECTORS_MAX: usize = 16;
 
-/// Reads what is asked for: `match[]` (any number), `sort` (`-push_time` or `push_time`), `limit`, `after`.
+/// A page of groups. Each core searches its groups in slices and serves other requests in between.
+pub(super) async fn groups(handlers: &Handlers, request: Request) -> Result<Response, Error> {
+    let gateway = &handlers.gateway;
+    let _permit = gateway.group_lists.try_acquire().ok_or(Error::TooManyGroupLists)?;
+    // Compiling a regular expression can take a while, so it happens on a worker.
+    let raw_query = request.parts.uri.query().unwrap_or_default().to_owned();
+    let query = match gateway.workers.run(move |_| read_query(&raw_query)).await {
+        Some(Ok(query)) => Arc::new(query),
+        Some(Err(reason)) => return Ok(bad_data(&reason)),
+        None => return Err(Error::Internal),
+    };
+    let cores = (0..gateway.mailboxes.cores()).map(|core| groups_of_core(gateway, core, &query));
+    let (mut groups, mut matching) = (Vec::new(), 0);
+    for (page, count) in try_join_all(cores).await? {
+        groups.extend(page);
+        matching += count;
+    }
+    Ok(page(&query, groups, matching))
+}
+
+/// The first matching groups of one core, and how many match.
+async fn groups_of_core(
+    gateway: &Gateway,
+    core: usize,
+    query: &Arc<GroupQuery>,
+) -> Result<(Vec<ListedGroup>, usize), CommandError> {
+    let (mut groups, mut matching, mut from) = (Vec::new(), 0, Some(0));
+    while let Some(start) = from {
+        let (tx, rx) = oneshot::channel();
+        gateway.mailboxes.send(core, ShardCommand::ListGroups(query.clone(), start, tx));
+        let listed = rx.await.map_err(|_| CommandError::ShuttingDown)?;
+        matching += listed.matching;
+        from = listed.next;
+        groups.extend(listed.groups);
+        groups = query.page(groups);
+    }
+    Ok((groups, matching))
+}
+
+/// Reads the query: `match[]` (repeatable), `sort` (`-push_time` or `push_time`), `limit`, `after`.
 ///
 /// # Errors
-/// The text of a 400 answer.
-pub fn query(raw: &str) -> Result<GroupQuery, String> {
+/// The reason, for the client.
+fn read_query(raw: &str) -> Result<GroupQuery, String> {
     let mut query = GroupQuery { limit: LIMIT, ..GroupQuery::default() };
     for (name, value) in form_urlencoded::parse(raw.as_bytes()) {
         match &*name {
@@ -53,16 +97,16 @@ pub fn query(raw: &str) -> Result<GroupQuery, String> {
             }
             "after" => {
                 let position = read_position(&value);
-                query.after = Some(position.ok_or("after must be what the page before gave as next")?);
+                query.after = Some(position.ok_or("after must be the value of next from the previous page")?);
             }
-            // As the official API does.
+            // Ignored, as the official API does.
             _ => {}
         }
     }
     Ok(query)
 }
 
-/// A place as clients pass it back.
+/// A position as clients pass it back.
 fn write_position(position: Position) -> String {
     format!("{:016x}{:016x}", position.push_seconds.to_bits(), position.hash)
 }
@@ -75,8 +119,8 @@ fn read_position(text: &str) -> Option<Position> {
     Some(Position { push_seconds: f64::from_bits(number(&text[..16])?), hash: number(&text[16..])? })
 }
 
-/// The document of one page: the groups on it and how many match in all.
-pub fn page(query: &GroupQuery, groups: Vec<ListedGroup>, matching: usize) -> Answer {
+/// The document of one page: its groups, and how many groups match in total.
+fn page(query: &GroupQuery, groups: Vec<ListedGroup>, matching: usize) -> Response {
     #[derive(Serialize)]
     struct Document<'a> {
         status: &'static str,
@@ -92,13 +136,13 @@ pub fn page(query: &GroupQuery, groups: Vec<ListedGroup>, matching: usize) -> An
     let next =
         groups.last().filter(|_| groups.len() == query.limit).map(|last| write_position(last.position));
     let data = Data { matching, groups: groups.iter().map(GroupDocument::of).collect(), next };
-    to_json(&Document { status: "success", data })
+    json(to_json(&Document { status: "success", data }).into())
 }
 
 #[derive(Serialize)]
 struct GroupDocument<'a> {
     labels: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
-    /// Absent where there was none.
+    /// Absent if no push has succeeded.
     push_time: Option<String>,
     push_failure_time: Option<String>,
     created_time: String,
@@ -134,50 +178,31 @@ impl<'a> GroupDocument<'a> {
     }
 }
 
-/// 400 in the API's own form.
-pub fn bad_query(reason: &str) -> Answer {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Document<'a> {
-        status: &'static str,
-        error_type: &'static str,
-        error: &'a str,
-    }
-    let mut answer = to_json(&Document { status: "error", error_type: "bad_data", error: reason });
-    *answer.status_mut() = StatusCode::BAD_REQUEST;
-    answer
-}
-
-fn to_json(document: &impl Serialize) -> Answer {
-    let document = serde_json::to_vec(document).expect("keys are strings and nothing fails to serialize");
-    json(Bytes::from(document).into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_query_is_read() {
-        let query = query("match%5B%5D=%7Bjob%3D%22a%22%7D&match[]=up&sort=push_time&limit=7&other=1")
+    fn reads_a_query() {
+        let query = read_query("match%5B%5D=%7Bjob%3D%22a%22%7D&match[]=up&sort=push_time&limit=7&other=1")
             .expect("valid");
         assert_eq!((query.selectors.len(), query.oldest_first, query.limit), (2, true, 7));
         assert!(query.selectors[0].matches_labels(&[("job".into(), "a".into())]));
-        assert_eq!(super::query("").expect("valid").limit, LIMIT);
+        assert_eq!(read_query("").expect("valid").limit, LIMIT);
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn rejects_invalid_queries() {
         for raw in
             ["match[]={", "match[]=", "sort=name", "limit=0", "limit=1001", "limit=x", "after=x", "after="]
         {
-            assert!(query(raw).is_err(), "{raw}");
+            assert!(read_query(raw).is_err(), "{raw}");
         }
-        assert!(query(&"match[]=up&".repeat(SELECTORS_MAX + 1)).is_err());
+        assert!(read_query(&"match[]=up&".repeat(SELECTORS_MAX + 1)).is_err());
     }
 
     #[test]
-    fn a_place_comes_back_as_it_went() {
+    fn a_position_survives_the_round_trip() {
         let position = Position { push_seconds: 1_700_000_000.25, hash: 7 };
         assert_eq!(read_position(&write_position(position)), Some(position));
     }

@@ -1,14 +1,12 @@
-//! The JSON API: groups and status, as the official API v1 shows them.
+//! `GET /api/v1/metrics`: all groups, as the official API v1 shows them.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
+use futures_util::StreamExt;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::config::{BuildInfo, Config};
 use crate::exposition::labels::read_labels;
 use crate::exposition::model::{Families, Metric, MetricType, Point, Value};
 use crate::exposition::names::NameRules;
@@ -22,67 +20,30 @@ use crate::shard::key::GroupingKey;
 use crate::shard::{FAILURE_TIME_METRIC, FamilyView, GroupView, PUSH_TIME_METRIC};
 use crate::telemetry::OwnMetric;
 
+use super::api::{json, to_json};
 use super::time::rfc3339;
-use crate::http::response::{Answer, empty};
-use crate::http::response_body::Body;
+use super::{Error, Handlers, Request, streamed};
+use crate::http::response::Response;
 
-/// Opens the document of `/api/v1/metrics`; groups follow, separated by commas.
-pub const GROUPS_START: &[u8] = br#"{"status":"success","data":["#;
-/// Closes it.
-pub const GROUPS_END: &[u8] = b"]}";
-
-/// Adds the API's headers: any origin may read, nobody may cache.
-fn api_headers(headers: &mut HeaderMap) {
-    for (name, value) in [
-        ("access-control-allow-headers", "Accept, Authorization, Content-Type, Origin"),
-        ("access-control-allow-methods", "GET, POST, DELETE, OPTIONS"),
-        ("access-control-allow-origin", "*"),
-        ("access-control-expose-headers", "Date"),
-    ] {
-        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-    }
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+/// All groups with their families. Streams, so that the response is never in memory as a whole.
+pub(super) async fn metrics(handlers: &Handlers, _: Request) -> Result<Response, Error> {
+    let mut is_first = true;
+    let groups = handlers.all_groups().map(move |views| {
+        let mut chunk = Vec::new();
+        for view in &views {
+            if !std::mem::replace(&mut is_first, false) {
+                chunk.push(b',');
+            }
+            chunk.extend_from_slice(&group(view));
+        }
+        Bytes::from(chunk)
+    });
+    let start = Bytes::from_static(br#"{"status":"success","data":["#);
+    Ok(json(streamed(start, groups, Bytes::from_static(b"]}"))))
 }
 
-/// The answer to OPTIONS on any API path.
-pub fn options() -> Answer {
-    let mut answer = empty(StatusCode::OK);
-    api_headers(answer.headers_mut());
-    answer
-}
-
-/// An answer whose body is JSON.
-pub fn json(body: Body) -> Answer {
-    let mut answer = Response::new(body);
-    api_headers(answer.headers_mut());
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    answer
-}
-
-/// The document of `/api/v1/status`.
-pub fn status(config: &Config, started_seconds: f64) -> Answer {
-    #[derive(Serialize)]
-    struct Document<'a> {
-        status: &'static str,
-        data: Data<'a>,
-    }
-    #[derive(Serialize)]
-    struct Data<'a> {
-        build_information: BTreeMap<&'static str, &'static str>,
-        flags: &'a BTreeMap<String, String>,
-        start_time: String,
-    }
-    let build: &BuildInfo = &config.build;
-    let data = Data {
-        build_information: build.entries().into_iter().collect(),
-        flags: &config.flags,
-        start_time: rfc3339(started_seconds),
-    };
-    json(to_json(&Document { status: "success", data }).into())
-}
-
-/// One group of `/api/v1/metrics`.
-pub fn group(view: &GroupView) -> Bytes {
+/// The document of one group.
+fn group(view: &GroupView) -> Bytes {
     let labels: BTreeMap<Cow<'_, str>, Cow<'_, str>> = read_labels(&view.key).into_iter().collect();
     let successful = view.failure_seconds == 0.0 || view.push_seconds > view.failure_seconds;
     let mut document: BTreeMap<&str, Box<dyn ErasedJson + '_>> = BTreeMap::new();
@@ -112,7 +73,7 @@ pub fn group(view: &GroupView) -> Bytes {
     out.into()
 }
 
-/// Values of different types in one map.
+/// A JSON value of any type, so that a map can hold different types.
 trait ErasedJson {
     fn json(&self) -> Bytes;
 }
@@ -123,11 +84,7 @@ impl<T: Serialize> ErasedJson for T {
     }
 }
 
-fn to_json<T: Serialize + ?Sized>(value: &T) -> Bytes {
-    serde_json::to_vec(value).expect("keys are strings and nothing fails to serialize").into()
-}
-
-/// A number as the official API prints it: in a string, in Go's shortest form.
+/// A number as the official API prints it: a string, in Go's shortest form.
 struct Number(f64);
 
 impl Number {
@@ -173,7 +130,7 @@ impl Serialize for FamilyDocument<'_> {
     }
 }
 
-/// Types by their names in the protobuf format.
+/// The name of a type in the protobuf format.
 fn type_name(kind: MetricType) -> &'static str {
     match kind {
         MetricType::Counter => "COUNTER",
@@ -223,11 +180,10 @@ impl Serialize for MetricDocument<'_> {
     }
 }
 
-/// Writes buckets and count of a histogram of which lines do not say all. Native buckets are a list, classic ones a table.
+/// Writes the buckets and the count of a histogram that text lines cannot express. Native buckets are a list, classic buckets a map.
 fn write_histogram<M: SerializeMap>(map: &mut M, histogram: &Histogram) -> Result<(), M::Error> {
-    let text = |whole: u64, float: f64, is_float: bool| match is_float {
-        true => Number(float).text(),
-        false => whole.to_string(),
+    let text = |whole: u64, float: f64, is_float: bool| {
+        if is_float { Number(float).text() } else { whole.to_string() }
     };
     let (whole, float) = (histogram.sample_count(), histogram.sample_count_float());
     let has_spans = !histogram.positive_span.is_empty() || !histogram.negative_span.is_empty();
@@ -256,17 +212,18 @@ fn write_histogram<M: SerializeMap>(map: &mut M, histogram: &Histogram) -> Resul
     }
 }
 
-/// A count that came without a sign of being a float: as an integer if it is one, which Go prints in full.
+/// A count that may be a float. A whole number is printed in full, as Go does.
 fn count_text(count: f64) -> String {
-    /// 2^64, the first float that is none.
+    /// 2^64, the first float that is not a `u64`.
     const END: f64 = 18_446_744_073_709_551_616.0;
-    match (0.0..END).contains(&count) && count.trunc() == count {
-        true => (count as u64).to_string(),
-        false => Number(count).text(),
+    if (0.0..END).contains(&count) && count.trunc() == count {
+        (count as u64).to_string()
+    } else {
+        Number(count).text()
     }
 }
 
-/// A push-time family of a group.
+/// A group's push time or failure time, as a family.
 struct TimeDocument<'a> {
     metric: OwnMetric,
     key: &'a std::sync::Arc<str>,

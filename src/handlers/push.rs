@@ -1,65 +1,184 @@
-//! Pushes: a request's body → a [`Push`] for its home core; what became of it → an answer.
+//! `PUT` and `POST /metrics/job/…`: replaces a group, or the families of a group.
+//!
+//! The accepting core reads, decodes, parses, checks and renders the body. The home core of the group only compares the result with the
+//! other groups and splices the rendered lines.
 
 use std::net::SocketAddr;
-
-use http::StatusCode;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::{Method, StatusCode};
 
+use super::endpoints::JOB_BASE64;
+use super::grouping_key::{GroupPath, grouping_key};
+use super::metrics::{PushRefusal, count_refusal};
+use super::{Error, Handlers, Request};
+use crate::cores::command::ShardCommand;
+use crate::cores::shard_task::CommandError;
 use crate::encoding::decode::{ContentEncoding, DecodeError};
 use crate::exposition::names::NameRules;
+use crate::exposition::protobuf::{self, ProtobufError};
 use crate::exposition::render::{RenderError, render};
-use crate::exposition::{protobuf, text};
+use crate::exposition::text::{self, ParseError};
+use crate::http::request_body::RequestBody;
+use crate::http::response::{Response, empty};
 use crate::shard::key::GroupingKey;
 use crate::shard::outcome::{Outcome, Rejection};
 use crate::shard::push::{Content, Mode, Push};
 use crate::shard::{FAILURE_TIME, PUSH_TIME};
 
-use crate::http::response::{Answer, Problem, empty, error};
-
-/// How much longer than a body its lines may be: the labels of the URL are repeated on each of them.
+/// Longer bodies are parsed on a worker, so that the core keeps serving.
+const CORE_BODY_BYTES_MAX: usize = 256 * 1024;
+/// Longer encoded bodies are decoded on a worker.
+const CORE_ENCODED_BYTES_MAX: usize = CORE_BODY_BYTES_MAX / 8;
+/// How much longer than its body the rendered lines may be: they repeat the labels of the path.
 const RENDERED_FACTOR: usize = 4;
 
 /// How pushes are read.
 #[derive(Debug, Clone, Copy)]
 pub struct PushRules {
-    /// Bytes of a body after decompression.
+    /// Maximum bytes of a body after decoding; `None` means no limit.
     pub body_bytes_max: Option<u64>,
-    /// Whether a refusal is a 400; otherwise it shows only as the group's failure time.
-    pub refusals_are_told: bool,
-    /// Which names are let in.
+    /// Whether an inconsistent push gets a 400. Otherwise the response is 202, and only the group's failure time shows the rejection.
+    pub consistency_check: bool,
+    /// Which names are accepted.
     pub names: NameRules,
 }
 
 impl PushRules {
-    /// The bound of a decoded body as a length in memory.
+    /// The limit of a decoded body as a length in memory.
     fn decoded_bytes_max(&self) -> usize {
         self.body_bytes_max.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX)
     }
 }
 
-/// How a push's body is written.
+/// Why a body cannot be pushed. Nothing is changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// Its content encoding is broken.
+    #[error("{}: {source}", encoding.name())]
+    Decode {
+        /// The content encoding.
+        encoding: &'static ContentEncoding,
+        /// The decoder's reason.
+        source: DecodeError,
+    },
+    /// It is not valid text; names the line.
+    #[error(transparent)]
+    Text(#[from] ParseError),
+    /// It is not valid protobuf; names the message.
+    #[error(transparent)]
+    Protobuf(#[from] ProtobufError),
+    /// It is too large, as sent, decoded or rendered.
+    #[error("the pushed body is too large")]
+    TooLarge,
+}
+
+/// 200, or 202 without the consistency check.
+pub(super) async fn push(handlers: &Handlers, request: Request) -> Result<Response, Error> {
+    let rules = handlers.gateway.rules;
+    let key = grouping_key(&request.group_path(), rules.names)?;
+    let mode = if request.parts.method == Method::PUT { Mode::Replace } else { Mode::Merge };
+    let format = Format::of(&request.parts.headers);
+    let push = Arc::new(handlers.prepare(key, mode, format, request.body, request.peer).await?);
+    // This clone keeps the push alive until the result arrives, see `ShardCommand::Push`.
+    let sent = push.clone();
+    let command = |permit, tx| ShardCommand::Push(sent, permit, tx);
+    let outcome = handlers.shard_task.execute_at_home(&push.key, command).await.map_err(Error::rejected)?;
+    count_rejection(&outcome);
+    match outcome {
+        Outcome::Rejected(rejection) => Err(rejection.into()),
+        Outcome::Inconsistent(reason) if rules.consistency_check => Err(Error::Inconsistent(reason)),
+        Outcome::Applied if rules.consistency_check => Ok(empty(StatusCode::OK)),
+        Outcome::Applied | Outcome::Inconsistent(_) => Ok(empty(StatusCode::ACCEPTED)),
+    }
+}
+
+impl Request {
+    /// The part of the path that names the group.
+    pub(super) fn group_path(&self) -> GroupPath<'_> {
+        GroupPath {
+            tail: &self.path_tail,
+            job_is_base64: self.path_head == JOB_BASE64,
+            raw_path: self.parts.uri.path(),
+        }
+    }
+}
+
+impl Handlers {
+    /// Reads a whole body and decodes it; a long one on a worker.
+    pub(super) async fn read_and_decode(
+        &self,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Bytes, Error> {
+        let rules = self.gateway.rules;
+        let body = body.collect(rules.body_bytes_max).await?;
+        let Some(encoding) = encoding(headers) else { return Ok(body) };
+        if body.len() <= CORE_ENCODED_BYTES_MAX {
+            return Ok(decode(encoding, &body, rules)?);
+        }
+        let decoded = self.gateway.workers.run(move |_| decode(encoding, &body, rules)).await;
+        Ok(decoded.ok_or(Error::Internal)??)
+    }
+
+    /// Parses and renders a body; a long one on a worker.
+    async fn prepare(
+        &self,
+        key: GroupingKey,
+        mode: Mode,
+        format: Format,
+        body: Bytes,
+        source: SocketAddr,
+    ) -> Result<Push, Error> {
+        let rules = self.gateway.rules;
+        if body.len() <= CORE_BODY_BYTES_MAX {
+            return Ok(prepare(key, mode, format, &body, rules, source)?);
+        }
+        let prepared =
+            self.gateway.workers.run(move |_| prepare(key, mode, format, &body, rules, source)).await;
+        Ok(prepared.ok_or(Error::Internal)??)
+    }
+}
+
+impl Error {
+    /// The error of a command that has no outcome. Counts a full queue.
+    pub(super) fn rejected(error: CommandError) -> Self {
+        if error == CommandError::QueueFull {
+            count_refusal(PushRefusal::QueueFull);
+        }
+        error.into()
+    }
+}
+
+fn count_rejection(outcome: &Outcome) {
+    count_refusal(match outcome {
+        Outcome::Applied => return,
+        Outcome::Inconsistent(_) => PushRefusal::Inconsistent,
+        Outcome::Rejected(Rejection::SamePushTimes(_)) => PushRefusal::NotAdmitted,
+        Outcome::Rejected(Rejection::TooLarge) => PushRefusal::TooLarge,
+    });
+}
+
+/// The format of a pushed body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Text 0.0.4: whatever is not protobuf, also if its header says otherwise.
+    /// Text 0.0.4: everything that is not protobuf, whatever its header says.
     Text,
     /// Delimited protobuf.
     Protobuf,
 }
 
 impl Format {
-    /// The format which the header names.
+    /// The format according to `Content-Type`.
     pub fn of(headers: &HeaderMap) -> Self {
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        match content_type.is_some_and(is_delimited_protobuf) {
-            true => Self::Protobuf,
-            false => Self::Text,
-        }
+        if content_type.is_some_and(is_delimited_protobuf) { Self::Protobuf } else { Self::Text }
     }
 }
 
-/// Whether a content type is that of delimited protobuf. Names are compared in any case, values as they are.
+/// Whether a content type is that of delimited protobuf. Names are case-insensitive, values are not.
 fn is_delimited_protobuf(content_type: &str) -> bool {
     let (media_type, mut rest) = content_type.split_once(';').unwrap_or((content_type, ""));
     if !media_type.trim().eq_ignore_ascii_case("application/vnd.google.protobuf") {
@@ -78,8 +197,8 @@ fn is_delimited_protobuf(content_type: &str) -> bool {
     has_message && has_encoding
 }
 
-/// The parameter in front, and what follows its semicolon. Values may be quoted (RFC 9110, 5.6.6); those that are
-/// looked for have nothing to escape.
+/// Splits off the first parameter: its name, its value, and what follows its semicolon. Values may be quoted (RFC 9110, section 5.6.6).
+/// Escapes are not decoded, because the expected values contain none.
 fn split_parameter(text: &str) -> Option<(&str, &str, &str)> {
     let (name, text) = text.split_once('=')?;
     let (value, after) = match text.strip_prefix('"') {
@@ -91,35 +210,29 @@ fn split_parameter(text: &str) -> Option<(&str, &str, &str)> {
     Some((name.trim(), value.trim(), after))
 }
 
-/// How the body is compressed. Encodings that are not known are ignored, as the official program does.
+/// The content encoding of a body. Unknown encodings are ignored, as by the official program.
 fn encoding(headers: &HeaderMap) -> Option<&'static ContentEncoding> {
     headers.get(CONTENT_ENCODING).and_then(|value| ContentEncoding::named(value.as_bytes()))
 }
 
-/// Whether a body must be decoded before anything else is looked at.
-pub fn is_encoded(headers: &HeaderMap) -> bool {
+/// Whether a body has a known content encoding.
+pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
     encoding(headers).is_some()
 }
 
-/// Takes off the content encoding.
-///
-/// # Errors
-/// 400 for a broken stream, 413 for one that gets too long.
-pub fn decode(headers: &HeaderMap, body: Bytes, rules: PushRules) -> Result<Bytes, Problem> {
-    let Some(encoding) = encoding(headers) else { return Ok(body) };
-    match encoding.decode(&body, rules.decoded_bytes_max()) {
+/// Decodes a body's content encoding.
+fn decode(encoding: &'static ContentEncoding, body: &Bytes, rules: PushRules) -> Result<Bytes, PushError> {
+    match encoding.decode(body, rules.decoded_bytes_max()) {
         Ok(decoded) => Ok(decoded.into()),
-        Err(DecodeError::TooLarge { .. }) => Err(too_large()),
-        Err(problem) => {
-            Err(Problem::new(StatusCode::BAD_REQUEST, format_args!("{}: {problem}", encoding.name())))
-        }
+        Err(DecodeError::TooLarge { .. }) => Err(PushError::TooLarge),
+        Err(source) => Err(PushError::Decode { encoding, source }),
     }
 }
 
-/// Parses and renders a decoded body for its group.
+/// Parses a decoded body and renders its lines for a group.
 ///
 /// # Errors
-/// 400 with the place for what cannot be read; nothing is touched then.
+/// See [`PushError`]. A body that contradicts itself is not an error here: its group gets a failure time.
 pub fn prepare(
     key: GroupingKey,
     mode: Mode,
@@ -127,57 +240,22 @@ pub fn prepare(
     body: &[u8],
     rules: PushRules,
     source: SocketAddr,
-) -> Result<Push, Problem> {
-    let bad_request = |problem: &dyn std::fmt::Display| Problem::new(StatusCode::BAD_REQUEST, problem);
+) -> Result<Push, PushError> {
     let families = match format {
-        Format::Text => text::parse(body, rules.names).map_err(|problem| bad_request(&problem))?,
-        Format::Protobuf => protobuf::parse(body, rules.names).map_err(|problem| bad_request(&problem))?,
+        Format::Text => text::parse(body, rules.names)?,
+        Format::Protobuf => protobuf::parse(body, rules.names)?,
     };
     let bytes_max = rules.decoded_bytes_max().saturating_mul(RENDERED_FACTOR);
     let content = match render(&families, &key.labels(), rules.names, bytes_max) {
         Ok(mut rendered) => {
-            // Both times are the gateway's own, whatever a job says.
+            // The gateway sets both times itself and ignores pushed ones.
             rendered.retain(|name| name != PUSH_TIME && name != FAILURE_TIME);
             Content::new(rendered)
         }
         Err(RenderError::Inconsistent(reason)) => Content::Inconsistent(reason),
-        Err(RenderError::TooLarge) => return Err(too_large()),
+        Err(RenderError::TooLarge) => return Err(PushError::TooLarge),
     };
     Ok(Push { key, mode, source: Some(source), content })
-}
-
-/// The answer to a push.
-pub fn answer(outcome: &Outcome, rules: PushRules) -> Answer {
-    match (outcome, rules.refusals_are_told) {
-        (Outcome::Rejected(rejection), _) => {
-            let status = match rejection {
-                Rejection::SamePushTimes(_) => StatusCode::BAD_REQUEST,
-                Rejection::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            };
-            error(status, &rejection.to_string())
-        }
-        (_, false) => empty(StatusCode::ACCEPTED),
-        (Outcome::Applied, true) => empty(StatusCode::OK),
-        (Outcome::Inconsistent(reason), true) => error(
-            StatusCode::BAD_REQUEST,
-            &format!("pushed metrics are invalid or inconsistent with existing metrics: {reason}"),
-        ),
-    }
-}
-
-/// The answer to a DELETE or a wipe, also when there was nothing.
-pub fn deleted() -> Answer {
-    empty(StatusCode::ACCEPTED)
-}
-
-/// The body is longer than allowed, as sent, as decoded or as rendered.
-pub fn too_large() -> Problem {
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the pushed body is too large")
-}
-
-/// The queue of the group's home core is full.
-pub fn queue_full() -> Problem {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many pushes are waiting, try again")
 }
 
 #[cfg(test)]
@@ -185,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn protobuf_is_what_says_so_in_full() {
+    fn only_the_full_content_type_means_protobuf() {
         for (content_type, is) in [
             (
                 "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",

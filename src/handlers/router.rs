@@ -1,128 +1,104 @@
-//! Paths and methods → what is asked for.
+//! From a path and a method to an endpoint.
 //!
-//! Behaves as the router of the official program does: one table per method, a redirect to the clean path or to the right
-//! case where that would match, OPTIONS answered by itself, 405 with every allowed method.
+//! Behaves like the router of the official program: one table per method, a redirect to the clean path or the right case if that would
+//! match, OPTIONS answered by the router, and 405 with every allowed method.
 
 use http::Method;
 
-/// What a path names.
+use super::endpoints::Endpoint;
+
+/// A path of an endpoint: a literal head and what may follow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// `/-/healthy`
-    Healthy,
-    /// `/-/ready`
-    Ready,
-    /// `/-/quit`
-    Quit,
-    /// The exposition.
-    Metrics,
-    /// `/metrics/job/<job>…`; the flag says whether the job is base64.
-    Group(bool),
-    /// The web page.
-    Page,
-    /// A file of the web page.
-    Static,
-    /// `/api/v1/status`
-    ApiStatus,
-    /// `/api/v1/metrics`
-    ApiMetrics,
-    /// `/api/v1/groups`
-    ApiGroups,
-    /// `/api/v1/admin/wipe`
-    Wipe,
-    /// Any path below `/api/v1`, for OPTIONS.
-    ApiOptions,
+pub(crate) struct Path {
+    /// Decoded, without the route prefix.
+    pub head: &'static str,
+    pub tail: Tail,
 }
 
-/// The answer of the router.
+/// What may follow the head of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// Nothing.
+    End,
+    /// Anything, or nothing.
+    Anything,
+    /// A job, and further labels. An empty job redirects to the path without its last slash.
+    Job,
+    /// A job in base64, and further labels. An empty job needs a slash behind it.
+    JobBase64,
+}
+
+/// The decision of the router.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Routed {
-    /// The path exists for this method; with what follows the fixed part of the path.
-    Found(Target, String),
-    /// Go to this path. Temporary where the method must stay.
+    /// The path and the method lead to an endpoint.
+    Found {
+        /// The endpoint.
+        endpoint: Endpoint,
+        /// The head of the path that matched, without the route prefix.
+        path_head: &'static str,
+        /// The decoded rest of the path.
+        path_tail: String,
+    },
+    /// The client should use this path instead. The redirect is temporary where the method must be preserved.
     Redirect(String),
-    /// The path exists for these methods only, sorted, with OPTIONS.
+    /// The path exists for these methods only; sorted, with OPTIONS.
     NotAllowed(String),
     /// OPTIONS on a path with these methods.
     Options(String),
-    /// No such path.
+    /// The path does not exist.
     NotFound,
 }
 
-#[derive(Debug)]
-struct Pattern {
-    /// Literal start of the path, decoded.
-    prefix: String,
-    tail: Tail,
-    methods: &'static [&'static str],
-    target: Target,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tail {
-    /// The path ends here.
-    Nothing,
-    /// Anything may follow, also nothing.
-    Anything,
-    /// A value and then anything: an empty value needs a slash behind it.
-    Value,
-}
-
-/// The paths of one gateway.
+/// The routes of a gateway with its prefix and options.
 #[derive(Debug)]
 pub struct Router {
-    patterns: Vec<Pattern>,
+    routes: Vec<Route>,
     api_prefix: String,
 }
 
-const GET: &[&str] = &["GET"];
-const PUSH: &[&str] = &["DELETE", "POST", "PUT"];
-const QUIT: &[&str] = &["GET", "POST", "PUT"];
-const PUT: &[&str] = &["PUT"];
-const OPTIONS: &[&str] = &["OPTIONS"];
+#[derive(Debug)]
+struct Route {
+    endpoint: Endpoint,
+    path: Path,
+    /// The literal start of the path, decoded, with the route prefix.
+    start: String,
+}
+
+impl Path {
+    pub(crate) const fn exact(head: &'static str) -> Self {
+        Self { head, tail: Tail::End }
+    }
+}
 
 impl Router {
-    /// `prefix` is empty or starts with a slash and does not end with one. `telemetry_path` has it in front.
-    pub fn new(prefix: &str, telemetry_path: &str, with_wipe: bool) -> Self {
-        let pattern = |path: &str, tail, methods, target| Pattern {
-            prefix: format!("{prefix}{path}"),
-            tail,
-            methods,
-            target,
-        };
-        let mut patterns = vec![
-            pattern("/-/healthy", Tail::Nothing, GET, Target::Healthy),
-            pattern("/-/ready", Tail::Nothing, GET, Target::Ready),
-            pattern("/-/quit", Tail::Nothing, QUIT, Target::Quit),
-            Pattern {
-                prefix: telemetry_path.to_owned(),
-                tail: Tail::Nothing,
-                methods: GET,
-                target: Target::Metrics,
-            },
-            pattern("/metrics/job/", Tail::Value, PUSH, Target::Group(false)),
-            pattern("/metrics/job@base64/", Tail::Value, PUSH, Target::Group(true)),
-            pattern("/status", Tail::Nothing, GET, Target::Page),
-            pattern("/", Tail::Nothing, GET, Target::Page),
-            pattern("/static/", Tail::Anything, GET, Target::Static),
-            pattern("/api/v1/status", Tail::Nothing, GET, Target::ApiStatus),
-            pattern("/api/v1/metrics", Tail::Nothing, GET, Target::ApiMetrics),
-            pattern("/api/v1/groups", Tail::Nothing, GET, Target::ApiGroups),
-            pattern("/api/v1/", Tail::Anything, OPTIONS, Target::ApiOptions),
-        ];
-        if with_wipe {
-            patterns.push(pattern("/api/v1/admin/wipe", Tail::Nothing, PUT, Target::Wipe));
+    /// The routes below `prefix`, which is empty or starts with a slash and does not end with one. `telemetry_path` includes the prefix.
+    pub fn new(prefix: &str, telemetry_path: &str, with_admin_api: bool) -> Self {
+        let mut routes = Vec::new();
+        for endpoint in Endpoint::ALL.iter().copied() {
+            if endpoint == Endpoint::Wipe && !with_admin_api {
+                continue;
+            }
+            for path in endpoint.paths().iter().copied() {
+                let start = match endpoint {
+                    Endpoint::Metrics => telemetry_path.to_owned(),
+                    _ => format!("{prefix}{}", path.head),
+                };
+                routes.push(Route { endpoint, path, start });
+            }
         }
-        Self { patterns, api_prefix: format!("{prefix}/api/") }
+        Self { routes, api_prefix: format!("{prefix}/api/") }
     }
 
-    /// Whether a path belongs to the API, whose requests are not decoded.
-    pub fn is_api(&self, raw_path: &str) -> bool {
+    /// Whether a path belongs to the API, whose request bodies are not decoded.
+    pub(crate) fn is_api(&self, raw_path: &str) -> bool {
         raw_path.starts_with(&self.api_prefix)
     }
 
-    /// Routes a request. `raw_path` is as sent; it is cleaned before and split after it is decoded, so an encoded dot segment
-    /// is a value but an encoded slash separates. `None` where the path is not valid percent-encoding.
+    /// Routes a request. `raw_path` is the path as sent.
+    ///
+    /// The path is cleaned before it is decoded, and matched afterwards. So an encoded dot segment is a value, but an encoded slash
+    /// separates. Returns `None` if the path is not valid percent-encoding.
     pub fn route(&self, method: &Method, raw_path: &str) -> Option<Routed> {
         let clean = clean(raw_path);
         if clean != raw_path && method != Method::CONNECT {
@@ -132,50 +108,59 @@ impl Router {
         if let Some(found) = self.find(method.as_str(), &path) {
             return Some(found);
         }
-        let in_table = self.patterns.iter().any(|pattern| pattern.methods.contains(&method.as_str()));
-        if in_table
+        let is_known_method = self.routes.iter().any(|route| route.allows(method.as_str()));
+        if is_known_method
             && path != "/"
             && let Some(other) = self.other_spelling(method.as_str(), &path)
         {
             return Some(Routed::Redirect(encode(&other)));
         }
         let allowed = self.allowed(&path);
-        Some(match (allowed.is_empty(), method == Method::OPTIONS) {
-            (true, _) => Routed::NotFound,
-            (false, true) => Routed::Options(allowed),
-            (false, false) => Routed::NotAllowed(allowed),
+        Some(if allowed.is_empty() {
+            Routed::NotFound
+        } else if method == Method::OPTIONS {
+            Routed::Options(allowed)
+        } else {
+            Routed::NotAllowed(allowed)
         })
     }
 
     fn find(&self, method: &str, path: &str) -> Option<Routed> {
-        let matching = |pattern: &&Pattern| pattern.methods.contains(&method) && pattern.matches(path);
-        let pattern = self.patterns.iter().find(matching)?;
-        Some(Routed::Found(pattern.target, path[pattern.prefix.len()..].to_owned()))
+        let route = self.routes.iter().find(|route| route.allows(method) && route.matches(path))?;
+        let path_tail = path[route.start.len()..].to_owned();
+        Some(Routed::Found { endpoint: route.endpoint, path_head: route.path.head, path_tail })
     }
 
     /// The same path with or without its last slash, or in the right case.
     fn other_spelling(&self, method: &str, path: &str) -> Option<String> {
-        let patterns = || self.patterns.iter().filter(|pattern| pattern.methods.contains(&method));
+        let routes = || self.routes.iter().filter(|route| route.allows(method));
         let other_slash = match path.strip_suffix('/') {
             Some(without) => without.to_owned(),
             None => format!("{path}/"),
         };
-        if patterns().any(|pattern| pattern.matches_start(&other_slash) || other_slash == pattern.bare()) {
+        let leads_to = |route: &Route| match route.path.tail {
+            Tail::End | Tail::Anything => route.matches(&other_slash),
+            // A slash at the end of a job belongs to the job.
+            Tail::Job => other_slash == route.start.trim_end_matches('/'),
+            Tail::JobBase64 => false,
+        };
+        if routes().any(leads_to) {
             return Some(other_slash);
         }
-        patterns().find_map(|pattern| {
-            let start = path.get(..pattern.prefix.len())?;
-            let right = format!("{}{}", pattern.prefix, &path[start.len()..]);
-            (start.eq_ignore_ascii_case(&pattern.prefix) && pattern.matches(&right)).then_some(right)
+        routes().find_map(|route| {
+            let start = path.get(..route.start.len())?;
+            let corrected = format!("{}{}", route.start, &path[start.len()..]);
+            (start.eq_ignore_ascii_case(&route.start) && route.matches(&corrected)).then_some(corrected)
         })
     }
 
+    /// The methods of a path, separated by commas; empty if the path does not exist.
     fn allowed(&self, path: &str) -> String {
         let mut methods: Vec<&str> = self
-            .patterns
+            .routes
             .iter()
-            .filter(|pattern| pattern.target != Target::ApiOptions && pattern.matches(path))
-            .flat_map(|pattern| pattern.methods)
+            .filter(|route| route.endpoint != Endpoint::ApiOptions && route.matches(path))
+            .flat_map(|route| route.endpoint.methods())
             .copied()
             .collect();
         if methods.is_empty() {
@@ -188,31 +173,21 @@ impl Router {
     }
 }
 
-impl Pattern {
+impl Route {
+    fn allows(&self, method: &str) -> bool {
+        self.endpoint.methods().contains(&method)
+    }
+
     fn matches(&self, path: &str) -> bool {
-        match (path.strip_prefix(&self.prefix), self.tail) {
-            (None, _) => false,
-            (Some(rest), Tail::Nothing) => rest.is_empty(),
-            (Some(_), Tail::Anything) => true,
-            (Some(rest), Tail::Value) => !rest.is_empty(),
-        }
-    }
-
-    /// As [`Self::matches`], where a slash was added or taken off: a value's slash is its own affair.
-    fn matches_start(&self, path: &str) -> bool {
-        self.tail != Tail::Value && self.matches(path)
-    }
-
-    /// The path up to a value, without the slash: what a path with an empty value is redirected to.
-    fn bare(&self) -> &str {
-        match self.target {
-            Target::Group(false) => self.prefix.trim_end_matches('/'),
-            _ => "\0",
-        }
+        path.strip_prefix(&self.start).is_some_and(|rest| match self.path.tail {
+            Tail::End => rest.is_empty(),
+            Tail::Anything => true,
+            Tail::Job | Tail::JobBase64 => !rest.is_empty(),
+        })
     }
 }
 
-/// Takes out empty, `.` and `..` segments; a slash at the end stays.
+/// Removes empty, `.` and `..` segments. A slash at the end stays.
 fn clean(path: &str) -> String {
     let mut segments: Vec<&str> = Vec::new();
     for segment in path.split('/') {
@@ -229,8 +204,8 @@ fn clean(path: &str) -> String {
     format!("/{}{slash}", segments.join("/"))
 }
 
-/// Percent-decodes a path. Bytes that are not UTF-8 are kept apart from every valid path by a replacement character, and
-/// [`super::grouping_key::grouping_key`] looks at the raw path itself.
+/// Percent-decodes a path. A replacement character distinguishes bytes that are not UTF-8 from every valid path;
+/// [`super::grouping_key::grouping_key`] checks the raw path.
 fn decode(raw: &str) -> Option<String> {
     if !has_valid_escapes(raw) {
         return None;
@@ -267,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn clean_paths_match_and_others_are_redirected() {
+    fn unclean_paths_are_redirected_to_the_clean_path() {
         let put = Method::PUT;
         assert_eq!(redirect(&put, "/metrics/job/a//b"), "/metrics/job/a/b");
         assert_eq!(redirect(&put, "/metrics/job/a/../b"), "/metrics/job/b");
@@ -279,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matches_nothing_is_not_found() {
+    fn unknown_paths_are_not_found() {
         for (method, path) in [
             (Method::PUT, "/metrics/job"),
             (Method::PUT, "/metrics/job@base64/"),
@@ -296,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_method_is_told_the_right_ones() {
+    fn a_wrong_method_gets_the_allowed_ones() {
         let not_allowed = |methods: &str| Some(Routed::NotAllowed(methods.to_owned()));
         assert_eq!(router().route(&Method::GET, "/metrics/job/a"), not_allowed("DELETE, OPTIONS, POST, PUT"));
         assert_eq!(router().route(&Method::HEAD, "/metrics"), not_allowed("GET, OPTIONS"));
@@ -310,7 +285,9 @@ mod tests {
     #[test]
     fn an_encoded_slash_separates_and_encoded_dots_do_not() {
         let found = |path| match router().route(&Method::PUT, path) {
-            Some(Routed::Found(Target::Group(false), rest)) => rest,
+            Some(Routed::Found { endpoint: Endpoint::Push, path_head: "/metrics/job/", path_tail }) => {
+                path_tail
+            }
             other => panic!("{path}: {other:?}"),
         };
         assert_eq!(found("/metrics/job/%2F"), "/");
@@ -319,11 +296,16 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_moves_everything() {
+    fn a_prefix_applies_to_every_path() {
         let router = Router::new("/gw", "/gw/scrape", false);
-        let found = |target, rest: &str| Some(Routed::Found(target, rest.to_owned()));
-        assert_eq!(router.route(&Method::GET, "/gw/scrape"), found(Target::Metrics, ""));
-        assert_eq!(router.route(&Method::PUT, "/gw/metrics/job/a"), found(Target::Group(false), "a"));
+        let found = |endpoint, path_head, tail: &str| {
+            Some(Routed::Found { endpoint, path_head, path_tail: tail.to_owned() })
+        };
+        assert_eq!(router.route(&Method::GET, "/gw/scrape"), found(Endpoint::Metrics, "/metrics", ""));
+        assert_eq!(
+            router.route(&Method::PUT, "/gw/metrics/job/a"),
+            found(Endpoint::Push, "/metrics/job/", "a")
+        );
         assert_eq!(router.route(&Method::GET, "/gw"), Some(Routed::Redirect("/gw/".to_owned())));
         assert_eq!(router.route(&Method::GET, "/metrics"), Some(Routed::NotFound));
         assert_eq!(router.route(&Method::PUT, "/gw/api/v1/admin/wipe"), Some(Routed::NotFound));

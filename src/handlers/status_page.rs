@@ -1,9 +1,9 @@
-//! The web page: a plain list of the groups. Every value of a stranger is escaped.
+//! `/`: the web page, a plain list of groups. Every pushed value is escaped.
 
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use http::Response;
+use futures_util::StreamExt;
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 
 use crate::config::Config;
@@ -11,15 +11,33 @@ use crate::exposition::labels::read_labels;
 use crate::shard::GroupView;
 
 use super::time::rfc3339;
-use crate::http::response::Answer;
-use crate::http::response_body::Body;
+use super::{Error, Handlers, Request, streamed};
+use crate::http::response::Response;
 
 const STYLE: &str = "body{font:16px/1.4 system-ui,sans-serif;margin:1rem;max-width:70rem;color-scheme:light dark}\
 table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.2rem .6rem .2rem 0;\
 border-bottom:1px solid #8886}code{overflow-wrap:anywhere}pre{overflow-x:auto}.failed{color:#c33}";
 
-/// The page's head, up to the first group.
-pub fn start(config: &Config) -> Bytes {
+/// The list of groups. Streams, so that the page is never in memory as a whole.
+pub(super) async fn status_page(handlers: &Handlers, _: Request) -> Result<Response, Error> {
+    let config = &handlers.gateway.config;
+    let rows = handlers.all_groups().map(|views| Bytes::from(views.iter().map(row).collect::<String>()));
+    let mut response = Response::new(streamed(start(config), rows, end(config)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
+    Ok(response)
+}
+
+/// The page has no files of its own.
+pub(super) async fn no_such_file(_: &Handlers, _: Request) -> Result<Response, Error> {
+    Err(Error::NotFound)
+}
+
+/// The page up to the first group.
+fn start(config: &Config) -> Bytes {
     let mut html = String::new();
     let version = escape(config.build.version);
     let _ = write!(
@@ -35,8 +53,8 @@ pub fn start(config: &Config) -> Bytes {
     html.into()
 }
 
-/// One row.
-pub fn group(view: &GroupView) -> Bytes {
+/// The row of a group.
+fn row(view: &GroupView) -> String {
     let mut html = String::with_capacity(512);
     html.push_str("<tr><td>");
     for (name, value) in read_labels(&view.key) {
@@ -48,7 +66,7 @@ pub fn group(view: &GroupView) -> Bytes {
         seconds => html.push_str(&rfc3339(seconds)),
     }
     if view.failure_seconds > 0.0 {
-        let _ = write!(html, "<br><span class=\"failed\">refused {}</span>", rfc3339(view.failure_seconds));
+        let _ = write!(html, "<br><span class=\"failed\">rejected {}</span>", rfc3339(view.failure_seconds));
     }
     let _ = write!(html, "</td><td><details><summary>{} families</summary><pre>", view.families.len());
     for family in &view.families {
@@ -56,11 +74,11 @@ pub fn group(view: &GroupView) -> Bytes {
         html.push_str(&escape(&String::from_utf8_lossy(&family.text)));
     }
     html.push_str("</pre></details></td></tr>\n");
-    html.into()
+    html
 }
 
-/// The page's end: the flags.
-pub fn end(config: &Config) -> Bytes {
+/// The page after the last group: the flags.
+fn end(config: &Config) -> Bytes {
     let mut html = String::from("</table>\n<h2>Flags</h2>\n<table>\n");
     for (name, value) in &config.flags {
         let _ = writeln!(
@@ -74,18 +92,7 @@ pub fn end(config: &Config) -> Bytes {
     html.into()
 }
 
-/// An answer whose body is the page.
-pub fn answer(body: Body) -> Answer {
-    let mut answer = Response::new(body);
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
-    headers.insert(CONTENT_SECURITY_POLICY, policy);
-    answer
-}
-
-/// Text as it may stand in an element or a quoted attribute.
+/// Escapes text for an element or a quoted attribute.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -106,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_of_a_stranger_becomes_markup() {
+    fn pushed_values_never_become_markup() {
         assert_eq!(escape("<script>\"'&"), "&lt;script&gt;&quot;&#39;&amp;");
         let view = GroupView {
             key: "job=\"<script>alert(1)\"".into(),
@@ -115,6 +122,6 @@ mod tests {
             created_seconds: 0.0,
             families: Vec::new(),
         };
-        assert!(!String::from_utf8_lossy(&group(&view)).contains("<script>"));
+        assert!(!row(&view).contains("<script>"));
     }
 }

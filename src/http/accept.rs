@@ -1,32 +1,32 @@
-//! Accepting on one core, the connection cap, and draining at shutdown.
+//! Accepting connections on one core, the connection limit, and draining at shutdown.
 
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::{Either, join_all, select};
+use futures_util::future::{join, join_all, select};
 use hyper::server::conn::http1::Builder;
-use monoio::io::{CancelHandle, Canceller};
-use monoio::net::{TcpListener, TcpStream};
 
 use super::bridge::Bridge;
 use super::connection::{Service, builder, linger, serve_connection};
-use super::deadlines::{Stage, Watchlist};
+use super::deadlines::{ConnectionTable, Stage};
 use super::limits::Common;
 use crate::runtime::shutdown::Shutdown;
+use crate::runtime::tcp::{AcceptStop, Listener, TcpStream};
+use crate::runtime::{sleep, spawn, timeout};
 
-/// How long accepting rests when the kernel has no descriptor or memory for a connection.
-const REST: Duration = Duration::from_millis(50);
-/// Connections per core that are refused and yet read for a moment, so that their client sees the answer. Beyond, the answer
-/// may get lost in a reset.
-const REFUSALS_MAX: usize = 256;
-/// What is read of a refused request.
-const REFUSED_BYTES_MAX: usize = 256 << 10;
-/// How long dropped connections may take to give their descriptors back.
+/// How long to wait before the next accept when the kernel has no descriptor or memory for a connection.
+const BACKOFF: Duration = Duration::from_millis(50);
+/// How many rejected connections per core are read for a moment, so that their clients see the response. Beyond that, the response may
+/// be lost in a reset.
+const REJECTED_MAX: usize = 256;
+/// How many bytes of a rejected request are read.
+const REJECTED_BYTES_MAX: usize = 256 << 10;
+/// How long dropped connections may take to release their descriptors.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
-const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\n\
     retry-after: 1\r\nconnection: close\r\ncontent-length: 21\r\n\r\n\
     too many connections\n";
@@ -35,139 +35,123 @@ const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 struct Acceptor<S> {
     service: Rc<S>,
     builder: Rc<Builder>,
-    list: Rc<Watchlist>,
-    /// Refused connections that are still being read.
-    refused: Rc<Watchlist>,
+    connections: Rc<ConnectionTable>,
+    /// Rejected connections that are still being read.
+    rejected: Rc<ConnectionTable>,
     common: Common,
 }
 
-/// Serves on this core's `listeners` until a shutdown was asked for and all connections have ended. To be called on a core's
-/// runtime. Connections that wait in the listeners' queues at the shutdown are served too.
+/// Serves this core's `listeners` until a shutdown is requested and all connections have ended. Must be called on a core's runtime.
+/// Connections that wait in the listeners' queues at the shutdown are served too.
 ///
 /// # Errors
-/// If a listener cannot be handed to the runtime; never later.
+/// If a listener cannot be registered with the runtime.
 pub async fn serve<S: Service>(
-    listeners: Vec<StdListener>,
+    listeners: Vec<TcpListener>,
     service: Rc<S>,
     common: Common,
 ) -> io::Result<()> {
     let acceptor = Rc::new(Acceptor {
         service,
         builder: Rc::new(builder(&common.limits)),
-        list: Watchlist::new(&common.limits),
-        refused: Watchlist::new(&common.limits),
+        connections: ConnectionTable::new(&common.limits),
+        rejected: ConnectionTable::new(&common.limits),
         common: common.clone(),
     });
 
-    let stop = Canceller::new();
-    let mut tasks = Vec::with_capacity(listeners.len());
+    let stop = AcceptStop::default();
+    let mut accepting = Vec::with_capacity(listeners.len());
     for listener in listeners {
-        // On epoll the runtime must never block in accept; in a ring it must be free to wait.
-        listener.set_nonblocking(monoio::utils::is_legacy())?;
-        let queue = listener.try_clone()?;
-        let listener = TcpListener::from_std(listener)?;
-        tasks.push(monoio::spawn(accept_all(listener, queue, stop.handle(), acceptor.clone())));
+        accepting.push(spawn(accept_all(Listener::new(listener, &stop)?, acceptor.clone())));
     }
 
-    let ends = std::pin::pin!(async {
+    let drained = std::pin::pin!(async {
         common.shutdown.requested().await;
-        // Before the last accepts, so that these connections are not kept alive.
-        acceptor.list.enter_stage(Stage::Draining);
-        acceptor.refused.enter_stage(Stage::Draining);
-        stop.cancel();
-        join_all(tasks).await;
+        // Before the last accepts, so that their connections are not kept alive.
+        acceptor.connections.enter_stage(Stage::Draining);
+        acceptor.rejected.enter_stage(Stage::Draining);
+        stop.stop();
+        join_all(accepting).await;
         drain(&acceptor).await;
     });
-    let sweeps = std::pin::pin!(async {
-        futures_util::future::join(acceptor.list.sweep(), acceptor.refused.sweep()).await;
-    });
-    match select(ends, sweeps).await {
-        Either::Left(_) | Either::Right(_) => Ok(()),
-    }
+    let sweeps = std::pin::pin!(join(acceptor.connections.sweep(), acceptor.rejected.sweep()));
+    // The sweeps never end.
+    select(drained, sweeps).await;
+    Ok(())
 }
 
-/// Waits for the connections to end, and ends them if they take too long.
+/// Waits for the connections to end, and drops them if they take too long.
 async fn drain<S: Service>(acceptor: &Acceptor<S>) {
-    let timeout = acceptor.common.limits.drain_timeout;
-    if monoio::time::timeout(timeout, acceptor.list.emptied()).await.is_err() {
-        tracing::warn!(seconds = timeout.as_secs_f64(), "connections did not end in time and are dropped");
+    let drain_timeout = acceptor.common.limits.drain_timeout;
+    if timeout(drain_timeout, acceptor.connections.emptied()).await.is_none() {
+        tracing::warn!(
+            seconds = drain_timeout.as_secs_f64(),
+            "dropping connections that did not end in time"
+        );
     }
-    acceptor.list.enter_stage(Stage::Dropping);
-    acceptor.refused.enter_stage(Stage::Dropping);
-    let _ = monoio::time::timeout(DROP_TIMEOUT, acceptor.list.emptied()).await;
-    let _ = monoio::time::timeout(DROP_TIMEOUT, acceptor.refused.emptied()).await;
+    acceptor.connections.enter_stage(Stage::Dropping);
+    acceptor.rejected.enter_stage(Stage::Dropping);
+    let _ = timeout(DROP_TIMEOUT, acceptor.connections.emptied()).await;
+    let _ = timeout(DROP_TIMEOUT, acceptor.rejected.emptied()).await;
 }
 
-async fn accept_all<S: Service>(
-    listener: TcpListener,
-    queue: StdListener,
-    stop: CancelHandle,
-    acceptor: Rc<Acceptor<S>>,
-) {
+async fn accept_all<S: Service>(listener: Listener, acceptor: Rc<Acceptor<S>>) {
     let shutdown = acceptor.common.shutdown.clone();
     while !shutdown.is_requested() {
-        // Cancelled at a shutdown and awaited to its end: an accept that is dropped can lose a connection and its descriptor.
-        match listener.cancelable_accept(stop.clone()).await {
-            Ok((stream, peer)) => Rc::clone(&acceptor).take(stream, peer),
-            Err(err) => rest_after(&err, &shutdown).await,
+        match listener.accept().await {
+            Ok((stream, peer)) => Rc::clone(&acceptor).accept(stream, peer),
+            Err(err) => backoff_after_accept_error(&err, &shutdown).await,
         }
     }
-    // What the kernel has accepted in our name is served, too.
-    if queue.set_nonblocking(true).is_err() {
-        return;
-    }
-    while let Ok((stream, peer)) = queue.accept() {
-        let stream =
-            stream.set_nonblocking(monoio::utils::is_legacy()).and_then(|()| TcpStream::from_std(stream));
-        if let Ok(stream) = stream {
-            Rc::clone(&acceptor).take(stream, peer);
-        }
+    // The kernel has already completed the handshake of these connections.
+    for (stream, peer) in listener.accept_queued() {
+        Rc::clone(&acceptor).accept(stream, peer);
     }
 }
 
-/// After an accept that failed: a client that went away is its own affair, a lack of descriptors needs time to pass.
-async fn rest_after(err: &io::Error, shutdown: &Shutdown) {
+/// Waits if the kernel lacks descriptors or memory. A client that disconnected early is not an error.
+async fn backoff_after_accept_error(err: &io::Error, shutdown: &Shutdown) {
     if shutdown.is_requested() || err.kind() == io::ErrorKind::ConnectionAborted {
         return;
     }
     if err.kind() != io::ErrorKind::WouldBlock {
         tracing::warn!(error = %err, "cannot accept a connection");
     }
-    monoio::time::sleep(REST).await;
+    sleep(BACKOFF).await;
 }
 
 impl<S: Service> Acceptor<S> {
-    /// Serves a new connection, or refuses it.
-    fn take(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
-        if self.common.connections.enter(self.common.limits.connections_max) {
-            monoio::spawn(async move {
-                let (service, builder) = (self.service.clone(), self.builder.clone());
-                serve_connection(stream, peer, service, builder, self.list.clone(), &self.common).await;
-                self.common.connections.leave();
-            });
-        } else {
-            monoio::spawn(self.refuse(stream));
+    /// Serves a new connection, or rejects it if there are too many.
+    fn accept(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        if !self.common.connections.enter(self.common.limits.connections_max) {
+            spawn(self.reject(stream));
+            return;
         }
+        spawn(async move {
+            let (service, builder) = (self.service.clone(), self.builder.clone());
+            serve_connection(stream, peer, service, builder, self.connections.clone(), &self.common).await;
+            self.common.connections.leave();
+        });
     }
 
-    async fn refuse(self: Rc<Self>, stream: TcpStream) {
-        let watched = self.refused.enter();
-        let mut bridge = Bridge::new(stream, watched.watch().clone());
-        // If the kernel has no room for these few bytes, nobody reads them either.
-        let _ = bridge.socket().send(&[IoSlice::new(REFUSAL)]);
-        if self.refused.count() <= REFUSALS_MAX {
-            linger(&mut bridge, watched.watch(), REFUSED_BYTES_MAX).await;
+    async fn reject(self: Rc<Self>, stream: TcpStream) {
+        let entry = self.rejected.enter();
+        let mut bridge = Bridge::new(stream, entry.deadline().clone());
+        // If the kernel has no room for these few bytes, the client does not read either.
+        let _ = bridge.socket().send(&[IoSlice::new(TOO_MANY_CONNECTIONS)]);
+        if self.rejected.count() <= REJECTED_MAX {
+            linger(&mut bridge, entry.deadline(), REJECTED_BYTES_MAX).await;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::REFUSAL;
+    use super::TOO_MANY_CONNECTIONS;
 
     #[test]
-    fn the_ready_answer_counts_its_own_bytes() {
-        let text = std::str::from_utf8(REFUSAL).expect("ASCII");
+    fn the_canned_response_has_the_right_content_length() {
+        let text = std::str::from_utf8(TOO_MANY_CONNECTIONS).expect("ASCII");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
     }

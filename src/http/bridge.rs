@@ -1,17 +1,16 @@
-//! hyper's reads and writes as operations of the ring.
+//! The bridge between hyper and the runtime: hyper's reads and writes as operations of the ring.
 //!
-//! hyper lends its buffers for the length of a call, while a ring (and monoio on epoll alike) wants to own them until the
-//! operation is complete. So the bridge has buffers of its own, and moves them by three rules which were measured against the
-//! alternatives:
+//! hyper lends its buffers for the length of a call, while a ring (and monoio on epoll alike) has to own them until the operation
+//! completes. So the bridge has its own buffers. It moves data by three rules, which were measured against the alternatives:
 //!
-//! * A read is an operation into a small buffer of ours, from which hyper gets a copy. A read that filled the buffer says
-//!   that more has come; that is fetched by direct calls until the kernel has nothing left.
-//! * Small writes gather in a buffer, which goes as one operation when hyper flushes.
-//! * Larger writes go from hyper's own slices by a direct call that does not wait. Where the kernel has no room, a piece is
-//!   copied into an operation, whose completion tells when there is room again.
+//! * A read is an operation into a small buffer of the bridge, from which hyper gets a copy. A read that filled the buffer indicates
+//!   that more has arrived; direct calls fetch it until the kernel has nothing left.
+//! * Small writes gather in a buffer. It is written as one operation when hyper flushes.
+//! * Larger writes go from hyper's own slices, by a direct call that does not wait. If the kernel has no room, a piece is copied into an
+//!   operation; its completion signals that there is room again.
 //!
-//! Each direction is a small task of its own (`read_forever`, `write_forever`) that is polled from here and lives as long
-//! as the connection, so an operation in flight is never dropped before it. Nothing is allocated per request.
+//! Each direction is a small task (`read_forever`, `write_forever`) that the bridge polls and that lives as long as the connection. So an
+//! operation in flight is never dropped before the connection, and a request allocates nothing here.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -21,97 +20,98 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf};
-use monoio::net::TcpStream;
 
-use super::deadlines::Watch;
-use crate::runtime::socket::Socket;
+use super::deadlines::ConnectionDeadline;
+use crate::runtime::socket::{ReadHalf, Socket, WriteHalf};
+use crate::runtime::tcp::TcpStream;
 
-/// A read operation's buffer: the head and body of a usual push. Every idle connection holds one.
+/// The buffer of a read operation: head and body of a usual push. Every idle connection holds one.
 const READ_BYTES: usize = 4 << 10;
-/// A direct read's buffer; only held while a large body comes.
+/// The buffer of direct reads; held only while a large body arrives.
 const BULK_BYTES: usize = 64 << 10;
-/// So many direct reads follow each other; then one goes by way of the ring. hyper yields after 16 by waking itself, and while some
-/// task of a core is always awake, its runtime does not look at what other threads woke: a core full of uploads would let
-/// everybody else wait.
+/// How many direct reads may follow each other before one goes through the ring.
+///
+/// hyper yields after 16 reads by waking itself. While a task of a core is always awake, the core's runtime does not look at wakes from
+/// other threads, so a core full of uploads would delay everything else.
 const BULK_READS_MAX: usize = 8;
-/// Writes up to this size gather; a usual answer is below it.
+/// Writes up to this size gather; a usual response is smaller.
 const GATHER_BYTES_MAX: usize = 2 << 10;
-/// What is copied into an operation to wait for room in the kernel.
+/// How much is copied into an operation that waits for room in the kernel.
 const WAITING_PIECE_BYTES: usize = 16 << 10;
-/// The slices of one direct write: hyper sends up to 16 pieces and some framing at a time, and the gathered bytes come first.
+/// The slices of one direct write: hyper sends up to 16 pieces and some framing at a time, behind the gathered bytes.
 const SLICES_MAX: usize = 65;
 
 /// A connection as hyper sees it.
-pub(crate) struct Bridge {
+pub(super) struct Bridge {
     socket: Socket,
-    watch: Rc<Watch>,
+    deadline: Rc<ConnectionDeadline>,
 
     read_task: Pin<Box<dyn Future<Output = ()>>>,
-    read_desk: Rc<Desk>,
+    read_exchange: Rc<BufferExchange>,
     reading: bool,
     input: Vec<u8>,
     input_start: usize,
-    /// The last read filled its buffer.
-    more_has_come: bool,
-    /// Direct reads since the last one by way of the ring.
+    /// The last read filled its buffer, so the kernel probably has more.
+    has_more: bool,
+    /// The number of direct reads since the last read through the ring.
     bulk_reads: usize,
     ended: bool,
     bulk: Vec<u8>,
 
-    /// `None` once the write side was closed.
+    /// `None` once the write side is closed.
     write_task: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    write_desk: Rc<Desk>,
+    write_exchange: Rc<BufferExchange>,
     writing: bool,
     gathered: Vec<u8>,
 }
 
-/// Where the bridge and one of its tasks exchange the buffer.
+/// Where the bridge and one of its tasks exchange a buffer.
 #[derive(Default)]
-struct Desk {
-    order: Cell<Option<Vec<u8>>>,
+struct BufferExchange {
+    next: Cell<Option<Vec<u8>>>,
     result: Cell<Option<(io::Result<usize>, Vec<u8>)>>,
 }
 
-impl Desk {
-    /// The next buffer to work on. Needs no waker: the bridge polls the task after each order.
-    async fn next_order(&self) -> Vec<u8> {
-        std::future::poll_fn(|_| self.order.take().map_or(Poll::Pending, Poll::Ready)).await
+impl BufferExchange {
+    /// The next buffer to work on. Needs no waker, because the bridge polls the task after it provides a buffer.
+    async fn next_buffer(&self) -> Vec<u8> {
+        std::future::poll_fn(|_| self.next.take().map_or(Poll::Pending, Poll::Ready)).await
     }
 }
 
-async fn read_forever(mut half: OwnedReadHalf<TcpStream>, desk: Rc<Desk>) {
+async fn read_forever(mut half: ReadHalf, exchange: Rc<BufferExchange>) {
     loop {
-        let buffer = desk.next_order().await;
-        desk.result.set(Some(half.read(buffer).await));
+        let buffer = exchange.next_buffer().await;
+        exchange.result.set(Some(half.read(buffer).await));
     }
 }
 
-async fn write_forever(mut half: OwnedWriteHalf<TcpStream>, desk: Rc<Desk>) {
+async fn write_forever(mut half: WriteHalf, exchange: Rc<BufferExchange>) {
     loop {
-        let buffer = desk.next_order().await;
-        desk.result.set(Some(half.write_all(buffer).await));
+        let buffer = exchange.next_buffer().await;
+        exchange.result.set(Some(half.write_all(buffer).await));
     }
 }
 
 impl Bridge {
-    pub(crate) fn new(stream: TcpStream, watch: Rc<Watch>) -> Bridge {
+    pub(crate) fn new(stream: TcpStream, deadline: Rc<ConnectionDeadline>) -> Bridge {
         let (socket, reader, writer) = Socket::split(stream);
-        let (read_desk, write_desk) = (Rc::<Desk>::default(), Rc::<Desk>::default());
+        let (read_exchange, write_exchange) =
+            (Rc::<BufferExchange>::default(), Rc::<BufferExchange>::default());
         Bridge {
             socket,
-            watch,
-            read_task: Box::pin(read_forever(reader, read_desk.clone())),
-            read_desk,
+            deadline,
+            read_task: Box::pin(read_forever(reader, read_exchange.clone())),
+            read_exchange,
             reading: false,
             input: Vec::with_capacity(READ_BYTES),
             input_start: 0,
-            more_has_come: false,
+            has_more: false,
             bulk_reads: 0,
             ended: false,
             bulk: Vec::new(),
-            write_task: Some(Box::pin(write_forever(writer, write_desk.clone()))),
-            write_desk,
+            write_task: Some(Box::pin(write_forever(writer, write_exchange.clone()))),
+            write_exchange,
             writing: false,
             gathered: Vec::new(),
         }
@@ -121,12 +121,12 @@ impl Bridge {
         &self.socket
     }
 
-    /// Ends our side of the connection: the peer gets a FIN behind what was flushed.
+    /// Closes the write side: the peer receives a FIN behind what was flushed.
     pub(crate) fn close_write(&mut self) {
         self.write_task = None;
     }
 
-    /// Reads and throws away. Returns the number of bytes, 0 at the end.
+    /// Reads and discards. Returns the number of bytes, 0 at the end.
     pub(crate) fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if let Some(count) = self.receive_bulk(BULK_BYTES)? {
             return Poll::Ready(Ok(count));
@@ -137,13 +137,13 @@ impl Bridge {
         Poll::Ready(Ok(count))
     }
 
-    /// Fetches into the bulk buffer what came behind a full read; `None` if there is nothing of that kind.
+    /// Fetches into the bulk buffer what arrived behind a full read. Returns `None` if the next read must go through the ring.
     fn receive_bulk(&mut self, max: usize) -> io::Result<Option<usize>> {
-        if !self.more_has_come || self.input_start < self.input.len() {
+        if !self.has_more || self.input_start < self.input.len() {
             return Ok(None);
         }
         if self.bulk_reads == BULK_READS_MAX {
-            self.more_has_come = false;
+            self.has_more = false;
             return Ok(None);
         }
         self.bulk_reads += 1;
@@ -165,11 +165,11 @@ impl Bridge {
     }
 
     fn stop_bulk(&mut self) {
-        self.more_has_come = false;
+        self.has_more = false;
         self.bulk = Vec::new();
     }
 
-    /// Ready when there is unread input, or none will come.
+    /// Ready when there is unread input, or the stream has ended.
     fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.input_start < self.input.len() || self.ended {
             return Poll::Ready(Ok(()));
@@ -177,12 +177,12 @@ impl Bridge {
         if !self.reading {
             let mut buffer = std::mem::take(&mut self.input);
             buffer.clear();
-            self.read_desk.order.set(Some(buffer));
+            self.read_exchange.next.set(Some(buffer));
             self.reading = true;
         }
-        // The task never ends; what it has to say lies on the desk.
+        // The task never ends; its result is in the exchange.
         let _ = self.read_task.as_mut().poll(context);
-        let Some((result, buffer)) = self.read_desk.result.take() else { return Poll::Pending };
+        let Some((result, buffer)) = self.read_exchange.result.take() else { return Poll::Pending };
         self.reading = false;
         self.input = buffer;
         self.input_start = 0;
@@ -190,7 +190,7 @@ impl Bridge {
             Ok(count) => {
                 self.ended = count == 0;
                 self.bulk_reads = 0;
-                self.more_has_come = count > 0 && count == self.input.capacity();
+                self.has_more = count > 0 && count == self.input.capacity();
                 Poll::Ready(Ok(()))
             }
             Err(err) => {
@@ -207,9 +207,9 @@ impl Bridge {
         }
         let Some(task) = &mut self.write_task else { return Poll::Ready(Err(closed())) };
         let _ = task.as_mut().poll(context);
-        let Some((result, buffer)) = self.write_desk.result.take() else { return Poll::Pending };
+        let Some((result, buffer)) = self.write_exchange.result.take() else { return Poll::Pending };
         self.writing = false;
-        // The larger buffer of a waiting piece is not kept for the usual small answers.
+        // The larger buffer of a waiting piece is not kept for the usual small responses.
         if buffer.capacity() <= 2 * GATHER_BYTES_MAX {
             self.gathered = buffer;
             self.gathered.clear();
@@ -218,11 +218,11 @@ impl Bridge {
     }
 
     fn start_write(&mut self) {
-        self.write_desk.order.set(Some(std::mem::take(&mut self.gathered)));
+        self.write_exchange.next.set(Some(std::mem::take(&mut self.gathered)));
         self.writing = true;
     }
 
-    /// Writes slices which are too large to gather, behind what was gathered. Returns how many of their bytes were taken.
+    /// Writes slices that are too large to gather, behind the gathered bytes. Returns how many of their bytes were taken.
     fn poll_write_large(
         &mut self,
         context: &mut Context<'_>,
@@ -251,7 +251,7 @@ impl Bridge {
                         taken += piece.len();
                     }
                     self.start_write();
-                    // Hands the operation to the ring; hyper comes back for the rest and finds it in flight.
+                    // Submits the operation. hyper calls again for the rest and finds it in flight.
                     if let Poll::Ready(Err(err)) = self.poll_settled(context) {
                         return Poll::Ready(Err(err));
                     }
@@ -284,7 +284,7 @@ impl Read for Bridge {
         if count > 0 {
             cursor.put_slice(&unread[..count]);
             this.input_start += count;
-            this.watch.bytes_came();
+            this.deadline.bytes_received();
         }
         Poll::Ready(Ok(()))
     }
@@ -316,20 +316,20 @@ impl Write for Bridge {
         true
     }
 
-    /// Ready when the kernel has everything, so that an answered connection can be closed.
+    /// Ready when the kernel has everything, so that the connection can be closed after a response.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
             ready!(this.poll_settled(context))?;
             if this.gathered.is_empty() {
-                this.watch.flushed();
+                this.deadline.flushed();
                 return Poll::Ready(Ok(()));
             }
             this.start_write();
         }
     }
 
-    /// Only flushes: the FIN goes when the write half is dropped, so that a lingering close can come between.
+    /// Only flushes. The FIN is sent when the write half is dropped, so that a lingering close can happen before.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flush(context)
     }

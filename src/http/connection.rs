@@ -1,9 +1,9 @@
-//! The life of one connection: hyper's HTTP/1.1 over the bridge, deadlines, and a close that lets the client see the answer.
+//! The life of one connection: hyper's HTTP/1.1 over the bridge, deadlines, and a close that lets the client see the response.
 //!
-//! hyper refuses by itself (400 or 431, without a body): what is not HTTP, differing or malformed `Content-Length`s, a
-//! `Transfer-Encoding` which does not end in `chunked`, folded header lines, heads with too many bytes or more than 100 lines.
-//! Of `Content-Length` together with `Transfer-Encoding: chunked` it takes the chunks and closes the connection behind the
-//! answer, so nothing can be smuggled. What it leaves to its user is refused here, before the service is called: see `refusal`.
+//! hyper itself rejects (400 or 431, without a body): bytes that are not HTTP, differing or malformed `Content-Length`s, a
+//! `Transfer-Encoding` that does not end in `chunked`, folded header lines, heads with too many bytes or more than 100 lines. If both
+//! `Content-Length` and `Transfer-Encoding: chunked` are present, it reads the chunks and closes the connection after the response, so
+//! nothing can be smuggled. `violation` checks the rules that hyper leaves to its user, before the service is called.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -14,40 +14,41 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::rt::Write;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use monoio::net::TcpStream;
 
 use super::bridge::Bridge;
-use super::deadlines::{Phase, Stage, Watch, Watchlist};
+use super::deadlines::{ConnectionDeadline, ConnectionTable, Phase, Stage};
 use super::limits::{Common, Limits, Timeout};
-use super::request_body::{Reply, RequestBody};
+use super::request_body::{RequestBody, TrackedBody};
+use super::response::error_with;
 use crate::runtime::shutdown::Shutdown;
+use crate::runtime::tcp::TcpStream;
 
-/// What a client may still send behind an answer to a request whose body was not read; then we give up on it.
+/// How many bytes are read and discarded after a response to a request whose body was not read.
 const LINGER_BYTES_MAX: usize = 64 << 20;
-/// What is thrown away at a time, so that a fast sender does not hold the core.
+/// How many bytes are discarded between two yields, so that a fast sender does not hold the core.
 const LINGER_TURN_BYTES: usize = 1 << 20;
-/// Longest write buffer and head buffer of hyper where the head limit asks for no more.
+/// The maximum of hyper's write and head buffers, unless the head limit is larger.
 const BUFFER_BYTES: usize = 400 << 10;
 
-/// Sent where hyper would close without an answer.
+/// Sent where hyper would close the connection without a response.
 const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\n\
-    connection: close\r\ncontent-length: 46\r\n\r\n\
-    the head of the request did not come in time.\n";
+    connection: close\r\ncontent-length: 48\r\n\r\n\
+    the head of the request did not arrive in time.\n";
 
-/// Answers requests. One value per core, so it needs no locks.
+/// Responds to requests. Each core has its own value, so it needs no locks.
 pub trait Service: 'static {
-    /// The body of its responses.
+    /// The type of response bodies.
     type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static;
 
-    /// Answers one request. It is dropped in the middle if the client goes away or the program ends.
+    /// Responds to one request. The future is dropped if the client disconnects or the program ends.
     fn call(
         &self,
         request: Request<RequestBody>,
@@ -55,29 +56,15 @@ pub trait Service: 'static {
     ) -> impl Future<Output = Response<Self::Body>>;
 }
 
-/// An error as a client sees it: plain text with a final LF.
-pub fn error_response<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<B> {
-    error_with(status, text, B::from)
-}
-
-fn error_with<B>(status: StatusCode, text: &str, body: impl FnOnce(Bytes) -> B) -> Response<B> {
-    let mut response = Response::new(body(Bytes::from(format!("{text}\n"))));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
-}
-
-/// Connections with the settings of `limits`. Made once per core.
-pub(crate) fn builder(limits: &Limits) -> Builder {
+/// hyper's settings, according to `limits`. Built once per core.
+pub(super) fn builder(limits: &Limits) -> Builder {
     let mut builder = Builder::new();
     builder
-        // A client may close its side behind the request and still get the answer.
+        // A client may close its side after the request and still gets the response.
         .half_close(true)
-        // Ours covers it, without a timer per request, and tells idle connections from slow heads.
+        // The sweep covers it without a timer per request, and distinguishes idle connections from slow heads.
         .header_read_timeout(None);
-    // Not `pipeline_flush`: it would copy every response into one buffer, large scrapes too.
+    // Not `pipeline_flush`: it would copy every response into one buffer, even large scrapes.
     if let Some(max) = limits.head_bytes_max {
         builder.max_header_size(max).max_buf_size(max.max(BUFFER_BYTES));
     }
@@ -86,53 +73,53 @@ pub(crate) fn builder(limits: &Limits) -> Builder {
 
 /// How hyper's part of a connection ended.
 enum Ending {
-    /// As HTTP says.
+    /// According to HTTP.
     Done,
-    /// hyper has refused what came.
+    /// hyper rejected the bytes.
     NotHttp,
-    /// Nobody is there, or nobody wants anything.
+    /// The client disconnected, or was idle for too long.
     Gone,
-    /// A head did not come in time.
+    /// A head did not arrive in time.
     SlowHead,
-    /// A response was not taken in time, or the program ends.
+    /// The client did not read a response in time, or the program ends.
     Abandoned,
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve_connection<S: Service>(
+pub(super) async fn serve_connection<S: Service>(
     stream: TcpStream,
     peer: SocketAddr,
     service: Rc<S>,
     builder: Rc<Builder>,
-    list: Rc<Watchlist>,
+    table: Rc<ConnectionTable>,
     common: &Common,
 ) {
     let connections = &common.connections;
-    let watched = list.enter();
-    let watch = watched.watch();
-    let bridge = Bridge::new(stream, watch.clone());
-    let answering = service_fn(|request: Request<Incoming>| {
-        watch.head_done(!request.body().is_end_stream());
-        answer(request, peer, service.clone(), watch.clone(), common.shutdown.clone())
+    let entry = table.enter();
+    let deadline = entry.deadline();
+    let bridge = Bridge::new(stream, deadline.clone());
+    let respond_to = service_fn(|request: Request<Incoming>| {
+        deadline.head_received(!request.body().is_end_stream());
+        respond(request, peer, service.clone(), deadline.clone(), common.shutdown.clone())
     });
-    let mut connection = builder.serve_connection(bridge, answering);
-    let mut told_to_end = false;
+    let mut connection = builder.serve_connection(bridge, respond_to);
+    let mut shutting_down = false;
 
     let ending = std::future::poll_fn(|context| {
-        watch.register(context.waker());
-        if watch.take_expired() {
-            match watch.phase() {
+        deadline.register(context.waker());
+        if deadline.take_expired() {
+            match deadline.phase() {
                 Phase::Idle => return Poll::Ready(Ending::Gone),
                 Phase::Head => return Poll::Ready(Ending::SlowHead),
                 Phase::Body => {
                     connections.count_timeout(Timeout::Request);
-                    watch.time_out_body();
+                    deadline.time_out_body();
                 }
                 Phase::Responding | Phase::Flushing => return Poll::Ready(Ending::Abandoned),
                 Phase::Working | Phase::Lingering => {}
             }
         }
-        if list.stage() == Stage::Dropping {
+        if table.stage() == Stage::Dropping {
             return Poll::Ready(Ending::Abandoned);
         }
         loop {
@@ -145,10 +132,10 @@ pub(crate) async fn serve_connection<S: Service>(
                 }
                 Poll::Pending => {}
             }
-            if told_to_end || list.stage() == Stage::Serving || !watch.may_close() {
+            if shutting_down || table.stage() == Stage::Serving || !deadline.may_close() {
                 return Poll::Pending;
             }
-            told_to_end = true;
+            shutting_down = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
     })
@@ -163,35 +150,35 @@ pub(crate) async fn serve_connection<S: Service>(
         }
         Ending::SlowHead => {
             connections.count_timeout(Timeout::Head);
-            // If the kernel has no room for these few bytes, nobody reads them either.
+            // If the kernel has no room for these few bytes, the client does not read either.
             let _ = bridge.socket().send(&[IoSlice::new(SLOW_HEAD)]);
-            linger(&mut bridge, watch, LINGER_BYTES_MAX).await;
+            linger(&mut bridge, deadline, LINGER_BYTES_MAX).await;
         }
         Ending::Done | Ending::NotHttp => {
             let flushed = std::future::poll_fn(|context| {
-                if watch.take_expired() || list.stage() == Stage::Dropping {
+                if deadline.take_expired() || table.stage() == Stage::Dropping {
                     return Poll::Ready(false);
                 }
                 Pin::new(&mut bridge).poll_flush(context).map(|result| result.is_ok())
             })
             .await;
-            if flushed && (watch.is_body_unread() || matches!(ending, Ending::NotHttp)) {
-                linger(&mut bridge, watch, LINGER_BYTES_MAX).await;
+            if flushed && (deadline.is_body_unread() || matches!(ending, Ending::NotHttp)) {
+                linger(&mut bridge, deadline, LINGER_BYTES_MAX).await;
             }
         }
     }
 }
 
-/// Closes our side, then reads on for a while: the kernel answers bytes that come for a closed socket with a reset, at
-/// which the client's kernel throws away the answer it has not read yet.
-pub(crate) async fn linger(bridge: &mut Bridge, watch: &Watch, bytes_max: usize) {
+/// Closes the write side, then reads on for a while. The kernel responds with a reset to bytes for a closed socket, and after a reset
+/// the client's kernel discards the response that the client has not read yet.
+pub(super) async fn linger(bridge: &mut Bridge, deadline: &ConnectionDeadline, bytes_max: usize) {
     bridge.close_write();
-    watch.lingering();
+    deadline.linger();
     let mut bytes = 0;
     std::future::poll_fn(|context: &mut Context<'_>| {
-        watch.register(context.waker());
+        deadline.register(context.waker());
         let turn_ends = bytes + LINGER_TURN_BYTES;
-        while bytes < bytes_max && !watch.take_expired() && watch.is_allowed_to_linger() {
+        while bytes < bytes_max && !deadline.take_expired() && deadline.may_linger() {
             if bytes > turn_ends {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
@@ -207,37 +194,37 @@ pub(crate) async fn linger(bridge: &mut Bridge, watch: &Watch, bytes_max: usize)
     .await;
 }
 
-async fn answer<S: Service>(
+async fn respond<S: Service>(
     request: Request<Incoming>,
     peer: SocketAddr,
     service: Rc<S>,
-    watch: Rc<Watch>,
+    deadline: Rc<ConnectionDeadline>,
     shutdown: Shutdown,
-) -> Result<Response<Reply<S::Body>>, Infallible> {
-    // The request's framing is in doubt after a refusal, so nothing behind it may be taken for a request.
-    let mut last = false;
-    let mut response = match refusal(&request) {
+) -> Result<Response<TrackedBody<S::Body>>, Infallible> {
+    // After a violation the framing is in doubt, so the bytes that follow must not be read as a request.
+    let mut is_last = false;
+    let mut response = match violation(&request) {
         Some((status, text)) => {
-            last = true;
-            // The body goes with the request, and tells the watch that nobody has read it.
-            drop(request.map(|incoming| RequestBody::new(incoming, watch.clone())));
-            error_with(status, text, |text| Reply::ours(text, watch.clone()))
+            is_last = true;
+            // Dropping the body records that it was not read.
+            drop(request.map(|incoming| RequestBody::new(incoming, deadline.clone())));
+            error_with(status, text, |text| TrackedBody::text(text, deadline.clone()))
         }
         None => {
-            let request = request.map(|incoming| RequestBody::new(incoming, watch.clone()));
+            let request = request.map(|incoming| RequestBody::new(incoming, deadline.clone()));
             let response = pin!(service.call(request, peer)).await;
-            response.map(|body| Reply::service(body, watch.clone()))
+            response.map(|body| TrackedBody::service(body, deadline.clone()))
         }
     };
-    if last || shutdown.is_requested() {
+    if is_last || shutdown.is_requested() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    watch.responding();
+    deadline.response_started();
     Ok(response)
 }
 
-/// What hyper lets pass and a server must refuse: RFC 9112, sections 3.2 (Host) and 6.1 (transfer codings not understood).
-fn refusal<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
+/// What hyper accepts and a server must reject: RFC 9112, sections 3.2 (Host) and 6.1 (unknown transfer codings).
+fn violation<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
     let headers = request.headers();
     match headers.get_all(HOST).iter().count() {
         0 if request.version() >= Version::HTTP_11 => {
@@ -256,24 +243,24 @@ fn refusal<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{SLOW_HEAD, refusal};
+    use super::{SLOW_HEAD, violation};
     use http::Request;
 
     #[test]
-    fn the_ready_answer_counts_its_own_bytes() {
+    fn the_canned_response_has_the_right_content_length() {
         let text = std::str::from_utf8(SLOW_HEAD).expect("ASCII");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
     }
 
     #[test]
-    fn hosts_and_transfer_codings() {
+    fn rejects_bad_hosts_and_transfer_codings() {
         let status = |headers: &[(&str, &str)]| {
             let mut request = Request::builder();
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
-            refusal(&request.body(()).expect("a request")).map(|(status, _)| status.as_u16())
+            violation(&request.body(()).expect("a request")).map(|(status, _)| status.as_u16())
         };
         assert_eq!(status(&[("host", "a")]), None);
         assert_eq!(status(&[]), Some(400));

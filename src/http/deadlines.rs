@@ -1,9 +1,8 @@
 //! The phase of each connection, and the one sweep per core that enforces all deadlines.
 //!
-//! A timer per request would cost half a microsecond, a good part of what a push costs in all. So a phase only notes its
-//! deadline, as a number of ticks, which needs no look at a clock; a sweep over the core's connections every tick wakes those
-//! whose time has passed. A deadline is therefore late by up to two ticks, and the tick is a sixteenth of the
-//! shortest timeout or less.
+//! A timer per request would cost half a microsecond, a good part of the cost of a push. Instead, a phase stores its deadline as a
+//! number of ticks, which needs no clock. A sweep over the core's connections at every tick wakes those whose deadline has passed. So
+//! a deadline is late by up to two ticks; a tick is at most a sixteenth of the shortest timeout.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,30 +13,30 @@ use super::limits::Limits;
 
 const TICK_MIN: Duration = Duration::from_millis(5);
 const TICK_MAX: Duration = Duration::from_millis(250);
-/// How long a connection may wait for its first byte once the drain has begun.
+/// How long a connection may wait for its first byte once draining has begun.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 const NEVER: u64 = u64::MAX;
 
-/// What a connection is doing, which says which deadline holds.
+/// What a connection is doing, which determines its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// No byte of the next head has come.
+    /// No byte of the next head has arrived.
     Idle,
-    /// A head is coming.
+    /// A head is arriving.
     Head,
-    /// A body is coming.
+    /// A body is arriving.
     Body,
-    /// The request is complete; the service is at work.
+    /// The request is complete; the service is working.
     Working,
     /// The response's body is being written.
     Responding,
-    /// All of the response was handed to the bridge, not all to the kernel.
+    /// The bridge has the whole response, the kernel does not.
     Flushing,
-    /// Answered; what the client still sends is thrown away.
+    /// The response is sent; what the client still sends is discarded.
     Lingering,
 }
 
-/// How far the end of the program is.
+/// The stages of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Serving,
@@ -48,7 +47,7 @@ pub(crate) enum Stage {
 }
 
 /// All connections of a core.
-pub(crate) struct Watchlist {
+pub(crate) struct ConnectionTable {
     tick: Cell<u64>,
     tick_length: Duration,
     head: u64,
@@ -56,38 +55,39 @@ pub(crate) struct Watchlist {
     response: u64,
     idle: u64,
     linger: u64,
-    watches: RefCell<Vec<Rc<Watch>>>,
+    deadlines: RefCell<Vec<Rc<ConnectionDeadline>>>,
     stage: Cell<Stage>,
     emptied: Cell<Option<Waker>>,
 }
 
-/// What the sweep, the bridge, the bodies and the connection's task know in common.
-pub(crate) struct Watch {
-    list: Rc<Watchlist>,
-    /// Where it stands in the list.
-    place: Cell<usize>,
+/// The phase and deadline of one connection, shared by the sweep, the bridge, the bodies and the connection's task.
+pub(crate) struct ConnectionDeadline {
+    table: Rc<ConnectionTable>,
+    /// Its index in the table.
+    index: Cell<usize>,
     phase: Cell<Phase>,
     /// The first tick that is too late.
-    deadline: Cell<u64>,
+    tick: Cell<u64>,
     expired: Cell<bool>,
     body_timed_out: Cell<bool>,
     body_unread: Cell<bool>,
-    answered: Cell<bool>,
+    /// Whether the connection has completed a request.
+    responded: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
-/// Takes a connection off the list when dropped.
-pub(crate) struct Watched(Rc<Watch>);
+/// A connection's entry in the table; removed on drop.
+pub(crate) struct TableEntry(Rc<ConnectionDeadline>);
 
-impl Watchlist {
-    pub(crate) fn new(limits: &Limits) -> Rc<Watchlist> {
+impl ConnectionTable {
+    pub(crate) fn new(limits: &Limits) -> Rc<ConnectionTable> {
         let timeouts =
             [limits.head_timeout, limits.request_timeout, limits.response_timeout, limits.idle_timeout];
         let shortest = timeouts.iter().flatten().min().copied().unwrap_or(TICK_MAX * 16);
         let tick_length = (shortest / 16).clamp(TICK_MIN, TICK_MAX);
         let ticks =
             |timeout: Option<Duration>| timeout.map_or(NEVER, |timeout| in_ticks(timeout, tick_length));
-        Rc::new(Watchlist {
+        Rc::new(ConnectionTable {
             tick: Cell::new(0),
             tick_length,
             head: ticks(limits.head_timeout),
@@ -95,38 +95,38 @@ impl Watchlist {
             response: ticks(limits.response_timeout),
             idle: ticks(limits.idle_timeout),
             linger: ticks(Some(limits.linger_timeout)),
-            watches: RefCell::default(),
+            deadlines: RefCell::default(),
             stage: Cell::new(Stage::Serving),
             emptied: Cell::new(None),
         })
     }
 
-    /// Puts a new connection on the list.
-    pub(crate) fn enter(self: &Rc<Self>) -> Watched {
-        let mut watches = self.watches.borrow_mut();
-        let watch = Rc::new(Watch {
-            list: self.clone(),
-            place: Cell::new(watches.len()),
+    /// Adds a new connection.
+    pub(crate) fn enter(self: &Rc<Self>) -> TableEntry {
+        let mut deadlines = self.deadlines.borrow_mut();
+        let deadline = Rc::new(ConnectionDeadline {
+            table: self.clone(),
+            index: Cell::new(deadlines.len()),
             phase: Cell::new(Phase::Idle),
-            deadline: Cell::new(self.after(self.head)),
+            tick: Cell::new(self.after(self.head)),
             expired: Cell::new(false),
             body_timed_out: Cell::new(false),
             body_unread: Cell::new(false),
-            answered: Cell::new(false),
+            responded: Cell::new(false),
             waker: RefCell::new(None),
         });
         if self.stage.get() != Stage::Serving {
-            watch.hurry();
+            deadline.tighten();
         }
-        watches.push(watch.clone());
-        Watched(watch)
+        deadlines.push(deadline.clone());
+        TableEntry(deadline)
     }
 
-    /// Wakes connections whose time has passed; never returns.
+    /// Wakes connections whose deadline has passed. Never returns.
     pub(crate) async fn sweep(&self) {
         let start = Instant::now();
         loop {
-            monoio::time::sleep(self.tick_length).await;
+            crate::runtime::sleep(self.tick_length).await;
             let ticks = start.elapsed().as_nanos() / self.tick_length.as_nanos();
             self.advance_to(u64::try_from(ticks).unwrap_or(NEVER));
         }
@@ -134,11 +134,11 @@ impl Watchlist {
 
     fn advance_to(&self, tick: u64) {
         self.tick.set(tick);
-        for watch in self.watches.borrow().iter() {
-            if watch.deadline.get() <= tick {
-                watch.deadline.set(NEVER);
-                watch.expired.set(true);
-                watch.wake();
+        for deadline in self.deadlines.borrow().iter() {
+            if deadline.tick.get() <= tick {
+                deadline.tick.set(NEVER);
+                deadline.expired.set(true);
+                deadline.wake();
             }
         }
     }
@@ -148,22 +148,22 @@ impl Watchlist {
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.watches.borrow().len()
+        self.deadlines.borrow().len()
     }
 
-    /// Tells all connections, and those to come, how they shall end.
+    /// Enters a stage of the shutdown, for present and future connections.
     pub(crate) fn enter_stage(&self, stage: Stage) {
         self.stage.set(stage);
-        for watch in self.watches.borrow().iter() {
-            watch.hurry();
-            watch.wake();
+        for deadline in self.deadlines.borrow().iter() {
+            deadline.tighten();
+            deadline.wake();
         }
     }
 
-    /// Returns once no connection is left.
+    /// Waits until the table is empty.
     pub(crate) async fn emptied(&self) {
         std::future::poll_fn(|context| {
-            if self.watches.borrow().is_empty() {
+            if self.deadlines.borrow().is_empty() {
                 return Poll::Ready(());
             }
             self.emptied.set(Some(context.waker().clone()));
@@ -172,7 +172,7 @@ impl Watchlist {
         .await;
     }
 
-    /// The first tick that is `ticks` after now, whatever part of the current tick has passed.
+    /// The first tick that is at least `ticks` whole ticks from now.
     fn after(&self, ticks: u64) -> u64 {
         self.tick.get().saturating_add(ticks).saturating_add(1)
     }
@@ -182,12 +182,12 @@ fn in_ticks(timeout: Duration, tick_length: Duration) -> u64 {
     u64::try_from(timeout.as_nanos().div_ceil(tick_length.as_nanos())).unwrap_or(NEVER)
 }
 
-impl Watch {
+impl ConnectionDeadline {
     pub(crate) fn phase(&self) -> Phase {
         self.phase.get()
     }
 
-    /// Remembers whom to wake. A connection is one task, whose waker never changes.
+    /// Stores the waker of the connection's task, which never changes.
     pub(crate) fn register(&self, waker: &Waker) {
         let mut slot = self.waker.borrow_mut();
         if slot.is_none() {
@@ -195,51 +195,51 @@ impl Watch {
         }
     }
 
-    /// Whether the phase's deadline has passed; says so once.
+    /// Whether the phase's deadline has passed. Returns true once per deadline.
     pub(crate) fn take_expired(&self) -> bool {
         self.expired.replace(false)
     }
 
-    /// Bytes have come. Between two requests this begins a head.
-    pub(crate) fn bytes_came(&self) {
+    /// Bytes have arrived. Between two requests, this begins a head.
+    pub(crate) fn bytes_received(&self) {
         if self.phase.get() == Phase::Idle {
             self.phase.set(Phase::Head);
-            if self.answered.get() {
-                self.allow(self.list.head);
+            if self.responded.get() {
+                self.expire_after(self.table.head);
             }
         }
     }
 
-    pub(crate) fn head_done(&self, body_follows: bool) {
+    pub(crate) fn head_received(&self, body_follows: bool) {
         self.body_unread.set(false);
         self.body_timed_out.set(false);
         if body_follows {
             self.phase.set(Phase::Body);
-            self.allow(self.list.request);
+            self.expire_after(self.table.request);
         } else {
             self.phase.set(Phase::Working);
-            self.allow(NEVER);
+            self.expire_after(NEVER);
         }
     }
 
-    pub(crate) fn body_done(&self) {
+    pub(crate) fn body_received(&self) {
         if self.phase.get() == Phase::Body {
             self.phase.set(Phase::Working);
-            self.allow(NEVER);
+            self.expire_after(NEVER);
         }
     }
 
-    /// Lets the next look at the body fail, so that the service answers.
+    /// Makes the next read of the body fail, so that the service responds.
     pub(crate) fn time_out_body(&self) {
         self.body_timed_out.set(true);
-        self.body_done();
+        self.body_received();
     }
 
     pub(crate) fn body_timed_out(&self) -> bool {
         self.body_timed_out.get()
     }
 
-    /// Somebody gave up a body before its end.
+    /// The service dropped the body before its end.
     pub(crate) fn leave_body_unread(&self) {
         self.body_unread.set(true);
     }
@@ -248,55 +248,56 @@ impl Watch {
         self.body_unread.get()
     }
 
-    pub(crate) fn responding(&self) {
+    pub(crate) fn response_started(&self) {
         self.phase.set(Phase::Responding);
-        self.allow(self.list.response);
+        self.expire_after(self.table.response);
     }
 
-    pub(crate) fn response_body_done(&self) {
+    pub(crate) fn response_body_taken(&self) {
         if self.phase.get() == Phase::Responding {
             self.phase.set(Phase::Flushing);
         }
     }
 
-    /// The kernel has everything. After a whole response this is the end of a request.
+    /// The kernel has everything that was written. After a whole response, the request is complete.
     pub(crate) fn flushed(&self) {
         if self.phase.get() == Phase::Flushing {
             self.phase.set(Phase::Idle);
-            self.answered.set(true);
-            self.allow(self.list.idle);
+            self.responded.set(true);
+            self.expire_after(self.table.idle);
         }
     }
 
-    pub(crate) fn lingering(&self) {
+    pub(crate) fn linger(&self) {
         self.phase.set(Phase::Lingering);
-        self.allow(self.list.linger);
+        self.expire_after(self.table.linger);
     }
 
-    pub(crate) fn is_allowed_to_linger(&self) -> bool {
-        self.list.stage.get() != Stage::Dropping
+    pub(crate) fn may_linger(&self) -> bool {
+        self.table.stage.get() != Stage::Dropping
     }
 
-    /// Whether a draining server may close the connection: it waits for no first request, and for no head that has begun.
+    /// Whether a draining server may close the connection. A connection without a first request, or with a head that has begun, is not
+    /// closed.
     pub(crate) fn may_close(&self) -> bool {
         match self.phase.get() {
-            Phase::Idle => self.answered.get(),
+            Phase::Idle => self.responded.get(),
             Phase::Head => false,
             Phase::Body | Phase::Working | Phase::Responding | Phase::Flushing | Phase::Lingering => true,
         }
     }
 
-    fn allow(&self, ticks: u64) {
-        self.deadline.set(self.list.after(ticks));
+    fn expire_after(&self, ticks: u64) {
+        self.tick.set(self.table.after(ticks));
         // A deadline that passed just before the phase ended no longer counts.
         self.expired.set(false);
     }
 
     /// Shortens the wait for a first byte while draining.
-    fn hurry(&self) {
+    fn tighten(&self) {
         if self.phase.get() == Phase::Idle {
-            let grace = self.list.after(in_ticks(DRAIN_GRACE, self.list.tick_length));
-            self.deadline.set(self.deadline.get().min(grace));
+            let grace = self.table.after(in_ticks(DRAIN_GRACE, self.table.tick_length));
+            self.tick.set(self.tick.get().min(grace));
         }
     }
 
@@ -307,23 +308,23 @@ impl Watch {
     }
 }
 
-impl Watched {
-    pub(crate) fn watch(&self) -> &Rc<Watch> {
+impl TableEntry {
+    pub(crate) fn deadline(&self) -> &Rc<ConnectionDeadline> {
         &self.0
     }
 }
 
-impl Drop for Watched {
+impl Drop for TableEntry {
     fn drop(&mut self) {
-        let list = &self.0.list;
-        let mut watches = list.watches.borrow_mut();
-        let place = self.0.place.get();
-        watches.swap_remove(place);
-        if let Some(moved) = watches.get(place) {
-            moved.place.set(place);
+        let table = &self.0.table;
+        let mut deadlines = table.deadlines.borrow_mut();
+        let index = self.0.index.get();
+        deadlines.swap_remove(index);
+        if let Some(moved) = deadlines.get(index) {
+            moved.index.set(index);
         }
-        if watches.is_empty()
-            && let Some(waker) = list.emptied.take()
+        if deadlines.is_empty()
+            && let Some(waker) = table.emptied.take()
         {
             waker.wake();
         }
@@ -334,7 +335,7 @@ impl Drop for Watched {
 mod tests {
     use std::time::Duration;
 
-    use super::{Phase, Watchlist};
+    use super::{ConnectionTable, Phase};
     use crate::http::limits::Limits;
 
     fn limits() -> Limits {
@@ -349,46 +350,46 @@ mod tests {
 
     #[test]
     fn each_phase_has_its_own_deadline() {
-        let list = Watchlist::new(&limits());
-        assert_eq!(list.tick_length, Duration::from_millis(10));
-        let watched = list.enter();
-        let watch = watched.watch();
+        let table = ConnectionTable::new(&limits());
+        assert_eq!(table.tick_length, Duration::from_millis(10));
+        let entry = table.enter();
+        let deadline = entry.deadline();
 
-        list.advance_to(15);
-        watch.bytes_came();
-        list.advance_to(17);
-        assert!(watch.take_expired(), "the first head counts from the accept");
+        table.advance_to(15);
+        deadline.bytes_received();
+        table.advance_to(17);
+        assert!(deadline.take_expired(), "the first head's time starts at the accept");
 
-        watch.head_done(true);
-        list.advance_to(17 + 32);
-        assert!(!watch.take_expired());
-        list.advance_to(17 + 33);
-        assert!(watch.take_expired());
-        assert_eq!(watch.phase(), Phase::Body);
-        watch.time_out_body();
-        assert!(watch.body_timed_out());
-        assert_eq!(watch.phase(), Phase::Working);
+        deadline.head_received(true);
+        table.advance_to(17 + 32);
+        assert!(!deadline.take_expired());
+        table.advance_to(17 + 33);
+        assert!(deadline.take_expired());
+        assert_eq!(deadline.phase(), Phase::Body);
+        deadline.time_out_body();
+        assert!(deadline.body_timed_out());
+        assert_eq!(deadline.phase(), Phase::Working);
 
-        watch.responding();
-        list.advance_to(100_000);
-        assert!(!watch.take_expired(), "no response timeout here");
-        watch.response_body_done();
-        watch.flushed();
-        assert_eq!(watch.phase(), Phase::Idle);
-        assert!(watch.may_close());
-        list.advance_to(100_065);
-        assert!(watch.take_expired());
+        deadline.response_started();
+        table.advance_to(100_000);
+        assert!(!deadline.take_expired(), "there is no response timeout");
+        deadline.response_body_taken();
+        deadline.flushed();
+        assert_eq!(deadline.phase(), Phase::Idle);
+        assert!(deadline.may_close());
+        table.advance_to(100_065);
+        assert!(deadline.take_expired());
     }
 
     #[test]
-    fn the_list_keeps_track_of_places() {
-        let list = Watchlist::new(&limits());
-        let mut watched: Vec<_> = (0..5).map(|_| list.enter()).collect();
-        for index in [1, 3, 0, 1, 0] {
-            watched.remove(index);
-            assert_eq!(list.watches.borrow().len(), watched.len());
-            for (place, watch) in list.watches.borrow().iter().enumerate() {
-                assert_eq!(watch.place.get(), place);
+    fn removing_entries_keeps_the_indexes_right() {
+        let table = ConnectionTable::new(&limits());
+        let mut entries: Vec<_> = (0..5).map(|_| table.enter()).collect();
+        for removed in [1, 3, 0, 1, 0] {
+            entries.remove(removed);
+            assert_eq!(table.deadlines.borrow().len(), entries.len());
+            for (index, deadline) in table.deadlines.borrow().iter().enumerate() {
+                assert_eq!(deadline.index.get(), index);
             }
         }
     }

@@ -23,7 +23,7 @@ pub(crate) const METRICS: &[OwnMetric] = &[CONNECTIONS, ACCEPTED, REFUSED, TIMEO
 pub(crate) fn set(connections: &Connections) {
     metrics::gauge!(CONNECTIONS.name).set(connections.current() as f64);
     metrics::counter!(ACCEPTED.name).absolute(connections.accepted());
-    metrics::counter!(REFUSED.name).absolute(connections.refused());
+    metrics::counter!(REFUSED.name).absolute(connections.rejected());
     for timeout in Timeout::ALL {
         metrics::counter!(TIMEOUTS.name, "phase" => timeout.name()).absolute(connections.timed_out(timeout));
     }

@@ -1,4 +1,12 @@
-//! Connections and HTTP/1.1.
+//! Connections and HTTP/1.1: from an accepted socket to a call of the [`connection::Service`], and back.
+//!
+//! * [`accept`] accepts connections on one core and drains them at shutdown.
+//! * [`connection`] is the life of one connection; `bridge` connects hyper to the runtime.
+//! * `deadlines` enforces all timeouts with one sweep per core; [`limits`] are what a client can use.
+//! * [`request_body`], [`response`] and [`response_body`] are what handlers work with.
+//!
+//! There is no HTTP/2 (the official program offers it over TLS only), no timer per connection or request, and no lock on the path of a
+//! request.
 
 pub mod accept;
 mod bridge;

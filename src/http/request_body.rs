@@ -1,6 +1,5 @@
-//! Request bodies with a bound and a deadline; the bodies of responses.
+//! Request bodies with a size limit and a deadline, and the tracking of response bodies.
 
-use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -10,67 +9,61 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
-use super::deadlines::Watch;
+use super::deadlines::ConnectionDeadline;
 
-/// Memory taken ahead for a body of announced length. An announcement costs its sender nothing, so it earns no more.
-const AHEAD_BYTES: usize = 256 << 10;
+/// The most memory that is reserved for a body of announced length. Announcing costs a client nothing.
+const RESERVE_BYTES_MAX: usize = 256 << 10;
 
-/// The body of a request, as it comes.
+/// The body of a request as it arrives.
 pub struct RequestBody {
     incoming: Incoming,
-    watch: Rc<Watch>,
+    deadline: Rc<ConnectionDeadline>,
     failed: bool,
 }
 
-/// Why a body could not be had. Each calls for an answer of its own; the connection is closed behind it.
-#[derive(Debug)]
+/// Why a body could not be read. The connection is closed after the response.
+#[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// Longer than the bound; 413.
+    /// It is longer than the limit.
+    #[error("the body is too large")]
     TooLarge,
-    /// Not complete within the request timeout; 408.
+    /// It was not complete within the request timeout.
+    #[error("the body did not arrive in time")]
     TimedOut,
-    /// Cut off, or chunks that cannot be understood; 400.
-    Broken(hyper::Error),
+    /// It ended early, or its chunks are malformed.
+    #[error("the body is malformed: {}", with_cause(.0))]
+    Malformed(#[source] hyper::Error),
 }
 
-impl fmt::Display for BodyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BodyError::TooLarge => f.write_str("the body is too large"),
-            BodyError::TimedOut => f.write_str("the body did not come in time"),
-            BodyError::Broken(err) => {
-                write!(f, "the body is broken: {err}")?;
-                let source = std::error::Error::source(err);
-                source.map_or(Ok(()), |source| write!(f, ": {source}"))
-            }
-        }
+fn with_cause(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }
-
-impl std::error::Error for BodyError {}
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, watch: Rc<Watch>) -> RequestBody {
-        RequestBody { incoming, watch, failed: false }
+    pub(crate) fn new(incoming: Incoming, deadline: Rc<ConnectionDeadline>) -> RequestBody {
+        RequestBody { incoming, deadline, failed: false }
     }
 
-    /// The whole body, if it is not longer than `max`. A body that came in one piece is not copied.
+    /// Reads the whole body, up to `bytes_max` bytes. A body that arrived in one piece is not copied.
     ///
     /// # Errors
-    /// See [`BodyError`]. A body that announces more than `max` is refused before any of it is read.
-    pub async fn collect(mut self, max: Option<u64>) -> Result<Bytes, BodyError> {
-        let max = max.unwrap_or(u64::MAX);
-        if self.size_hint().lower() > max {
+    /// See [`BodyError`]. A body that announces more than `bytes_max` is refused before any of it is read.
+    pub async fn collect(mut self, bytes_max: Option<u64>) -> Result<Bytes, BodyError> {
+        let bytes_max = bytes_max.unwrap_or(u64::MAX);
+        if self.size_hint().lower() > bytes_max {
             return Err(BodyError::TooLarge);
         }
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
         let mut length: u64 = 0;
         while let Some(frame) = self.frame().await {
-            // Trailers are not asked for by anything a gateway does.
+            // Trailers are ignored.
             let Ok(data) = frame?.into_data() else { continue };
             length += data.len() as u64;
-            if length > max {
+            if length > bytes_max {
                 return Err(BodyError::TooLarge);
             }
             if first.is_empty() && rest.is_empty() {
@@ -79,7 +72,7 @@ impl RequestBody {
             }
             if !first.is_empty() {
                 let announced = usize::try_from(self.size_hint().lower()).unwrap_or(usize::MAX);
-                rest.reserve(first.len() + data.len() + announced.min(AHEAD_BYTES));
+                rest.reserve(first.len() + data.len() + announced.min(RESERVE_BYTES_MAX));
                 rest.extend_from_slice(&std::mem::take(&mut first));
             }
             rest.extend_from_slice(&data);
@@ -96,23 +89,23 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.watch.body_timed_out() {
+        if self.deadline.body_timed_out() {
             self.failed = true;
             return Poll::Ready(Some(Err(BodyError::TimedOut)));
         }
         match ready!(Pin::new(&mut self.incoming).poll_frame(context)) {
             Some(Ok(frame)) => {
                 if self.incoming.is_end_stream() {
-                    self.watch.body_done();
+                    self.deadline.body_received();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(err)) => {
                 self.failed = true;
-                Poll::Ready(Some(Err(BodyError::Broken(err))))
+                Poll::Ready(Some(Err(BodyError::Malformed(err))))
             }
             None => {
-                self.watch.body_done();
+                self.deadline.body_received();
                 Poll::Ready(None)
             }
         }
@@ -129,35 +122,36 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        // A chunked body that was read to its end may be taken for unread here; that costs a short wait at a close.
+        // A chunked body that was read to its end may count as unread here; that costs a short wait before a close.
         if self.failed || !self.incoming.is_end_stream() {
-            self.watch.leave_body_unread();
+            self.deadline.leave_body_unread();
         }
     }
 }
 
-/// The body of a response: the service's, or a line of ours. Its drop tells that hyper has all of it.
-pub(crate) struct Reply<B> {
+/// A response body that reports when hyper has taken all of it.
+pub(crate) struct TrackedBody<B> {
     content: Content<B>,
-    watch: Rc<Watch>,
+    deadline: Rc<ConnectionDeadline>,
 }
 
 enum Content<B> {
-    Ours(Full<Bytes>),
+    /// A text of the HTTP layer.
+    Text(Full<Bytes>),
     Service(B),
 }
 
-impl<B> Reply<B> {
-    pub(crate) fn ours(text: Bytes, watch: Rc<Watch>) -> Reply<B> {
-        Reply { content: Content::Ours(Full::new(text)), watch }
+impl<B> TrackedBody<B> {
+    pub(crate) fn text(text: Bytes, deadline: Rc<ConnectionDeadline>) -> TrackedBody<B> {
+        TrackedBody { content: Content::Text(Full::new(text)), deadline }
     }
 
-    pub(crate) fn service(body: B, watch: Rc<Watch>) -> Reply<B> {
-        Reply { content: Content::Service(body), watch }
+    pub(crate) fn service(body: B, deadline: Rc<ConnectionDeadline>) -> TrackedBody<B> {
+        TrackedBody { content: Content::Service(body), deadline }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Reply<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for TrackedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -166,28 +160,28 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Reply<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match &mut self.content {
-            Content::Ours(text) => Pin::new(text).poll_frame(context).map_err(|never| match never {}),
+            Content::Text(text) => Pin::new(text).poll_frame(context).map_err(|never| match never {}),
             Content::Service(body) => Pin::new(body).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Ours(text) => text.is_end_stream(),
+            Content::Text(text) => text.is_end_stream(),
             Content::Service(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Ours(text) => text.size_hint(),
+            Content::Text(text) => text.size_hint(),
             Content::Service(body) => body.size_hint(),
         }
     }
 }
 
-impl<B> Drop for Reply<B> {
+impl<B> Drop for TrackedBody<B> {
     fn drop(&mut self) {
-        self.watch.response_body_done();
+        self.deadline.response_body_taken();
     }
 }

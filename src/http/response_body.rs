@@ -1,4 +1,4 @@
-//! What an answer sends.
+//! The bodies of responses.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -10,11 +10,11 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http_body::{Frame, SizeHint};
 
-/// An answer's body.
+/// The body of a response.
 #[derive(Default)]
-pub struct Body {
+pub struct ResponseBody {
     content: Content,
-    /// Lives as long as the body: a place among the scrapes, say.
+    /// Dropped together with the body; for example a permit.
     guard: Option<Box<dyn Any>>,
 }
 
@@ -22,13 +22,13 @@ pub struct Body {
 enum Content {
     #[default]
     Empty,
-    /// Known pieces, sent as they are; the number is what is left of their bytes.
+    /// Ready pieces, and how many of their bytes are left to send.
     Pieces(VecDeque<Bytes>, u64),
-    /// Pieces that are made while they are sent. Dropping it ends the making.
+    /// Pieces that are produced while they are sent.
     Stream(Pin<Box<dyn Stream<Item = Bytes>>>),
 }
 
-impl std::fmt::Debug for Body {
+impl std::fmt::Debug for ResponseBody {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.content {
             Content::Empty => out.write_str("empty"),
@@ -38,30 +38,30 @@ impl std::fmt::Debug for Body {
     }
 }
 
-impl Body {
+impl ResponseBody {
     /// No bytes.
     pub fn empty() -> Self {
         Self::default()
     }
 
-    /// Ready pieces, in order; empty ones are left out.
+    /// Ready pieces, in order. Empty ones are left out.
     pub fn pieces(pieces: impl IntoIterator<Item = Bytes>) -> Self {
         let pieces: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
         Self { content: Content::Pieces(pieces, len), guard: None }
     }
 
-    /// Pieces that are made while they are sent.
+    /// Pieces that are produced while they are sent.
     pub fn stream(stream: impl Stream<Item = Bytes> + 'static) -> Self {
         Self { content: Content::Stream(Box::pin(stream)), guard: None }
     }
 
-    /// Keeps something until the body is sent or given up.
-    pub fn guard(&mut self, guard: impl Any) {
+    /// Keeps `guard` until the body is sent or abandoned.
+    pub fn hold(&mut self, guard: impl Any) {
         self.guard = Some(Box::new(guard));
     }
 
-    /// Bytes to be sent, where known.
+    /// The number of bytes to send, if known.
     pub fn len(&self) -> Option<u64> {
         match &self.content {
             Content::Empty => Some(0),
@@ -76,25 +76,25 @@ impl Body {
     }
 }
 
-impl From<Bytes> for Body {
+impl From<Bytes> for ResponseBody {
     fn from(bytes: Bytes) -> Self {
         if bytes.is_empty() { Self::empty() } else { Self::pieces([bytes]) }
     }
 }
 
-impl From<String> for Body {
+impl From<String> for ResponseBody {
     fn from(text: String) -> Self {
         Bytes::from(text).into()
     }
 }
 
-impl From<&'static str> for Body {
+impl From<&'static str> for ResponseBody {
     fn from(text: &'static str) -> Self {
         Bytes::from_static(text.as_bytes()).into()
     }
 }
 
-impl http_body::Body for Body {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 

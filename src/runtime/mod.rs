@@ -1,7 +1,37 @@
-//! The executor: threads with monoio runtimes, sockets, signals. The only module that names monoio.
+//! The executor: one thread per core with a monoio runtime on io_uring or epoll, and what runs on it needs of the operating system.
+//!
+//! This is the only module that names monoio, so monoio can be replaced by rewriting this folder.
 
 pub mod listen;
+pub(crate) mod permits;
 pub mod scheduling;
 pub mod shutdown;
-pub mod socket;
+pub(crate) mod socket;
+pub(crate) mod tcp;
 pub mod threads;
+
+/// Starts a task on the current core. It runs to its end even if its handle is dropped.
+pub(crate) use monoio::spawn;
+
+use std::future::Future;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Lets every task that is ready on this core run before the caller continues.
+pub(crate) async fn yield_now() {
+    spawn(async {}).await;
+}
+
+/// Waits on the current core's timer.
+pub(crate) async fn sleep(duration: Duration) {
+    monoio::time::sleep(duration).await;
+}
+
+/// Waits for a future, but no longer than `duration`. Returns `None` on timeout.
+pub(crate) async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> Option<T> {
+    monoio::time::timeout(duration, future).await.ok()
+}
+
+/// The wall-clock time in Unix seconds.
+pub(crate) fn now_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}

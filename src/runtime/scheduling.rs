@@ -8,7 +8,7 @@ use thread_priority::{
 
 /// From now on the calling thread, and those it starts, have a core's time when that core has nothing to do or has had its share:
 /// when they wake they interrupt nobody (`SCHED_BATCH`). Where a processor is idle nothing changes.
-pub fn interrupt_nobody() {
+pub(crate) fn use_batch_scheduling() {
     /// What the library takes for niceness 0, on its scale of 0 to 99.
     const USUAL: u8 = 48;
     let Ok(usual) = USUAL.try_into() else { return };
@@ -27,7 +27,7 @@ mod tests {
     fn a_thread_interrupts_nobody_and_is_as_nice_as_before() {
         let thread = std::thread::spawn(|| {
             setpriority_process(None, 3).expect("one may be nicer");
-            interrupt_nobody();
+            use_batch_scheduling();
             let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("the thread's figures");
             // See proc(5): niceness is the 19th field, the policy the 41st; the name in parentheses is the second.
             let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();

@@ -1,4 +1,4 @@
-//! One handle by which the whole program learns that it shall end.
+//! Shutting down: one handle that every core awaits, requested by SIGTERM, SIGINT or a call.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use event_listener::Event;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Says to everybody who holds a clone that the program shall end. It can be pulled once and never goes back.
+/// A request to end the program, shared by all its clones. It cannot be withdrawn.
 #[derive(Clone, Default)]
 pub struct Shutdown {
     shared: Arc<Shared>,
@@ -21,27 +21,27 @@ struct Shared {
 }
 
 impl Shutdown {
-    /// A handle that nobody has pulled yet.
+    /// A handle without a request.
     pub fn new() -> Shutdown {
         Shutdown::default()
     }
 
-    /// Asks for the end, from any thread. Further calls do nothing.
+    /// Requests the shutdown, from any thread. Further calls do nothing.
     pub fn request(&self) {
         self.shared.requested.store(true, Ordering::SeqCst);
         self.shared.event.notify(usize::MAX);
     }
 
-    /// Whether the end was asked for.
+    /// Whether the shutdown was requested.
     pub fn is_requested(&self) -> bool {
         self.shared.requested.load(Ordering::SeqCst)
     }
 
-    /// Returns once the end was asked for; on any core.
+    /// Waits for the request; on any core.
     pub async fn requested(&self) {
         while !self.is_requested() {
             let listener = self.shared.event.listen();
-            // A request between the first look and listen() would wake nobody, hence the second look.
+            // A request between the first check and listen() would be missed, hence the second check.
             if self.is_requested() {
                 return;
             }
@@ -49,11 +49,11 @@ impl Shutdown {
         }
     }
 
-    /// From now on the first SIGTERM or SIGINT asks for the end. A second one ends the program at once with code 1, for
-    /// an operator who does not want to wait for the drain.
+    /// Requests the shutdown at the first SIGTERM or SIGINT. A second signal exits at once with status 1, for an operator who does not want
+    /// to wait for the drain.
     ///
     /// # Errors
-    /// If the handlers or the thread that waits for signals cannot be had.
+    /// If the signal handlers or the thread that waits for signals cannot be set up.
     pub fn request_on_signals(&self) -> io::Result<()> {
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let shutdown = self.clone();
@@ -61,7 +61,7 @@ impl Shutdown {
             for signal in signals.forever() {
                 let name = if signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
                 if shutdown.is_requested() {
-                    tracing::warn!(signal = name, "second signal, exiting at once");
+                    tracing::warn!(signal = name, "second signal; exiting at once");
                     std::process::exit(1);
                 }
                 tracing::info!(signal = name, "shutting down");
@@ -80,7 +80,7 @@ mod tests {
     use crate::runtime::threads::{CoreIndex, DriverChoice, run_on_cores};
 
     #[test]
-    fn a_request_reaches_those_who_wait_and_those_who_come_later() {
+    fn a_request_reaches_present_and_future_waiters() {
         for choice in [DriverChoice::Auto, DriverChoice::Epoll] {
             let shutdown = Shutdown::new();
             let waiting = shutdown.clone();
@@ -94,12 +94,12 @@ mod tests {
             run_on_cores(3, choice, move |CoreIndex(index)| {
                 let waiting = waiting.clone();
                 async move {
-                    // The last core asks only after the others were woken.
-                    monoio::time::sleep(Duration::from_millis(if index == 2 { 100 } else { 0 })).await;
+                    // The last core waits only after the others were woken.
+                    crate::runtime::sleep(Duration::from_millis(if index == 2 { 100 } else { 0 })).await;
                     waiting.requested().await;
                 }
             })
-            .expect("some driver works everywhere");
+            .expect("epoll works everywhere");
             assert!(shutdown.is_requested());
             requester.join().expect("no panic");
         }

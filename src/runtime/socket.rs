@@ -1,60 +1,87 @@
-//! Direct system calls on a socket whose descriptor is owned by a monoio runtime.
+//! A connection's socket: operations of the ring, and direct system calls beside them.
 //!
-//! monoio hands out only the number of a descriptor, while the safe calls of rustix want a borrow whose lifetime proves that it
-//! is open. [`Socket`] makes that proof; it is the one place of this program with `unsafe`.
-#![expect(unsafe_code, reason = "monoio's sockets lend their descriptor only as a number")]
+//! monoio lends only the number of a descriptor, while rustix' safe calls require a borrow whose lifetime proves that the descriptor
+//! is open. [`Socket`] provides that proof. This is the only module with `unsafe`.
+#![expect(unsafe_code, reason = "monoio lends the descriptor of a socket only as a number")]
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use monoio::io::{OwnedReadHalf, OwnedWriteHalf, Splitable};
-use monoio::net::TcpStream;
+use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sockopt};
 
-/// A share of a socket that never waits. It keeps the socket open for as long as it lives.
+use super::tcp::TcpStream;
+
+/// A share of a socket whose calls never wait. It keeps the socket open as long as it lives.
 pub(crate) struct Socket {
     descriptor: RawFd,
     /// Holds the stream that owns the descriptor.
     _keeper: OwnedReadHalf<TcpStream>,
 }
 
+/// Reads by operations of the runtime.
+pub(crate) struct ReadHalf(OwnedReadHalf<TcpStream>);
+
+/// Writes by operations of the runtime. Dropping it sends a FIN.
+pub(crate) struct WriteHalf(OwnedWriteHalf<TcpStream>);
+
+impl ReadHalf {
+    /// Reads into the buffer's capacity. The runtime owns the buffer until the operation completes; dropping the future before that is
+    /// safe, but loses the data.
+    pub(crate) async fn read(&mut self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        self.0.read(buffer).await
+    }
+}
+
+impl WriteHalf {
+    /// Writes the whole buffer.
+    pub(crate) async fn write_all(&mut self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        self.0.write_all(buffer).await
+    }
+}
+
 impl Socket {
-    /// Takes a stream apart. Dropping the write half sends a FIN; the descriptor is closed when all parts and all
-    /// operations in flight are gone.
-    pub(crate) fn split(stream: TcpStream) -> (Socket, OwnedReadHalf<TcpStream>, OwnedWriteHalf<TcpStream>) {
+    /// Splits a stream. The descriptor is closed when all three parts and all operations in flight are gone.
+    pub(crate) fn split(stream: TcpStream) -> (Socket, ReadHalf, WriteHalf) {
         let descriptor = stream.as_raw_fd();
         let (reader, writer) = stream.into_split();
         let socket = Socket { descriptor, _keeper: OwnedReadHalf(reader.0.clone()) };
-        (socket, reader, writer)
+        (socket, ReadHalf(reader), WriteHalf(writer))
     }
 
-    /// Sends what fits into the kernel's buffer now. `WouldBlock` if nothing fits.
+    /// Sends what fits into the kernel's buffer.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing fits.
     pub(crate) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let mut no_control = SendAncillaryBuffer::default();
         Ok(rustix::io::retry_on_intr(|| rustix::net::sendmsg(self, slices, &mut no_control, flags))?)
     }
 
-    /// Receives what the kernel has now. `WouldBlock` if it has nothing, 0 at the end.
+    /// Receives what the kernel has. Returns 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the kernel has nothing.
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let received =
             rustix::io::retry_on_intr(|| rustix::net::recv(self, &mut *buffer, RecvFlags::DONTWAIT))?;
         Ok(received.1)
     }
 
-    /// Makes the close a reset, so that the kernel forgets at once what the peer does not take.
+    /// Makes the close send a reset, so that the kernel drops unsent data at once.
     pub(crate) fn reset_on_close(&self) {
-        // Without it the kernel keeps trying for a while; nothing else depends on it.
+        // If this fails, the kernel retries for a while; nothing else depends on it.
         let _ = sockopt::set_socket_linger(self, Some(Duration::ZERO));
     }
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open as long as the stream lives which owned it in `split`. `_keeper` holds that stream
-        // for the life of `self`, to which the borrow is bound. Nobody can take the descriptor out of the stream before: that
-        // would need `reunite` on both halves, which fails while `_keeper` is a third owner.
+        // SAFETY: the descriptor is open as long as the stream lives that owned it in `split`. `_keeper` holds that stream for the
+        // life of `self`, to which the borrow is bound. The descriptor cannot be taken out of the stream earlier: that would need
+        // `reunite` on both halves, which fails while `_keeper` is a third owner.
         unsafe { BorrowedFd::borrow_raw(self.descriptor) }
     }
 }

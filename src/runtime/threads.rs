@@ -1,10 +1,9 @@
 //! One thread per core, each with its own monoio runtime, all on the same driver.
 //!
-//! The runtimes are built before anything is served: every thread builds its io_uring runtime and reports; only if all have
-//! one, all keep it. Nothing is built for a try and thrown away: the kernel gives the locked memory of a closed ring back
-//! late, so a try that succeeded would not prove that the real rings can be had.
+//! The runtimes are built before anything is served. Every thread builds its io_uring runtime and reports; the threads keep them only if
+//! all have one. No ring is built as a probe: the kernel releases the locked memory of a closed ring late, so a successful probe would not
+//! prove that the real rings can be created.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,49 +16,56 @@ use monoio::{FusionRuntime, IoUringDriver, LegacyDriver, RuntimeBuilder};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Entries of each submission queue. More gained nothing, and small rings fit into low limits of locked memory.
+/// Entries of each submission queue. More gained nothing, and small rings fit into a low limit of locked memory.
 const RING_ENTRIES: u32 = 256;
 
-/// Which driver the operator asks for.
+/// The driver that the operator requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DriverChoice {
-    /// io_uring where all cores can have it, else epoll.
+    /// io_uring if every core can use it, otherwise epoll.
     #[default]
     Auto,
-    /// io_uring, or no start.
+    /// io_uring; starting fails if a core cannot use it.
     IoUring,
     /// epoll.
     Epoll,
 }
 
-/// Which driver does the network IO, on all cores.
+/// The driver of the network IO on all cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DriverInUse {
-    /// Completions of an io_uring.
+    /// Completions of io_uring.
     IoUring,
     /// Readiness from epoll.
     Epoll,
 }
 
-impl fmt::Display for DriverInUse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DriverInUse::IoUring => "io_uring",
-            DriverInUse::Epoll => "epoll",
-        })
+impl std::fmt::Display for DriverInUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 
-/// Number of a core, from 0.
+impl DriverInUse {
+    /// Its name in flags, logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DriverInUse::IoUring => "io_uring",
+            DriverInUse::Epoll => "epoll",
+        }
+    }
+}
+
+/// The number of a core, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CoreIndex(pub usize);
 
-/// The cores this process may use: CPU affinity and cgroup quotas (versions 1 and 2, rounded down), at least 1.
+/// How many cores this process may use, according to CPU affinity and cgroup quotas (versions 1 and 2, rounded down); at least 1.
 pub fn available() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Raises the limit of open descriptors as far as it is allowed: each connection needs one. Returns the limit.
+/// Raises the limit of open descriptors as far as permitted, because each connection needs one. Returns the limit.
 pub fn raise_descriptor_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
@@ -68,7 +74,7 @@ pub fn raise_descriptor_limit() -> Option<u64> {
     }
 }
 
-/// Threads with runtimes, ready to run.
+/// The threads of all cores, with their runtimes.
 pub struct Cores {
     threads: Vec<Core>,
     driver: DriverInUse,
@@ -76,12 +82,13 @@ pub struct Cores {
 }
 
 struct Core {
-    orders: Sender<Order>,
+    commands: Sender<ThreadCommand>,
     thread: JoinHandle<()>,
 }
 
-enum Order {
-    Keep(DriverInUse),
+/// What a starting thread waits for.
+enum ThreadCommand {
+    UseDriver(DriverInUse),
     Run(Job),
 }
 
@@ -89,21 +96,21 @@ type Job = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 type Ring = Box<FusionRuntime<TimeDriver<IoUringDriver>, TimeDriver<LegacyDriver>>>;
 
 impl Cores {
-    /// Starts `count` threads with a runtime each, and decides the driver for all.
+    /// Starts `count` threads with a runtime each, and chooses the driver for all.
     ///
     /// # Errors
-    /// If a thread cannot be started, no runtime can be had, or io_uring was demanded and cannot be had.
+    /// If a thread or a runtime cannot be started, or io_uring was requested and is unavailable.
     pub fn start(count: usize, choice: DriverChoice) -> io::Result<Cores> {
         let cpus = cpus_to_pin(count);
         let (reports, outcomes) = channel();
         let mut threads = Vec::with_capacity(count);
         for index in 0..count {
-            let (orders, inbox) = channel();
+            let (commands, inbox) = channel();
             let (reports, cpu) = (reports.clone(), cpus.get(index).copied());
             let thread = std::thread::Builder::new()
                 .name(format!("core-{index}"))
                 .spawn(move || core_thread(choice, cpu, &reports, &inbox))?;
-            threads.push(Core { orders, thread });
+            threads.push(Core { commands, thread });
         }
 
         let (driver, fallback) = if choice == DriverChoice::Epoll {
@@ -112,38 +119,37 @@ impl Cores {
             match gather(&outcomes, count) {
                 Ok(()) => (DriverInUse::IoUring, None),
                 Err(err) if choice == DriverChoice::IoUring => {
-                    return Err(io::Error::new(err.kind(), format!("io_uring cannot be had: {err}")));
+                    return Err(io::Error::new(err.kind(), format!("io_uring is unavailable: {err}")));
                 }
                 Err(err) => (DriverInUse::Epoll, Some(err.to_string())),
             }
         };
         for core in &threads {
-            // A thread that is gone shows in the outcomes.
-            let _ = core.orders.send(Order::Keep(driver));
+            // A thread that has ended shows in the outcomes.
+            let _ = core.commands.send(ThreadCommand::UseDriver(driver));
         }
         gather(&outcomes, count)?;
         Ok(Cores { threads, driver, fallback })
     }
 
-    /// How many there are.
+    /// The number of cores.
     pub fn count(&self) -> usize {
         self.threads.len()
     }
 
-    /// The driver on all cores.
+    /// The driver of all cores.
     pub fn driver(&self) -> DriverInUse {
         self.driver
     }
 
-    /// Why epoll is in use although io_uring would have been taken; for the log.
+    /// Why epoll is used although io_uring was preferred.
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
     }
 
-    /// Runs `make(core)` on each core and returns when all have ended. Tasks that are left then are dropped.
+    /// Runs `make(core)` on each core and returns when all have ended. Tasks that remain are dropped.
     ///
-    /// # Panics
-    /// Never; but a panic on a core ends the whole program, since the groups at home there would be out of reach.
+    /// A panic on a core aborts the program, because the groups of that core would be out of reach.
     pub fn run<F, Fut>(self, make: F)
     where
         F: Fn(CoreIndex) -> Fut + Send + Clone + 'static,
@@ -152,21 +158,28 @@ impl Cores {
         for (index, core) in self.threads.iter().enumerate() {
             let make = make.clone();
             let job: Job = Box::new(move || Box::pin(make(CoreIndex(index))));
-            // A core that is gone has ended the program.
-            let _ = core.orders.send(Order::Run(job));
+            // A core that panicked has aborted the program.
+            let _ = core.commands.send(ThreadCommand::Run(job));
         }
         for core in self.threads {
-            drop(core.orders);
+            drop(core.commands);
             let _ = core.thread.join();
         }
     }
+}
+
+/// Runs a future on an epoll runtime of the current thread.
+#[cfg(test)]
+pub(crate) fn block_on_epoll<T>(future: impl Future<Output = T>) -> T {
+    build_epoll().expect("epoll works everywhere").block_on(future)
 }
 
 /// Starts `count` cores and runs `make(core)` on each until all have ended.
 ///
 /// # Errors
 /// Those of [`Cores::start`].
-pub fn run_on_cores<F, Fut>(count: usize, choice: DriverChoice, make: F) -> io::Result<()>
+#[cfg(test)]
+pub(crate) fn run_on_cores<F, Fut>(count: usize, choice: DriverChoice, make: F) -> io::Result<()>
 where
     F: Fn(CoreIndex) -> Fut + Send + Clone + 'static,
     Fut: Future<Output = ()> + 'static,
@@ -178,7 +191,7 @@ where
 fn gather(outcomes: &Receiver<io::Result<()>>, count: usize) -> io::Result<()> {
     let mut all = Ok(());
     for _ in 0..count {
-        let outcome = outcomes.recv().unwrap_or_else(|_| Err(io::Error::other("a core's thread ended")));
+        let outcome = outcomes.recv().unwrap_or_else(|_| Err(io::Error::other("the thread of a core ended")));
         all = all.and(outcome);
     }
     all
@@ -188,7 +201,7 @@ fn core_thread(
     choice: DriverChoice,
     cpu: Option<usize>,
     reports: &Sender<io::Result<()>>,
-    inbox: &Receiver<Order>,
+    inbox: &Receiver<ThreadCommand>,
 ) {
     if let Some(cpu) = cpu {
         pin_to(cpu);
@@ -198,10 +211,10 @@ fn core_thread(
         let built = build_ring();
         let _ = reports.send(built.map(|runtime| ring = Some(runtime)));
     }
-    let Ok(Order::Keep(driver)) = inbox.recv() else { return };
+    let Ok(ThreadCommand::UseDriver(driver)) = inbox.recv() else { return };
     let runtime = match (driver, ring) {
         (DriverInUse::IoUring, Some(ring)) => Ok(ring),
-        (DriverInUse::IoUring, None) => Err(io::Error::other("io_uring was chosen without a ring")),
+        (DriverInUse::IoUring, None) => Err(io::Error::other("io_uring was chosen, but the ring is missing")),
         (DriverInUse::Epoll, ring) => {
             drop(ring);
             build_epoll()
@@ -217,20 +230,20 @@ fn core_thread(
             return;
         }
     };
-    let Ok(Order::Run(job)) = inbox.recv() else { return };
+    let Ok(ThreadCommand::Run(job)) = inbox.recv() else { return };
     if catch_unwind(AssertUnwindSafe(|| runtime.block_on(job()))).is_err() {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("a core").to_owned();
-        tracing::error!(core = name, "a core panicked; ending the program");
-        eprintln!("sluicegate: {name} panicked; ending the program");
+        tracing::error!(core = name, "a core panicked; aborting");
+        eprintln!("sluicegate: {name} panicked; aborting");
         std::process::abort();
     }
 }
 
 fn build_ring() -> io::Result<Ring> {
-    // Bound to a variable, because its methods hand out references.
+    // Bound to a variable, because its methods return references.
     let mut flags = io_uring::IoUring::builder();
-    // Completions are delivered when this thread enters the kernel anyway, not by interrupting it.
+    // Completions are delivered when this thread enters the kernel, without interrupting it.
     flags.setup_coop_taskrun().setup_taskrun_flag();
     let runtime = RuntimeBuilder::<IoUringDriver>::new()
         .with_entries(RING_ENTRIES)
@@ -245,8 +258,8 @@ fn build_epoll() -> io::Result<Ring> {
     Ok(Box::new(FusionRuntime::Legacy(runtime)))
 }
 
-/// The CPUs to pin to: one for each core, or none if there are fewer cores than CPUs. With a quota, many gateways on one
-/// machine would all sit on its first CPUs.
+/// The CPUs to pin the threads to: one per core, or none if there are fewer cores than CPUs. With a quota, all gateways of a machine
+/// would otherwise be pinned to its first CPUs.
 fn cpus_to_pin(count: usize) -> Vec<usize> {
     let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
     let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect();
@@ -257,7 +270,7 @@ fn pin_to(cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu);
     if let Err(err) = sched_setaffinity(None, &set) {
-        tracing::warn!(cpu, error = %err, "cannot pin a thread to its CPU");
+        tracing::warn!(cpu, error = %err, "cannot pin a core's thread to a CPU");
     }
 }
 
@@ -276,17 +289,17 @@ mod tests {
             run_on_cores(3, choice, move |CoreIndex(index)| {
                 let sum = shared.clone();
                 async move {
-                    monoio::time::sleep(std::time::Duration::from_millis(1)).await;
+                    crate::runtime::sleep(std::time::Duration::from_millis(1)).await;
                     sum.fetch_add(index + 1, Ordering::Relaxed);
                 }
             })
-            .expect("some driver works everywhere");
+            .expect("epoll works everywhere");
             assert_eq!(sum.load(Ordering::Relaxed), 6);
         }
     }
 
     #[test]
-    fn cores_that_never_run_end_when_dropped() {
+    fn dropping_cores_ends_their_threads() {
         let cores = Cores::start(2, DriverChoice::Epoll).expect("epoll works everywhere");
         assert_eq!((cores.count(), cores.driver(), cores.fallback()), (2, DriverInUse::Epoll, None));
         drop(cores);

@@ -1,17 +1,13 @@
-//! Scrapes: what all cores handed over → the pieces of one answer.
+//! Merging: the snapshots of all cores become the units of one exposition.
 //!
-//! Nothing is parsed or formatted here but the headers of families. Large segments go as they are; what is small is copied
-//! together, so that the socket gets long pieces and the compressor has something to work on.
+//! Nothing is parsed, and only the headers of families are formatted. Large segments are sent as they are. Small ranges are copied
+//! together, so that the socket gets long pieces and the compressor has enough to work on.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
-use http::{Response, StatusCode};
 
-use crate::encoding::encode::{Coding, Piece};
-use crate::exposition::Format;
-use crate::exposition::escape::Escaping;
+use crate::encoding::encode::Piece;
 use crate::exposition::labels::write_label;
 use crate::exposition::model::MetricType;
 use crate::exposition::number::write_float;
@@ -20,23 +16,19 @@ use crate::shard::FamilySnapshot;
 use crate::shard::segments::Segment;
 use crate::telemetry::{OwnFamily, OwnKind, OwnValue};
 
-use super::negotiate::content_type;
-use crate::http::response::{Answer, busy};
-use crate::http::response_body::Body;
-
 /// Shorter ranges are copied together.
 pub(crate) const SMALL_BYTES: usize = 4 * 1024;
-/// Copied units end when they are this long.
+/// A copied unit ends at this length.
 const UNIT_BYTES: usize = 32 * 1024;
 
-/// A part of an exposition, as it is sent and compressed.
+/// A part of an exposition that is compressed and sent as one.
 #[derive(Debug, Clone)]
 pub enum Unit {
     /// A segment, shared with its shard.
     Segment(Arc<Segment>),
     /// Small ranges copied together.
     Copied(Bytes),
-    /// A segment in another form, compressed already if that is asked for.
+    /// A segment in another form, already compressed if the client asked for it.
     Made(Piece),
 }
 
@@ -65,7 +57,7 @@ impl Unit {
     }
 }
 
-/// A unit of an answer that is not compressed, to be sent.
+/// The bytes of a unit that is not compressed; `None` if it is.
 pub fn plain(unit: Unit) -> Option<Bytes> {
     match unit {
         Unit::Segment(segment) => Some(Bytes::from_owner(SegmentText(segment))),
@@ -74,12 +66,12 @@ pub fn plain(unit: Unit) -> Option<Bytes> {
     }
 }
 
-/// A family in which all cores' groups and the gateway's own series stand together.
+/// A family with the lines of all cores and the gateway's own series.
 pub(crate) struct MergedFamily<'a> {
     pub name: &'a str,
     pub own: Option<&'a OwnFamily>,
-    /// From the cores that hold it.
-    pub handed: Vec<&'a FamilySnapshot>,
+    /// From the cores that have the family.
+    pub snapshots: Vec<&'a FamilySnapshot>,
 }
 
 /// The families of all cores (each list sorted by name) and of the gateway itself, sorted by name.
@@ -94,24 +86,24 @@ pub(crate) fn merged_families<'a>(
             cores.iter().zip(&next).filter_map(|(core, at)| Some(&*core.get(*at)?.shared.name)).min();
         let name = pushed.into_iter().chain(own.peek().map(|family| family.name)).min()?;
         let own = own.next_if(|family| family.name == name);
-        let mut handed = Vec::new();
+        let mut snapshots = Vec::new();
         for (core, at) in cores.iter().zip(&mut next) {
             if let Some(family) = core.get(*at).filter(|family| *family.shared.name == *name) {
-                handed.push(family);
+                snapshots.push(family);
                 *at += 1;
             }
         }
-        Some(MergedFamily { name, own, handed })
+        Some(MergedFamily { name, own, snapshots })
     })
 }
 
-/// Merges what the cores handed over (each list sorted by name) with the gateway's own metrics.
+/// Merges the snapshots of the cores (each list sorted by name) with the gateway's own metrics.
 ///
-/// Each family stands once, with one HELP and TYPE; families are sorted by name.
+/// Each family appears once, with one HELP and TYPE. Families are sorted by name.
 pub fn merge(cores: &[Vec<FamilySnapshot>], own: &[OwnFamily]) -> Vec<Unit> {
     let mut units = Units::default();
-    for MergedFamily { name, own, handed } in merged_families(cores, own) {
-        match (own, handed.first()) {
+    for MergedFamily { name, own, snapshots } in merged_families(cores, own) {
+        match (own, snapshots.first()) {
             (Some(own), _) => {
                 write_header(&mut units.small, name, kind_of(own.kind), Some(own.help));
                 write_own(&mut units.small, own);
@@ -121,12 +113,15 @@ pub fn merge(cores: &[Vec<FamilySnapshot>], own: &[OwnFamily]) -> Vec<Unit> {
             }
             (None, None) => {}
         }
-        handed.iter().flat_map(|handed| handed.text.segments()).for_each(|segment| units.add(segment));
+        snapshots
+            .iter()
+            .flat_map(|snapshots| snapshots.text.segments())
+            .for_each(|segment| units.add(segment));
     }
     units.finish()
 }
 
-/// Units as they are put together.
+/// Collects units.
 pub(crate) struct Units {
     units: Vec<Unit>,
     small: Vec<u8>,
@@ -139,15 +134,16 @@ impl Default for Units {
 }
 
 impl Units {
-    /// Where to write what is small.
+    /// The buffer for small ranges.
     pub fn small(&mut self) -> &mut Vec<u8> {
         &mut self.small
     }
 
     pub fn add(&mut self, segment: &Arc<Segment>) {
-        match segment.text().len() < SMALL_BYTES {
-            true => self.copy(segment.text()),
-            false => self.append(Unit::Segment(segment.clone())),
+        if segment.text().len() < SMALL_BYTES {
+            self.copy(segment.text());
+        } else {
+            self.append(Unit::Segment(segment.clone()));
         }
     }
 
@@ -183,7 +179,7 @@ impl Units {
     }
 }
 
-/// The exposition's type of an own family.
+/// The metric type of one of the gateway's own families.
 pub fn kind_of(kind: OwnKind) -> MetricType {
     match kind {
         OwnKind::Counter => MetricType::Counter,
@@ -192,7 +188,7 @@ pub fn kind_of(kind: OwnKind) -> MetricType {
     }
 }
 
-/// Writes the lines of an own family.
+/// Writes the lines of one of the gateway's own families.
 pub(crate) fn write_own(out: &mut Vec<u8>, family: &OwnFamily) {
     for sample in &family.samples {
         let mut line = |suffix: &str, quantile: Option<f64>, value: f64| {
@@ -227,26 +223,4 @@ pub(crate) fn write_own(out: &mut Vec<u8>, family: &OwnFamily) {
             }
         }
     }
-}
-
-/// The answer to a scrape: its pieces in the form that was negotiated.
-pub fn answer(
-    pieces: impl IntoIterator<Item = Bytes>,
-    (format, escaping): (Format, Escaping),
-    coding: Coding,
-) -> Answer {
-    let mut answer = Response::new(Body::pieces(pieces));
-    *answer.status_mut() = StatusCode::OK;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, content_type(format, escaping));
-    headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-    if coding != Coding::Identity {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
-    }
-    answer
-}
-
-/// 503: too many scrapes at one time.
-pub fn too_many() -> Answer {
-    busy("too many scrapes at one time, try again")
 }

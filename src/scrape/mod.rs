@@ -1,7 +1,12 @@
 //! From the snapshots of all cores to the body of a scrape.
+//!
+//! The pipeline: [`collect`] a snapshot from every core, [`merge`] the families (or [`translate`] them into another format), [`encode`]
+//! what changed, and send the pieces. [`negotiate`] decides what the client gets; the [`cache`] keeps encoded pieces between scrapes.
 
-pub mod collect;
+pub(crate) mod cache;
+pub(crate) mod collect;
+pub(crate) mod encode;
 pub mod merge;
 pub(crate) mod metrics;
 pub mod negotiate;
-pub mod translate;
+pub(crate) mod translate;

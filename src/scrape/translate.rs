@@ -1,8 +1,9 @@
-//! Scrapes in other forms than the stored text: what all cores handed over → pieces of such a form → the units of one answer.
+//! Translating: the snapshots of all cores become the units of an exposition in another form than the stored text, which is protobuf or
+//! text with escaped names.
 //!
-//! A piece is one segment in one form. It is made once and kept with the segment ([`Source::known`]), so a scrape makes only
-//! what changed since the last one of the same form. In protobuf the length of a family stands in front of it: hence first
-//! all pieces ([`Source::make`], on any thread), then their order ([`Plan::assemble`]).
+//! A piece is one segment in one form. It is made once and cached with the segment ([`Source::known`]), so a scrape makes only the
+//! pieces that changed since the last scrape of the same form. In protobuf the length of a family precedes it. So all pieces are made
+//! first ([`Source::make`], on any thread) and put in order afterwards ([`Plan::assemble`]).
 
 use std::sync::Arc;
 
@@ -19,24 +20,24 @@ use crate::telemetry::OwnFamily;
 
 use super::merge::{MergedFamily, SMALL_BYTES, Unit, Units, kind_of, merged_families, write_own};
 
-/// What has to be shown, in its order.
+/// The families to show, in order.
 #[derive(Debug)]
 pub struct Plan {
     form: Form,
     families: Vec<Family>,
-    /// Of all families.
+    /// The segments of all families.
     pub sources: Vec<Source>,
 }
 
 #[derive(Debug)]
 struct Family {
-    /// As it is spelled in the form asked for.
+    /// As the requested form spells it.
     name: String,
     kind: MetricType,
     help: Option<Arc<str>>,
-    /// The gateway's own series, in the form asked for.
+    /// The gateway's own series in the requested form.
     own: Vec<u8>,
-    /// How many sources follow.
+    /// How many of the plan's sources belong to the family.
     sources: usize,
 }
 
@@ -48,39 +49,40 @@ struct Recipe {
     form: Form,
 }
 
-/// A segment to be shown in another form.
+/// A segment to translate.
 #[derive(Debug, Clone)]
 pub struct Source {
     segment: Arc<Segment>,
     recipe: Arc<Recipe>,
 }
 
-/// What becomes of a segment.
+/// A segment in the requested form.
 #[derive(Debug)]
 pub enum Part {
-    /// Its text is right as it is.
+    /// Its stored text has that form already.
     Text(Arc<Segment>),
-    /// Another form.
+    /// A translated piece.
     Piece(Piece),
 }
 
 impl Source {
-    /// The part, if it was made before.
+    /// The part, if it is cached or needs no translation.
     pub fn known(&self) -> Option<Part> {
         let form = match self.recipe.form.escaping {
             Escaping::AllowUtf8 => self.recipe.form,
             _ => self.form(self.segment.known_quoted()?),
         };
-        match form.is_stored_text() {
-            true => Some(Part::Text(self.segment.clone())),
-            false => self.segment.piece(form).map(Part::Piece),
+        if form.is_stored_text() {
+            Some(Part::Text(self.segment.clone()))
+        } else {
+            self.segment.piece(form).map(Part::Piece)
         }
     }
 
-    /// Makes the part and keeps it with the segment.
+    /// Makes the part and caches it with the segment.
     ///
     /// # Errors
-    /// If the segment has lines which rendering does not write.
+    /// If the segment has lines that rendering never writes.
     pub fn make(&self, encoder: &mut PieceEncoder) -> Result<Part, String> {
         let form = match self.recipe.form.escaping {
             Escaping::AllowUtf8 => self.recipe.form,
@@ -91,22 +93,22 @@ impl Source {
         }
         let mut plain = self.plain(form)?;
         plain.shrink_to_fit();
-        // Small ones are copied together before they are compressed.
+        // Small pieces are copied together before they are compressed.
         let coding = if plain.len() < SMALL_BYTES { Coding::Identity } else { form.coding };
         let piece = encoder.encode(coding, plain.into());
         self.segment.cache_piece(form, piece.clone());
         Ok(Part::Piece(piece))
     }
 
-    /// Bytes of text to be read.
+    /// Bytes of text to translate.
     pub fn text_len(&self) -> usize {
         self.segment.text().len()
     }
 
-    /// The form of this segment: where nothing is quoted, nothing is escaped.
+    /// The form of this segment: without quoted names, nothing is escaped.
     fn form(&self, is_quoted: bool) -> Form {
         let Recipe { name, form, .. } = &*self.recipe;
-        // In protobuf the name stands outside.
+        // In protobuf the family's name is outside the segment.
         let is_quoted = is_quoted || (form.format == Format::Text && !NameKind::Metric.is_plain(name));
         if is_quoted { *form } else { Form { escaping: Escaping::AllowUtf8, ..*form } }
     }
@@ -132,20 +134,20 @@ impl Source {
     }
 }
 
-/// Finds what has to be shown in a form. Costs a pointer per segment.
+/// Plans the families to show in a form. Costs a pointer per segment.
 pub fn plan(cores: &[Vec<FamilySnapshot>], own: &[OwnFamily], form: Form) -> Plan {
     let mut plan = Plan { form, families: Vec::new(), sources: Vec::new() };
-    for MergedFamily { name, own, handed } in merged_families(cores, own) {
+    for MergedFamily { name, own, snapshots } in merged_families(cores, own) {
         let own_kind = own.map(|own| kind_of(own.kind));
-        let Some(kind) = own_kind.or(handed.first().map(|handed| handed.kind)) else { continue };
+        let Some(kind) = own_kind.or(snapshots.first().map(|snapshots| snapshots.kind)) else { continue };
         let help = match own {
             Some(own) => Some(own.help.into()),
-            None => handed.first().and_then(|handed| handed.shared.help()),
+            None => snapshots.first().and_then(|snapshots| snapshots.shared.help()),
         };
         let recipe = Arc::new(Recipe { name: name.into(), kind, form });
         let first = plan.sources.len();
-        for handed in handed {
-            let segments = handed.text.segments().cloned();
+        for snapshots in snapshots {
+            let segments = snapshots.text.segments().cloned();
             plan.sources.extend(segments.map(|segment| Source { segment, recipe: recipe.clone() }));
         }
         let name = escape(name, form.escaping, NameKind::Metric).into_owned();
@@ -155,7 +157,7 @@ pub fn plan(cores: &[Vec<FamilySnapshot>], own: &[OwnFamily], form: Form) -> Pla
     plan
 }
 
-/// The gateway's own series. None of their names needs quotes.
+/// The gateway's own series. None of their names needs quotes or escaping.
 fn own_series(own: Option<&OwnFamily>, format: Format) -> Vec<u8> {
     let mut lines = Vec::new();
     let Some(own) = own else { return lines };
@@ -172,7 +174,7 @@ fn own_series(own: Option<&OwnFamily>, format: Format) -> Vec<u8> {
 }
 
 impl Plan {
-    /// Puts the parts of all sources, given in their order, behind the heads of their families.
+    /// Puts the parts of all sources, given in order, behind the heads of their families.
     pub fn assemble(self, parts: Vec<Part>) -> Vec<Unit> {
         let mut units = Units::default();
         let mut parts = parts.into_iter();

@@ -65,7 +65,7 @@ pub(crate) const METRICS: &[OwnMetric] = &[
 
 /// Sets the gauges from the store's own counts.
 pub(crate) fn set_gauges(store: &Store) {
-    let (stats, (changes, bytes)) = (store.stats(), store.waiting());
+    let (stats, (changes, bytes)) = (store.stats(), store.queued());
     metrics::gauge!(QUEUE_CHANGES.name).set(changes as f64);
     metrics::gauge!(QUEUE_BYTES.name).set(bytes as f64);
     metrics::gauge!(LOG_BYTES.name).set(stats.log_bytes.unwrap_or_default() as f64);

@@ -8,13 +8,14 @@
 //! Who writes while the gateway runs is the runtime's business; what a record says is the shards'. Nothing here knows HTTP.
 
 pub mod command;
+pub(crate) mod completion;
 pub mod engines;
 pub mod import;
 pub(crate) mod metrics;
-pub mod outbox;
+pub(crate) mod outbox;
 mod progress;
-pub mod record_writer;
+pub(crate) mod record_writer;
 mod restore;
-pub mod store;
-pub mod stored_group;
+pub(crate) mod store;
+pub(crate) mod stored_group;
 mod writer;

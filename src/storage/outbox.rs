@@ -1,94 +1,98 @@
-//! What a core has for the store: gathered as long as the core has something to do, then sent together.
+//! The outbox of a core: changes that wait to be sent to the writer thread together.
 //!
-//! To wake a thread and to be woken by it costs more than a small commit. Who comes alone does not wait: then there is nothing
-//! else to do.
+//! Waking the writer thread and being woken by it costs more than a small commit. So the outbox collects changes for as long as the
+//! core has other work, and sends them when the core is done. A lone change does not wait, because then the core has nothing else to
+//! do.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::store::{Batch, GroupChange, Kept, NotKept, Store, Waits};
+use super::completion::CommitFailed;
+use super::store::{Batch, GroupChange, PendingChange, Store};
 
-/// Above this a batch does not wait for the others.
-const WAITING_BYTES_MAX: u64 = 1 << 20;
-/// So much memory is kept for records that are to be written: for about as many as wait for a commit at a time,
+/// A larger batch is sent at once.
+const BATCH_BYTES_MAX: u64 = 1 << 20;
+/// How many buffers are kept for reuse; about as many changes wait for a commit at a time.
 const SPARES_MAX: usize = 64;
-/// if they are no larger than most.
+/// Larger buffers are not kept.
 const SPARE_BYTES_MAX: usize = 16 * 1024;
 
-/// The outbox of a core.
+/// Collects the changes of one core.
 #[derive(Debug)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     store: Arc<Store>,
-    inside: RefCell<Inside>,
+    inner: RefCell<Inner>,
 }
 
 #[derive(Debug)]
-struct Inside {
+struct Inner {
     batch: Batch,
-    /// Memory that came back: threads that free each other's memory wait for each other in the allocator.
-    records: Vec<Vec<u8>>,
-    batches: Vec<Vec<Kept>>,
+    /// Buffers that came back with their batch. They are reused on the core that allocated them: threads that free each other's
+    /// memory wait for the allocator's locks.
+    spare_records: Vec<Vec<u8>>,
+    spare_batches: Vec<Vec<PendingChange>>,
 }
 
 impl Outbox {
-    /// An empty one.
-    pub fn new(core: usize, store: Arc<Store>) -> Rc<Self> {
-        let inside = Inside { batch: Batch::new(core, Vec::new()), records: Vec::new(), batches: Vec::new() };
-        Rc::new(Self { store, inside: RefCell::new(inside) })
+    pub(crate) fn new(core: usize, store: Arc<Store>) -> Rc<Self> {
+        let inner = Inner {
+            batch: Batch::new(core, Vec::new()),
+            spare_records: Vec::new(),
+            spare_batches: Vec::new(),
+        };
+        Rc::new(Self { store, inner: RefCell::new(inner) })
     }
 
-    /// Keeps what a command left behind. Must be called while the shard is still held.
-    pub fn keep(self: &Rc<Self>, kept: Kept) {
-        let mut inside = self.inside.borrow_mut();
-        if inside.batch.kept.is_empty() {
+    /// Whether too much waits for the engine to accept another push.
+    pub(crate) fn is_full(&self) -> bool {
+        self.store.is_full()
+    }
+
+    /// Adds a change. The caller must still hold the shard.
+    pub(crate) fn enqueue(self: &Rc<Self>, change: PendingChange) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.batch.changes.is_empty() {
             let outbox = self.clone();
-            // Its turn comes when all that is under way has had its own.
-            monoio::spawn(async move { outbox.send() });
+            // Runs after everything that is ready to run now.
+            crate::runtime::spawn(async move { outbox.send() });
         }
-        inside.batch.push(kept);
-        if inside.batch.bytes > WAITING_BYTES_MAX {
-            drop(inside);
+        inner.batch.push(change);
+        if inner.batch.bytes > BATCH_BYTES_MAX {
+            drop(inner);
             self.send();
         }
     }
 
-    /// Memory for a record.
-    pub fn memory(&self) -> Vec<u8> {
-        self.inside.borrow_mut().records.pop().unwrap_or_default()
+    /// An empty or used buffer for a record.
+    pub(crate) fn spare_record(&self) -> Vec<u8> {
+        self.inner.borrow_mut().spare_records.pop().unwrap_or_default()
     }
 
-    /// Answers commands which the store has, or does not have.
-    pub fn answer(&self, mut batch: Batch, kept: Result<(), NotKept>) {
-        let mut inside = self.inside.borrow_mut();
-        for Kept { waits, change, .. } in batch.kept.drain(..) {
-            match waits {
-                Waits::Client(reply, outcome) => reply.send(kept.map(|()| outcome)),
-                Waits::Wipe(answer) => {
-                    // A client that left does not wait any more.
-                    let _ = answer.send(kept);
-                }
-                Waits::Nobody => {}
-            }
+    /// Completes the changes of a batch that came back from the writer thread.
+    pub(crate) fn complete(&self, mut batch: Batch, committed: Result<(), CommitFailed>) {
+        let mut inner = self.inner.borrow_mut();
+        for PendingChange { completion, change, .. } in batch.changes.drain(..) {
+            completion.complete(committed);
             if let GroupChange::Put(record) = change
-                && inside.records.len() < SPARES_MAX
+                && inner.spare_records.len() < SPARES_MAX
                 && (1..=SPARE_BYTES_MAX).contains(&record.capacity())
             {
-                inside.records.push(record);
+                inner.spare_records.push(record);
             }
         }
-        if inside.batches.len() < SPARES_MAX && batch.kept.capacity() <= SPARES_MAX {
-            inside.batches.push(batch.kept);
+        if inner.spare_batches.len() < SPARES_MAX && batch.changes.capacity() <= SPARES_MAX {
+            inner.spare_batches.push(batch.changes);
         }
     }
 
     fn send(&self) {
-        let inside = &mut *self.inside.borrow_mut();
-        if inside.batch.kept.is_empty() {
+        let inner = &mut *self.inner.borrow_mut();
+        if inner.batch.changes.is_empty() {
             return;
         }
-        let next = Batch::new(inside.batch.core, inside.batches.pop().unwrap_or_default());
-        self.store.keep(std::mem::replace(&mut inside.batch, next));
+        let next = Batch::new(inner.batch.core, inner.spare_batches.pop().unwrap_or_default());
+        self.store.enqueue(std::mem::replace(&mut inner.batch, next));
     }
 }
 

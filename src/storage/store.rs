@@ -1,11 +1,11 @@
-//! The thread that has the storage engine, and what cores know of it.
+//! The store as the cores see it: a queue of changes to the writer thread, and the thread's state.
 //!
-//! A core puts what a command left behind into its outbox while it still holds its shard: so the changes of a group, and of all
-//! groups of a core, reach the engine in the order in which they were applied. The thread drains its queue, commits once, and
-//! sends everything back to its core, which answers. Scrapes and health checks never come here.
+//! A core puts each change into its [outbox](super::outbox) while it still holds its shard, so changes reach the engine in the order
+//! in which they were applied. The [writer thread](super::writer) drains the queue, commits once, and sends every batch back to its
+//! core, which replies to the clients. Scrapes and health checks never wait for the store.
 //!
-//! After a commit that failed nobody knows what is on the disk. Then the store is *failed*: every write is refused until a restart,
-//! and scrapes go on.
+//! After a failed commit the content of the disk is unknown. The store is then *failed*: it rejects every write until a restart, and
+//! scrapes continue.
 
 #[cfg(test)]
 mod tests;
@@ -15,134 +15,129 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use futures_channel::oneshot;
 use sluicegate_engine::{Durability, Engine, Stats};
 
-use crate::shard::Shard;
-use crate::shard::outcome::Outcome;
-use crate::shard::registry::{Registry, RunningEpoch};
-use crate::storage::import::Records;
-
-use crate::cores::mailbox::Mailboxes;
-use crate::cores::shard_task::Reply;
+use super::completion::{CommitFailed, Completion};
+use super::import::Records;
 use crate::runtime::shutdown::Shutdown;
+use crate::shard::Shard;
+use crate::shard::registry::{Registry, RunningEpoch};
 
-/// What may wait for the engine, in bytes of records. Above it pushes are turned away.
+/// How many bytes of changes may wait for the engine; beyond it pushes get 503.
 const QUEUE_BYTES_MAX: u64 = 256 << 20;
 
-/// Commands that were not kept: nobody knows whether they will be there after a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotKept;
-
-/// What a command left behind, and who waits for it.
+/// A change on its way to the engine.
 #[derive(Debug)]
-pub struct Kept {
+pub(crate) struct PendingChange {
     /// The canonical text of the grouping key.
     pub key: Arc<str>,
-    /// What became of the group.
+    /// What to write.
     pub change: GroupChange,
-    /// See [`crate::shard::Applied::commit`].
+    /// The commit's hold on released names, see [`crate::shard::Applied::commit`].
     pub commit: Option<RunningEpoch>,
-    /// Whom to tell.
-    pub waits: Waits,
+    /// What to do after the commit.
+    pub completion: Completion,
 }
 
-/// What some commands of one core left behind, in their order. It comes back to the core with what became of it.
+/// Changes of one core, in order. The writer sends the batch back to the core with the result.
 #[derive(Debug)]
-pub struct Batch {
-    /// Which core that is.
+pub(crate) struct Batch {
     pub core: usize,
-    /// What the commands left behind.
-    pub kept: Vec<Kept>,
-    /// What it weighs, see [`Kept::bytes`].
+    pub changes: Vec<PendingChange>,
+    /// See [`PendingChange::bytes`].
     pub bytes: u64,
 }
 
-/// What became of a group.
+/// What a command did to a group.
 #[derive(Debug)]
-pub enum GroupChange {
-    /// It is now this record.
+pub(crate) enum GroupChange {
+    /// The group is now this record.
     Put(Vec<u8>),
-    /// It is gone.
+    /// The group is gone.
     Delete,
-    /// It is as it was; the answer comes after those to all changes before.
-    Nothing,
+    /// The group is unchanged. The response is still sent in order, after those of earlier changes.
+    Unchanged,
 }
 
-/// Who waits until something is kept.
-#[derive(Debug)]
-pub enum Waits {
-    /// A client, for this answer.
-    Client(Reply, Outcome),
-    /// A wipe.
-    Wipe(oneshot::Sender<Result<(), NotKept>>),
-    /// Nobody.
-    Nobody,
-}
-
-/// How far the store is.
+/// The state of the store.
 #[derive(Debug, Clone, PartialEq)]
-pub enum State {
-    /// Groups are being taken back: how many are, and which part of the bytes, if that can be said.
-    Restoring(u64, Option<f64>),
-    /// Writes are taken.
+pub(crate) enum State {
+    /// Groups are being restored.
+    Restoring {
+        /// How many are restored so far.
+        groups: u64,
+        /// The fraction of the store's bytes that is read, if it is known.
+        fraction: Option<f64>,
+    },
+    /// Writes are accepted.
     Ready,
-    /// It takes nothing more, for this reason.
+    /// Writes are rejected for this reason, until a restart.
     Failed(String),
 }
 
-/// Opens the engine; an error is told to the operator.
-pub type Open = Box<dyn FnOnce() -> Result<Box<dyn Engine>, String> + Send>;
-/// Gives the groups that a store shall take over from another program. Is told whether the store is new.
-pub type Import = Box<dyn FnOnce(bool) -> Result<Records, String> + Send>;
+/// Opens the engine.
+pub(crate) type Open = Box<dyn FnOnce() -> Result<Box<dyn Engine>, String> + Send>;
+/// Returns the groups to import from the official program's file. The argument says whether the store is new.
+pub(crate) type Import = Box<dyn FnOnce(bool) -> Result<Records, String> + Send>;
+/// Sends a batch back to its core, with the result of the commit.
+pub(crate) type Deliver = Box<dyn Fn(Batch, Result<(), CommitFailed>) + Send>;
 
-/// What is needed to begin with.
-pub struct Start {
-    /// Opens the engine.
+/// What a store needs to start.
+pub(crate) struct Start {
     pub open: Open,
-    /// Gives what is to be taken over.
     pub import: Import,
-    /// What commits shall survive.
+    pub deliver: Deliver,
+    /// What an acknowledged push survives.
     pub durability: Durability,
     /// The shards of all cores, empty.
     pub shards: Vec<Arc<async_lock::Mutex<Shard>>>,
-    /// Names taken.
     pub registry: Arc<Registry>,
-    /// The way back to the cores.
-    pub mailboxes: Mailboxes,
-    /// Pulled if the start fails.
+    /// Requested if the store cannot start.
     pub shutdown: Shutdown,
 }
 
-/// The store as cores see it.
+/// The handle of the cores to the store.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     queue: Sender<Item>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// What the writer thread receives.
 #[derive(Debug)]
 pub(super) enum Item {
-    Keep(Batch),
+    Commit(Batch),
     Close,
 }
 
+/// What the writer thread and the cores share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    pub(super) phase: AtomicU8,
-    /// Why nothing more is taken, or why the start failed.
+    phase: AtomicU8,
+    /// Why writes are rejected, or why the start failed.
     pub(super) failure: OnceLock<String>,
     pub(super) restored: Vec<Progress>,
-    /// Bytes to restore, about; 0 if unknown.
+    /// Approximate number of bytes to restore; 0 if unknown.
     pub(super) restore_bytes: AtomicU64,
     pub(super) contradictions: AtomicU64,
-    pub(super) waiting: AtomicUsize,
-    pub(super) waiting_bytes: AtomicU64,
+    pub(super) queued: AtomicUsize,
+    pub(super) queued_bytes: AtomicU64,
     pub(super) stats: Mutex<Stats>,
 }
 
-/// How many groups of a core were restored. Threads that count for different cores are not in each other's way.
+/// How far the writer thread is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    Restoring = 0,
+    Ready,
+    Failed,
+    /// The start failed, so the program ends.
+    NotStarted,
+}
+
+/// How much of one core was restored. Aligned so that threads which count for different cores do not share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Progress {
@@ -151,7 +146,15 @@ pub(super) struct Progress {
 }
 
 impl Shared {
-    /// Groups restored, and the bytes of their records.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    fn is(&self, phase: Phase) -> bool {
+        self.phase.load(Ordering::Acquire) == phase as u8
+    }
+
+    /// The number of restored groups, and the bytes of their records.
     pub(super) fn restored(&self) -> (u64, u64) {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         self.restored
@@ -160,17 +163,23 @@ impl Shared {
     }
 }
 
-pub(super) const RESTORING: u8 = 0;
-pub(super) const READY: u8 = 1;
-pub(super) const FAILED: u8 = 2;
-pub(super) const NOT_STARTED: u8 = 3;
+/// Why a store could not be closed properly.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CloseError {
+    /// The store never started.
+    #[error("{0}")]
+    NotStarted(String),
+    /// The writer thread panicked.
+    #[error("the storage thread panicked")]
+    Panicked,
+}
 
 impl Store {
-    /// Starts the thread. It opens the engine and restores; what is sent before that is done waits.
+    /// Starts the writer thread, which opens the engine and restores the groups. Changes that arrive earlier wait.
     ///
     /// # Errors
-    /// If there is no thread to be had.
-    pub fn start(start: Start) -> std::io::Result<Self> {
+    /// If the thread cannot be started.
+    pub(crate) fn start(start: Start) -> std::io::Result<Self> {
         let (queue, items) = mpsc::channel();
         let restored = start.shards.iter().map(|_| Progress::default()).collect();
         let shared = Arc::new(Shared { restored, ..Shared::default() });
@@ -184,88 +193,87 @@ impl Store {
         Ok(Self { queue, shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Sends what some commands left behind.
-    pub fn keep(&self, batch: Batch) {
-        self.shared.waiting.fetch_add(batch.kept.len(), Ordering::Relaxed);
-        self.shared.waiting_bytes.fetch_add(batch.bytes, Ordering::Relaxed);
-        // Without the thread whoever waits hears it from the channel that ends.
-        let _ = self.queue.send(Item::Keep(batch));
+    /// Sends a batch to the writer thread.
+    pub(crate) fn enqueue(&self, batch: Batch) {
+        self.shared.queued.fetch_add(batch.changes.len(), Ordering::Relaxed);
+        self.shared.queued_bytes.fetch_add(batch.bytes, Ordering::Relaxed);
+        // If the thread has ended, dropping the batch closes the channels of its clients.
+        let _ = self.queue.send(Item::Commit(batch));
     }
 
-    /// Whether so much waits for the engine that no more is taken.
-    pub fn is_full(&self) -> bool {
-        self.shared.waiting_bytes.load(Ordering::Relaxed) > QUEUE_BYTES_MAX
+    /// Whether too much waits for the engine to accept another push.
+    pub(crate) fn is_full(&self) -> bool {
+        self.shared.queued_bytes.load(Ordering::Relaxed) > QUEUE_BYTES_MAX
     }
 
-    /// Whether writes are taken. Cheaper than [`Self::state`].
-    pub fn is_ready(&self) -> bool {
-        self.shared.phase.load(Ordering::Acquire) == READY
+    /// Whether writes are accepted. Cheaper than [`Self::state`].
+    pub(crate) fn is_ready(&self) -> bool {
+        self.shared.is(Phase::Ready)
     }
 
-    /// How far the store is.
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         let shared = &self.shared;
-        match shared.phase.load(Ordering::Acquire) {
-            READY => State::Ready,
-            FAILED => State::Failed(shared.failure.get().cloned().unwrap_or_default()),
-            _ => {
-                let whole = shared.restore_bytes.load(Ordering::Relaxed);
-                let (groups, bytes) = shared.restored();
-                State::Restoring(groups, (whole > 0).then(|| (bytes as f64 / whole as f64).min(1.0)))
-            }
+        if shared.is(Phase::Ready) {
+            State::Ready
+        } else if shared.is(Phase::Failed) {
+            State::Failed(shared.failure.get().cloned().unwrap_or_default())
+        } else {
+            let total = shared.restore_bytes.load(Ordering::Relaxed);
+            let (groups, bytes) = shared.restored();
+            let fraction = (total > 0).then(|| (bytes as f64 / total as f64).min(1.0));
+            State::Restoring { groups, fraction }
         }
     }
 
-    /// What the engine says about itself, not older than about a second.
-    pub fn stats(&self) -> Stats {
+    /// The engine's statistics, at most about a second old.
+    pub(crate) fn stats(&self) -> Stats {
         self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Commands that wait for the engine, and the bytes of their records.
-    pub fn waiting(&self) -> (usize, u64) {
-        (self.shared.waiting.load(Ordering::Relaxed), self.shared.waiting_bytes.load(Ordering::Relaxed))
+    /// The number of changes that wait for the engine, and their bytes.
+    pub(crate) fn queued(&self) -> (usize, u64) {
+        (self.shared.queued.load(Ordering::Relaxed), self.shared.queued_bytes.load(Ordering::Relaxed))
     }
 
-    /// Groups that contradicted others when they were restored.
-    pub fn contradictions(&self) -> u64 {
+    /// The number of restored groups that contradicted others.
+    pub(crate) fn contradictions(&self) -> u64 {
         self.shared.contradictions.load(Ordering::Relaxed)
     }
 
-    /// Commits what is waiting, closes the engine and ends the thread. Says why, if the store could not be started at all.
+    /// Commits what is queued, closes the engine and ends the thread.
     ///
     /// # Errors
-    /// The reason, for the operator.
-    pub fn close(&self) -> Result<(), String> {
-        // A restore that is under way is not waited for: it has changed nothing.
-        if self.shared.phase.load(Ordering::Acquire) != RESTORING {
+    /// See [`CloseError`].
+    pub(crate) fn close(&self) -> Result<(), CloseError> {
+        // A running restore is not waited for: it has changed nothing.
+        if !self.shared.is(Phase::Restoring) {
             let _ = self.queue.send(Item::Close);
             let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
             if thread.is_some_and(|thread| thread.join().is_err()) {
-                return Err("the storage thread panicked".to_owned());
+                return Err(CloseError::Panicked);
             }
         }
-        match self.shared.phase.load(Ordering::Acquire) {
-            NOT_STARTED => Err(self.shared.failure.get().cloned().unwrap_or_default()),
-            _ => Ok(()),
+        if self.shared.is(Phase::NotStarted) {
+            return Err(CloseError::NotStarted(self.shared.failure.get().cloned().unwrap_or_default()));
         }
+        Ok(())
     }
 }
 
 impl Batch {
-    /// An empty one, in memory for what comes.
-    pub(super) fn new(core: usize, memory: Vec<Kept>) -> Self {
-        Self { core, kept: memory, bytes: 0 }
+    /// An empty batch that reuses the memory of `changes`.
+    pub(super) fn new(core: usize, changes: Vec<PendingChange>) -> Self {
+        Self { core, changes, bytes: 0 }
     }
 
-    /// Adds what a command left behind.
-    pub(super) fn push(&mut self, kept: Kept) {
-        self.bytes += kept.bytes();
-        self.kept.push(kept);
+    pub(super) fn push(&mut self, change: PendingChange) {
+        self.bytes += change.bytes();
+        self.changes.push(change);
     }
 }
 
-impl Kept {
-    /// What it weighs in memory, about.
+impl PendingChange {
+    /// Its approximate size in memory.
     pub(super) fn bytes(&self) -> u64 {
         let record = if let GroupChange::Put(record) = &self.change { record.len() } else { 0 };
         (size_of::<Self>() + self.key.len() + record) as u64

@@ -1,4 +1,4 @@
-//! The loop of the storage thread: open, restore, then batch after batch.
+//! The writer thread: it owns the engine. It restores, then commits batch after batch.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
@@ -8,64 +8,64 @@ use std::time::{Duration, Instant};
 
 use sluicegate_engine::{Change, Commit, Durability, Engine};
 
-use crate::shard::registry::Registry;
-
+use super::completion::CommitFailed;
 use super::metrics::{BATCH_CHANGES, COMMIT_DURATION};
 use super::restore::{Restoring, restore};
-use super::store::{Batch, FAILED, GroupChange, Item, NOT_STARTED, NotKept, READY, Shared, Start};
-use crate::cores::mailbox::Mailboxes;
-use crate::cores::shard_task::Order;
-use crate::runtime::scheduling::interrupt_nobody;
+use super::store::{Batch, Deliver, GroupChange, Item, Phase, Shared, Start};
+use crate::runtime::scheduling::use_batch_scheduling;
+use crate::shard::registry::Registry;
 
-/// A batch is closed above this, so that nobody waits for the commit of a great many others.
-const BATCH_BYTES_MAX: u64 = 16 << 20;
-/// How old what the engine says about itself may become.
-const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
+/// A commit of more bytes does not wait for further batches, so that its clients do not wait for the changes of many others.
+const COMMIT_BYTES_MAX: u64 = 16 << 20;
+/// How often the engine maintains itself, and how old its statistics may be.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Does all that the thread does.
-pub(crate) fn run(start: Start, shared: &Shared, items: &Receiver<Item>) {
-    let Start { open, import, durability, shards, registry, mailboxes, shutdown } = start;
-    // The more the cores have done before it has its turn, the more goes into one commit.
-    interrupt_nobody();
+const PANICKED: &str = "the storage engine panicked, see the log";
+
+/// The body of the writer thread.
+pub(super) fn run(start: Start, shared: &Shared, items: &Receiver<Item>) {
+    let Start { open, import, deliver, durability, shards, registry, shutdown } = start;
+    // The longer the cores run before this thread does, the more changes go into one commit.
+    use_batch_scheduling();
     let restoring = Restoring { shards, shared };
     let started = catch_unwind(AssertUnwindSafe(|| restore(open, import, durability, &restoring)))
-        .unwrap_or_else(|_| Err("the storage engine panicked, see above".to_owned()));
+        .unwrap_or_else(|_| Err(PANICKED.to_owned()));
     match started {
-        Ok(backend) => {
-            shared.phase.store(READY, Ordering::Release);
+        Ok(engine) => {
+            shared.enter(Phase::Ready);
             let mut writer = Writer {
-                backend,
+                engine,
                 durability,
                 registry: &registry,
-                mailboxes: &mailboxes,
+                deliver: &deliver,
                 shared,
                 background_error: None,
-                figures_at: Instant::now(),
+                maintained_at: Instant::now(),
                 commit_seconds: metrics::histogram!(COMMIT_DURATION.name),
                 batch_changes: metrics::histogram!(BATCH_CHANGES.name),
             };
-            writer.note_figures();
+            writer.publish_stats();
             writer.serve(items);
             writer.close();
         }
-        Err(why) => {
-            let _ = shared.failure.set(why);
-            shared.phase.store(NOT_STARTED, Ordering::Release);
+        Err(reason) => {
+            let _ = shared.failure.set(reason);
+            shared.enter(Phase::NotStarted);
             shutdown.request();
         }
     }
-    // Who comes now is answered by the channel's end.
+    // A change that arrives now is dropped with the channel, and its client gets 503.
 }
 
 struct Writer<'s> {
-    backend: Box<dyn Engine>,
+    engine: Box<dyn Engine>,
     durability: Durability,
     registry: &'s Registry,
-    mailboxes: &'s Mailboxes,
+    deliver: &'s Deliver,
     shared: &'s Shared,
-    /// What the engine complains of, as logged last.
+    /// The engine's background error as last logged.
     background_error: Option<String>,
-    figures_at: Instant,
+    maintained_at: Instant,
     commit_seconds: metrics::Histogram,
     batch_changes: metrics::Histogram,
 }
@@ -74,111 +74,120 @@ impl Writer<'_> {
     fn serve(&mut self, items: &Receiver<Item>) {
         let mut batches = Vec::new();
         loop {
-            match items.recv_timeout(FIGURES_INTERVAL) {
-                Ok(Item::Keep(batch)) => batches.push(batch),
+            match items.recv_timeout(MAINTENANCE_INTERVAL) {
+                Ok(Item::Commit(batch)) => batches.push(batch),
                 Err(RecvTimeoutError::Timeout) => self.maintain(),
                 Ok(Item::Close) | Err(RecvTimeoutError::Disconnected) => return,
             }
             let mut bytes: u64 = batches.iter().map(|batch| batch.bytes).sum();
-            let mut closes = false;
-            while bytes < BATCH_BYTES_MAX {
+            let mut closing = false;
+            while bytes < COMMIT_BYTES_MAX {
                 match items.try_recv() {
-                    Ok(Item::Keep(batch)) => {
+                    Ok(Item::Commit(batch)) => {
                         bytes += batch.bytes;
                         batches.push(batch);
                     }
                     Ok(Item::Close) => {
-                        closes = true;
+                        closing = true;
                         break;
                     }
                     Err(_) => break,
                 }
             }
             if !batches.is_empty() {
-                self.keep(&mut batches, bytes);
+                self.commit_and_deliver(&mut batches, bytes);
             }
-            if closes {
+            if closing {
                 return;
             }
-            if self.figures_at.elapsed() >= FIGURES_INTERVAL {
+            if self.maintained_at.elapsed() >= MAINTENANCE_INTERVAL {
                 self.maintain();
             }
         }
     }
 
-    /// Commits some batches at once and sends them back.
-    fn keep(&mut self, batches: &mut Vec<Batch>, bytes: u64) {
-        let kept = self.commit(batches);
-        // Also after a failed commit, because nothing can be claimed any more then.
-        let all = batches.iter_mut().flat_map(|batch| &mut batch.kept);
-        self.registry.end_all(all.filter_map(|kept| kept.commit.take()));
-        let changes = batches.iter().map(|batch| batch.kept.len()).sum();
-        self.shared.waiting.fetch_sub(changes, Ordering::Relaxed);
-        self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    /// Commits some batches at once and sends them back to their cores.
+    fn commit_and_deliver(&mut self, batches: &mut Vec<Batch>, bytes: u64) {
+        let committed = self.commit(batches);
+        // Names that the changes released are free from now on. This also holds after a failed commit, because no later change that
+        // claims them can be committed.
+        let changes = batches.iter_mut().flat_map(|batch| &mut batch.changes);
+        self.registry.end_all(changes.filter_map(|change| change.commit.take()));
+        let count = batches.iter().map(|batch| batch.changes.len()).sum();
+        self.shared.queued.fetch_sub(count, Ordering::Relaxed);
+        self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         for batch in batches.drain(..) {
-            self.mailboxes.order(batch.core, Order::Kept(batch, kept));
+            (self.deliver)(batch, committed);
         }
     }
 
-    fn commit(&mut self, batches: &[Batch]) -> Result<(), NotKept> {
-        if self.shared.failure.get().is_some() {
-            return Err(NotKept);
+    fn commit(&mut self, batches: &[Batch]) -> Result<(), CommitFailed> {
+        if self.has_failed() {
+            return Err(CommitFailed);
         }
         let changes: Vec<Change<'_>> = batches
             .iter()
-            .flat_map(|batch| &batch.kept)
-            .filter_map(|kept| match &kept.change {
-                GroupChange::Put(record) => Some(Change::Put { key: &kept.key, record }),
-                GroupChange::Delete => Some(Change::Delete { key: &kept.key }),
-                GroupChange::Nothing => None,
+            .flat_map(|batch| &batch.changes)
+            .filter_map(|pending| match &pending.change {
+                GroupChange::Put(record) => Some(Change::Put { key: &pending.key, record }),
+                GroupChange::Delete => Some(Change::Delete { key: &pending.key }),
+                GroupChange::Unchanged => None,
             })
             .collect();
         if changes.is_empty() {
             return Ok(());
         }
-        let begun = Instant::now();
-        let (backend, durability) = (&mut self.backend, self.durability);
-        let done = catch_unwind(AssertUnwindSafe(|| backend.commit(&changes, durability)));
-        self.commit_seconds.record(begun.elapsed().as_secs_f64());
+        let started = Instant::now();
+        let (engine, durability) = (&mut self.engine, self.durability);
+        let result = catch_unwind(AssertUnwindSafe(|| engine.commit(&changes, durability)));
+        self.commit_seconds.record(started.elapsed().as_secs_f64());
         self.batch_changes.record(changes.len() as f64);
-        let why = match done {
+        let reason = match result {
             Ok(Ok(Commit::Kept(_))) => return Ok(()),
-            Ok(Ok(Commit::Conflict(_))) => "somebody else writes to the store".to_owned(),
+            Ok(Ok(Commit::Conflict(_))) => "another process writes to the store".to_owned(),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "the storage engine panicked".to_owned(),
+            Err(_) => PANICKED.to_owned(),
         };
-        self.fail(why);
-        Err(NotKept)
+        self.fail(reason);
+        Err(CommitFailed)
     }
 
-    fn fail(&self, why: String) {
-        tracing::error!(error = %why, "the store failed and takes nothing more until a restart; scrapes go on");
-        let _ = self.shared.failure.set(why);
-        self.shared.phase.store(FAILED, Ordering::Release);
+    fn has_failed(&self) -> bool {
+        self.shared.failure.get().is_some()
     }
 
-    /// What is due about once a second.
+    fn fail(&self, reason: String) {
+        tracing::error!(error = %reason, "storage failed; rejecting writes until a restart (scrapes continue)");
+        let _ = self.shared.failure.set(reason);
+        self.shared.enter(Phase::Failed);
+    }
+
+    /// Lets the engine do its periodic work.
     fn maintain(&mut self) {
-        if self.shared.failure.get().is_none() {
-            let backend = &mut self.backend;
-            match catch_unwind(AssertUnwindSafe(|| backend.maintain())) {
+        if !self.has_failed() {
+            let engine = &mut self.engine;
+            match catch_unwind(AssertUnwindSafe(|| engine.maintain())) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => self.fail(error.to_string()),
-                Err(_) => self.fail("the storage engine panicked".to_owned()),
+                Err(_) => self.fail(PANICKED.to_owned()),
             }
         }
-        self.note_figures();
+        self.publish_stats();
     }
 
-    fn note_figures(&mut self) {
-        self.figures_at = Instant::now();
-        let stats = self.backend.stats();
+    /// Publishes the engine's statistics, and logs a change of its background error.
+    fn publish_stats(&mut self) {
+        self.maintained_at = Instant::now();
+        let stats = self.engine.stats();
         if stats.background_error != self.background_error {
             match &stats.background_error {
                 Some(error) => {
-                    tracing::warn!(error, "the store has trouble; what was acknowledged is kept");
+                    tracing::warn!(
+                        error,
+                        "background work of the storage engine failed; acknowledged pushes are safe"
+                    );
                 }
-                None => tracing::info!("the store has no trouble any more"),
+                None => tracing::info!("background work of the storage engine succeeds again"),
             }
             self.background_error.clone_from(&stats.background_error);
         }
@@ -186,19 +195,17 @@ impl Writer<'_> {
     }
 
     fn close(self) {
-        let begun = Instant::now();
-        if self.shared.failure.get().is_some() {
-            // Dropped as by a kill: what was acknowledged is there.
+        if self.has_failed() {
+            // Dropping the engine equals a kill: acknowledged pushes are safe.
             return;
         }
-        match catch_unwind(AssertUnwindSafe(|| self.backend.close())) {
-            Ok(Ok(())) => tracing::info!(seconds = begun.elapsed().as_secs_f64(), "closed the store"),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "cannot close the store; what was acknowledged is kept");
-            }
-            Err(_) => {
-                tracing::error!("the storage engine panicked as it closed; what was acknowledged is kept");
-            }
+        let started = Instant::now();
+        match catch_unwind(AssertUnwindSafe(|| self.engine.close())) {
+            Ok(Ok(())) => tracing::info!(seconds = started.elapsed().as_secs_f64(), "store closed"),
+            Ok(Err(error)) => tracing::error!(%error, "cannot close the store; acknowledged pushes are safe"),
+            Err(_) => tracing::error!(
+                "the storage engine panicked while the store was closed; acknowledged pushes are safe"
+            ),
         }
     }
 }

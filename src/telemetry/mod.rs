@@ -2,7 +2,6 @@
 //!
 //! Metrics are recorded and gathered here as numbers. How they are written in an exposition is not known here.
 
-pub mod http;
 pub mod log;
 mod own_metric;
 mod process;

@@ -96,7 +96,7 @@ impl Recorder {
     }
 
     /// Returns every recorded series, sorted by family name, then by labels.
-    pub(super) fn gather(&self) -> Vec<OwnFamily> {
+    pub(crate) fn gather(&self) -> Vec<OwnFamily> {
         self.gather_at(now_seconds())
     }
 

@@ -181,7 +181,7 @@ fn chunked_bodies_are_decoded_and_invalid_ones_rejected() {
         ] {
             let (status, text) = chunked(invalid);
             assert_eq!(status, 400, "{invalid:?}");
-            assert!(text.starts_with("the body is broken") && text.ends_with('\n'), "{invalid:?}: {text}");
+            assert!(text.starts_with("the body is malformed") && text.ends_with('\n'), "{invalid:?}: {text}");
         }
         let endless_extension = format!("4;{}\r\na 1\n\r\n0\r\n\r\n", "x".repeat(100_000));
         assert_eq!(chunked(&endless_extension).0, 400);

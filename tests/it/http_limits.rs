@@ -169,7 +169,7 @@ fn a_connection_beyond_the_limit_is_503() {
             assert!(response.head.contains("retry-after: 1\r\n"), "{}", response.head);
             assert!(client.is_closed());
         }
-        assert_eq!((server.connections.current(), server.connections.refused()), (4, 3));
+        assert_eq!((server.connections.current(), server.connections.rejected()), (4, 3));
         for client in &mut kept {
             client.send(push("Content-Length: 4\r\n", "a 1\n"));
             assert_eq!(client.response().expect("a response").status, 200);

@@ -188,7 +188,7 @@ fn difference_16_a_full_disk_rejects_writes_and_scrapes_continue() {
     assert!(rejected.text().contains("outcome unknown"), "{}", rejected.text());
     let health = gateway.request("GET", "/-/healthy", &[], b"");
     assert_eq!(health.status, 500);
-    assert!(health.text().contains("the store failed"), "{}", health.text());
+    assert!(health.text().contains("storage failed"), "{}", health.text());
     assert_eq!(gateway.request("PUT", "/metrics/job/late", &[], b"m 1\n").status, 503);
     assert_eq!(gateway.request("DELETE", "/metrics/job/0", &[], b"").status, 503);
     let scrape = gateway.request("GET", "/metrics", &[], b"");

@@ -1,20 +1,18 @@
-//! What is promised of the thread with the engine, on an engine that does what the test says.
+//! The writer thread and the outbox, with an engine whose commits the test controls.
 
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use futures_util::StreamExt;
+use futures_channel::oneshot;
 use sluicegate_engine::{Change, Commit, EngineError, Receipt, Restored, Sink};
 
 use super::*;
-use crate::cores::mailbox::Inbox;
-use crate::cores::shard_task::Order;
 use crate::storage::outbox::Outbox;
 
-/// An engine whose commits wait until they may go on; without the other end of the channel they all may.
-struct Held(Receiver<()>);
+/// An engine whose commits block until the channel is closed.
+struct BlockedEngine(Receiver<()>);
 
-impl Engine for Held {
+impl Engine for BlockedEngine {
     fn restore(&mut self, _threads: NonZeroUsize, _sink: Sink<'_>) -> Result<Restored, EngineError> {
         Ok(Restored::default())
     }
@@ -41,88 +39,91 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A store with such an engine, the end of a channel that holds its commits, and the inbox of its one core.
-fn held_store() -> (Arc<Store>, Sender<()>, Inbox) {
-    let (release, held) = channel();
+/// What the writer thread delivers.
+type Delivered = Receiver<(Batch, Result<(), CommitFailed>)>;
+
+/// A store whose commits wait until the sender is dropped, and the batches that it delivers.
+fn blocked_store() -> (Arc<Store>, Sender<()>, Delivered) {
+    let (release, blocked) = channel();
+    let (deliver, delivered) = channel();
     let registry = Arc::new(Registry::default());
-    let (mailboxes, mut inboxes) = Mailboxes::new(1, None);
     let store = Store::start(Start {
-        open: Box::new(|| Ok(Box::new(Held(held)))),
+        open: Box::new(|| Ok(Box::new(BlockedEngine(blocked)))),
         import: Box::new(|_| Ok(Records::new())),
+        deliver: Box::new(move |batch, committed| {
+            let _ = deliver.send((batch, committed));
+        }),
         durability: Durability::Process,
         shards: vec![Arc::new(async_lock::Mutex::new(Shard::new(0, registry.clone(), true)))],
         registry,
-        mailboxes,
         shutdown: Shutdown::new(),
     })
     .expect("a thread");
     wait_until("the restore", || store.is_ready());
-    (Arc::new(store), release, inboxes.remove(0))
+    (Arc::new(store), release, delivered)
 }
 
-fn kept(record: Vec<u8>, waits: Waits) -> Kept {
-    Kept { key: "job=\"a\"".into(), change: GroupChange::Put(record), commit: None, waits }
+fn put(record: Vec<u8>, completion: Completion) -> PendingChange {
+    PendingChange { key: "job=\"a\"".into(), change: GroupChange::Put(record), commit: None, completion }
 }
 
 #[test]
-fn a_store_that_cannot_keep_up_is_full_until_it_has() {
+fn a_store_is_full_until_the_engine_catches_up() {
     const CHANGE_BYTES: u64 = 16 << 20;
-    let (store, release, _inbox) = held_store();
+    let (store, release, _delivered) = blocked_store();
     for sent in 0..=QUEUE_BYTES_MAX / CHANGE_BYTES {
         assert!(!store.is_full(), "after {sent} changes");
-        let overhead = kept(Vec::new(), Waits::Nobody).bytes();
+        let overhead = put(Vec::new(), Completion::None).bytes();
         let mut batch = Batch::new(0, Vec::new());
-        batch.push(kept(vec![0; (CHANGE_BYTES - overhead) as usize], Waits::Nobody));
-        store.keep(batch);
+        batch.push(put(vec![0; (CHANGE_BYTES - overhead) as usize], Completion::None));
+        store.enqueue(batch);
     }
     assert!(store.is_full());
     drop(release);
-    wait_until("the commits", || store.waiting() == (0, 0));
+    wait_until("the commits", || store.queued() == (0, 0));
     assert!(!store.is_full());
     store.close().expect("it closes");
 }
 
 #[test]
-fn an_outbox_goes_when_the_core_has_had_its_turn_or_when_it_is_heavy() {
-    let (store, release, mut inbox) = held_store();
-    let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().expect("a runtime");
-    runtime.block_on(async {
+fn an_outbox_sends_its_changes_when_the_core_is_idle_or_the_batch_is_large() {
+    let (store, release, delivered) = blocked_store();
+    let last_record = crate::runtime::threads::block_on_epoll(async {
         let outbox = Outbox::new(0, store.clone());
-        let mut told = Vec::new();
+        let mut results = Vec::new();
         for number in 0..3 {
-            let (answer, told_then) = oneshot::channel();
-            outbox.keep(kept(vec![number], Waits::Wipe(answer)));
-            told.push(told_then);
+            let (tx, rx) = oneshot::channel();
+            outbox.enqueue(put(vec![number], Completion::Wipe(tx)));
+            results.push(rx);
         }
-        assert_eq!(store.waiting().0, 0, "the core may have more");
-        monoio::spawn(async {}).await;
-        assert_eq!(store.waiting().0, 3);
-        outbox.keep(kept(vec![9; 2 << 20], Waits::Nobody));
-        assert_eq!(store.waiting().0, 4, "what is heavy does not wait");
+        assert_eq!(store.queued().0, 0, "the core may have more changes");
+        crate::runtime::yield_now().await;
+        assert_eq!(store.queued().0, 3);
+        outbox.enqueue(put(vec![9; 2 << 20], Completion::None));
+        assert_eq!(store.queued().0, 4, "a large batch is sent at once");
 
         drop(release);
-        wait_until("the commits", || store.waiting() == (0, 0));
-        let Some(Order::Kept(batch, result)) = inbox.next().await else { panic!("the batch comes back") };
-        let records = batch.kept.iter().map(|kept| match &kept.change {
+        wait_until("the commits", || store.queued() == (0, 0));
+        let (batch, committed) = delivered.recv().expect("the batch comes back");
+        let records = batch.changes.iter().map(|pending| match &pending.change {
             GroupChange::Put(record) => record.clone(),
             other => panic!("{other:?}"),
         });
-        assert_eq!(records.collect::<Vec<_>>(), [[0], [1], [2]], "in their order");
-        outbox.answer(batch, result);
-        for told in told {
-            assert_eq!(told.await, Ok(Ok(())));
+        assert_eq!(records.collect::<Vec<_>>(), [[0], [1], [2]], "in order");
+        outbox.complete(batch, committed);
+        for rx in results {
+            assert_eq!(rx.await, Ok(Ok(())));
         }
-        assert_eq!(outbox.memory(), [2], "a record's memory is used again");
+        assert_eq!(outbox.spare_record(), [2], "a record's buffer is reused");
 
-        outbox.keep(kept(vec![7], Waits::Nobody));
+        let last = vec![7];
+        outbox.enqueue(put(last.clone(), Completion::None));
+        last
     });
-    // The core has ended before the turn of its outbox came.
-    drop(runtime);
+    // The core ended before its outbox was sent.
     store.close().expect("it closes");
-    let mut last = None;
-    while let Ok(Order::Kept(batch, _)) = inbox.try_recv() {
-        last = batch.kept.into_iter().next_back();
-    }
-    let is_last = matches!(last, Some(Kept { change: GroupChange::Put(record), .. }) if record == [7]);
-    assert!(is_last, "what was left in it was kept all the same");
+    let (batch, committed) = delivered.try_iter().last().expect("the outbox was sent when it was dropped");
+    assert_eq!(committed, Ok(()));
+    let change = batch.changes.into_iter().next_back().expect("a change").change;
+    assert!(matches!(change, GroupChange::Put(record) if record == last_record));
 }

@@ -6,9 +6,10 @@ use std::sync::LazyLock;
 
 use http::Method;
 use libfuzzer_sys::fuzz_target;
-use sluicegate::handlers::grouping_key::grouping_key;
-use sluicegate::handlers::router::{Routed, Router, Target};
 use sluicegate::exposition::names::NameRules;
+use sluicegate::handlers::Endpoint;
+use sluicegate::handlers::grouping_key::{GroupPath, grouping_key};
+use sluicegate::handlers::router::{Routed, Router};
 use sluicegate::shard::key::GroupingKey;
 
 static ROUTER: LazyLock<Router> = LazyLock::new(|| Router::new("/prefix", "/prefix/metrics", true));
@@ -35,8 +36,10 @@ fuzz_target!(|input: (u8, &str)| {
             }
             panic!("redirects do not end: {path:?} to {to:?}");
         }
-        Some(Routed::Found(Target::Group(is_base64), rest)) => {
-            if let Ok(key) = grouping_key(&rest, is_base64, path, rules) {
+        Some(Routed::Found { endpoint: Endpoint::Push | Endpoint::Delete, path_head, path_tail }) => {
+            let job_is_base64 = path_head.ends_with("@base64/");
+            let group_path = GroupPath { tail: &path_tail, job_is_base64, raw_path: path };
+            if let Ok(key) = grouping_key(&group_path, rules) {
                 check_key(&key);
             }
         }

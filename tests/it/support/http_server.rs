@@ -17,9 +17,10 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use sluicegate::http::accept::serve;
-use sluicegate::http::connection::{Service, error_response};
+use sluicegate::http::connection::Service;
 use sluicegate::http::limits::{Common, Connections, Limits};
 use sluicegate::http::request_body::{BodyError, RequestBody};
+use sluicegate::http::response::error;
 use sluicegate::runtime::listen::Listeners;
 use sluicegate::runtime::shutdown::Shutdown;
 use sluicegate::runtime::threads::{CoreIndex, Cores, DriverChoice, DriverInUse};
@@ -85,11 +86,11 @@ impl Service for TestService {
             "/-/healthy" => Response::new(Bytes::from_static(b"OK").into()),
             "/metrics/job/probe" => match body.collect(Some(BODY_BYTES_MAX)).await {
                 Ok(_) => Response::new(Bytes::new().into()),
-                Err(err) => error_response(status_of(&err), &err.to_string()),
+                Err(err) => error(status_of(&err), &err.to_string()),
             },
             "/echo" => match body.collect(None).await {
                 Ok(body) => Response::new(body.into()),
-                Err(err) => error_response(status_of(&err), &err.to_string()),
+                Err(err) => error(status_of(&err), &err.to_string()),
             },
             "/ignore" => Response::new(Bytes::from_static(b"ignored").into()),
             "/slow" => {
@@ -100,7 +101,7 @@ impl Service for TestService {
                 let end = head.uri.query().and_then(|query| query.parse().ok()).unwrap_or(0);
                 Response::new(Pieces { next: 0, end, whole: None })
             }
-            _ => error_response(StatusCode::NOT_FOUND, "404 page not found"),
+            _ => error(StatusCode::NOT_FOUND, "404 page not found"),
         }
     }
 }
@@ -109,7 +110,7 @@ fn status_of(err: &BodyError) -> StatusCode {
     match err {
         BodyError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         BodyError::TimedOut => StatusCode::REQUEST_TIMEOUT,
-        BodyError::Broken(_) => StatusCode::BAD_REQUEST,
+        BodyError::Malformed(_) => StatusCode::BAD_REQUEST,
     }
 }
 

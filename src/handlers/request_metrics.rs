@@ -1,11 +1,16 @@
-//! Counts of requests. Each handle is created once and found by index, because every request needs one.
+//! Counts of requests and measurements of pushes, under the names of the official program.
+//!
+//! A metric's handle is created at its first use and then found by index, so that counting a request costs no look-up.
 
 use std::array::from_fn;
 use std::sync::OnceLock;
+use std::time::Instant;
 
+use http::{Method, StatusCode};
 use metrics::{Counter, Histogram};
 
-use super::own_metric::OwnMetric;
+use super::Endpoint;
+use crate::telemetry::OwnMetric;
 
 const REQUESTS: OwnMetric = OwnMetric::counter(
     "pushgateway_http_requests_total",
@@ -23,59 +28,10 @@ const PUSH_SIZE: OwnMetric = OwnMetric::summary(
 )
 .with_labels(&["method"]);
 
-/// Families about requests, with the names and help of the official program.
-pub const METRICS: &[OwnMetric] = &[REQUESTS, PUSH_DURATION, PUSH_SIZE];
+pub(crate) const METRICS: &[OwnMetric] = &[REQUESTS, PUSH_DURATION, PUSH_SIZE];
 
-/// The counted endpoints. Scrapes, `/-/quit` and requests to unknown paths are not counted, as in the official program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handler {
-    /// PUT or POST to a group.
-    Push,
-    /// DELETE of a group.
-    Delete,
-    /// `/-/healthy`
-    Healthy,
-    /// `/-/ready`
-    Ready,
-    /// The web page.
-    Status,
-    /// Files of the web page.
-    Static,
-    /// Deletion of all groups.
-    Wipe,
-    /// `/api/v1/status`
-    ApiStatus,
-    /// `/api/v1/metrics`
-    ApiMetrics,
-    /// `/api/v1/groups`
-    ApiGroups,
-    /// OPTIONS on any path of the API.
-    ApiOptions,
-}
-
-const HANDLERS: usize = Handler::ApiOptions as usize + 1;
-
-impl Handler {
-    /// The value of the label `handler`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Push => "push",
-            Self::Delete => "delete",
-            Self::Healthy => "healthy",
-            Self::Ready => "ready",
-            Self::Status => "status",
-            Self::Static => "static",
-            Self::Wipe => "wipe",
-            Self::ApiStatus => "api/v1/status",
-            Self::ApiMetrics => "api/v1/metrics",
-            Self::ApiGroups => "api/v1/groups",
-            Self::ApiOptions => "api/v1/options",
-        }
-    }
-}
-
-/// The methods with a label value of their own, as in the official program. Others are "unknown", so that clients cannot
-/// create series.
+/// The methods that have a label of their own in the official program. Any other method is "unknown", because a client must not be able
+/// to choose the value of a label.
 const METHODS: [(&str, &str); 10] = [
     ("PUT", "put"),
     ("POST", "post"),
@@ -90,14 +46,14 @@ const METHODS: [(&str, &str); 10] = [
 ];
 const UNKNOWN_METHOD: usize = METHODS.len();
 
-/// The status codes of the endpoints. Others are counted too, but more slowly.
+/// The status codes that endpoints use. Others are counted too, but more slowly.
 const CODES: [u16; 14] = [200, 202, 301, 307, 400, 403, 404, 405, 408, 413, 415, 429, 500, 503];
 
-/// Counts requests and measures pushes. All instances share the same series.
+/// The metrics of requests, shared by all cores.
 #[derive(Debug)]
-pub struct HttpMetrics {
-    /// A handle is created at its first use, so that unused series do not appear in scrapes.
-    requests: [[[OnceLock<Counter>; CODES.len()]; METHODS.len() + 1]; HANDLERS],
+pub(crate) struct RequestMetrics {
+    /// Created at their first use, so that a series appears when there is something to count.
+    requests: [[[OnceLock<Counter>; CODES.len()]; METHODS.len() + 1]; Endpoint::ALL.len()],
     pushes: [OnceLock<PushMetrics>; METHODS.len() + 1],
 }
 
@@ -107,35 +63,43 @@ struct PushMetrics {
     bytes: Histogram,
 }
 
-impl Default for HttpMetrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl HttpMetrics {
-    /// Uses the installed recorder.
-    pub fn new() -> Self {
+impl RequestMetrics {
+    /// Counts into the installed recorder.
+    pub(crate) fn new() -> Self {
         let by_code = || from_fn(|_| OnceLock::new());
         let by_method = || from_fn(|_| by_code());
         Self { requests: from_fn(|_| by_method()), pushes: from_fn(|_| OnceLock::new()) }
     }
 
-    /// Counts a request by the method on its request line and the status code of the response.
-    pub fn observe(&self, handler: Handler, method: &str, code: u16) {
-        let method = method_index(method);
-        match CODES.iter().position(|known| *known == code) {
-            Some(index) => {
-                let counter = &self.requests[handler as usize][method][index];
-                counter.get_or_init(|| requests(handler, method, code)).increment(1);
-            }
-            None => requests(handler, method, code).increment(1),
+    /// Counts a request, and measures a push from `started` on. `bytes` is the size of the request with its head.
+    pub(super) fn observe(
+        &self,
+        endpoint: Endpoint,
+        method: &Method,
+        status: StatusCode,
+        started: Instant,
+        bytes: u64,
+    ) {
+        let Some(label) = endpoint.metric_label() else { return };
+        self.count(endpoint, label, method, status.as_u16());
+        if endpoint == Endpoint::Push {
+            self.measure_push(method, started.elapsed().as_secs_f64(), bytes);
         }
     }
 
-    /// Records the duration of a push and the size of its request, head included, whatever the response was.
-    pub fn observe_push(&self, method: &str, seconds: f64, bytes: u64) {
-        let method = method_index(method);
+    fn count(&self, endpoint: Endpoint, label: &'static str, method: &Method, code: u16) {
+        let method = method_index(method.as_str());
+        match CODES.iter().position(|known| *known == code) {
+            Some(index) => {
+                let counter = &self.requests[endpoint as usize][method][index];
+                counter.get_or_init(|| requests(label, method, code)).increment(1);
+            }
+            None => requests(label, method, code).increment(1),
+        }
+    }
+
+    fn measure_push(&self, method: &Method, seconds: f64, bytes: u64) {
+        let method = method_index(method.as_str());
         let push = self.pushes[method].get_or_init(|| PushMetrics {
             seconds: metrics::histogram!(PUSH_DURATION.name, "method" => method_label(method)),
             bytes: metrics::histogram!(PUSH_SIZE.name, "method" => method_label(method)),
@@ -145,11 +109,11 @@ impl HttpMetrics {
     }
 }
 
-fn requests(handler: Handler, method: usize, code: u16) -> Counter {
+fn requests(label: &'static str, method: usize, code: u16) -> Counter {
     metrics::counter!(
         REQUESTS.name,
         "code" => code.to_string(),
-        "handler" => handler.name(),
+        "handler" => label,
         "method" => method_label(method)
     )
 }
@@ -164,8 +128,8 @@ fn method_label(index: usize) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::recorder::{OwnFamily, OwnValue, Recorder};
     use super::*;
+    use crate::telemetry::{OwnFamily, OwnValue, Recorder};
 
     /// Each series as its label values and its value; summaries as `name method count sum`.
     fn shown(families: &[OwnFamily]) -> Vec<String> {
@@ -190,13 +154,17 @@ mod tests {
     fn counts_requests_by_code_handler_and_method() {
         let recorder = Recorder::new(METRICS.iter().copied());
         metrics::with_local_recorder(&recorder, || {
-            let http = HttpMetrics::new();
-            http.observe(Handler::Push, "PUT", 200);
-            http.observe(Handler::Push, "PUT", 200);
-            http.observe(Handler::ApiOptions, "OPTIONS", 200);
-            http.observe(Handler::Delete, "DELETE", 202);
-            http.observe(Handler::Status, "BREW", 418);
-            http.observe(Handler::Status, "put", 418);
+            let requests = RequestMetrics::new();
+            let count = |endpoint: Endpoint, method: &str, code| {
+                let method = Method::from_bytes(method.as_bytes()).expect("a method");
+                requests.count(endpoint, endpoint.metric_label().expect("a counted endpoint"), &method, code);
+            };
+            count(Endpoint::Push, "PUT", 200);
+            count(Endpoint::Push, "PUT", 200);
+            count(Endpoint::ApiOptions, "OPTIONS", 200);
+            count(Endpoint::Delete, "DELETE", 202);
+            count(Endpoint::StatusPage, "BREW", 418);
+            count(Endpoint::StatusPage, "put", 418);
         });
         assert_eq!(
             shown(&recorder.gather()),
@@ -208,14 +176,14 @@ mod tests {
     fn push_summaries_appear_with_the_first_push() {
         let recorder = Recorder::new(METRICS.iter().copied());
         metrics::with_local_recorder(&recorder, || {
-            let http = HttpMetrics::new();
+            let requests = RequestMetrics::new();
             assert!(
                 recorder.gather().is_empty(),
                 "the official program shows no summaries before the first push"
             );
-            http.observe_push("PUT", 0.5, 100);
-            http.observe_push("PUT", 0.25, 50);
-            http.observe_push("POST", 0.125, 10);
+            requests.measure_push(&Method::PUT, 0.5, 100);
+            requests.measure_push(&Method::PUT, 0.25, 50);
+            requests.measure_push(&Method::POST, 0.125, 10);
         });
         assert_eq!(
             shown(&recorder.gather()),

@@ -1,0 +1,37 @@
+//! What one core can ask of another core's shard.
+
+use std::sync::Arc;
+
+use futures_channel::oneshot;
+
+use crate::runtime::permits::Permit;
+use crate::shard::key::GroupingKey;
+use crate::shard::list::{GroupQuery, Listed};
+use crate::shard::push::Push;
+use crate::shard::{Counts, DuplicateCheck, FamilySnapshot, GroupView, SeriesLookup};
+use crate::storage::completion::{CommandResult, CommitFailed};
+use crate::storage::store::Batch;
+
+/// A command to the task that owns a shard. Each result goes back through the command's own channel.
+#[derive(Debug)]
+pub(crate) enum ShardCommand {
+    /// Applies a push.
+    ///
+    /// The sender keeps its clone of the push until the result arrives, so that the core which allocated the push also frees it:
+    /// freeing each other's memory made cores wait for the allocator's locks.
+    Push(Arc<Push>, Permit, oneshot::Sender<CommandResult>),
+    /// Deletes a group.
+    Delete(GroupingKey, Permit, oneshot::Sender<CommandResult>),
+    /// Deletes all groups.
+    Wipe(oneshot::Sender<Result<(), CommitFailed>>),
+    /// Completes changes of this core that the storage engine has committed, or failed to commit.
+    Complete(Batch, Result<(), CommitFailed>),
+    /// Takes a snapshot for a scrape.
+    Snapshot(oneshot::Sender<(Vec<FamilySnapshot>, Counts)>),
+    /// Copies some groups, starting at a position; the result names the position to continue from.
+    CopyGroups(u32, oneshot::Sender<(Vec<GroupView>, Option<u32>)>),
+    /// Searches some groups, starting at a position, for those on a page of the groups API.
+    ListGroups(Arc<GroupQuery>, u32, oneshot::Sender<Listed>),
+    /// Checks whether groups of this core already hold any of these series.
+    FindDuplicates(Vec<SeriesLookup>, oneshot::Sender<DuplicateCheck>),
+}

@@ -1,0 +1,134 @@
+//! From a push that reached its home core to the decision of the shard.
+//!
+//! The shard decides at once about nearly every push. A push that needs a name which another core has just released waits for the
+//! scrapes and commits that still show it. A push to a family in which groups can hold the same series looks for duplicates on the other
+//! cores first.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_channel::oneshot;
+
+use super::command::ShardCommand;
+use super::leases::Lease;
+use super::shard_task::{ShardGuard, ShardTask};
+use crate::runtime::{now_seconds, spawn};
+use crate::shard::outcome::{Inconsistency, Rejection};
+use crate::shard::push::Push;
+use crate::shard::registry::Epoch;
+use crate::shard::{Decision, DuplicateCheck, PushAttempt, SeriesLookup, Shard, TextEdit};
+use crate::storage::completion::CommandReply;
+
+impl ShardTask {
+    /// Applies or rejects a push at once if the shard is free and can decide, otherwise in a task.
+    pub(super) fn push(self: &Rc<Self>, push: Arc<Push>, reply: CommandReply) {
+        let mut attempt = PushAttempt::default();
+        let shard = self.shard.try_lock_arc();
+        let decision = shard.map(|shard| Shard::decide(shard, &push, &mut attempt, now_seconds()));
+        match decision {
+            Some(Decision::Apply(edit)) => self.finish_push(edit, push, reply),
+            Some(Decision::Reject(rejection)) => self.reject_push(rejection, push, reply),
+            waiting => {
+                spawn(self.clone().push_when_possible(push, attempt, waiting, reply));
+            }
+        }
+    }
+
+    /// Repeats the attempt until the push is applied or rejected.
+    ///
+    /// Every wait is short: collections and commits end, and leases are released.
+    async fn push_when_possible(
+        self: Rc<Self>,
+        push: Arc<Push>,
+        mut attempt: PushAttempt,
+        mut decision: Option<Decision<TextEdit<ShardGuard>>>,
+        reply: CommandReply,
+    ) {
+        let mut leases: Vec<Lease> = Vec::new();
+        loop {
+            match decision {
+                // The leases may be released although the text is not complete: the edit holds the shard, and the next holder of a
+                // lease needs the shard to look for duplicates.
+                Some(Decision::Apply(edit)) => return self.finish_push(edit, push, reply),
+                Some(Decision::Reject(rejection)) => return self.reject_push(rejection, push, reply),
+                Some(Decision::WaitFor(epoch)) => self.wait_until_past(epoch).await,
+                Some(Decision::NeedsLookup(families)) => {
+                    attempt.looked_up.clear();
+                    // Released first, because leases are only ever acquired in the order of names.
+                    leases.clear();
+                    leases = self.leases.acquire(&families).await;
+                    match self.find_duplicate(&push, &families).await {
+                        Ok(None) => attempt.looked_up = families,
+                        Ok(Some(reason)) => {
+                            let shard = self.shard.lock_arc().await;
+                            let edit =
+                                Shard::record_failure(shard, &push, &mut attempt, reason, now_seconds());
+                            return self.finish_push(edit, push, reply);
+                        }
+                        // Without a reply, the client gets the response of a gateway that is shutting down.
+                        Err(oneshot::Canceled) => return,
+                    }
+                }
+                None => {}
+            }
+            let shard = self.shard.lock_arc().await;
+            decision = Some(Shard::decide(shard, &push, &mut attempt, now_seconds()));
+        }
+    }
+
+    /// Looks for the push's series in other groups, on whatever core they are.
+    ///
+    /// # Errors
+    /// Another core has ended, so the gateway is shutting down.
+    async fn find_duplicate(
+        &self,
+        push: &Push,
+        families: &[Arc<str>],
+    ) -> Result<Option<Inconsistency>, oneshot::Canceled> {
+        let lookups = self.shard.lock_arc().await.duplicate_lookups(push, families);
+        let mut by_core: Vec<Vec<SeriesLookup>> = vec![Vec::new(); self.mailboxes.cores()];
+        for lookup in lookups {
+            by_core[lookup.key.home(self.mailboxes.cores())].push(lookup);
+        }
+        for (core, lookups) in by_core.into_iter().enumerate().filter(|(_, lookups)| !lookups.is_empty()) {
+            loop {
+                let check = if core == self.core {
+                    self.shard.lock_arc().await.find_duplicates(&lookups)
+                } else {
+                    let (tx, rx) = oneshot::channel();
+                    self.mailboxes.send(core, ShardCommand::FindDuplicates(lookups.clone(), tx));
+                    rx.await?
+                };
+                match check {
+                    DuplicateCheck::Free => break,
+                    DuplicateCheck::Found(reason) => return Ok(Some(reason)),
+                    DuplicateCheck::Retired(epoch) => self.wait_until_past(epoch).await,
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn finish_push(&self, edit: TextEdit<ShardGuard>, push: Arc<Push>, reply: CommandReply) {
+        let key = push.key.clone();
+        drop(push);
+        self.finish(edit, key, reply);
+    }
+
+    fn reject_push(&self, rejection: Rejection, push: Arc<Push>, reply: CommandReply) {
+        let key = push.key.text().clone();
+        drop(push);
+        self.reply_rejected(rejection, key, reply);
+    }
+
+    /// Waits until every collection and commit that began at or before `epoch` has ended.
+    async fn wait_until_past(&self, epoch: Epoch) {
+        loop {
+            let ended = self.registry.ended.listen();
+            if self.registry.is_past(epoch) {
+                return;
+            }
+            ended.await;
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What the endpoints of the JSON API share: headers, and documents as the official API v1 writes them.
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use serde::Serialize;
+
+use super::{Error, Handlers, Request};
+use crate::http::response::{Response, empty};
+use crate::http::response_body::ResponseBody;
+
+/// OPTIONS on any path of the API.
+pub(super) async fn options(_: &Handlers, _: Request) -> Result<Response, Error> {
+    let mut response = empty(StatusCode::OK);
+    insert_headers(response.headers_mut());
+    Ok(response)
+}
+
+/// A response whose body is JSON.
+pub(super) fn json(body: ResponseBody) -> Response {
+    let mut response = Response::new(body);
+    insert_headers(response.headers_mut());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A document as JSON bytes.
+pub(super) fn to_json<T: Serialize + ?Sized>(document: &T) -> Bytes {
+    serde_json::to_vec(document).expect("keys are strings and no value fails to serialize").into()
+}
+
+/// 400 with an error document.
+pub(super) fn bad_data(reason: &str) -> Response {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Document<'a> {
+        status: &'static str,
+        error_type: &'static str,
+        error: &'a str,
+    }
+    let document = to_json(&Document { status: "error", error_type: "bad_data", error: reason });
+    let mut response = json(document.into());
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response
+}
+
+/// Any origin may read; nothing may be cached.
+fn insert_headers(headers: &mut HeaderMap) {
+    for (name, value) in [
+        ("access-control-allow-headers", "Accept, Authorization, Content-Type, Origin"),
+        ("access-control-allow-methods", "GET, POST, DELETE, OPTIONS"),
+        ("access-control-allow-origin", "*"),
+        ("access-control-expose-headers", "Date"),
+    ] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+}

@@ -1,0 +1,16 @@
+//! `DELETE /metrics/job/…`: deletes a group.
+
+use http::StatusCode;
+
+use super::grouping_key::grouping_key;
+use super::{Error, Handlers, Request};
+use crate::cores::command::ShardCommand;
+use crate::http::response::{Response, empty};
+
+/// 202, also if the group does not exist.
+pub(super) async fn delete(handlers: &Handlers, request: Request) -> Result<Response, Error> {
+    let key = grouping_key(&request.group_path(), handlers.gateway.rules.names)?;
+    let command = |permit, tx| ShardCommand::Delete(key.clone(), permit, tx);
+    handlers.shard_task.execute_at_home(&key, command).await.map_err(Error::rejected)?;
+    Ok(empty(StatusCode::ACCEPTED))
+}

@@ -1,0 +1,137 @@
+//! Why a request failed, and the one place where that becomes a response.
+
+use http::StatusCode;
+
+use super::grouping_key::GroupingKeyError;
+use super::push::PushError;
+use crate::cores::shard_task::CommandError;
+use crate::http::request_body::BodyError;
+use crate::http::response::{self, Response};
+use crate::scrape::encode::EncodeFailed;
+use crate::shard::outcome::{Inconsistency, Rejection};
+
+/// Why a request failed. The text is the body of the response.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("the path is not valid percent-encoding")]
+    InvalidPercentEncoding,
+    #[error("404 page not found")]
+    NotFound,
+    #[error(transparent)]
+    GroupingKey(#[from] GroupingKeyError),
+    #[error("{}", body_text(.0))]
+    Body(#[from] BodyError),
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// The shard rejected the push and changed nothing.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The push contradicts the groups that exist, or itself. Its group has a failure time now. The official program's text.
+    #[error("pushed metrics are invalid or inconsistent with existing metrics: {0}")]
+    Inconsistent(Inconsistency),
+    #[error("{}", command_text(.0))]
+    Command(#[from] CommandError),
+    #[error("too many concurrent scrapes, try again")]
+    TooManyScrapes,
+    #[error("too many concurrent lists of groups, try again")]
+    TooManyGroupLists,
+    #[error("restoring: {groups} groups so far{}", percent(*fraction))]
+    Restoring { groups: u64, fraction: Option<f64> },
+    #[error("storage failed: {0}; writes are rejected until a restart")]
+    StorageFailed(String),
+    /// The health check of a gateway whose storage has failed, with the status that the official program uses for this.
+    #[error("storage failed: {0}")]
+    Unhealthy(String),
+    /// The log has the reason.
+    #[error("internal error, see the log")]
+    Internal,
+}
+
+impl Error {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::InvalidPercentEncoding
+            | Self::GroupingKey(_)
+            | Self::Body(BodyError::Malformed(_))
+            | Self::Push(PushError::Decode { .. } | PushError::Text(_) | PushError::Protobuf(_))
+            | Self::Rejected(Rejection::SamePushTimes(_))
+            | Self::Inconsistent(_) => StatusCode::BAD_REQUEST,
+            Self::Body(BodyError::TimedOut) => StatusCode::REQUEST_TIMEOUT,
+            Self::Body(BodyError::TooLarge)
+            | Self::Push(PushError::TooLarge)
+            | Self::Rejected(Rejection::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Command(_)
+            | Self::TooManyScrapes
+            | Self::TooManyGroupLists
+            | Self::Restoring { .. }
+            | Self::StorageFailed(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unhealthy(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The response: plain text, with `Retry-After` where another attempt may succeed.
+    pub(crate) fn into_response(self) -> Response {
+        let status = self.status();
+        let mut response = response::error(status, &self.to_string());
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response::retry_later(&mut response);
+        }
+        response
+    }
+}
+
+impl From<EncodeFailed> for Error {
+    fn from(_: EncodeFailed) -> Self {
+        Self::Internal
+    }
+}
+
+/// A body that is too large as sent has the same text as one that is too large after decoding or rendering.
+fn body_text(error: &BodyError) -> String {
+    match error {
+        BodyError::TooLarge => PushError::TooLarge.to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn command_text(error: &CommandError) -> String {
+    match error {
+        CommandError::CommitFailed(_) => {
+            "outcome unknown: storage failed while it committed this change".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn percent(fraction: Option<f64>) -> String {
+    fraction.map(|fraction| format!(", {:.0} %", fraction * 100.0)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::RETRY_AFTER;
+
+    use super::*;
+
+    #[test]
+    fn only_503_tells_when_to_try_again() {
+        let response = Error::TooManyScrapes.into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key(RETRY_AFTER));
+        let response = Error::Inconsistent(Inconsistency::DuplicateSeries {
+            family: "m".into(),
+            labels: "job=\"a\"".into(),
+        })
+        .into_response();
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+        assert!(!response.headers().contains_key(RETRY_AFTER));
+    }
+
+    #[test]
+    fn progress_of_a_restore_has_a_percentage_if_it_is_known() {
+        let text = |fraction| Error::Restoring { groups: 7, fraction }.to_string();
+        assert_eq!(text(None), "restoring: 7 groups so far");
+        assert_eq!(text(Some(0.5)), "restoring: 7 groups so far, 50 %");
+    }
+}

@@ -1,0 +1,93 @@
+//! `GET /metrics`: the scrape.
+
+use std::time::Instant;
+
+use ::http::StatusCode;
+use ::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
+
+use super::{Error, Gateway, Handlers, Request};
+use crate::cores::shard_task::CommandError;
+use crate::encoding::encode::{Coding, Form};
+use crate::exposition::escape::Escaping;
+use crate::exposition::names::NameRules;
+use crate::http::response::{Response, empty};
+use crate::http::response_body::ResponseBody;
+use crate::runtime::permits::Permit;
+use crate::scrape::collect::collect;
+use crate::scrape::{merge, metrics, negotiate, translate};
+use crate::shard::Counts;
+use crate::{cores, http, storage, telemetry};
+
+/// All groups and the gateway's own metrics, in the form that the client negotiated.
+pub(super) async fn scrape(handlers: &Handlers, request: Request) -> Result<Response, Error> {
+    let gateway = &handlers.gateway;
+    let started = Instant::now();
+    let Some(permit) = gateway.scrapes.try_acquire() else {
+        metrics::count_refused();
+        return Err(Error::TooManyScrapes);
+    };
+    let snapshots = collect(&gateway.registry, &gateway.mailboxes).await.ok_or(CommandError::ShuttingDown)?;
+    gateway.update_gauges(&snapshots.counts);
+    let own = telemetry::gather(&gateway.own_metrics);
+
+    let (format, escaping) = negotiate::format(&request.parts.headers);
+    let coding = negotiate::coding(&request.parts.headers);
+    // Legacy names never need escaping.
+    let spelling = match gateway.rules.names {
+        NameRules::Legacy => Escaping::AllowUtf8,
+        NameRules::Utf8 => escaping,
+    };
+    let form = Form { format, escaping: spelling, coding };
+    // The snapshot is dropped before anything is awaited: a push would have to copy the segments that the snapshot shares.
+    let units = if form.is_stored_text() {
+        let units = merge::merge(&snapshots.families, &own);
+        drop(snapshots);
+        units
+    } else {
+        let plan = translate::plan(&snapshots.families, &own, form);
+        drop(snapshots);
+        handlers.encoder.translate(plan).await?
+    };
+    let mut body = ResponseBody::pieces(handlers.encoder.encode(units, form).await?);
+
+    let encoding = coding.name();
+    let bytes = body.len().unwrap_or_default();
+    metrics::record_size(encoding, bytes);
+    body.hold(RunningScrape { _permit: permit, started, encoding });
+    let mut response = empty(StatusCode::OK).map(|_| body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, negotiate::content_type(format, escaping));
+    headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if coding != Coding::Identity {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+    }
+    Ok(response)
+}
+
+/// Ends when the body of a scrape is sent or abandoned.
+struct RunningScrape {
+    _permit: Permit,
+    started: Instant,
+    encoding: &'static str,
+}
+
+impl Drop for RunningScrape {
+    fn drop(&mut self) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        metrics::record_duration(self.encoding, seconds);
+    }
+}
+
+impl Gateway {
+    /// Updates the gauges of values that are counted elsewhere.
+    fn update_gauges(&self, counts: &[Counts]) {
+        for (core, counts) in counts.iter().enumerate() {
+            cores::metrics::set_gauges(core, counts, self.mailboxes.queued(core));
+        }
+        http::metrics::set(&self.connections);
+        if let Some(store) = &self.store {
+            storage::metrics::set_gauges(store);
+        }
+        metrics::set_in_progress(self.scrapes.in_use());
+    }
+}

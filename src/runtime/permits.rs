@@ -1,0 +1,59 @@
+//! A counter with a limit, shared by all cores.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Permits for something that only so many may do at a time. Clones share the count.
+#[derive(Debug, Clone)]
+pub(crate) struct Permits {
+    taken: Arc<AtomicUsize>,
+    max: usize,
+}
+
+/// The right to be one of them; returned on drop.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    taken: Arc<AtomicUsize>,
+}
+
+impl Permits {
+    /// `None` means no limit; permits are counted all the same.
+    pub(crate) fn new(max: Option<usize>) -> Self {
+        Self { taken: Arc::default(), max: max.unwrap_or(usize::MAX) }
+    }
+
+    /// A permit, or `None` if all are taken. Never waits.
+    pub(crate) fn try_acquire(&self) -> Option<Permit> {
+        // Counted before the comparison; a permit beyond the limit is returned by its drop.
+        let permit = Permit { taken: self.taken.clone() };
+        (self.taken.fetch_add(1, Ordering::Relaxed) < self.max).then_some(permit)
+    }
+
+    /// How many permits are taken.
+    pub(crate) fn in_use(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permits_are_limited_and_returned_on_drop() {
+        let permits = Permits::new(Some(2));
+        let taken = [permits.try_acquire(), permits.try_acquire()];
+        assert!(taken.iter().all(Option::is_some));
+        assert!(permits.clone().try_acquire().is_none());
+        assert_eq!(permits.in_use(), 2);
+        drop(taken);
+        assert_eq!(permits.in_use(), 0);
+        assert!(permits.try_acquire().is_some());
+    }
+}

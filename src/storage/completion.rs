@@ -1,0 +1,55 @@
+//! What happens when a change has been committed: who gets which result.
+
+use futures_channel::oneshot;
+
+use crate::runtime::permits::Permit;
+use crate::shard::outcome::Outcome;
+
+/// The result of a client's command.
+pub(crate) type CommandResult = Result<Outcome, CommitFailed>;
+
+/// The engine failed to commit a change. Whether the change survives a restart is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the storage engine failed to commit the change")]
+pub(crate) struct CommitFailed;
+
+/// Where the result of a client's command goes. Holds the command's place in its core's queue until then.
+#[derive(Debug)]
+pub(crate) struct CommandReply {
+    pub permit: Permit,
+    pub tx: oneshot::Sender<CommandResult>,
+}
+
+impl CommandReply {
+    /// Releases the place in the queue and sends the result; from any thread.
+    pub(crate) fn send(self, result: CommandResult) {
+        drop(self.permit);
+        // The client may have disconnected.
+        let _ = self.tx.send(result);
+    }
+}
+
+/// What to do once a change is committed, or has failed.
+#[derive(Debug)]
+pub(crate) enum Completion {
+    /// Report this outcome to the client.
+    Command(CommandReply, Outcome),
+    /// Report that all changes of a wipe so far are committed.
+    Wipe(oneshot::Sender<Result<(), CommitFailed>>),
+    /// Nothing.
+    None,
+}
+
+impl Completion {
+    /// Reports the result of the commit.
+    pub(crate) fn complete(self, committed: Result<(), CommitFailed>) {
+        match self {
+            Self::Command(reply, outcome) => reply.send(committed.map(|()| outcome)),
+            Self::Wipe(tx) => {
+                // The client may have disconnected.
+                let _ = tx.send(committed);
+            }
+            Self::None => {}
+        }
+    }
+}
