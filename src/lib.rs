@@ -11,7 +11,7 @@
 //! * [`storage`]: keeping groups beyond the life of the process.
 //! * `cores`: commands between cores, and the task that owns a shard.
 //! * [`scrape`]: from the snapshots of all cores to the body of a scrape.
-//! * [`http`]: connections.
+//! * [`http`]: connections, with their limits and deadlines.
 //! * [`handlers`]: one file per endpoint.
 //! * [`server`]: start-up and composition.
 //!

@@ -10,11 +10,16 @@ pub(crate) mod socket;
 pub(crate) mod tcp;
 pub mod threads;
 
-/// Starts a task on the current core. It runs to its end even if its handle is dropped.
-pub(crate) use monoio::spawn;
-
 use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use monoio::task::JoinHandle;
+
+/// Starts a task on the current core. It runs to its end even if its handle is dropped.
+#[expect(clippy::disallowed_methods, reason = "this is the replacement")]
+pub(crate) fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> JoinHandle<T> {
+    monoio::spawn(future)
+}
 
 /// Lets every task that is ready on this core run before the caller continues.
 pub(crate) async fn yield_now() {
@@ -22,11 +27,13 @@ pub(crate) async fn yield_now() {
 }
 
 /// Waits on the current core's timer.
+#[expect(clippy::disallowed_methods, reason = "this is the replacement")]
 pub(crate) async fn sleep(duration: Duration) {
     monoio::time::sleep(duration).await;
 }
 
 /// Waits for a future, but no longer than `duration`. Returns `None` on timeout.
+#[expect(clippy::disallowed_methods, reason = "this is the replacement")]
 pub(crate) async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> Option<T> {
     monoio::time::timeout(duration, future).await.ok()
 }

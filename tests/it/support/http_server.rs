@@ -79,6 +79,7 @@ impl Body for Pieces {
 impl Service for TestService {
     type Body = Pieces;
 
+    #[expect(clippy::disallowed_methods, reason = "the server's timers are private to it")]
     async fn call(&self, request: Request<RequestBody>, peer: SocketAddr) -> Response<Pieces> {
         assert!(peer.ip().is_loopback());
         let (head, body) = request.into_parts();
