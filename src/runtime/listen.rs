@@ -1,47 +1,37 @@
-//! Listeners: one per core and address, on a port that only one gateway at a time can have.
+//! Listeners: one per core and address, on a port that only one gateway can use at a time.
 //!
-//! The cores share a port by SO_REUSEPORT, which would also let a second gateway of the same user join and take half of the
-//! traffic. So the first listener of an address is bound and set to listen *without* that flag: the kernel lets exactly one
-//! such socket through, even if two gateways start at the same moment, and it refuses while others listen in a shared way.
-//! Only then this very socket gets the flag, and the other cores' listeners join it. There is no moment in which the port is
-//! free or in which nobody listens, so no lock is needed and no connection is lost. What remains possible: a *different*
-//! program of the same user that asks for SO_REUSEPORT itself can join later.
+//! The cores share a port by SO_REUSEPORT, which would also let a second gateway of the same user join and receive half of the traffic.
+//! So the first listener of an address is bound and set to listen *without* that option. The kernel admits exactly one such socket, even
+//! if two gateways start at the same moment, and admits none while other sockets share the port. Only then the same socket gets the
+//! option, and the listeners of the other cores join it. The port is never free and always has a listener, so no lock is needed and no
+//! connection is lost. One case remains: a *different* program of the same user that sets SO_REUSEPORT itself can join later.
 
-use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
-/// Connections that the kernel keeps for us per listener until we accept them (it caps it by net.core.somaxconn).
+/// How many connections the kernel queues per listener until they are accepted (capped by net.core.somaxconn).
 const BACKLOG: i32 = 4096;
-/// When the kernel asks whether a silent peer is still alive; finds clients that vanished without a word.
+/// After which silence the kernel probes whether a peer is still alive.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// How long an address may be taken by a gateway that is just ending.
+/// How long to wait for an address that is in use, because a gateway may be shutting down.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Why an address cannot be listened on.
-#[derive(Debug)]
+/// Why the gateway cannot listen on an address.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {}", reason(source))]
 pub struct ListenError {
     address: String,
     source: io::Error,
 }
 
-impl fmt::Display for ListenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot listen on {}: ", self.address)?;
-        match self.source.kind() {
-            io::ErrorKind::AddrInUse => write!(f, "another program already listens there"),
-            _ => write!(f, "{}", self.source),
-        }
-    }
-}
-
-impl std::error::Error for ListenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program already listens there".to_owned(),
+        _ => error.to_string(),
     }
 }
 
@@ -54,11 +44,10 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds every address for every core. `:9091` means all addresses, IPv6 and IPv4; port 0 means a free port, which is
-    /// the same on all cores.
+    /// Binds every address for every core. `:9091` means all addresses, IPv6 and IPv4. Port 0 means a free port, the same on all cores.
     ///
     /// # Errors
-    /// If an address cannot be understood, or somebody else listens on it.
+    /// If an address is invalid or in use.
     pub fn bind<A: AsRef<str>>(addresses: &[A], cores: usize) -> Result<Listeners, ListenError> {
         let mut listeners =
             Listeners { cores: (0..cores).map(|_| Vec::new()).collect(), addresses: Vec::new() };
@@ -70,10 +59,10 @@ impl Listeners {
         Ok(listeners)
     }
 
-    /// Takes over listeners that somebody else has bound (socket activation). All cores accept from the same queues.
+    /// Adopts listeners that were bound by another process (socket activation). All cores accept from the same queues.
     ///
     /// # Errors
-    /// If a descriptor cannot be duplicated or does not listen.
+    /// If a descriptor cannot be duplicated or is not a listener.
     pub fn adopt(inherited: &[TcpListener], cores: usize) -> io::Result<Listeners> {
         let addresses = inherited.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let mut listeners = Listeners { cores: Vec::with_capacity(cores), addresses };
@@ -84,12 +73,12 @@ impl Listeners {
         Ok(listeners)
     }
 
-    /// The addresses as bound, so with the real port.
+    /// The bound addresses, with their real ports.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// The listeners core by core, each with one listener per address.
+    /// The listeners of each core, one per address.
     pub fn into_cores(self) -> Vec<Vec<TcpListener>> {
         self.cores
     }
@@ -97,7 +86,7 @@ impl Listeners {
     fn bind_address(&mut self, address: &str) -> io::Result<()> {
         let first = first_listener_patiently(address)?;
         let bound = first.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP address"))?;
-        // From here on, sockets of the same user which set the flag too may share the port.
+        // From here on, other sockets of the same user that set the option can share the port.
         first.set_reuse_port(true)?;
         let mut first = Some(first);
         for core in &mut self.cores {
@@ -118,8 +107,8 @@ impl Listeners {
     }
 }
 
-/// As [`first_listener`]; waits a while for an address that is taken. The ring of a gateway that was killed can hold its listeners
-/// for a moment after its process has ended, and a restart must not fail for that.
+/// Like [`first_listener`], but waits for an address that is in use. The ring of a killed gateway can hold its listeners for a moment after
+/// the process has ended, and a restart must not fail because of that.
 fn first_listener_patiently(address: &str) -> io::Result<Socket> {
     let begun = Instant::now();
     loop {
@@ -132,14 +121,14 @@ fn first_listener_patiently(address: &str) -> io::Result<Socket> {
     }
 }
 
-/// The exclusive first listener of an address as typed.
+/// The first listener of an address, which is exclusive.
 fn first_listener(address: &str) -> io::Result<Socket> {
     let Some(port) = address.strip_prefix(':') else {
         return exclusive(resolve(address)?);
     };
     let port = port.parse::<u16>().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "not a port"))?;
     match exclusive((Ipv6Addr::UNSPECIFIED, port).into()) {
-        // No IPv6 in this kernel, or switched off.
+        // The kernel has no IPv6, or it is disabled.
         Err(err) if matches!(err.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
             exclusive((Ipv4Addr::UNSPECIFIED, port).into())
         }
@@ -147,28 +136,28 @@ fn first_listener(address: &str) -> io::Result<Socket> {
     }
 }
 
-/// The first IPv4 address of a host name, else its first address; as the official program does.
+/// The first IPv4 address of a host name, otherwise its first address, as in the official program.
 fn resolve(address: &str) -> io::Result<SocketAddr> {
     let all: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
     let chosen = all.iter().find(|address| address.is_ipv4()).or(all.first());
-    chosen.copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+    chosen.copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host name has no address"))
 }
 
 fn exclusive(address: SocketAddr) -> io::Result<Socket> {
     let socket = new_socket(address)?;
     socket.bind(&SockAddr::from(address))?;
-    // The kernel looks for rivals here once more: two sockets may be bound at the same time (SO_REUSEADDR), only one listens.
+    // The kernel checks again here: two sockets can be bound at the same time (SO_REUSEADDR), but only one can listen.
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
-/// A socket with the options that accepted connections inherit, which saves a system call for each of them.
+/// A socket with the options that accepted connections inherit, which saves a system call per connection.
 fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
-    // Connections of an earlier run that still wait for late packets do not keep the port.
+    // Connections of an earlier run in TIME_WAIT do not block the port.
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
@@ -193,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_start_is_refused_whatever_it_asks_for() {
+    fn a_second_gateway_cannot_bind_the_port() {
         let listeners = Listeners::bind(&["127.0.0.1:0"], 2).expect("a free port");
         let port = listeners.addresses()[0].port();
         for rival in [format!("127.0.0.1:{port}"), format!(":{port}"), format!("0.0.0.0:{port}")] {
@@ -227,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_made_before_anybody_accepts_are_in_some_queue() {
+    fn early_connections_are_queued() {
         let listeners = Listeners::bind(&["127.0.0.1:0"], 4).expect("a free port");
         let address = listeners.addresses()[0];
         let clients: Vec<_> = (0..32).map(|_| TcpStream::connect(address).expect("queued")).collect();
@@ -242,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_short_form_reaches_both_families_where_there_are_two() {
+    fn a_port_alone_means_ipv6_and_ipv4() {
         let listeners = Listeners::bind(&[":0"], 1).expect("a free port");
         let port = listeners.addresses()[0].port();
         assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());

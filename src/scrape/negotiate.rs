@@ -1,11 +1,10 @@
-//! Which form of the exposition a client asks for.
+//! Negotiation: the format, the escaping and the content coding that a client gets.
 //!
-//! Clauses of `Accept` are read and put in order as the official program does it, oddities included, because what
-//! Prometheus has to say in this header grew around them: parameters are cut at every semicolon and equals sign, quotes
-//! mean nothing, of repeated parameters the last counts, and `escaping` is taken from the last clause seen up to the one
-//! that matches, whatever type that clause is about.
+//! `Accept` is parsed and ordered as by the official program, including its oddities, because the header that Prometheus sends evolved
+//! around them. Parameters are split at every semicolon and equals sign, quotes have no meaning, the last of repeated parameters
+//! counts, and `escaping` is that of the last clause up to the one that matches, whatever the type of that clause is.
 //!
-//! `Accept-Encoding` is stricter: nothing but identity is ever sent that was not asked for by its name.
+//! `Accept-Encoding` is stricter: a coding other than identity is sent only if the client names it.
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue};
 
@@ -13,10 +12,10 @@ use crate::encoding::encode::Coding;
 use crate::exposition::Format;
 use crate::exposition::escape::Escaping;
 
-/// Further clauses do not count: nobody has so many, and putting them in order costs their square.
+/// Further clauses are ignored. No client sends so many, and sorting them takes quadratic time.
 const CLAUSES_MAX: usize = 64;
 
-/// One clause of the header, as far as it matters here.
+/// One clause of the header, with the parameters that matter.
 #[derive(Debug, Clone, Copy)]
 struct Clause<'a> {
     kind: &'a str,
@@ -28,9 +27,9 @@ struct Clause<'a> {
     escaping: &'a str,
 }
 
-/// The format and the spelling of names that are asked for; text with underscores where nothing fits.
+/// The format and the escaping of names; text with underscores if no clause matches.
 pub fn format(headers: &HeaderMap) -> (Format, Escaping) {
-    // A header may be repeated; the official program reads the first.
+    // If the header is repeated, the first one counts, as in the official program.
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let mut escaping = Escaping::Underscores;
     for clause in clauses(accept) {
@@ -58,7 +57,7 @@ impl Clause<'_> {
         (self.kind, self.subtype) == ("text", "plain") && matches!(self.version, "" | "0.0.4")
     }
 
-    /// The order of the official program. It is none in the mathematical sense, so that it matters how one sorts by it.
+    /// The order of the official program. It is not a strict weak order, so the result depends on the sorting algorithm.
     fn comes_before(&self, other: &Self) -> bool {
         self.quality > other.quality
             || (self.kind != "*" && other.kind == "*")
@@ -66,10 +65,10 @@ impl Clause<'_> {
     }
 }
 
-/// The clauses in the order in which they are tried.
+/// The clauses in the order in which they are matched.
 fn clauses(accept: &str) -> Vec<Clause<'_>> {
     let mut clauses: Vec<Clause<'_>> = accept.split(',').filter_map(read_clause).take(CLAUSES_MAX).collect();
-    // By insertion, as Go sorts up to twelve.
+    // Insertion sort, which Go uses for up to twelve elements.
     for last in 1..clauses.len() {
         let mut at = last;
         while at > 0 && clauses[at].comes_before(&clauses[at - 1]) {
@@ -81,14 +80,14 @@ fn clauses(accept: &str) -> Vec<Clause<'_>> {
 }
 
 fn read_clause(clause: &str) -> Option<Clause<'_>> {
-    let (media_type, parameters) = cut(blanks_off(clause), ';');
+    let (media_type, parameters) = cut(trim_spaces(clause), ';');
     let (kind, rest) = cut(media_type, '/');
-    let (kind, (subtype, surplus)) = (blanks_off(kind), cut(rest, '/'));
+    let (kind, (subtype, surplus)) = (trim_spaces(kind), cut(rest, '/'));
     let subtype = match (kind, rest) {
         ("*", "") => "*",
         (_, "") => return None,
         _ if !surplus.is_empty() => return None,
-        _ => blanks_off(subtype),
+        _ => trim_spaces(subtype),
     };
     let (version, proto, encoding, escaping) = ("", "", "", "");
     let mut clause = Clause { kind, subtype, quality: 1.0, version, proto, encoding, escaping };
@@ -98,29 +97,29 @@ fn read_clause(clause: &str) -> Option<Clause<'_>> {
         if rest.is_empty() || !surplus.is_empty() {
             continue;
         }
-        match blanks_off(name) {
+        match trim_spaces(name) {
             "q" => clause.quality = value.parse::<f32>().map_or(0.0, f64::from),
-            "version" => clause.version = blanks_off(value),
-            "proto" => clause.proto = blanks_off(value),
-            "encoding" => clause.encoding = blanks_off(value),
-            "escaping" => clause.escaping = blanks_off(value),
+            "version" => clause.version = trim_spaces(value),
+            "proto" => clause.proto = trim_spaces(value),
+            "encoding" => clause.encoding = trim_spaces(value),
+            "escaping" => clause.escaping = trim_spaces(value),
             _ => {}
         }
     }
     Some(clause)
 }
 
-/// What stands before and behind the first separator.
+/// The text before and after the first separator.
 fn cut(text: &str, separator: char) -> (&str, &str) {
     text.split_once(separator).unwrap_or((text, ""))
 }
 
-/// Blanks are all that is taken off, not tabs.
-fn blanks_off(text: &str) -> &str {
+/// Trims spaces, but not tabs.
+fn trim_spaces(text: &str) -> &str {
     text.trim_matches(' ')
 }
 
-/// The content type of an answer.
+/// The content type of the response.
 pub fn content_type(format: Format, escaping: Escaping) -> HeaderValue {
     let format = match format {
         Format::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -129,10 +128,10 @@ pub fn content_type(format: Format, escaping: Escaping) -> HeaderValue {
         }
     };
     let written = format!("{format}; escaping={}", escaping.name());
-    HeaderValue::try_from(written).expect("only printable characters")
+    HeaderValue::try_from(written).expect("the value has only printable characters")
 }
 
-/// The compression that is asked for. Of equally wanted ones the first of [`Coding::ALL`]; `*` stands for identity, too.
+/// The content coding. Among codings of equal quality, the first of [`Coding::ALL`] wins; `*` means identity.
 pub fn coding(headers: &HeaderMap) -> Coding {
     let mut best = (Coding::Identity, 0.0);
     for offered in Coding::ALL {
@@ -144,18 +143,18 @@ pub fn coding(headers: &HeaderMap) -> Coding {
     best.0
 }
 
-/// How much a compression is wanted, 0 if not at all.
+/// The quality that the client gives a coding; 0 if it does not accept it.
 fn quality_of(headers: &HeaderMap, coding: Coding) -> f64 {
     let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let wanted = values.flat_map(|value| value.split(',')).filter_map(|part| {
+    let qualities = values.flat_map(|value| value.split(',')).filter_map(|part| {
         let (name, parameters) = cut(part, ';');
         let name = name.trim();
-        let is_meant =
+        let is_named =
             name.eq_ignore_ascii_case(coding.name()) || (name == "*" && coding == Coding::Identity);
         let quality = parameters.trim().strip_prefix("q=").map_or(1.0, |q| q.trim().parse().unwrap_or(0.0));
-        is_meant.then_some(quality)
+        is_named.then_some(quality)
     });
-    wanted.fold(0.0, f64::max)
+    qualities.fold(0.0, f64::max)
 }
 
 #[cfg(test)]
@@ -171,12 +170,12 @@ mod tests {
         [(name, HeaderValue::try_from(value).expect("a header"))].into_iter().collect()
     }
 
-    fn asked(accept: &str) -> (Format, Escaping) {
+    fn negotiated(accept: &str) -> (Format, Escaping) {
         format(&headers(ACCEPT, accept))
     }
 
     #[test]
-    fn what_clients_send_is_understood() {
+    fn understands_the_headers_of_known_clients() {
         use Escaping::{AllowUtf8, Dots, Underscores, Values};
         use Format::{Protobuf, Text};
         for (accept, expected) in [
@@ -192,7 +191,7 @@ mod tests {
                  text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
                 (Text, Underscores),
             ),
-            // Prometheus 3.0, which repeats parameters.
+            // Prometheus 3.0 repeats parameters.
             (
                 "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;\
                  version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;\
@@ -205,24 +204,24 @@ mod tests {
                  text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
                 (Protobuf, AllowUtf8),
             ),
-            // The version is not matched, so that the next clause counts; its escaping does.
+            // The version of the first clause does not match, but its escaping counts.
             ("text/plain;version=1.0.0;escaping=dots,text/plain;version=0.0.4;q=0.5", (Text, Dots)),
             ("text/plain;escaping=values", (Text, Values)),
             ("text/plain;escaping=unheard-of", (Text, Underscores)),
             ("text/plain;q=0.5;escaping=dots,application/x;escaping=values", (Text, Dots)),
-            // The text forms of protobuf are not offered.
+            // The text formats of protobuf are not offered.
             (
                 "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text,text/plain",
                 (Text, Underscores),
             ),
         ] {
-            assert_eq!(asked(accept), expected, "{accept}");
+            assert_eq!(negotiated(accept), expected, "{accept}");
         }
     }
 
-    /// As the official program reads the header, step by step, with a table of parameters.
-    fn slow_format(accept: &str) -> (Format, Escaping) {
-        struct Slow {
+    /// The reference implementation: reads the header step by step like the official program, with a map of parameters.
+    fn reference_format(accept: &str) -> (Format, Escaping) {
+        struct ReferenceClause {
             kind: String,
             subtype: String,
             quality: f64,
@@ -235,7 +234,7 @@ mod tests {
             }
         };
         let trim = |text: String| text.trim_matches(' ').to_owned();
-        let mut list: Vec<Slow> = Vec::new();
+        let mut list: Vec<ReferenceClause> = Vec::new();
         let mut remaining = accept.to_owned();
         while !remaining.is_empty() {
             let (part, rest) = next(&remaining, ",");
@@ -255,7 +254,7 @@ mod tests {
                 }
                 trim(subtype)
             };
-            let mut clause = Slow { kind, subtype, quality: 1.0, parameters: HashMap::new() };
+            let mut clause = ReferenceClause { kind, subtype, quality: 1.0, parameters: HashMap::new() };
             while !rest.is_empty() {
                 let (parameter, more) = next(&rest, ";");
                 rest = more;
@@ -275,7 +274,7 @@ mod tests {
             }
             list.push(clause);
         }
-        let less = |a: &Slow, b: &Slow| {
+        let less = |a: &ReferenceClause, b: &ReferenceClause| {
             if a.quality > b.quality {
                 return true;
             }
@@ -364,11 +363,11 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
-        /// And the answer is one that was asked for, or text.
+        /// The result is something that the client accepts, or text.
         #[test]
-        fn the_header_is_read_as_the_official_program_does(accept in accepts()) {
-            let (format, escaping) = asked(&accept);
-            prop_assert_eq!((format, escaping), slow_format(&accept));
+        fn agrees_with_the_reference_implementation(accept in accepts()) {
+            let (format, escaping) = negotiated(&accept);
+            prop_assert_eq!((format, escaping), reference_format(&accept));
             if format == Format::Protobuf {
                 prop_assert!(accept.contains("vnd.google.protobuf") && accept.contains("delimited"));
             }
@@ -379,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn compressed_is_sent_only_when_asked_for_by_name() {
+    fn compresses_only_if_the_client_names_the_coding() {
         let coding = |value| coding(&headers(ACCEPT_ENCODING, value));
         for value in ["gzip", "deflate, GZIP;q=0.5", "identity;q=0.5, gzip", "*;q=0.1, gzip"] {
             assert_eq!(coding(value), Coding::Gzip, "{value}");
