@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn of_many_simultaneous_starts_at_most_one_gets_the_port() {
-        for _ in 0..50 {
+        for _ in 0..8 {
             let port = Listeners::bind(&["127.0.0.1:0"], 1).expect("a free port").addresses()[0].port();
             let barrier = Arc::new(Barrier::new(4));
             let starts: Vec<_> = (0..4)
