@@ -84,7 +84,7 @@ fn header(flags: &CompareFlags) -> ReportHeader {
     let plan = Plan::new(flags.scenario, &flags.load);
     let rate = plan.rate.map_or("closed loop".to_owned(), |rate| format!("open loop at {rate} requests/s"));
     let scenario = format!(
-        "{:?}, {} rounds of {:?}, {rate}, {} connections, {} groups, {} scrapers",
+        "{:?}, rounds: {} × {:?}, {rate}, {} connections, {} groups, {} scrapers",
         flags.scenario, flags.rounds, flags.load.duration, plan.connections, plan.groups, plan.scrapers
     );
     ReportHeader { scenario: scenario.to_lowercase(), machine: describe_machine() }
