@@ -10,10 +10,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::labels::read_quoted;
-use super::names::NameRules;
-
-/// The label in which Prometheus stores the metric name. No other label name may be escaped to it.
-const METRIC_NAME_LABEL: &str = "__name__";
+use super::names::{METRIC_NAME_LABEL, NameRules};
 
 /// How to write names that contain more than ASCII letters, digits, underscores and colons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -119,7 +116,7 @@ fn unescape(escaped: &str) -> Option<String> {
     Some(unescaped)
 }
 
-/// Finds two label names that one of the schemes makes equal, or one that becomes equal to the reserved name. The common
+/// Finds two label names that one of the schemes makes equal, or one that becomes equal to the label of the metric name. The common
 /// case is fast: without a name that needs quotes there is no collision.
 pub fn collision<'n>(names: &(impl Iterator<Item = &'n str> + Clone)) -> Option<(&'n str, &'n str)> {
     if names.clone().all(|name| NameKind::Label.is_plain(name)) {

@@ -51,7 +51,7 @@ pub struct Families<'a> {
     /// The protobuf of all values that text cannot represent, see [`Families::exact`].
     pub exact: Vec<u8>,
     /// Why the push must be rejected although the body can be parsed. If set, the families are not used.
-    pub rejection: Option<Inconsistency>,
+    pub rejection: Option<Box<Inconsistency>>,
 }
 
 /// One metric family. From text it has at least one metric; from protobuf it may have none.

@@ -5,6 +5,9 @@
 
 use super::model::MetricType;
 
+/// The label in which Prometheus stores the metric name.
+pub(super) const METRIC_NAME_LABEL: &str = "__name__";
+
 /// The characters that names may contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NameRules {

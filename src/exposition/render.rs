@@ -114,7 +114,7 @@ pub fn render(
     bytes_max: usize,
 ) -> Result<Rendered, RenderError> {
     if let Some(rejection) = &families.rejection {
-        return Err(rejection.clone().into());
+        return Err(Inconsistency::clone(rejection).into());
     }
     check_names(families, rules)?;
     let mut renderer = Renderer {

@@ -7,10 +7,8 @@ use std::borrow::Cow;
 
 use regex::{Regex, RegexBuilder};
 
-use super::names::{LABEL, METRIC, prefix_len};
+use super::names::{LABEL, METRIC, METRIC_NAME_LABEL, prefix_len};
 
-/// The label that contains the metric name.
-const METRIC_NAME: &str = "__name__";
 /// The largest compiled size of a regular expression, in bytes.
 const REGEX_BYTES_MAX: usize = 256 * 1024;
 /// The largest number of matchers in a selector.
@@ -72,7 +70,7 @@ impl Selector {
         let mut selector = Self::default();
         let name = reader.word(prefix_len(reader.rest.as_bytes(), METRIC));
         if !name.is_empty() {
-            selector.add(METRIC_NAME, "=", name.to_owned())?;
+            selector.add(METRIC_NAME_LABEL, "=", name.to_owned())?;
         }
         if reader.eat("{") {
             while !reader.eat("}") {
@@ -106,7 +104,7 @@ impl Selector {
                 self.add(&label, operator, value)
             }
             // A quoted name without an operator is the metric name.
-            None if is_quoted => self.add(METRIC_NAME, "=", label),
+            None if is_quoted => self.add(METRIC_NAME_LABEL, "=", label),
             None => Err(reader.unexpected("an operator")),
         }
     }
@@ -122,7 +120,7 @@ impl Selector {
         } else {
             Test::Equal(value)
         };
-        let matchers = if label == METRIC_NAME { &mut self.names } else { &mut self.labels };
+        let matchers = if label == METRIC_NAME_LABEL { &mut self.names } else { &mut self.labels };
         matchers.push(Matcher { label: label.to_owned(), test, is_negated: operator.starts_with('!') });
         Ok(())
     }

@@ -47,7 +47,7 @@ enum MetricError {
     /// The body cannot be parsed.
     Message(MessageError),
     /// The push must be rejected.
-    Inconsistent(Inconsistency),
+    Inconsistent(Box<Inconsistency>),
 }
 
 impl<E: Into<MessageError>> From<E> for MetricError {
@@ -58,7 +58,7 @@ impl<E: Into<MessageError>> From<E> for MetricError {
 
 impl From<Inconsistency> for MetricError {
     fn from(reason: Inconsistency) -> Self {
-        Self::Inconsistent(reason)
+        Self::Inconsistent(Box::new(reason))
     }
 }
 
@@ -101,7 +101,7 @@ struct Decoder<'a> {
     tables: Families<'a>,
     by_name: HashMap<Cow<'a, str>, usize, foldhash::fast::RandomState>,
     /// The first inconsistency of each family. A later family with the same name may replace it.
-    rejections: Vec<Option<Inconsistency>>,
+    rejections: Vec<Option<Box<Inconsistency>>>,
 }
 
 impl<'a> Decoder<'a> {
@@ -175,7 +175,7 @@ impl<'a> Decoder<'a> {
             }
         }
         if let Some(reason) = rejection {
-            return Err(reason.into());
+            return Err(MetricError::Inconsistent(reason));
         }
         if !partial.found {
             return Err(Inconsistency::WrongType { metric: name.to_owned(), kind }.into());

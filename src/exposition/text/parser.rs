@@ -6,10 +6,10 @@ use super::builder::{FamiliesBuilder, Role};
 use super::cursor::{Cursor, Token};
 use super::error::{ParseError, quote, quote_byte};
 use crate::exposition::model::{Families, Label, MetricType};
-use crate::exposition::names::{Alphabet, LABEL, METRIC, NameRules};
+use crate::exposition::names::{Alphabet, LABEL, METRIC, METRIC_NAME_LABEL, NameRules};
 use crate::exposition::number;
 
-/// Reads a body line by line into an [`FamiliesBuilder`].
+/// Parses a body line by line and adds its samples to a [`FamiliesBuilder`].
 pub(super) struct Parser<'a> {
     cursor: Cursor<'a>,
     families: FamiliesBuilder<'a>,
@@ -26,9 +26,6 @@ enum Keyword {
     Help,
     Type,
 }
-
-/// The label under which Prometheus keeps a metric's name.
-const RESERVED_LABEL: &str = "__name__";
 
 impl<'a> Parser<'a> {
     pub(super) fn new(body: &'a [u8], rules: NameRules) -> Self {
@@ -331,7 +328,7 @@ impl<'a> Parser<'a> {
     #[inline]
     fn label_name(&mut self, name: Name<'a>) -> Result<Cow<'a, str>, ParseError> {
         match name {
-            Name::Plain(name) if name != RESERVED_LABEL => Ok(Cow::Borrowed(name)),
+            Name::Plain(name) if name != METRIC_NAME_LABEL => Ok(Cow::Borrowed(name)),
             Name::Plain(_) => Err(self.reserved_label()),
             Name::Quoted(token) => self.quoted_label_name(token),
         }
@@ -340,7 +337,7 @@ impl<'a> Parser<'a> {
     #[cold]
     fn quoted_label_name(&mut self, name: Token) -> Result<Cow<'a, str>, ParseError> {
         let rejected = match self.cursor.text(name) {
-            Ok(name) if name == RESERVED_LABEL => return Err(self.reserved_label()),
+            Ok(name) if name == METRIC_NAME_LABEL => return Err(self.reserved_label()),
             Ok(name) if self.rules.allow_label_name(&name) => return Ok(name),
             Ok(name) => quote(name.as_bytes()),
             Err(bytes) => quote(&bytes),
@@ -350,7 +347,7 @@ impl<'a> Parser<'a> {
 
     #[cold]
     fn reserved_label(&self) -> ParseError {
-        self.cursor.error(format!("label name {} is reserved", quote(RESERVED_LABEL.as_bytes())))
+        self.cursor.error(format!("label name {} is reserved", quote(METRIC_NAME_LABEL.as_bytes())))
     }
 
     /// Parses the value of `le` or `quantile`.
