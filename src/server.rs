@@ -217,8 +217,8 @@ fn start_store(
     let opened = store.clone();
     let mailboxes = mailboxes.clone();
     let start = store::Start {
-        open: Box::new(move || engines::open(&opened).map_err(|error| error.to_string())),
-        import: Box::new(move |is_new| official.records(is_new).map_err(|error| error.to_string())),
+        open: Box::new(move || engines::open(&opened)),
+        import: Box::new(move |is_new| official.records(is_new)),
         deliver: Box::new(move |batch, committed| {
             mailboxes.send(batch.core, ShardCommand::Complete(batch, committed));
         }),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use jiff::Timestamp;
-use sluicegate_engine::{Engine, EngineError, OpenOptions, Stats};
+use sluicegate_engine::{EngineError, OpenOptions, Stats};
 use sluicegate_store_tools::{MigrateError, Survey, migrate, survey};
 
 use crate::config::{StorageCommand, StorePlace};
@@ -89,14 +89,13 @@ fn carry(from: &StorePlace, to: &StorePlace, out: &mut dyn Write) -> Result<(), 
     if is_same(&from.path).is_some_and(|path| is_same(&to.path) == Some(path)) {
         return Err(CommandError::SameFolder { path: to.path.clone() });
     }
-    let mut source = open_existing(from.engine, &from.path)?;
-    let mut target = open_or_create(to.engine, &to.path, OpenOptions::default())?;
+    let source = open_existing(from.engine, &from.path)?;
+    let target = open_or_create(to.engine, &to.path, OpenOptions::default())?;
     let migrated = {
         let progress = Progress::new(file_bytes(&source.stats()));
         let progress = |phase, bytes| progress.add(phase, bytes);
-        migrate(source.as_mut(), target.as_mut(), threads(), &progress)?
+        migrate(source, target, threads(), &progress)?
     };
-    target.close()?;
     writeln!(out, "copied          {} groups", HumanCount(migrated.written))?;
     writeln!(out, "there before    {} groups", HumanCount(migrated.found))?;
     let total = migrated.total;
@@ -107,10 +106,10 @@ fn carry(from: &StorePlace, to: &StorePlace, out: &mut dyn Write) -> Result<(), 
 
 /// Reads a whole store. It is dropped then, not closed: a look should change nothing.
 fn read(store: &StorePlace) -> Result<(Survey, Stats), CommandError> {
-    let mut backend: Box<dyn Engine> = open_existing(store.engine, &store.path)?;
-    let progress = Progress::new(file_bytes(&backend.stats()));
-    let survey = survey(backend.as_mut(), threads(), &|phase, bytes| progress.add(phase, bytes))?;
-    Ok((survey, backend.stats()))
+    let store = open_existing(store.engine, &store.path)?;
+    let progress = Progress::new(file_bytes(&store.stats()));
+    let (engine, survey) = survey(store, threads(), &|phase, bytes| progress.add(phase, bytes))?;
+    Ok((survey, engine.stats()))
 }
 
 fn file_bytes(stats: &Stats) -> u64 {

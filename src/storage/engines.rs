@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sluicegate_engine::{Engine, EngineDescriptor, EngineError, OpenOptions};
+use sluicegate_engine::{EngineDescriptor, EngineError, OpenOptions, UnreadStore};
 
 use crate::config::{EngineChoices, StoreConfig};
 
@@ -56,7 +56,7 @@ pub enum OpenError {
 ///
 /// # Errors
 /// The folder contains the store of another engine, or the engine fails: another process uses the store, or it is damaged.
-pub fn open(store: &StoreConfig) -> Result<Box<dyn Engine>, OpenError> {
+pub fn open(store: &StoreConfig) -> Result<UnreadStore, OpenError> {
     let options = OpenOptions { archive_interval: Some(store.archive_interval) };
     open_or_create(store.engine, &store.path, options)
 }
@@ -65,7 +65,7 @@ pub fn open(store: &StoreConfig) -> Result<Box<dyn Engine>, OpenError> {
 ///
 /// # Errors
 /// There is none, and as [`open`].
-pub(super) fn open_existing(engine: &EngineDescriptor, path: &Path) -> Result<Box<dyn Engine>, OpenError> {
+pub(super) fn open_existing(engine: &EngineDescriptor, path: &Path) -> Result<UnreadStore, OpenError> {
     refuse_other_engine(engine, path)?;
     if !(engine.is_present)(path) {
         return Err(OpenError::NoStore { path: path.to_owned(), engine: engine.name });
@@ -81,7 +81,7 @@ pub(super) fn open_or_create(
     engine: &EngineDescriptor,
     path: &Path,
     options: OpenOptions,
-) -> Result<Box<dyn Engine>, OpenError> {
+) -> Result<UnreadStore, OpenError> {
     refuse_other_engine(engine, path)?;
     Ok((engine.open)(path, options)?)
 }
@@ -127,8 +127,8 @@ mod tests {
             let path = folder.path().join("new");
             assert!(matches!(open_existing(engine, &path), Err(OpenError::NoStore { .. })));
             assert!(!path.exists(), "looking creates no store");
-            let mut opened = open(&store(engine, &path)).expect("it opens");
-            opened.restore(NonZeroUsize::MIN, &|_, _| ()).expect("it can be read");
+            let opened = open(&store(engine, &path)).expect("it opens");
+            let (mut opened, _) = opened.read_all(NonZeroUsize::MIN, &|_, _| ()).expect("it can be read");
             let put = Change::Put { key: "job=\"a\"", record: b"x" };
             opened.commit(&[put], Durability::Process).expect("a batch is committed");
             drop(opened);

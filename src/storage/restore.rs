@@ -1,106 +1,150 @@
-//! Taking groups back from the engine into the shards.
+//! Restoring groups from the store into the shards.
 //!
-//! The engine calls from several threads at once, and each puts its group where it belongs: no copy, no queue. Stores written by
-//! this gateway hold no contradictions, so groups come in the engine's order, and only at the end is looked for series that
-//! two groups share. If anything contradicts, all is begun again, in order of push time, slowly: a group that contradicts an earlier one
-//! keeps only its times.
+//! The engine passes records on several threads at once, and each thread puts its group directly into the shard of its core:
+//! no copy, no queue. Stores that this gateway wrote contain no contradictions, so groups are restored in the engine's order,
+//! and the series of all groups are compared once at the end. If there is a contradiction, everything is restored again in order
+//! of push time, which is slow: a group that contradicts an earlier one keeps only its times.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use async_lock::MutexGuard;
 use sluicegate_engine::record::{Record, RecordError};
-use sluicegate_engine::{Change, Durability, Engine};
+use sluicegate_engine::{Change, Durability, Engine, EngineError, FirstRead};
 
 use crate::shard::Shard;
 use crate::shard::key::GroupingKey;
-use crate::storage::import::Records;
+use crate::storage::engines::OpenError;
+use crate::storage::import::{ImportError, Records};
 
 use super::store::{Import, Open, Shared};
 use super::stored_group::StoredGroup;
 
-/// Groups deleted at one go, to begin again.
+/// How many groups are deleted at a time when a restore starts over.
 const CLEAR_KEYS: usize = 4096;
 
-/// Where groups go to.
+/// Why the store could not be restored. The gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RestoreError {
+    /// The store could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The engine failed to read or write.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The persistence file of the official program could not be imported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// A record is invalid, although the engine returned it as it was written.
+    #[error(
+        "cannot read the record of the group {{{key}}}: {error}; the file is not damaged, so another version of sluicegate may \
+         have written it"
+    )]
+    InvalidRecord {
+        /// The text of the grouping key.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        error: RecordError,
+    },
+    /// The engine panicked.
+    #[error("the storage engine panicked, see the log")]
+    Panicked,
+}
+
+/// Why the restore in any order stops.
+enum Obstacle {
+    /// A group contradicts one that was restored before.
+    Contradiction(String),
+    Invalid(RestoreError),
+}
+
+/// Where groups are restored to.
 pub(crate) struct Restoring<'s> {
     pub shards: Vec<Arc<async_lock::Mutex<Shard>>>,
     pub shared: &'s Shared,
 }
 
-/// The text of a grouping key and what the store shall keep under it; `None`: nothing.
-type Corrected = (String, Option<Vec<u8>>);
+/// The text of a grouping key, and the record that the store must contain for it; `None` to delete the group.
+type Correction = (String, Option<Vec<u8>>);
 
-/// Opens the engine and takes everything back.
-///
-/// # Errors
-/// The start must stop, for this reason.
+/// Opens the store and restores all groups.
 pub(crate) fn restore(
     open: Open,
     import: Import,
     durability: Durability,
     restoring: &Restoring<'_>,
-) -> Result<Box<dyn Engine>, String> {
-    let begun = Instant::now();
-    let mut backend = open()?;
-    let open_seconds = begun.elapsed().as_secs_f64();
-    let stats = backend.stats();
+) -> Result<Box<dyn Engine>, RestoreError> {
+    let started = Instant::now();
+    let store = open()?;
+    let open_seconds = started.elapsed().as_secs_f64();
+    let stats = store.stats();
     restoring
         .shared
         .restore_bytes
         .store(stats.log_bytes.unwrap_or_default() + stats.archive_bytes, Ordering::Relaxed);
 
     let reading = Instant::now();
-    let restored = restoring.in_any_order(&mut *backend)?;
-    for warning in &restored.warnings {
-        tracing::warn!(warning, "the store is not as it was left");
-    }
+    let first = store.read_until(restoring.threads(), &|key, bytes| restoring.add(key, bytes))?;
     let read_seconds = reading.elapsed().as_secs_f64();
 
     let checking = Instant::now();
-    if let Some(reason) = restored.contradiction.or_else(|| restoring.shared_series()) {
-        tracing::error!(
-            reason,
-            "stored groups contradict each other; they are taken back again, in order of push time"
-        );
-        restoring.clear();
-        let changed = restoring.in_order_of_push(&mut *backend)?;
-        commit(&mut *backend, &changed, Durability::Disk)?;
+    restoring.finish();
+    let records = Mutex::new(Vec::new());
+    let collect = |key: &str, bytes: &[u8]| {
+        let record = (key.to_owned(), bytes.to_vec());
+        records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+    };
+    let (mut engine, restored, is_consistent) = match first {
+        FirstRead::Complete { mut engine, restored } => match restoring.duplicate_series() {
+            None => (engine, restored, true),
+            Some(reason) => {
+                restoring.start_over(&reason);
+                let restored = engine.read_all(restoring.threads(), &collect)?;
+                (engine, restored, false)
+            }
+        },
+        FirstRead::Stopped { store, reason: Obstacle::Contradiction(reason) } => {
+            restoring.start_over(&reason);
+            let (engine, restored) = store.read_all(restoring.threads(), &collect)?;
+            (engine, restored, false)
+        }
+        FirstRead::Stopped { reason: Obstacle::Invalid(error), .. } => return Err(error),
+    };
+    for warning in &restored.warnings {
+        tracing::warn!(warning, "batches are missing from the store");
+    }
+    if !is_consistent {
+        let records = records.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let corrections = restoring.in_order_of_push(&records)?;
+        commit(engine.as_mut(), &corrections, Durability::Disk)?;
     }
     let check_seconds = checking.elapsed().as_secs_f64();
 
-    // A store whose groups were all deleted is not a new one.
+    // A store whose groups were all deleted is not new.
     let imported = import(restored.sequence == 0)?;
     if !imported.is_empty() {
-        restoring.import(&mut *backend, &imported, durability)?;
+        restoring.import(engine.as_mut(), &imported, durability)?;
     }
     tracing::info!(
         groups = restoring.shared.restored().0,
-        bytes = restored.bytes,
+        bytes = restored.record_bytes,
         was_closed = restored.closed,
         open_seconds,
         read_seconds,
         check_seconds,
-        seconds = begun.elapsed().as_secs_f64(),
+        seconds = started.elapsed().as_secs_f64(),
         "restored"
     );
-    Ok(backend)
-}
-
-/// What the first way of restoring brought.
-struct Brought {
-    sequence: u64,
-    bytes: u64,
-    closed: bool,
-    warnings: Vec<String>,
-    contradiction: Option<String>,
+    Ok(engine)
 }
 
 impl Restoring<'_> {
-    /// Its thread has it for a few microseconds at a time: to sleep would take longer than that.
+    /// Locks a shard. Other threads hold the lock for a few microseconds only, so spinning is cheaper than sleeping.
     fn shard(&self, home: usize) -> MutexGuard<'_, Shard> {
         /// About 50 µs.
         const SPINS: usize = 1000;
@@ -115,7 +159,7 @@ impl Restoring<'_> {
         spun.unwrap_or_else(|| shard.lock_blocking())
     }
 
-    /// Counts a group on its core, and says which that is.
+    /// Counts a group as restored, and returns its core.
     fn count(&self, group: &StoredGroup<'_>, bytes: u64) -> usize {
         let home = group.home(self.shards.len());
         let progress = &self.shared.restored[home];
@@ -124,8 +168,8 @@ impl Restoring<'_> {
         home
     }
 
-    /// What was given to the shards is in its place.
-    fn end(&self) {
+    /// Completes the shards after the last group.
+    fn finish(&self) {
         self.shards.iter().for_each(|shard| shard.lock_blocking().end_loading());
     }
 
@@ -133,41 +177,28 @@ impl Restoring<'_> {
         NonZeroUsize::new(self.shards.len()).unwrap_or(NonZeroUsize::MIN)
     }
 
-    fn in_any_order(&self, backend: &mut dyn Engine) -> Result<Brought, String> {
-        let (contradiction, unreadable) = (OnceLock::new(), OnceLock::new());
-        let restored = backend.restore(self.threads(), &|key, bytes| {
-            if contradiction.get().is_some() || unreadable.get().is_some() {
-                return;
-            }
-            match Record::decode(bytes) {
-                Ok(record) => {
-                    let group = StoredGroup::new(key, record);
-                    let home = self.count(&group, (key.len() + bytes.len()) as u64);
-                    if let Err(reason) = group.load(&mut self.shard(home)) {
-                        let _ = contradiction.set(reason.to_string());
-                    }
-                }
-                Err(error) => {
-                    let _ = unreadable.set(unreadable_record(key, &error));
-                }
-            }
-        });
-        let restored = restored.map_err(|error| error.to_string())?;
-        self.end();
-        match unreadable.into_inner() {
-            Some(why) => Err(why),
-            None => Ok(Brought {
-                sequence: restored.sequence,
-                bytes: restored.record_bytes,
-                closed: restored.closed,
-                warnings: restored.warnings,
-                contradiction: contradiction.into_inner(),
-            }),
+    /// Restores a group, whatever was restored before it.
+    fn add(&self, key: &str, bytes: &[u8]) -> ControlFlow<Obstacle> {
+        let record = match decode(key, bytes) {
+            Ok(record) => record,
+            Err(error) => return ControlFlow::Break(Obstacle::Invalid(error)),
+        };
+        let group = StoredGroup::new(key, record);
+        let home = self.count(&group, (key.len() + bytes.len()) as u64);
+        match group.load(&mut self.shard(home)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(reason) => ControlFlow::Break(Obstacle::Contradiction(reason.to_string())),
         }
     }
 
-    /// Whether two groups hold the same series.
-    fn shared_series(&self) -> Option<String> {
+    /// Removes all groups from the shards, because some contradict each other.
+    fn start_over(&self, reason: &str) {
+        tracing::error!(reason, "stored groups contradict each other, restoring again in order of push time");
+        self.clear();
+    }
+
+    /// The contradiction, if two groups contain the same series.
+    fn duplicate_series(&self) -> Option<String> {
         let mut hashes: Vec<u64> = std::thread::scope(|scope| {
             let threads: Vec<_> = self
                 .shards
@@ -177,11 +208,11 @@ impl Restoring<'_> {
             threads.into_iter().flat_map(|thread| thread.join().expect("hashing does not panic")).collect()
         });
         hashes.sort_unstable();
-        let is_twice = hashes.windows(2).any(|pair| pair[0] == pair[1]);
-        is_twice.then(|| "two groups hold the same series".to_owned())
+        let is_duplicate = hashes.windows(2).any(|pair| pair[0] == pair[1]);
+        is_duplicate.then(|| "two groups contain the same series".to_owned())
     }
 
-    /// Forgets all groups.
+    /// Removes all groups from the shards.
     fn clear(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock_blocking();
@@ -201,42 +232,33 @@ impl Restoring<'_> {
         }
     }
 
-    /// The slow way. Returns the records that have to be changed in the store; `None` is one to be deleted.
-    fn in_order_of_push(&self, backend: &mut dyn Engine) -> Result<Vec<Corrected>, String> {
-        let records = Mutex::new(Vec::new());
-        backend
-            .restore(self.threads(), &|key, bytes| {
-                let (key, bytes) = (key.to_owned(), bytes.to_vec());
-                records.lock().unwrap_or_else(PoisonError::into_inner).push((key, bytes));
-            })
-            .map_err(|error| error.to_string())?;
-        let records = records.into_inner().unwrap_or_else(PoisonError::into_inner);
+    /// Restores all records in order of push time. Returns what has to be changed in the store.
+    fn in_order_of_push(&self, records: &Records) -> Result<Vec<Correction>, RestoreError> {
         let mut decoded = Vec::with_capacity(records.len());
-        for (key, bytes) in &records {
-            decoded.push((key, Record::decode(bytes).map_err(|error| unreadable_record(key, &error))?));
+        for (key, bytes) in records {
+            decoded.push((key, decode(key, bytes)?));
         }
         decoded.sort_by(|(key, record), (other_key, other)| {
             record.push_seconds.total_cmp(&other.push_seconds).then_with(|| key.cmp(other_key))
         });
-        let (mut seen, mut changed) = (HashSet::new(), Vec::new());
+        let (mut seen, mut corrections) = (HashSet::new(), Vec::new());
         for (key, record) in decoded {
             let group = StoredGroup::new(key, record);
-            if let Some(kept) = self.take_or_strip(key, &group, &mut seen)? {
-                self.shared.contradictions.fetch_add(1, Ordering::Relaxed);
-                changed.push((key.clone(), kept.record));
+            if let Some(stripped) = self.restore_or_strip(key, &group, &mut seen)? {
+                corrections.push((key.clone(), stripped.record));
             }
         }
-        self.end();
-        Ok(changed)
+        self.finish();
+        Ok(corrections)
     }
 
-    /// Takes a group back, or what can be had of it. `None` if all of it was taken.
-    fn take_or_strip(
+    /// Restores a group, or only its times if it contradicts an earlier one. Returns `None` if all of it was restored.
+    fn restore_or_strip(
         &self,
         text: &str,
         group: &StoredGroup<'_>,
         seen: &mut HashSet<Box<[u8]>>,
-    ) -> Result<Option<Stripped>, String> {
+    ) -> Result<Option<Stripped>, RestoreError> {
         let lines = group
             .record()
             .families
@@ -246,8 +268,8 @@ impl Restoring<'_> {
             lines.filter_map(|line| Some(line[..memchr::memrchr(b' ', line)?].into())).collect();
         let home = self.count(group, 0);
         let mut reason = None;
-        if let Some(twin) = series.iter().find(|series| seen.contains(*series)) {
-            reason = Some(format!("an earlier group holds {}", String::from_utf8_lossy(twin)));
+        if let Some(duplicate) = series.iter().find(|series| seen.contains(*series)) {
+            reason = Some(format!("an earlier group contains {}", String::from_utf8_lossy(duplicate)));
         }
         if reason.is_none() {
             reason = group.load(&mut self.shard(home)).err().map(|reason| reason.to_string());
@@ -256,68 +278,62 @@ impl Restoring<'_> {
             seen.extend(series);
             return Ok(None);
         };
+        self.shared.contradictions.fetch_add(1, Ordering::Relaxed);
         let times = group.without_families();
         if let Err(reason) = times.load(&mut self.shard(home)) {
             tracing::error!(
                 group = text,
                 %reason,
-                "a stored group contradicts an earlier one wholly and is left out"
+                "a group contradicts an earlier one even with its times alone, deleting it"
             );
             return Ok(Some(Stripped { record: None }));
         }
-        tracing::error!(
-            group = text,
-            reason,
-            "a stored group contradicts an earlier one and keeps only its times"
-        );
+        tracing::error!(group = text, reason, "a group contradicts an earlier one, keeping only its times");
         let mut bytes = Vec::new();
-        times.record().encode(&mut bytes).map_err(|error| unreadable_record(text, &error))?;
+        times.record().encode(&mut bytes).map_err(|error| invalid_record(text, error))?;
         Ok(Some(Stripped { record: Some(bytes) }))
     }
 
-    /// Takes over the groups of another program.
+    /// Imports the groups of the official program.
     fn import(
         &self,
-        backend: &mut dyn Engine,
+        engine: &mut dyn Engine,
         records: &Records,
         durability: Durability,
-    ) -> Result<(), String> {
+    ) -> Result<(), RestoreError> {
         let count = records.len();
         let (mut decoded, mut seen) = (Vec::with_capacity(count), HashSet::new());
         for (key, bytes) in records {
-            decoded.push((
-                key,
-                bytes,
-                Record::decode(bytes).map_err(|error| unreadable_record(key, &error))?,
-            ));
+            decoded.push((key, bytes, decode(key, bytes)?));
         }
         decoded.sort_by(|(_, _, record), (_, _, other)| record.push_seconds.total_cmp(&other.push_seconds));
-        let mut kept = Vec::with_capacity(count);
+        let mut imported = Vec::with_capacity(count);
         for (key, bytes, record) in decoded {
             let group = StoredGroup::new(key, record);
-            let record = match self.take_or_strip(key, &group, &mut seen)? {
+            let record = match self.restore_or_strip(key, &group, &mut seen)? {
                 None => Some(bytes.clone()),
-                Some(stripped) => {
-                    self.shared.contradictions.fetch_add(1, Ordering::Relaxed);
-                    stripped.record
-                }
+                Some(stripped) => stripped.record,
             };
-            kept.push((key.clone(), record));
+            imported.push((key.clone(), record));
         }
-        self.end();
-        // In one batch: a start that is cut off begins anew.
-        commit(backend, &kept, durability.max(Durability::Disk))?;
-        tracing::info!(groups = count, "took over the groups of the persistence file");
+        self.finish();
+        // One batch, so that an interrupted start imports again from the beginning.
+        commit(engine, &imported, durability.max(Durability::Disk))?;
+        tracing::info!(groups = count, "imported the persistence file");
         Ok(())
     }
 }
 
-/// What is left of a group that contradicted others.
+/// What remains of a group that contradicted others. Without a record, the group is deleted.
 struct Stripped {
     record: Option<Vec<u8>>,
 }
 
-fn commit(backend: &mut dyn Engine, records: &[Corrected], durability: Durability) -> Result<(), String> {
+fn commit(
+    engine: &mut dyn Engine,
+    records: &[Correction],
+    durability: Durability,
+) -> Result<(), EngineError> {
     let changes: Vec<Change<'_>> = records
         .iter()
         .map(|(key, record)| match record {
@@ -328,12 +344,13 @@ fn commit(backend: &mut dyn Engine, records: &[Corrected], durability: Durabilit
     if changes.is_empty() {
         return Ok(());
     }
-    backend.commit(&changes, durability).map(drop).map_err(|error| error.to_string())
+    engine.commit(&changes, durability).map(drop)
 }
 
-fn unreadable_record(key: &str, error: &RecordError) -> String {
-    format!(
-        "the record of the group {{{key}}} cannot be read: {error}; \
-         it was not damaged on the disk, so another version of sluicegate may have written it"
-    )
+fn decode<'a>(key: &str, bytes: &'a [u8]) -> Result<Record<'a>, RestoreError> {
+    Record::decode(bytes).map_err(|error| invalid_record(key, error))
+}
+
+fn invalid_record(key: &str, error: RecordError) -> RestoreError {
+    RestoreError::InvalidRecord { key: key.to_owned(), error }
 }

@@ -15,10 +15,11 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use sluicegate_engine::{Durability, Engine, Stats};
+use sluicegate_engine::{Durability, Stats, UnreadStore};
 
 use super::completion::{CommitFailed, Completion};
-use super::import::Records;
+use super::engines::OpenError;
+use super::import::{ImportError, Records};
 use crate::runtime::shutdown::Shutdown;
 use crate::shard::Shard;
 use crate::shard::registry::{Registry, RunningEpoch};
@@ -75,10 +76,10 @@ pub(crate) enum State {
     Failed(String),
 }
 
-/// Opens the engine.
-pub(crate) type Open = Box<dyn FnOnce() -> Result<Box<dyn Engine>, String> + Send>;
+/// Opens the store.
+pub(crate) type Open = Box<dyn FnOnce() -> Result<UnreadStore, OpenError> + Send>;
 /// Returns the groups to import from the official program's file. The argument says whether the store is new.
-pub(crate) type Import = Box<dyn FnOnce(bool) -> Result<Records, String> + Send>;
+pub(crate) type Import = Box<dyn FnOnce(bool) -> Result<Records, ImportError> + Send>;
 /// Sends a batch back to its core, with the result of the commit.
 pub(crate) type Deliver = Box<dyn Fn(Batch, Result<(), CommitFailed>) + Send>;
 

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use sluicegate_engine::{Change, Commit, Durability, Engine};
+use sluicegate_engine::{Change, Durability, Engine};
 
 use super::completion::CommitFailed;
 use super::metrics::{BATCH_CHANGES, COMMIT_DURATION};
-use super::restore::{Restoring, restore};
+use super::restore::{RestoreError, Restoring, restore};
 use super::store::{Batch, Deliver, GroupChange, Item, Phase, Shared, Start};
 use crate::runtime::scheduling::use_batch_scheduling;
 use crate::shard::registry::Registry;
@@ -29,7 +29,7 @@ pub(super) fn run(start: Start, shared: &Shared, items: &Receiver<Item>) {
     use_batch_scheduling();
     let restoring = Restoring { shards, shared };
     let started = catch_unwind(AssertUnwindSafe(|| restore(open, import, durability, &restoring)))
-        .unwrap_or_else(|_| Err(PANICKED.to_owned()));
+        .unwrap_or(Err(RestoreError::Panicked));
     match started {
         Ok(engine) => {
             shared.enter(Phase::Ready);
@@ -48,8 +48,8 @@ pub(super) fn run(start: Start, shared: &Shared, items: &Receiver<Item>) {
             writer.serve(items);
             writer.close();
         }
-        Err(reason) => {
-            let _ = shared.failure.set(reason);
+        Err(error) => {
+            let _ = shared.failure.set(error.to_string());
             shared.enter(Phase::NotStarted);
             shutdown.request();
         }
@@ -143,8 +143,7 @@ impl Writer<'_> {
         self.commit_seconds.record(started.elapsed().as_secs_f64());
         self.batch_changes.record(changes.len() as f64);
         let reason = match result {
-            Ok(Ok(Commit::Kept(_))) => return Ok(()),
-            Ok(Ok(Commit::Conflict(_))) => "another process writes to the store".to_owned(),
+            Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
             Err(_) => PANICKED.to_owned(),
         };

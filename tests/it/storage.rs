@@ -227,9 +227,8 @@ fn contradicting_groups_are_restored_in_the_order_of_their_push_times() {
 
     let path = folder("contradict");
     {
-        let mut store =
-            (sluicegate_snapshot::ENGINE.open)(&path, OpenOptions::default()).expect("a new store");
-        store.restore(std::num::NonZeroUsize::MIN, &|_, _| {}).expect("an empty store");
+        let store = (sluicegate_snapshot::ENGINE.open)(&path, OpenOptions::default()).expect("a new store");
+        let (mut store, _) = store.read_all(std::num::NonZeroUsize::MIN, &|_, _| {}).expect("an empty store");
         let record = |kind, text: &'static str, push_seconds: f64| {
             let family =
                 Family { name: "m", kind, help: None, push_seconds, text: text.as_bytes(), exact: None };
@@ -262,8 +261,8 @@ fn large_store(path: &Path, groups: u32) {
     use sluicegate_engine::record::{Family, Kind};
     use sluicegate_engine::{Change, Durability, OpenOptions};
 
-    let mut store = (sluicegate_snapshot::ENGINE.open)(path, OpenOptions::default()).expect("a new store");
-    store.restore(std::num::NonZeroUsize::MIN, &|_, _| {}).expect("an empty store");
+    let store = (sluicegate_snapshot::ENGINE.open)(path, OpenOptions::default()).expect("a new store");
+    let (mut store, _) = store.read_all(std::num::NonZeroUsize::MIN, &|_, _| {}).expect("an empty store");
     let names: Vec<String> = (0..10).map(|family| format!("m{family}")).collect();
     for first in (0..groups).step_by(10_000) {
         let records: Vec<(String, Vec<u8>)> = (first..groups.min(first + 10_000))

@@ -74,13 +74,13 @@ fn record(number: usize) -> Vec<u8> {
 
 fn open(engine: &str, path: &Path) -> Box<dyn Engine> {
     let engine = ENGINES.iter().find(|one| one.name == engine).expect("an engine of this build");
-    (engine.open)(path, OpenOptions::default()).expect("the store opens")
+    let store = (engine.open)(path, OpenOptions::default()).expect("the store opens");
+    store.read_all(NonZeroUsize::MIN, &|_, _| ()).expect("the store can be read").0
 }
 
 /// Writes groups to a store and closes it.
 fn fill(engine: &str, path: &Path, groups: std::ops::Range<usize>) {
     let mut backend = open(engine, path);
-    backend.restore(NonZeroUsize::MIN, &|_, _| ()).expect("the store can be read");
     for number in groups {
         let (key, record) = (format!("job=\"{number}\""), record(number));
         let put = Change::Put { key: &key, record: &record };
@@ -131,7 +131,6 @@ fn verify_fails_on_invalid_records_and_damaged_files() {
     fill("snapshot", folder.path(), 0..GROUPS);
     let path = text(folder.path()).to_owned();
     let mut backend = open("snapshot", folder.path());
-    backend.restore(NonZeroUsize::MIN, &|_, _| ()).expect("the store can be read");
     let put = Change::Put { key: "job=\"odd\"", record: b"\x09" };
     backend.commit(&[put], Durability::Disk).expect("the engine commits");
     backend.close().expect("the engine closes");
@@ -156,7 +155,6 @@ fn verify_fails_on_invalid_records_and_damaged_files() {
 fn verify_succeeds_with_warnings() {
     let folder = folder();
     let mut backend = open("snapshot", folder.path());
-    backend.restore(NonZeroUsize::MIN, &|_, _| ()).expect("the store can be read");
     for number in 0..3 {
         let (key, record) = (format!("job=\"{number}\""), record(number));
         let put = Change::Put { key: &key, record: &record };

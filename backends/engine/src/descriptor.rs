@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{Engine, EngineError};
+use crate::{EngineError, UnreadStore};
 
 /// An engine as its crate presents it to programs, in a constant named `ENGINE`.
 ///
@@ -19,7 +19,7 @@ pub struct EngineDescriptor {
     /// Whether a folder contains files of this engine. True for a damaged store, so that opening it reports the damage.
     pub is_present: fn(folder: &Path) -> bool,
     /// Opens the store in a folder, or creates one.
-    pub open: fn(folder: &Path, options: OpenOptions) -> Result<Box<dyn Engine>, EngineError>,
+    pub open: fn(folder: &Path, options: OpenOptions) -> Result<UnreadStore, EngineError>,
 }
 
 /// Settings that engines share. An engine ignores those that do not concern it.

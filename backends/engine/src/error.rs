@@ -1,70 +1,60 @@
-//! What can go wrong in an engine, said so that an operator can act on it.
+//! The errors of an engine, worded so that an operator can act on them.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why an engine could not do what it was asked.
+/// Why an engine failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The store is not as it was written, and more is missing than a crash may cost.
-    #[error("{}: {what}. {way_out}", file.display())]
+    /// The store is damaged: more is missing or different than a crash can explain.
+    #[error("{}: {what}. {remedy}", file.display())]
     Damaged {
-        /// The file in which it was noticed.
+        /// The file in which the damage was found.
         file: PathBuf,
         /// What is wrong, and where.
         what: String,
-        /// What an operator can do.
-        way_out: String,
+        /// What the operator can do, as a sentence.
+        remedy: String,
     },
-    /// A later version wrote this.
-    #[error("{}: written in format {found}, this version reads up to {known}; start the version that wrote it, or a later one", file.display())]
+    /// A later version wrote the store.
+    #[error("{}: format {found} is newer than the latest supported format {known}; start the version that wrote it, or a later one", file.display())]
     TooNew {
         /// The file.
         file: PathBuf,
         /// Its format.
         found: u32,
-        /// The latest format known here.
+        /// The latest format that this version reads.
         known: u32,
     },
-    /// The store is used by another process, or by another engine of this one.
-    #[error("{}: in use by another process; a store has one gateway", file.display())]
+    /// Another process uses the store, or another engine in this process.
+    #[error("{}: in use by another process; only one gateway can use a store", file.display())]
     InUse {
-        /// The file whose lock is held.
+        /// The locked file.
         file: PathBuf,
     },
-    /// The operating system refused.
+    /// An operation of the operating system failed.
     #[error("{}: cannot {doing}: {source}", file.display())]
     Io {
         /// The file or folder.
         file: PathBuf,
-        /// The verb: `write`, `sync`, …
+        /// What failed: `write`, `sync`, …
         doing: &'static str,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// An earlier batch failed, so nothing more is taken in.
-    #[error("the store takes nothing more until a restart: {why}")]
+    /// An earlier batch failed, so the engine accepts no more.
+    #[error("storage failed: {why}; writes are rejected until the gateway restarts")]
     Failed {
-        /// What happened first.
+        /// The first error.
         why: String,
     },
-    /// A batch came before the store was read.
-    #[error("a batch came before the store was restored")]
-    NotRestored,
-    /// A batch or record is larger than the format can hold.
-    #[error("{bytes} bytes in one piece, {bytes_max} are the most that can be kept")]
+    /// A batch is larger than the format allows.
+    #[error("batch of {bytes} bytes is larger than the maximum of {bytes_max}")]
     TooLarge {
-        /// How large it is.
+        /// The size of the batch.
         bytes: u64,
-        /// How large it may be.
+        /// The maximum size.
         bytes_max: u64,
     },
-}
-
-impl EngineError {
-    /// Whether an engine whose commit failed with this takes no further batch.
-    pub const fn fails_engine(&self) -> bool {
-        !matches!(self, Self::TooLarge { .. } | Self::NotRestored)
-    }
 }

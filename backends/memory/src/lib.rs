@@ -1,36 +1,37 @@
-//! The engine that keeps nothing: a gateway without a path. It numbers batches and forgets them, so that the server needs
-//! no second way of writing.
+//! The engine that stores nothing. It numbers batches and discards them.
 
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 
-use sluicegate_engine::{Change, Commit, Durability, Engine, EngineError, Receipt, Restored, Sink, Stats};
+use sluicegate_engine::{
+    Change, Durability, Engine, EngineError, Receipt, Restored, Sink, Stats, UnreadStore,
+};
 
-/// Forgets every batch.
+/// Discards every batch.
 #[derive(Debug, Default)]
 pub struct Memory {
     sequence: u64,
-    restored: bool,
 }
 
 impl Memory {
-    /// An engine that has seen nothing.
-    pub fn new() -> Self {
-        Self::default()
+    /// An empty store.
+    pub fn open() -> UnreadStore {
+        UnreadStore::new(Self::default())
     }
 }
 
 impl Engine for Memory {
-    fn restore(&mut self, _: NonZeroUsize, _: Sink<'_>) -> Result<Restored, EngineError> {
-        self.restored = true;
-        Ok(Restored { sequence: self.sequence, closed: true, ..Restored::default() })
+    fn read(
+        &mut self,
+        _threads: NonZeroUsize,
+        _sink: Sink<'_>,
+    ) -> Result<ControlFlow<(), Restored>, EngineError> {
+        Ok(ControlFlow::Continue(Restored { sequence: self.sequence, closed: true, ..Restored::default() }))
     }
 
-    fn commit(&mut self, _: &[Change<'_>], _: Durability) -> Result<Commit, EngineError> {
-        if !self.restored {
-            return Err(EngineError::NotRestored);
-        }
+    fn commit(&mut self, _batch: &[Change<'_>], _durability: Durability) -> Result<Receipt, EngineError> {
         self.sequence += 1;
-        Ok(Commit::Kept(Receipt { sequence: self.sequence }))
+        Ok(Receipt { sequence: self.sequence })
     }
 
     fn stats(&self) -> Stats {

@@ -1,21 +1,21 @@
-//! The engine that keeps nothing passes what every engine passes.
+//! The conformance suite on the memory engine.
 
 use std::path::Path;
 
 use sluicegate_engine::suite::Subject;
-use sluicegate_engine::{Engine, EngineError, conformance};
+use sluicegate_engine::{EngineError, UnreadStore, conformance};
 use sluicegate_memory::Memory;
 
-struct EngineUnderTest;
+struct MemoryEngine;
 
-impl Subject for EngineUnderTest {
-    fn open(&self, _: &Path) -> Result<Box<dyn Engine>, EngineError> {
-        Ok(Box::new(Memory::new()))
+impl Subject for MemoryEngine {
+    fn open(&self, _folder: &Path) -> Result<UnreadStore, EngineError> {
+        Ok(Memory::open())
     }
 
-    fn keeps(&self) -> bool {
+    fn is_persistent(&self) -> bool {
         false
     }
 }
 
-conformance!(EngineUnderTest);
+conformance!(MemoryEngine);

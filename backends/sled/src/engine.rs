@@ -1,15 +1,16 @@
-//! The engine as its user sees it.
+//! The implementation of the engine trait.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::num::NonZeroUsize;
+use std::ops::{ControlFlow, Deref};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use sluicegate_engine::{
-    Change, Commit, Durability, Engine, EngineError, Lock, Receipt, Restored, Sink, Stats,
+    Change, Durability, Engine, EngineError, Lock, Receipt, Restored, Sink, Stats, UnreadStore,
 };
 
 use crate::guard::{damaged, guarded};
@@ -18,110 +19,103 @@ use crate::mark::{Known, Mark, error};
 
 /// Values for which sled would make several files, so it need not be sized by the machine.
 const CACHE_BYTES: u64 = 256 << 20;
-/// The most that the changes of one batch may weigh.
+/// The maximum size of the keys and records of one batch.
 const BATCH_BYTES_MAX: u64 = 1 << 30;
-/// sled lets go of its files a moment after it is dropped.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for sled's own lock: sled releases its files a moment after it is dropped.
+const SLED_LOCK_TIME: Duration = Duration::from_secs(10);
 
-/// A store in a folder of its own: sled's files in `db`, and beside them `mark` and `lock`.
+/// A store in its own folder: sled's files in `db`, and next to it the files `mark` and `lock`.
 pub struct Sled {
-    /// `None` only while it is dropped.
-    db: Option<sled::Db>,
+    db: Database,
     path: PathBuf,
     header: Header,
     mark: Mark,
     known: Known,
-    /// Whether the store had been closed, and what is to be said about how it was found.
-    found: (bool, Vec<String>),
-    restored: bool,
-    /// Until the first restore, how long the opening took.
+    /// Whether the last user closed the store.
+    was_closed: bool,
+    /// Deviations that opening found.
+    warnings: Vec<String>,
+    /// How long opening took, until the first read reports it.
+    open_seconds: f64,
     restore_seconds: f64,
+    /// The error of the first commit that failed.
     failure: Option<String>,
-    /// Files of large values up to this number are on the disk.
+    /// sled's files of large values up to this number were synced.
     blobs_synced: i64,
     _lock: Lock,
 }
 
 impl Sled {
-    /// Opens a store, or makes a new one. sled repairs its files when it opens them: this writes.
+    /// Opens a store, or creates one. This writes: sled repairs its files when it opens them.
     ///
     /// # Errors
-    /// Another process has it, it is not what was acknowledged, or it was written by a later version.
-    pub fn open(folder: &Path) -> Result<Self, EngineError> {
+    /// Another process uses the store, it lacks what was acknowledged, or a later version wrote it.
+    pub fn open(folder: &Path) -> Result<UnreadStore, EngineError> {
         let started = Instant::now();
-        fs::create_dir_all(folder).map_err(error(folder, "make the folder"))?;
+        fs::create_dir_all(folder).map_err(error(folder, "create the folder"))?;
         let lock = Lock::take(&folder.join("lock"))?;
         let (path, mark_path) = (folder.join("db"), folder.join("mark"));
         let mark = Mark::open(&mark_path)?;
         if mark.is_some() && !path.join("db").exists() {
-            return Err(damaged(&path, "missing, although there is a mark of it"));
+            return Err(damaged(&path, "the database is missing, but the file mark exists"));
         }
-        let db = open_patiently(&path)?;
+        let db = open_database(&path)?;
         let header = guarded(&path, || db.get(header::KEY))?;
         let (header, mark, known) = match (header, mark) {
             (Some(header), Some((mark, known))) => (read_header(&path, &header)?, mark, known),
             (Some(header), None) => match read_header(&path, &header)? {
-                // The process that made it ended in between.
+                // The process that created the store ended before it created the mark.
                 header if header.sequence == 0 => (header, Mark::create(&mark_path)?, Known::default()),
-                _ => return Err(damaged(&mark_path, "missing, although there are batches")),
+                _ => return Err(damaged(&mark_path, "missing, but the database contains batches")),
             },
-            (None, Some(_)) => return Err(damaged(&path, "came back without its header")),
+            (None, Some(_)) => return Err(damaged(&path, "the header record is missing")),
             (None, None) => {
                 if guarded(&path, || db.first())?.is_some() {
-                    return Err(damaged(&path, "not a store of sluicegate"));
+                    return Err(damaged(&path, "this database was not written by sluicegate"));
                 }
-                let header = make(&db, &path)?;
+                let header = create(&db, &path)?;
                 let mark = Mark::create(&mark_path)?;
                 sync_folder(folder)?;
                 (header, mark, Known { closed: true, ..Known::default() })
             }
         };
         let warnings = compare(&path, header, known)?;
-        Ok(Self {
-            db: Some(db),
+        let open_seconds = started.elapsed().as_secs_f64();
+        Ok(UnreadStore::new(Self {
+            db: Database(Some(db)),
             path,
             header,
             mark,
-            found: (known.closed, warnings),
+            was_closed: known.closed,
+            warnings,
             known: Known { acknowledged: header.sequence, ..known },
-            restored: false,
-            restore_seconds: started.elapsed().as_secs_f64(),
+            open_seconds,
+            restore_seconds: open_seconds,
             failure: None,
             blobs_synced: -1,
             _lock: lock,
-        })
+        }))
     }
 
-    /// Makes sled's batch of ours, and the header that fits it.
-    fn prepare(&self, db: &sled::Db, batch: &[Change<'_>]) -> sled::Result<(sled::Batch, Header)> {
+    /// Translates a batch into one of sled's, with the header that results from it.
+    fn prepare(&self, batch: &[Change<'_>]) -> sled::Result<(sled::Batch, Header)> {
         let mut header = Header { sequence: self.header.sequence + 1, ..self.header };
         let mut sleds = sled::Batch::default();
-        // What the batch has changed so far; sled does not know it yet.
+        // The checksums of the keys that this batch has changed so far; `None` if it deleted the key.
         let mut changed: HashMap<Vec<u8>, Option<u128>> = HashMap::new();
         for change in batch {
             match change {
                 Change::Put { key, record } => {
                     let weight = weight(key.as_bytes(), record);
-                    forget(db, &changed, key.as_bytes(), &mut header)?;
+                    forget(&self.db, &changed, key.as_bytes(), &mut header)?;
                     header.add(weight);
                     sleds.insert(key.as_bytes(), *record);
                     changed.insert(key.as_bytes().to_vec(), Some(weight));
                 }
                 Change::Delete { key } => {
-                    forget(db, &changed, key.as_bytes(), &mut header)?;
+                    forget(&self.db, &changed, key.as_bytes(), &mut header)?;
                     sleds.remove(key.as_bytes());
                     changed.insert(key.as_bytes().to_vec(), None);
-                }
-                Change::Wipe => {
-                    (header.records, header.sum) = (0, 0);
-                    for key in db.iter().keys().map(|key| key.map(|key| key.to_vec())) {
-                        changed.insert(key?, None);
-                    }
-                    changed.remove(header::KEY);
-                    for (key, weight) in &mut changed {
-                        *weight = None;
-                        sleds.remove(key.as_slice());
-                    }
                 }
             }
         }
@@ -130,11 +124,10 @@ impl Sled {
     }
 
     fn write(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<(), EngineError> {
-        let Some(db) = &self.db else { return Err(EngineError::NotRestored) };
         let header = guarded(&self.path, || {
-            let (sleds, header) = self.prepare(db, batch)?;
-            db.apply_batch(sleds)?;
-            db.flush()?;
+            let (sleds, header) = self.prepare(batch)?;
+            self.db.apply_batch(sleds)?;
+            self.db.flush()?;
             Ok(header)
         })?;
         self.header = header;
@@ -151,7 +144,7 @@ impl Sled {
         Ok(())
     }
 
-    /// Brings sled's files to the disk: its flush does not.
+    /// Syncs sled's files to the disk, which sled's own flush does not do.
     fn sync(&mut self) -> Result<(), EngineError> {
         self.blobs_synced = sync_files(&self.path, self.blobs_synced)?;
         Ok(())
@@ -166,56 +159,56 @@ impl Sled {
 }
 
 impl Engine for Sled {
-    fn restore(&mut self, _: NonZeroUsize, sink: Sink<'_>) -> Result<Restored, EngineError> {
+    fn read(
+        &mut self,
+        _threads: NonZeroUsize,
+        sink: Sink<'_>,
+    ) -> Result<ControlFlow<(), Restored>, EngineError> {
         self.refuse_if_failed()?;
-        let Some(db) = &self.db else { return Err(EngineError::NotRestored) };
         let started = Instant::now();
         let (mut found, mut record_bytes) = (Header::default(), 0);
-        // A panic of the sink is the caller's: it passes.
-        let mut records = db.iter();
+        // The sink is called outside of `guarded`: its panics belong to the caller.
+        let mut records = self.db.iter();
         while let Some((key, record)) = guarded(&self.path, || records.next().transpose())? {
             if *key == *header::KEY {
                 continue;
             }
             let Ok(text) = std::str::from_utf8(&key) else {
-                return Err(damaged(&self.path, "a grouping key is no text"));
+                return Err(damaged(&self.path, "a grouping key is not UTF-8"));
             };
             found.add(weight(&key, &record));
             record_bytes += (key.len() + record.len()) as u64;
-            sink(text, &record);
+            if sink(text, &record).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
         found.sequence = self.header.sequence;
         if found != self.header {
             let what = format!(
-                "has {} records instead of {}, or others than those that were put in",
+                "contains {} records instead of {}, or records that differ from the stored ones",
                 found.records, self.header.records
             );
             return Err(damaged(&self.path, &what));
         }
-        // The first begins with the opening.
-        let before = if self.restored { 0.0 } else { self.restore_seconds };
-        self.restore_seconds = before + started.elapsed().as_secs_f64();
-        self.restored = true;
-        Ok(Restored {
+        let open_seconds = std::mem::take(&mut self.open_seconds);
+        self.restore_seconds = open_seconds + started.elapsed().as_secs_f64();
+        Ok(ControlFlow::Continue(Restored {
             records: found.records,
             record_bytes,
             sequence: found.sequence,
-            closed: self.found.0,
-            warnings: self.found.1.clone(),
-        })
+            closed: self.was_closed,
+            warnings: self.warnings.clone(),
+        }))
     }
 
-    fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Commit, EngineError> {
-        if !self.restored {
-            return Err(EngineError::NotRestored);
-        }
+    fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Receipt, EngineError> {
         self.refuse_if_failed()?;
         let bytes = batch.iter().map(bytes).sum();
         if bytes > BATCH_BYTES_MAX {
             return Err(EngineError::TooLarge { bytes, bytes_max: BATCH_BYTES_MAX });
         }
         match self.write(batch, durability) {
-            Ok(()) => Ok(Commit::Kept(Receipt { sequence: self.header.sequence })),
+            Ok(()) => Ok(Receipt { sequence: self.header.sequence }),
             Err(error) => {
                 self.failure = Some(error.to_string());
                 Err(error)
@@ -224,9 +217,9 @@ impl Engine for Sled {
     }
 
     fn stats(&self) -> Stats {
-        let bytes = match (&self.db, &self.failure) {
-            (Some(db), None) => guarded(&self.path, || db.size_on_disk()).unwrap_or(0),
-            _ => 0,
+        let bytes = match self.failure {
+            None => guarded(&self.path, || self.db.size_on_disk()).unwrap_or(0),
+            Some(_) => 0,
         };
         Stats {
             archive_bytes: bytes,
@@ -239,9 +232,7 @@ impl Engine for Sled {
 
     fn close(mut self: Box<Self>) -> Result<(), EngineError> {
         self.refuse_if_failed()?;
-        if let Some(db) = &self.db {
-            guarded(&self.path, || db.flush())?;
-        }
+        guarded(&self.path, || self.db.flush())?;
         self.sync()?;
         self.known = Known { on_disk: self.header.sequence, closed: true, ..self.known };
         self.mark.write(self.known)?;
@@ -249,10 +240,20 @@ impl Engine for Sled {
     }
 }
 
-impl Drop for Sled {
+/// An open database. Dropping it flushes, which may panic inside sled; that panic goes no further.
+struct Database(Option<sled::Db>);
+
+impl Deref for Database {
+    type Target = sled::Db;
+
+    fn deref(&self) -> &sled::Db {
+        self.0.as_ref().expect("it is taken only by drop")
+    }
+}
+
+impl Drop for Database {
     fn drop(&mut self) {
-        let db = self.db.take();
-        // It flushes, and may panic while it does.
+        let db = self.0.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
     }
 }
@@ -261,11 +262,10 @@ fn bytes(change: &Change<'_>) -> u64 {
     match change {
         Change::Put { key, record } => (key.len() + record.len()) as u64,
         Change::Delete { key } => key.len() as u64,
-        Change::Wipe => 0,
     }
 }
 
-/// Takes what a key has now out of the header.
+/// Subtracts the current record of a key from the header.
 fn forget(
     db: &sled::Db,
     changed: &HashMap<Vec<u8>, Option<u128>>,
@@ -282,12 +282,12 @@ fn forget(
     Ok(())
 }
 
-/// Opens sled. The lock is ours, so if sled's is taken, it is by threads of an engine that was just dropped.
-fn open_patiently(path: &Path) -> Result<sled::Db, EngineError> {
+/// Opens sled. The store is locked, so if sled's own lock is taken, threads of an engine that was just dropped hold it.
+fn open_database(path: &Path) -> Result<sled::Db, EngineError> {
     let config = sled::Config::new()
         .path(path)
         .cache_capacity(CACHE_BYTES)
-        // No thread of its own: each commit flushes.
+        // No flush thread: each commit flushes.
         .flush_every_ms(None)
         .print_profile_on_drop(false);
     let started = Instant::now();
@@ -298,7 +298,7 @@ fn open_patiently(path: &Path) -> Result<sled::Db, EngineError> {
             taken = opened.as_ref().is_err_and(|error| error.to_string().contains("could not acquire lock"));
             opened
         });
-        if !taken || started.elapsed() > PATIENCE {
+        if !taken || started.elapsed() > SLED_LOCK_TIME {
             return opened;
         }
         sleep(Duration::from_millis(5));
@@ -311,12 +311,12 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Header, EngineError> {
             Err(EngineError::TooNew { file: path.to_owned(), found, known: header::VERSION })
         }
         Some((header::VERSION, header)) => Ok(header),
-        _ => Err(damaged(path, "the header is none")),
+        _ => Err(damaged(path, "the header record is not valid")),
     }
 }
 
-/// Puts a header into an empty database, so that it is never empty again.
-fn make(db: &sled::Db, path: &Path) -> Result<Header, EngineError> {
+/// Writes the header into an empty database. From then on, an empty database is a damaged one.
+fn create(db: &sled::Db, path: &Path) -> Result<Header, EngineError> {
     let header = Header::default();
     guarded(path, || {
         db.insert(header::KEY, header.encode())?;
@@ -326,24 +326,24 @@ fn make(db: &sled::Db, path: &Path) -> Result<Header, EngineError> {
     Ok(header)
 }
 
-/// Holds what is there against what was acknowledged.
+/// Compares the database with what was acknowledged, and returns warnings.
 fn compare(path: &Path, header: Header, known: Known) -> Result<Vec<String>, EngineError> {
-    let (there, acknowledged) = (header.sequence, known.acknowledged);
-    if there < known.on_disk || (known.closed && there < acknowledged) {
-        let what = format!("came back with batch {there}, but batch {} was on the disk", known.on_disk);
+    let (found, acknowledged) = (header.sequence, known.acknowledged);
+    if found < known.on_disk || (known.closed && found < acknowledged) {
+        let what = format!("ends with batch {found}, but batch {} was on the disk", known.on_disk);
         return Err(damaged(path, &what));
     }
-    if there >= acknowledged {
+    if found >= acknowledged {
         return Ok(Vec::new());
     }
     Ok(vec![format!(
-        "{}: came back with batch {there}, but batch {acknowledged} was acknowledged. None of those that are missing was known \
-         to be on the disk, so a loss of power explains it; the end of a process does not",
+        "{}: ends with batch {found}, but batch {acknowledged} was acknowledged. None of the missing batches was known to be on \
+         the disk, so a power failure explains it; a crash of the gateway does not",
         path.display()
     )])
 }
 
-/// Syncs sled's log, and the files of large values with a number above `after`; returns the highest number.
+/// Syncs sled's log and its files of large values with a number above `after`. Returns the highest number.
 fn sync_files(path: &Path, after: i64) -> Result<i64, EngineError> {
     let (log, blobs) = (path.join("db"), path.join("blobs"));
     File::open(&log).and_then(|file| file.sync_data()).map_err(error(&log, "sync"))?;
@@ -354,7 +354,7 @@ fn sync_files(path: &Path, after: i64) -> Result<i64, EngineError> {
         let Some(number) = number.filter(|number| *number > after) else { continue };
         highest = highest.max(number);
         match File::open(entry.path()).and_then(|file| file.sync_all()) {
-            // sled has let go of it meanwhile.
+            // sled has deleted it in the meantime.
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
             other => other.map_err(error(&entry.path(), "sync"))?,
         }

@@ -1,4 +1,4 @@
-//! What keeps sled's panics and errors from doing harm.
+//! Turns sled's errors and panics into errors of the engine.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,33 +6,33 @@ use std::path::Path;
 
 use sluicegate_engine::EngineError;
 
-/// What an operator can do when files are damaged.
-pub(crate) const WAY_OUT: &str = "Put the folder back from a copy, or move it away to start with nothing; \
+/// What the operator can do when files are damaged.
+pub(crate) const REMEDY: &str = "Restore the folder from a backup, or move it away to start with an empty store; \
      sled may already have changed files when it opened them";
 
-/// Calls sled. A panic is an error like others.
+/// Calls sled. A panic becomes an error.
 pub(crate) fn guarded<T>(path: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, EngineError> {
-    // Nothing of ours is half changed: after an error the engine takes no further batch.
+    // No state of the engine is half changed: after an error it accepts no further batch.
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(sled::Error::Io(source))) if is_refused(&source) => {
+        Ok(Err(sled::Error::Io(source))) if is_from_the_system(&source) => {
             Err(EngineError::Io { file: path.to_owned(), doing: "use the database", source })
         }
-        Ok(Err(error)) => Err(damaged(path, &format!("sled says: {error}"))),
+        Ok(Err(error)) => Err(damaged(path, &format!("sled failed: {error}"))),
         Err(panic) => Err(damaged(path, &format!("sled panicked: {}", message(&*panic)))),
     }
 }
 
-/// Whether the operating system refused. Other errors of that kind are sled's own words for damaged files.
-fn is_refused(error: &std::io::Error) -> bool {
+/// Whether the operating system returned the error. sled also uses this kind of error for damaged files.
+fn is_from_the_system(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some()
 }
 
 pub(crate) fn damaged(path: &Path, what: &str) -> EngineError {
-    EngineError::Damaged { file: path.to_owned(), what: what.to_owned(), way_out: WAY_OUT.to_owned() }
+    EngineError::Damaged { file: path.to_owned(), what: what.to_owned(), remedy: REMEDY.to_owned() }
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

@@ -1,19 +1,19 @@
-//! The header record: it says how many batches and records are in the database, and what they sum up to.
+//! The header record: how many batches and records the database contains, and the checksum of all records.
 
 use xxhash_rust::xxh3::Xxh3;
 
-/// Its key in the database. No grouping key begins so: they begin with the name of a label.
+/// Its key in the database. Grouping keys begin with a label name, so they never equal it.
 pub(crate) const KEY: &[u8] = b"\0sluicegate";
 /// The format of the whole store.
 pub(crate) const VERSION: u32 = 1;
 const BYTES: usize = 4 + 8 + 8 + 16;
 
-/// What is in the database.
+/// A summary of the database.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Header {
     /// The number of the last batch.
     pub sequence: u64,
-    /// How many records there are.
+    /// The number of records.
     pub records: u64,
     /// The sum of [`weight`] over all records.
     pub sum: u128,
@@ -29,7 +29,7 @@ impl Header {
         out
     }
 
-    /// The header with its version.
+    /// The format version and the header.
     pub fn decode(bytes: &[u8]) -> Option<(u32, Self)> {
         let (version, rest) = bytes.split_first_chunk()?;
         let (sequence, rest) = rest.split_first_chunk()?;
@@ -49,13 +49,13 @@ impl Header {
     }
 
     pub fn subtract(&mut self, weight: u128) {
-        // A database that is damaged may have more than the header knows of: the sum will tell.
+        // A damaged database may contain more than the header counts. The sum reveals that.
         self.records = self.records.wrapping_sub(1);
         self.sum = self.sum.wrapping_sub(weight);
     }
 }
 
-/// A checksum of one record; summed up, the order does not matter.
+/// The checksum of one record. The header contains the sum, which does not depend on the order.
 pub(crate) fn weight(key: &[u8], record: &[u8]) -> u128 {
     let mut hash = Xxh3::new();
     hash.update(&(key.len() as u64).to_le_bytes());

@@ -1,12 +1,12 @@
-//! The engine over [sled](https://docs.rs/sled/0.34.7), an embedded database: a batch of ours is a batch of sled's, flushed.
+//! The engine on [sled](https://docs.rs/sled/0.34.7), an embedded database. A batch is one batch of sled, followed by a flush.
 //!
-//! sled 0.34 is not maintained, and promises less than a gateway needs: a flush does not reach the disk, a damaged file can
-//! open as an empty or an older database, and it panics where others return errors. So a header in the database counts the
-//! batches and the records and sums them up, a small file beside it (the *mark*) remembers what was acknowledged, and every
-//! call is made so that a panic becomes an error. What is left of the weakness stands in `docs/storage.md`. Who has no reason
-//! to choose it takes the snapshot engine.
+//! sled 0.34 is not maintained and guarantees less than a gateway needs: its flush does not reach the disk, a damaged file can
+//! open as an empty or older database, and it panics instead of returning some errors. Therefore a header record counts the
+//! batches and records and contains their checksum, a small file next to the database (the *mark*) records what was
+//! acknowledged, and every call to sled turns a panic into an error. `docs/storage.md` lists the weaknesses that remain. The
+//! snapshot engine is the better choice unless there is a reason for sled.
 //!
-//! What it does not do: restore on several threads, or keep a second copy of anything.
+//! This engine does not read on several threads, and keeps no second copy of anything.
 
 mod engine;
 mod guard;
@@ -22,5 +22,5 @@ pub const ENGINE: EngineDescriptor = EngineDescriptor {
     name: "sled",
     summary: "the embedded database sled",
     is_present: |folder| ["db", "mark"].iter().any(|name| folder.join(name).exists()),
-    open: |folder, _| Ok(Box::new(Sled::open(folder)?)),
+    open: |folder, _| Sled::open(folder),
 };

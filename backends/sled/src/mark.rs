@@ -1,7 +1,7 @@
-//! The mark: a file beside the database that remembers what was acknowledged, so that a database which comes back older or
-//! empty is noticed.
+//! The mark: a file next to the database that records what was acknowledged. It reveals a database that is older than that, or
+//! empty.
 //!
-//! Two slots are written in turn, each with a checksum: one of them is always whole.
+//! The file has two slots with a checksum each, written in turn, so one of them is always complete.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,14 +17,14 @@ const MAGIC: [u8; 8] = *b"SLGMARK\0";
 const SLOT_BYTES: usize = 40;
 const CLOSED: u32 = 1;
 
-/// What is known about a store.
+/// What was acknowledged to the user of a store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Known {
-    /// The last batch that was acknowledged.
+    /// The last acknowledged batch.
     pub acknowledged: u64,
-    /// The last batch of which it was said that it survives a loss of power.
+    /// The last batch that was acknowledged as surviving a power failure.
     pub on_disk: u64,
-    /// Nothing was committed after this.
+    /// Whether the store was closed after that.
     pub closed: bool,
 }
 
@@ -50,7 +50,7 @@ impl Known {
     }
 }
 
-/// The open file.
+/// The open mark file.
 #[derive(Debug)]
 pub(crate) struct Mark {
     file: File,
@@ -59,7 +59,7 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    /// Makes the file of a new store.
+    /// Creates the file of a new store.
     pub fn create(path: &Path) -> Result<Self, EngineError> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
         let file = file.map_err(error(path, "create"))?;
@@ -70,7 +70,7 @@ impl Mark {
         Ok(mark)
     }
 
-    /// Opens the file, if there is one, and says what is known.
+    /// Opens the file, if it exists, and reads it.
     pub fn open(path: &Path) -> Result<Option<(Self, Known)>, EngineError> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -80,7 +80,7 @@ impl Mark {
         for slot in 0..2 {
             let mut bytes = [0; SLOT_BYTES];
             if file.read_exact_at(&mut bytes, slot * SLOT_BYTES as u64).is_err() {
-                return Err(damaged(path, "shorter than it was made"));
+                return Err(damaged(path, "the file is too short"));
             }
             let Some((version, known)) = Known::decode(&bytes) else { continue };
             if version > VERSION {
@@ -94,7 +94,7 @@ impl Mark {
         Ok(Some((Self { file, path: path.to_owned(), next_slot: 1 - slot }, known)))
     }
 
-    /// Remembers; survives the end of the process.
+    /// Records the state so that it survives the end of the process.
     pub fn write(&mut self, known: Known) -> Result<(), EngineError> {
         let at = self.next_slot * SLOT_BYTES as u64;
         self.file.write_all_at(&known.encode(), at).map_err(error(&self.path, "write"))?;
@@ -102,7 +102,7 @@ impl Mark {
         Ok(())
     }
 
-    /// What was remembered survives a loss of power.
+    /// Makes the recorded state survive a power failure.
     pub fn sync(&self) -> Result<(), EngineError> {
         self.file.sync_data().map_err(error(&self.path, "sync"))
     }

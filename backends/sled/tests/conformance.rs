@@ -1,17 +1,17 @@
-//! The engine over sled passes what every engine passes.
+//! The conformance suite on the sled engine.
 
 use std::path::Path;
 
 use sluicegate_engine::suite::Subject;
-use sluicegate_engine::{Engine, EngineError, conformance};
+use sluicegate_engine::{EngineError, UnreadStore, conformance};
 use sluicegate_sled::Sled;
 
-struct EngineUnderTest;
+struct SledEngine;
 
-impl Subject for EngineUnderTest {
-    fn open(&self, folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
-        Ok(Box::new(Sled::open(folder)?))
+impl Subject for SledEngine {
+    fn open(&self, folder: &Path) -> Result<UnreadStore, EngineError> {
+        Sled::open(folder)
     }
 }
 
-conformance!(EngineUnderTest);
+conformance!(SledEngine);

@@ -1,38 +1,38 @@
-//! Damaged files: read exactly, or older with a warning, or refused. What sled makes of a flipped byte differs from byte to
-//! byte, so this holds its answers against what was acknowledged.
+//! Damaged files: the engine returns the exact state, an older one with a warning, or an error. sled reacts differently to
+//! each flipped byte, so these tests compare with what was acknowledged.
 
 use std::path::Path;
 
 use sluicegate_engine::suite::damage::{Outcomes, Trials, history};
-use sluicegate_engine::suite::{Plan, State, Subject, commit, open};
-use sluicegate_engine::{Durability, Engine, EngineError};
+use sluicegate_engine::suite::{Plan, State, Subject, commit, open, restore};
+use sluicegate_engine::{Durability, EngineError, UnreadStore};
 use sluicegate_sled::Sled;
 
 const PLAN: Plan = Plan { seed: 12, keys: 5, record_bytes_max: 40 };
 const BATCHES: u64 = 24;
 
-struct EngineUnderTest;
+struct SledEngine;
 
-impl Subject for EngineUnderTest {
-    fn open(&self, folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
-        Ok(Box::new(Sled::open(folder)?))
+impl Subject for SledEngine {
+    fn open(&self, folder: &Path) -> Result<UnreadStore, EngineError> {
+        Sled::open(folder)
     }
 }
 
 fn store(durability: Durability, close: bool) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder for a test");
-    let (mut backend, _, _) = open(&EngineUnderTest, folder.path()).expect("the store opens");
+    let (mut engine, _, _) = open(&SledEngine, folder.path()).expect("the store opens");
     for number in 1..=BATCHES {
-        commit(backend.as_mut(), &PLAN.batch(number), durability).expect("a batch is kept");
+        commit(engine.as_mut(), &PLAN.batch(number), durability).expect("a batch is committed");
     }
     if close {
-        backend.close().expect("the store closes");
+        engine.close().expect("the store closes");
     }
     folder
 }
 
 fn trials<'a>(folder: &'a Path, history: &'a [State], older_max: u64, step: usize) -> Trials<'a> {
-    Trials { subject: &EngineUnderTest, folder, history, older_max, step, copy: true }
+    Trials { subject: &SledEngine, folder, history, older_max, step, copy: true }
 }
 
 fn is_mark(file: &Path) -> bool {
@@ -44,9 +44,9 @@ fn is_log(file: &Path) -> bool {
 }
 
 #[test]
-fn a_flipped_byte_is_never_silent() {
+fn reports_a_flipped_byte() {
     let history = history(PLAN, BATCHES);
-    // Of what was only meant to survive the process, everything may be missing, but not without a word.
+    // Batches that need to survive only the process may all be missing, but not without a warning.
     for (durability, close, older_max) in
         [(Durability::Process, false, BATCHES), (Durability::Disk, false, 0), (Durability::Process, true, 0)]
     {
@@ -60,7 +60,7 @@ fn a_flipped_byte_is_never_silent() {
 const STEP: usize = 101;
 
 #[test]
-fn a_database_that_was_cut_is_never_silent() {
+fn reports_a_truncated_database() {
     let history = history(PLAN, BATCHES);
     for (durability, older_max) in [(Durability::Process, BATCHES), (Durability::Disk, 0)] {
         let folder = store(durability, false);
@@ -71,26 +71,26 @@ fn a_database_that_was_cut_is_never_silent() {
 }
 
 #[test]
-fn a_process_that_ends_between_the_batch_and_the_mark_loses_nothing() {
+fn a_crash_between_batch_and_mark_loses_nothing() {
     let folder = tempfile::tempdir().expect("a folder for a test");
     let mark = folder.path().join("mark");
     for number in 1..=5 {
         let before = std::fs::read(&mark).ok();
-        let (mut backend, state, restored) = open(&EngineUnderTest, folder.path()).expect("the store opens");
+        let (mut engine, state, restored) = open(&SledEngine, folder.path()).expect("the store opens");
         assert_eq!((restored.sequence, restored.warnings), (number - 1, Vec::new()));
         assert_eq!(state, PLAN.state(number - 1));
-        commit(backend.as_mut(), &PLAN.batch(number), Durability::Disk).expect("a batch is kept");
-        drop(backend);
+        commit(engine.as_mut(), &PLAN.batch(number), Durability::Disk).expect("a batch is committed");
+        drop(engine);
         if let Some(before) = before {
             std::fs::write(&mark, before).expect("the mark as it was");
         }
     }
-    let (_, state, _) = open(&EngineUnderTest, folder.path()).expect("the store opens");
+    let (_, state, _) = open(&SledEngine, folder.path()).expect("the store opens");
     assert_eq!(state, PLAN.state(5));
 }
 
 #[test]
-fn a_flipped_byte_of_the_mark_does_no_harm() {
+fn tolerates_a_flipped_byte_of_the_mark() {
     let history = history(PLAN, BATCHES);
     let folder = store(Durability::Disk, false);
     let outcomes = trials(folder.path(), &history, 0, 3).flip_bytes(is_mark);
@@ -98,7 +98,7 @@ fn a_flipped_byte_of_the_mark_does_no_harm() {
 }
 
 #[test]
-fn a_file_that_is_gone_is_missed() {
+fn refuses_a_store_with_a_missing_file() {
     let history = history(PLAN, BATCHES);
     let folder = store(Durability::Disk, true);
     let which = |file: &Path| is_mark(file) || is_log(file);
@@ -107,7 +107,7 @@ fn a_file_that_is_gone_is_missed() {
 }
 
 #[test]
-fn records_that_are_not_those_that_were_put_in_are_noticed() {
+fn refuses_records_that_were_not_committed() {
     type Harm = fn(&sled::Db, &[u8]) -> sled::Result<Option<sled::IVec>>;
     let harms: [Harm; 3] = [
         |db, key| db.remove(key),
@@ -122,29 +122,29 @@ fn records_that_are_not_those_that_were_put_in_are_noticed() {
             harm(&db, &first.expect("a record").expect("a key")).expect("sled writes");
             db.flush().expect("sled flushes");
         }
-        // sled lets go of its files a moment later.
-        let mut backend = EngineUnderTest.open(folder.path()).expect("the header is as it was");
-        let refused = sluicegate_engine::suite::restore(backend.as_mut(), 1);
-        assert!(matches!(refused, Err(EngineError::Damaged { .. })), "{refused:?}");
+        // The header is intact, so only reading the records finds the difference.
+        let store = SledEngine.open(folder.path()).expect("the store opens");
+        let error = restore(store, 1).err();
+        assert!(matches!(error, Some(EngineError::Damaged { .. })), "{error:?}");
     }
 }
 
 #[test]
-fn a_database_that_is_an_older_copy_is_refused() {
+fn refuses_an_older_copy_of_the_database() {
     let folder = tempfile::tempdir().expect("a folder for a test");
     let old = tempfile::tempdir().expect("a folder for a test");
     for number in 1..=10 {
-        let (mut backend, _, _) = open(&EngineUnderTest, folder.path()).expect("the store opens");
-        commit(backend.as_mut(), &PLAN.batch(number), Durability::Disk).expect("a batch is kept");
-        drop(backend);
+        let (mut engine, _, _) = open(&SledEngine, folder.path()).expect("the store opens");
+        commit(engine.as_mut(), &PLAN.batch(number), Durability::Disk).expect("a batch is committed");
+        drop(engine);
         if number == 5 {
             copy(&folder.path().join("db"), &old.path().join("db"));
         }
     }
     std::fs::remove_dir_all(folder.path().join("db")).expect("a folder");
     copy(&old.path().join("db"), &folder.path().join("db"));
-    let error = open(&EngineUnderTest, folder.path()).err().expect("five batches are missing");
-    assert!(error.to_string().contains("came back with batch 5, but batch 10 was on the disk"), "{error}");
+    let error = open(&SledEngine, folder.path()).err().expect("five batches are missing");
+    assert!(error.to_string().contains("ends with batch 5, but batch 10 was on the disk"), "{error}");
 }
 
 fn copy(from: &Path, to: &Path) {

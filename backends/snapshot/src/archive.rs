@@ -3,6 +3,8 @@
 //! Keys and records are stored in one blob, with a list of where each ends. A vector per record would take half as much space
 //! again.
 
+use std::ops::ControlFlow;
+
 use bytes::{Buf, BufMut};
 use rkyv::rancor;
 use rkyv::util::AlignedVec;
@@ -106,8 +108,8 @@ pub(crate) fn read(
     id: ArchiveId,
     entry: ArchiveEntry,
     buffer: &mut AlignedVec,
-    mut visit: impl FnMut(&str, &[u8]),
-) -> Result<(), EngineError> {
+    mut visit: impl FnMut(&str, &[u8]) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, EngineError> {
     let name = id.file_name();
     let damaged = |what: &str| folder.damaged(&name, what);
     let Some(file) = folder.open_if_exists(&name)? else {
@@ -127,10 +129,12 @@ pub(crate) fn read(
         let (Some(key), Some(record)) = (key, records.blob.get(key_end..record_end)) else {
             return Err(damaged("a record ends outside of the file"));
         };
-        visit(key, record);
+        if visit(key, record).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
         start = record_end;
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 /// Reads the body into `buffer` after checking the header, and checks the body.

@@ -2,6 +2,7 @@
 //! lists them, and then removes the old files. A crash in between leaves the old state or the new one.
 
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -97,7 +98,11 @@ fn write_archives(
             continue;
         }
         records.clear();
-        reader.read(partition, &mut buffers, |key, record| records.push(key, record))?;
+        let read = reader.read(partition, &mut buffers, |key, record| {
+            records.push(key, record);
+            ControlFlow::Continue(())
+        })?;
+        debug_assert!(read.is_continue());
         *entry = if records.is_empty() {
             ArchiveEntry::default()
         } else {

@@ -1,13 +1,16 @@
 //! The engine: opening, restoring, committing and closing a store.
 
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sluicegate_engine::{Change, Commit, Durability, Engine, EngineError, Receipt, Restored, Sink, Stats};
+use sluicegate_engine::{
+    Change, Durability, Engine, EngineError, Receipt, Restored, Sink, Stats, UnreadStore,
+};
 
 use crate::Options;
 use crate::compaction::Compaction;
@@ -37,9 +40,8 @@ pub struct Snapshot {
     store: Arc<Store>,
     /// `None` if everything happens within commits.
     workers: Option<Workers>,
-    /// The log as it was read when the store was opened. Used by the first restore, dropped by the first commit.
+    /// The log as it was read when the store was opened. Used by the first read, dropped by the first commit.
     replay: Option<Replay>,
-    restored: bool,
     found: FoundStore,
     /// The parts of the log that may not be on the disk.
     unsynced: Vec<UnsyncedRange>,
@@ -53,7 +55,9 @@ pub struct Snapshot {
     compacted_at: Instant,
     /// The frame of the current batch.
     frame: Vec<u8>,
-    /// Duration of the last restore; before the first, of opening.
+    /// Duration of opening, until the first read includes it in its own.
+    open_seconds: f64,
+    /// Duration of the last read; before the first, of opening.
     restore_seconds: f64,
 }
 
@@ -69,8 +73,8 @@ impl Snapshot {
     ///
     /// # Errors
     /// Another process uses the store, it cannot be read, or a later version wrote it.
-    pub fn open(folder: &Path, options: Options) -> Result<Self, EngineError> {
-        Self::open_on(Arc::new(Disk::open(folder)?), options)
+    pub fn open(folder: &Path, options: Options) -> Result<UnreadStore, EngineError> {
+        Self::open_on(Arc::new(Disk::open(folder)?), options).map(UnreadStore::new)
     }
 
     /// Opens a store in files that may be simulated.
@@ -92,12 +96,12 @@ impl Snapshot {
             unsynced.clone_from(&replay.unsynced);
             (sequence, synced, log_bytes) = (replay.last_sequence, replay.synced, replay.bytes);
         }
+        let open_seconds = started.elapsed().as_secs_f64();
         let store = Arc::new(Store::new(folder, options, manifest, synced, log_bytes));
         Ok(Self {
             workers: if options.background { Some(Workers::start(&store)?) } else { None },
             store,
             replay,
-            restored: false,
             found,
             unsynced,
             sequence,
@@ -105,13 +109,25 @@ impl Snapshot {
             writer: None,
             compacted_at: started,
             frame: Vec::new(),
-            restore_seconds: started.elapsed().as_secs_f64(),
+            open_seconds,
+            restore_seconds: open_seconds,
         })
     }
 }
 
+/// Why reading ended early.
+enum ReadEnd {
+    /// The sink stopped it.
+    Stopped,
+    Failed(EngineError),
+}
+
 impl Engine for Snapshot {
-    fn restore(&mut self, threads: NonZeroUsize, sink: Sink<'_>) -> Result<Restored, EngineError> {
+    fn read(
+        &mut self,
+        threads: NonZeroUsize,
+        sink: Sink<'_>,
+    ) -> Result<ControlFlow<(), Restored>, EngineError> {
         let started = Instant::now();
         // A compaction would remove archives that are being read.
         let _exclusive = lock(&self.store.archives_in_use);
@@ -125,35 +141,39 @@ impl Engine for Snapshot {
         let (records, record_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         if let Some(replay) = &replay {
             let reader = PartitionReader { folder, manifest: &manifest, replay };
-            map_indexes(manifest.archives.len(), threads, |partition, buffers: &mut Buffers| {
+            let read = map_indexes(manifest.archives.len(), threads, |partition, buffers: &mut Buffers| {
                 let (mut count, mut bytes) = (0, 0);
-                reader.read(partition, buffers, |key, record| {
+                let read = reader.read(partition, buffers, |key, record| {
                     count += 1;
                     bytes += (key.len() + record.len()) as u64;
-                    sink(key, record);
-                })?;
+                    sink(key, record)
+                });
+                if read.map_err(ReadEnd::Failed)?.is_break() {
+                    return Err(ReadEnd::Stopped);
+                }
                 records.fetch_add(count, Ordering::Relaxed);
                 record_bytes.fetch_add(bytes, Ordering::Relaxed);
-                Ok::<_, EngineError>(())
-            })?;
+                Ok(())
+            });
+            match read {
+                Ok(_) => {}
+                Err(ReadEnd::Failed(error)) => return Err(error),
+                Err(ReadEnd::Stopped) => return Ok(ControlFlow::Break(())),
+            }
         }
-        let open_seconds = if self.restored { 0.0 } else { self.restore_seconds };
+        let open_seconds = std::mem::take(&mut self.open_seconds);
         self.restore_seconds = open_seconds + started.elapsed().as_secs_f64();
-        self.restored = true;
         let FoundStore { closed, warnings } = self.found.clone();
-        Ok(Restored {
+        Ok(ControlFlow::Continue(Restored {
             records: records.into_inner(),
             record_bytes: record_bytes.into_inner(),
             sequence: self.sequence,
             closed,
             warnings,
-        })
+        }))
     }
 
-    fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Commit, EngineError> {
-        if !self.restored {
-            return Err(EngineError::NotRestored);
-        }
+    fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Receipt, EngineError> {
         self.store.failure.check()?;
         let header = FrameHeader {
             sequence: self.sequence + 1,
@@ -168,7 +188,7 @@ impl Engine for Snapshot {
             self.frame = Vec::new();
         }
         match appended {
-            Ok(()) => Ok(Commit::Kept(Receipt { sequence: self.sequence })),
+            Ok(()) => Ok(Receipt { sequence: self.sequence }),
             Err(error) => {
                 self.store.failure.set(&error);
                 Err(error)
@@ -178,7 +198,7 @@ impl Engine for Snapshot {
 
     fn maintain(&mut self) -> Result<(), EngineError> {
         let Some(interval) = self.store.options.compaction_interval else { return Ok(()) };
-        let is_due = self.restored && self.compacted_at.elapsed() >= interval;
+        let is_due = self.compacted_at.elapsed() >= interval;
         if !is_due || self.store.log_bytes.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
@@ -210,7 +230,7 @@ impl Engine for Snapshot {
         self.workers = None;
         self.store.failure.check()?;
         let manifest = self.store.manifest();
-        if !self.restored || (manifest.closed && self.writer.is_none()) {
+        if manifest.closed && self.writer.is_none() {
             return Ok(());
         }
         match &self.writer {
@@ -247,7 +267,7 @@ impl Snapshot {
     /// Writes `self.frame` to the log, as durably as asked.
     fn append_frame(&mut self, durability: Durability) -> Result<(), EngineError> {
         self.ensure_space(self.frame.len())?;
-        let Some(writer) = &mut self.writer else { return Err(EngineError::NotRestored) };
+        let writer = self.writer.as_mut().expect("ensure_space has begun a segment");
         writer.append(&self.frame)?;
         self.sequence += 1;
         self.store.syncs.set_written(self.sequence);

@@ -186,7 +186,7 @@ impl Folder {
 
     /// The error for a file that is not as it was written. `what` follows the name of the file in the message.
     pub fn damaged(&self, name: &str, what: &str) -> EngineError {
-        EngineError::Damaged { file: self.path(name), what: what.to_owned(), way_out: WAY_OUT.to_owned() }
+        EngineError::Damaged { file: self.path(name), what: what.to_owned(), remedy: REMEDY.to_owned() }
     }
 
     fn error(&self, name: &str, doing: &'static str, source: io::Error) -> EngineError {
@@ -199,7 +199,7 @@ impl Folder {
 }
 
 /// What an operator can do about damaged files.
-const WAY_OUT: &str = "Put the folder back from a copy, or move it away to start with an empty store";
+const REMEDY: &str = "Put the folder back from a copy, or move it away to start with an empty store";
 
 /// An open file whose errors name it.
 #[derive(Clone)]

@@ -41,7 +41,7 @@ pub const ENGINE: EngineDescriptor = EngineDescriptor {
     is_present: manifest::is_store_present,
     open: |folder, options| {
         let options = Options { compaction_interval: options.archive_interval, ..Options::default() };
-        Ok(Box::new(Snapshot::open(folder, options)?))
+        Snapshot::open(folder, options)
     },
 };
 

@@ -1,6 +1,7 @@
 //! Reading one partition: its archive, and what the log says since.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use rkyv::util::AlignedVec;
 use sluicegate_engine::EngineError;
@@ -36,26 +37,29 @@ impl PartitionReader<'_> {
     /// Whether the log changes anything in a partition.
     pub fn is_changed(&self, partition: usize) -> bool {
         let segments = &self.replay.segments;
-        self.replay.wiped()
-            || segments.iter().any(|segment| !segment.changes.partitions[partition].is_empty())
+        segments.iter().any(|segment| !segment.changes.partitions[partition].is_empty())
     }
 
     /// Passes each record of a partition to `visit`: first those of the archive that the log does not change, then those of
-    /// the log.
+    /// the log. Stops when `visit` does.
     pub fn read(
         &self,
         partition: usize,
         buffers: &mut Buffers,
-        mut visit: impl FnMut(&str, &[u8]),
-    ) -> Result<(), EngineError> {
+        mut visit: impl FnMut(&str, &[u8]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, EngineError> {
         let changed = self.changed_keys(partition);
-        if let Some(id) = self.manifest.archive(partition).filter(|_| !self.replay.wiped()) {
+        if let Some(id) = self.manifest.archive(partition) {
             let entry = self.manifest.archives[partition];
-            archive::read(self.folder, id, entry, &mut buffers.archive, |key, record| {
-                if changed.is_empty() || !changed.contains_key(key) {
-                    visit(key, record);
+            let read = archive::read(self.folder, id, entry, &mut buffers.archive, |key, record| {
+                if !changed.is_empty() && changed.contains_key(key) {
+                    return ControlFlow::Continue(());
                 }
+                visit(key, record)
             })?;
+            if read.is_break() {
+                return Ok(read);
+            }
         }
         let mut records: Vec<(&str, LoggedRecord)> =
             changed.into_iter().filter_map(|(key, record)| Some((key, record?))).collect();
@@ -66,10 +70,13 @@ impl PartitionReader<'_> {
             let file = segment.open(self.folder)?;
             for (key, record) in records {
                 let record = record.location.read(&file, &mut buffers.record)?;
-                visit(key, record.ok_or_else(|| segment.damaged(self.folder, CHANGED_WHILE_READ))?);
+                let record = record.ok_or_else(|| segment.damaged(self.folder, CHANGED_WHILE_READ))?;
+                if visit(key, record).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// The keys that the log changes, each with its last record or `None` if the group was deleted.

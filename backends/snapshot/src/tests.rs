@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sluicegate_engine::suite::{Plan, State, Subject, commit, restore};
-use sluicegate_engine::{Durability, Engine, EngineError, Restored};
+use sluicegate_engine::{Durability, Engine, EngineError, Restored, UnreadStore};
 
 use crate::files::FileSystem;
 use crate::{Options, Snapshot};
@@ -34,8 +34,8 @@ const TINY: Options = Options {
 struct WithOptions(Options);
 
 impl Subject for WithOptions {
-    fn open(&self, folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
-        Ok(Box::new(Snapshot::open(folder, self.0)?))
+    fn open(&self, folder: &Path) -> Result<UnreadStore, EngineError> {
+        Snapshot::open(folder, self.0)
     }
 }
 
@@ -48,8 +48,8 @@ struct Opened {
 
 /// Opens a store on files that may be simulated, and restores it.
 fn open_on(files: Arc<dyn FileSystem>, options: Options) -> Result<Opened, EngineError> {
-    let mut engine: Box<dyn Engine> = Box::new(Snapshot::open_on(files, options)?);
-    let (state, restored) = restore(engine.as_mut(), 1)?;
+    let store = UnreadStore::new(Snapshot::open_on(files, options)?);
+    let (engine, state, restored) = restore(store, 1)?;
     Ok(Opened { engine, state, restored })
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use sluicegate_engine::{Change, Durability, Engine, EngineError};
+use sluicegate_engine::{Change, Durability, EngineError};
 use sluicegate_snapshot::{Options, Snapshot};
 
 const COPIES: usize = 20;
@@ -36,8 +36,7 @@ fn key_of(number: u64) -> String {
 
 /// Commits batches until `stop` is set.
 fn write(folder: &Path, acknowledged: &AtomicU64, stop: &AtomicBool) -> Result<(), EngineError> {
-    let mut engine = Snapshot::open(folder, OPTIONS)?;
-    engine.restore(NonZeroUsize::MIN, &|_, _| ())?;
+    let (mut engine, _) = Snapshot::open(folder, OPTIONS)?.read_all(NonZeroUsize::MIN, &|_, _| ())?;
     while !stop.load(Ordering::Acquire) {
         let number = acknowledged.load(Ordering::Acquire) + 1;
         let (key, record) = (key_of(number), number.to_string().repeat(REPETITIONS));
@@ -66,7 +65,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<bool> {
 /// Reads a store: for each key, the number of the batch that put its record.
 fn read(folder: &Path) -> Result<BTreeMap<String, u64>, EngineError> {
     let found = Mutex::new(BTreeMap::new());
-    Snapshot::open(folder, Options::default())?.restore(NonZeroUsize::MIN, &|key, record| {
+    Snapshot::open(folder, Options::default())?.read_all(NonZeroUsize::MIN, &|key, record| {
         let text = std::str::from_utf8(&record[..record.len() / REPETITIONS]).expect("records are text");
         let number = text.parse().expect("records are numbers");
         found.lock().expect("no thread panicked").insert(key.to_owned(), number);

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use sluicegate_engine::suite::Subject;
-use sluicegate_engine::{Engine, EngineError};
+use sluicegate_engine::{EngineError, UnreadStore};
 use sluicegate_snapshot::{Options, Snapshot};
 
 struct WithOptions(Options);
 
 impl Subject for WithOptions {
-    fn open(&self, folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
-        Ok(Box::new(Snapshot::open(folder, self.0)?))
+    fn open(&self, folder: &Path) -> Result<UnreadStore, EngineError> {
+        Snapshot::open(folder, self.0)
     }
 }
 

@@ -1,7 +1,7 @@
-//! Measures commits at several sizes of batches, and restores after a close and after a kill.
+//! Measures commits with batches of several sizes, and reads after a close and after a kill.
 //!
 //! `cargo run --release -p sluicegate-store-tools --example measure -- ENGINE FOLDER [GROUPS]` — the engine is `snapshot` or
-//! `sled`; the folder must not exist, and is removed.
+//! `sled`. The folder must not exist, and is removed at the end.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
@@ -10,31 +10,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use sluicegate_engine::record::{Family, Kind, Record};
-use sluicegate_engine::{Change, Durability, Engine, EngineError};
-use sluicegate_sled::Sled;
-use sluicegate_snapshot::{Options, Snapshot};
+use sluicegate_engine::{
+    Change, Durability, Engine, EngineDescriptor, EngineError, OpenOptions, UnreadStore,
+};
 
-/// Groups in a batch, and batches.
+/// Groups per batch, and how many batches.
 const COMMITS: [(usize, usize); 3] = [(1, 5_000), (100, 500), (10_000, 10)];
 
-type Open = fn(&Path) -> Result<Box<dyn Engine>, EngineError>;
+type Open = dyn Fn(&Path) -> Result<UnreadStore, EngineError>;
 
-fn snapshot(folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
-    Ok(Box::new(Snapshot::open(folder, Options::default())?))
-}
-
-fn sled(folder: &Path) -> Result<Box<dyn Engine>, EngineError> {
-    Ok(Box::new(Sled::open(folder)?))
-}
+const ENGINES: [EngineDescriptor; 2] = [sluicegate_snapshot::ENGINE, sluicegate_sled::ENGINE];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let usage = "usage: measure snapshot|sled FOLDER [GROUPS]";
-    let open: Open = match arguments.next().as_deref() {
-        Some("snapshot") => snapshot,
-        Some("sled") => sled,
-        _ => return Err(usage.into()),
-    };
+    let name = arguments.next().ok_or(usage)?;
+    let engine = ENGINES.iter().find(|engine| engine.name == name).ok_or(usage)?;
+    let open = |folder: &Path| (engine.open)(folder, OpenOptions::default());
     let folder = arguments.next().ok_or(usage)?;
     let groups: usize = arguments.next().map_or(Ok(100_000), |groups| groups.parse())?;
     let folder = Path::new(&folder);
@@ -43,11 +35,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     for durability in [Durability::Process, Durability::Disk] {
         for (size, count) in COMMITS {
-            commits(open, folder, durability, size, count)?;
+            commits(&open, folder, durability, size, count)?;
             std::fs::remove_dir_all(folder)?;
         }
     }
-    restores(open, folder, groups)?;
+    restores(&open, folder, groups)?;
     std::fs::remove_dir_all(folder)?;
     Ok(())
 }
@@ -88,14 +80,13 @@ fn key(number: usize) -> String {
 }
 
 fn commits(
-    open: Open,
+    open: &Open,
     folder: &Path,
     durability: Durability,
     size: usize,
     count: usize,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let mut backend = open(folder)?;
-    backend.restore(NonZeroUsize::MIN, &|_, _| ())?;
+    let (mut engine, _) = open(folder)?.read_all(NonZeroUsize::MIN, &|_, _| ())?;
     let record = record(0)?;
     let keys: Vec<String> = (0..size * 4).map(key).collect();
     let mut worst = 0.0_f64;
@@ -106,7 +97,7 @@ fn commits(
             .map(|key| Change::Put { key, record: &record })
             .collect();
         let begun = Instant::now();
-        backend.commit(&batch, durability)?;
+        engine.commit(&batch, durability)?;
         worst = worst.max(begun.elapsed().as_secs_f64());
     }
     let seconds = started.elapsed().as_secs_f64();
@@ -119,40 +110,39 @@ fn commits(
     Ok(())
 }
 
-fn restores(open: Open, folder: &Path, groups: usize) -> Result<(), Box<dyn std::error::Error>> {
-    let mut backend = open(folder)?;
-    backend.restore(NonZeroUsize::MIN, &|_, _| ())?;
+fn restores(open: &Open, folder: &Path, groups: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let (mut engine, _) = open(folder)?.read_all(NonZeroUsize::MIN, &|_, _| ())?;
     for from in (0..groups).step_by(1000) {
-        put(backend.as_mut(), from..(from + 1000).min(groups))?;
+        put(engine.as_mut(), from..(from + 1000).min(groups))?;
     }
-    drop(backend);
+    drop(engine);
     restore(open, folder, "after a kill, filled once")?.close()?;
-    let mut backend = restore(open, folder, "after a close")?;
+    let mut engine = restore(open, folder, "after a close")?;
     for from in (0..groups).step_by(10_000) {
-        put(backend.as_mut(), from..(from + 500).min(groups))?;
+        put(engine.as_mut(), from..(from + 500).min(groups))?;
     }
-    drop(backend);
-    let backend = restore(open, folder, "after a kill, a twentieth changed")?;
+    drop(engine);
+    let engine = restore(open, folder, "after a kill, a twentieth changed")?;
     let started = Instant::now();
-    backend.close()?;
+    engine.close()?;
     println!("close: {:.3} s", started.elapsed().as_secs_f64());
     Ok(())
 }
 
-fn put(backend: &mut dyn Engine, numbers: std::ops::Range<usize>) -> Result<(), Box<dyn std::error::Error>> {
+fn put(engine: &mut dyn Engine, numbers: std::ops::Range<usize>) -> Result<(), Box<dyn std::error::Error>> {
     let texts = numbers.map(|number| Ok((key(number), record(number)?)));
     let texts = texts.collect::<Result<Vec<_>, Box<dyn std::error::Error>>>()?;
     let batch: Vec<_> = texts.iter().map(|(key, record)| Change::Put { key, record }).collect();
-    backend.commit(&batch, Durability::Process)?;
+    engine.commit(&batch, Durability::Process)?;
     Ok(())
 }
 
-fn restore(open: Open, folder: &Path, what: &str) -> Result<Box<dyn Engine>, Box<dyn std::error::Error>> {
+fn restore(open: &Open, folder: &Path, what: &str) -> Result<Box<dyn Engine>, Box<dyn std::error::Error>> {
     let started = Instant::now();
-    let mut backend = open(folder)?;
+    let store = open(folder)?;
     let opened = started.elapsed().as_secs_f64();
     let (threads, families) = (std::thread::available_parallelism()?, AtomicU64::new(0));
-    let restored = backend.restore(threads, &|key, record| {
+    let (engine, restored) = store.read_all(threads, &|key, record| {
         black_box(key);
         if let Ok(record) = Record::decode(record) {
             families.fetch_add(record.families.len() as u64, Ordering::Relaxed);
@@ -164,7 +154,7 @@ fn restore(open: Open, folder: &Path, what: &str) -> Result<Box<dyn Engine>, Box
         restored.record_bytes as f64 / 1e6,
         families.into_inner(),
         started.elapsed().as_secs_f64(),
-        backend.stats(),
+        engine.stats(),
     );
-    Ok(backend)
+    Ok(engine)
 }

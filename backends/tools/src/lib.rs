@@ -1,6 +1,6 @@
-//! What an operator does with a store while no gateway uses it, for any engine: look into it, verify it, carry it to another.
+//! Tools for stores that no gateway uses, for any engine: survey a store, and migrate it to another.
 //!
-//! What it does not do: open stores by name (who calls knows the engines), or print.
+//! This crate does not open stores by name, since the caller knows the engines, and it does not print.
 
 mod migrate;
 mod survey;
@@ -10,30 +10,30 @@ pub use survey::{Bad, Survey, survey};
 
 use xxhash_rust::xxh3::Xxh3;
 
-/// Is told of each record that is passed, from several threads at once: what is being done, and the bytes of its key and content.
+/// Called for each record that is read, from several threads at once, with the phase and the bytes of key and record.
 pub type Progress<'a> = &'a (dyn Fn(Phase, u64) + Sync);
 
-/// What is being done. A tool goes through its phases one after the other.
+/// What a tool is doing. The phases follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Reading the store, or of two the source.
+    /// Reading the only store, or the source.
     ReadSource,
-    /// Reading what the target holds before anything is written.
+    /// Reading the target before anything is written.
     ReadTarget,
-    /// Writing to the target what it does not hold.
+    /// Writing the groups that the target lacks.
     Copy,
-    /// Reading the target again.
+    /// Reading the target again to compare it with the source.
     Check,
 }
 
-/// How many records there are, and a sum over them that does not depend on their order: equal stores have equal totals.
+/// The number of records and their checksum, which does not depend on the order. Stores with the same content have equal totals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Total {
     /// The number of records.
     pub records: u64,
-    /// The bytes of keys and records.
+    /// Bytes of keys and records.
     pub bytes: u64,
-    /// The sum of a 128-bit checksum of each.
+    /// The sum of the 128-bit checksums of all records.
     pub sum: u128,
 }
 

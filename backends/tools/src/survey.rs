@@ -1,49 +1,48 @@
-//! Reads a whole store: every checksum of the engine, and every record. Changes nothing that the engine does not change by
-//! opening.
+//! Reads a store completely: every checksum of the engine and every record. Changes nothing except what opening changes.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use sluicegate_engine::record::{Record, RecordError};
-use sluicegate_engine::{Engine, EngineError, Restored};
+use sluicegate_engine::{Engine, EngineError, Restored, UnreadStore};
 
 use crate::{Phase, Progress, Total};
 
-/// So many bad records are named; all are counted.
+/// How many bad records are listed. All are counted.
 const BAD_MAX: usize = 100;
 
-/// What is in a store.
+/// The content of a store.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Survey {
-    /// What the engine says of itself.
+    /// The result of the engine's own checks.
     pub restored: Restored,
-    /// All records.
+    /// The sum over all records.
     pub total: Total,
-    /// Families of all groups.
+    /// The number of families in all groups.
     pub families: u64,
-    /// Rendered lines of all groups.
+    /// The number of rendered lines in all groups.
     pub lines: u64,
-    /// The largest group: its bytes and its key.
+    /// The size in bytes and the key of the largest group.
     pub largest: Option<(u64, String)>,
-    /// Unix seconds of the first and the last successful push that a group still shows.
+    /// The earliest and the latest push time of a group, in Unix seconds.
     pub pushes_seconds: Option<(f64, f64)>,
-    /// How many records cannot be read.
+    /// How many records cannot be decoded.
     pub bad_records: u64,
-    /// The first of them.
+    /// The first of them, up to 100.
     pub bad: Vec<Bad>,
 }
 
-/// A record that cannot be read, although the engine gave it back as it was written.
+/// A record that cannot be decoded, although the engine returned it as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bad {
     /// Its grouping key.
     pub key: String,
-    /// What is wrong with it.
+    /// Why it cannot be decoded.
     pub error: RecordError,
 }
 
 impl Survey {
-    /// Whether everything can be read and nothing is to be said about it.
+    /// Whether every record can be decoded and the engine has no warnings.
     pub fn is_flawless(&self) -> bool {
         self.bad_records == 0 && self.restored.warnings.is_empty()
     }
@@ -75,20 +74,20 @@ impl Survey {
     }
 }
 
-/// Reads all of a store.
+/// Reads a store completely. Returns the engine, so that the caller can ask for its statistics.
 ///
 /// # Errors
-/// Those of the engine: it refuses a store that is damaged.
+/// Those of the engine, which refuses a damaged store.
 pub fn survey(
-    backend: &mut dyn Engine,
+    store: UnreadStore,
     threads: NonZeroUsize,
     progress: Progress<'_>,
-) -> Result<Survey, EngineError> {
+) -> Result<(Box<dyn Engine>, Survey), EngineError> {
     let survey = Mutex::new(Survey::default());
-    let restored = backend.restore(threads, &|key, record| {
+    let (engine, restored) = store.read_all(threads, &|key, record| {
         progress(Phase::ReadSource, (key.len() + record.len()) as u64);
         survey.lock().unwrap_or_else(PoisonError::into_inner).add(key, record);
     })?;
     let survey = survey.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(Survey { restored, ..survey })
+    Ok((engine, Survey { restored, ..survey }))
 }

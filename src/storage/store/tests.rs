@@ -1,10 +1,11 @@
 //! The writer thread and the outbox, with an engine whose commits the test controls.
 
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use futures_channel::oneshot;
-use sluicegate_engine::{Change, Commit, EngineError, Receipt, Restored, Sink};
+use sluicegate_engine::{Change, Engine, EngineError, Receipt, Restored, Sink};
 
 use super::*;
 use crate::storage::outbox::Outbox;
@@ -13,13 +14,17 @@ use crate::storage::outbox::Outbox;
 struct BlockedEngine(Receiver<()>);
 
 impl Engine for BlockedEngine {
-    fn restore(&mut self, _threads: NonZeroUsize, _sink: Sink<'_>) -> Result<Restored, EngineError> {
-        Ok(Restored::default())
+    fn read(
+        &mut self,
+        _threads: NonZeroUsize,
+        _sink: Sink<'_>,
+    ) -> Result<ControlFlow<(), Restored>, EngineError> {
+        Ok(ControlFlow::Continue(Restored::default()))
     }
 
-    fn commit(&mut self, _batch: &[Change<'_>], _durability: Durability) -> Result<Commit, EngineError> {
+    fn commit(&mut self, _batch: &[Change<'_>], _durability: Durability) -> Result<Receipt, EngineError> {
         let _ = self.0.recv();
-        Ok(Commit::Kept(Receipt { sequence: 1 }))
+        Ok(Receipt { sequence: 1 })
     }
 
     fn stats(&self) -> Stats {
@@ -48,7 +53,7 @@ fn blocked_store() -> (Arc<Store>, Sender<()>, Delivered) {
     let (deliver, delivered) = channel();
     let registry = Arc::new(Registry::default());
     let store = Store::start(Start {
-        open: Box::new(|| Ok(Box::new(BlockedEngine(blocked)))),
+        open: Box::new(|| Ok(UnreadStore::new(BlockedEngine(blocked)))),
         import: Box::new(|_| Ok(Records::new())),
         deliver: Box::new(move |batch, committed| {
             let _ = deliver.send((batch, committed));

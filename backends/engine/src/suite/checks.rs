@@ -1,12 +1,13 @@
 //! What an engine does when nothing goes wrong.
 
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{Change, Durability, Engine, EngineError};
+use crate::{Change, Durability, Engine, EngineError, FirstRead};
 
-use super::{Op, Plan, State, Subject, commit, open, restore};
+use super::{Op, Plan, State, Subject, commit, open, read, restore};
 
 const PLAN: Plan = Plan { seed: 1, keys: 30, record_bytes_max: 300 };
 
@@ -15,125 +16,126 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn opened(subject: &dyn Subject, folder: &Path) -> (Box<dyn Engine>, State) {
-    let (backend, state, restored) = open(subject, folder).expect("the store opens");
+    let (engine, state, restored) = open(subject, folder).expect("the store opens");
     assert_eq!(restored.warnings, Vec::<String>::new());
-    (backend, state)
+    (engine, state)
 }
 
-fn kept(subject: &dyn Subject, state: State) -> State {
-    if subject.keeps() { state } else { State::new() }
+/// What a store returns in which `state` was committed.
+fn stored(subject: &dyn Subject, state: &State) -> State {
+    if subject.is_persistent() { state.clone() } else { State::new() }
 }
 
-/// Closes or drops, whatever the number says: both keep what was committed.
-fn leave(backend: Box<dyn Engine>, number: u64) {
+/// Closes or drops the engine, depending on the number. Both keep what was committed.
+fn leave(engine: Box<dyn Engine>, number: u64) {
     if number.is_multiple_of(2) {
-        backend.close().expect("the store closes");
+        engine.close().expect("the store closes");
     } else {
-        drop(backend);
+        drop(engine);
     }
 }
 
-/// Nothing comes out of a store in which nothing was put.
+/// A store without commits contains nothing.
 pub fn a_new_store_is_empty(subject: &dyn Subject) {
     let folder = folder();
     for number in 0..4 {
-        let (backend, state, restored) = open(subject, folder.path()).expect("the store opens");
+        let (engine, state, restored) = open(subject, folder.path()).expect("the store opens");
         assert_eq!((state.len(), restored.sequence, restored.warnings), (0, 0, Vec::new()));
-        leave(backend, number);
+        leave(engine, number);
     }
 }
 
-/// After any number of batches and restarts there is what the batches say, in the order they came.
-pub fn batches_come_back_in_their_order(subject: &dyn Subject) {
+/// After any number of batches and restarts, the store contains the result of the batches in their order.
+pub fn returns_batches_in_commit_order(subject: &dyn Subject) {
     let folder = folder();
     let mut expected = State::new();
     let mut number = 0;
     for round in 0..12 {
-        let (mut backend, state) = opened(subject, folder.path());
-        assert_eq!(state, kept(subject, expected.clone()), "after {number} batches");
+        let (mut engine, state) = opened(subject, folder.path());
+        assert_eq!(state, stored(subject, &expected), "after {number} batches");
         let durability = if round % 3 == 0 { Durability::Disk } else { Durability::Process };
         for _ in 0..25 {
             number += 1;
-            commit(backend.as_mut(), &PLAN.batch(number), durability).expect("a batch is kept");
+            commit(engine.as_mut(), &PLAN.batch(number), durability).expect("a batch is committed");
         }
         expected = PLAN.state(number);
-        leave(backend, round);
+        leave(engine, round);
     }
 }
 
-/// Within a batch the changes count in their order.
-pub fn the_last_change_of_a_group_counts(subject: &dyn Subject) {
+/// A later change of a group in the same batch overrides an earlier one.
+pub fn applies_the_changes_of_a_batch_in_order(subject: &dyn Subject) {
     let (a, b, c) = ("job=\"a\"", "job=\"b\"", "job=\"c\"");
+    let delete = |key: &str| Op::Delete(key.to_owned());
     let batches = [
-        vec![Op::put(a, b"1"), Op::put(a, b"2"), Op::put(b, b"1"), Op::Delete(b.to_owned())],
-        vec![Op::Delete(a.to_owned()), Op::put(a, b"3"), Op::put(a, b"")],
-        vec![Op::put(b, b"4"), Op::Wipe, Op::put(c, b"5")],
-        vec![Op::put(c, b"6"), Op::Delete(c.to_owned()), Op::Delete(b.to_owned())],
+        vec![Op::put(a, b"1"), Op::put(a, b"2"), Op::put(b, b"1"), delete(b)],
+        vec![delete(a), Op::put(a, b"3"), Op::put(a, b"")],
+        vec![Op::put(b, b"4"), delete(a), delete(b), Op::put(c, b"5")],
+        vec![Op::put(c, b"6"), delete(c), delete(b)],
         vec![],
         vec![Op::put(c, b"7")],
-        vec![Op::Wipe, Op::Wipe],
+        vec![delete(c), delete(c)],
         vec![Op::put(b, b"8")],
     ];
     for close in 0..2 {
         let folder = folder();
         let mut expected = State::new();
         for batch in &batches {
-            let (mut backend, state) = opened(subject, folder.path());
-            assert_eq!(state, kept(subject, expected.clone()));
-            commit(backend.as_mut(), batch, Durability::Process).expect("a batch is kept");
+            let (mut engine, state) = opened(subject, folder.path());
+            assert_eq!(state, stored(subject, &expected));
+            commit(engine.as_mut(), batch, Durability::Process).expect("a batch is committed");
             batch.iter().for_each(|op| op.apply(&mut expected));
-            let (state, _) = restore(backend.as_mut(), 1).expect("the store can be read between batches");
-            assert_eq!(state, kept(subject, expected.clone()));
-            leave(backend, close);
+            let state = read(engine.as_mut(), 1).expect("the store can be read between batches");
+            assert_eq!(state, stored(subject, &expected));
+            leave(engine, close);
         }
     }
 }
 
-/// A restore changes nothing, wherever it comes.
-pub fn restoring_twice_gives_the_same(subject: &dyn Subject) {
+/// Reading changes nothing, before and between commits.
+pub fn reading_again_returns_the_same_records(subject: &dyn Subject) {
     let folder = folder();
     for round in 0..6 {
-        let (mut backend, first) = opened(subject, folder.path());
+        let (mut engine, first) = opened(subject, folder.path());
         for threads in [1, 3] {
-            let (again, _) = restore(backend.as_mut(), threads).expect("a second restore");
-            assert_eq!(again, first);
+            assert_eq!(read(engine.as_mut(), threads).expect("a second read"), first);
         }
         for number in 1..20 {
-            commit(backend.as_mut(), &PLAN.batch(round * 100 + number), Durability::Process)
-                .expect("a batch is kept");
+            commit(engine.as_mut(), &PLAN.batch(round * 100 + number), Durability::Process)
+                .expect("a batch is committed");
             if number % 7 == 0 {
-                let (one, _) = restore(backend.as_mut(), 1).expect("a restore between batches");
-                let (two, _) = restore(backend.as_mut(), 2).expect("a restore between batches");
+                let one = read(engine.as_mut(), 1).expect("a read between batches");
+                let two = read(engine.as_mut(), 2).expect("a read between batches");
                 assert_eq!(one, two);
             }
         }
-        leave(backend, round);
+        leave(engine, round);
     }
 }
 
 /// Each batch has the next number, also after a restart.
-pub fn numbers_go_on_after_a_restart(subject: &dyn Subject) {
+pub fn continues_the_numbers_after_a_restart(subject: &dyn Subject) {
     let folder = folder();
     let mut last = 0;
     for round in 0..6 {
-        let (mut backend, _, restored) = open(subject, folder.path()).expect("the store opens");
-        assert_eq!(restored.sequence, if subject.keeps() { last } else { 0 });
-        if subject.keeps() && round > 0 {
+        let (mut engine, _, restored) = open(subject, folder.path()).expect("the store opens");
+        assert_eq!(restored.sequence, if subject.is_persistent() { last } else { 0 });
+        if subject.is_persistent() && round > 0 {
             assert_eq!(restored.closed, (round - 1) % 2 == 0, "whether the last run was closed");
         }
         last = restored.sequence;
         for _ in 0..3 {
             let batch = [Op::put("job=\"a\"", &[round as u8])];
-            let number = commit(backend.as_mut(), &batch, Durability::Process).expect("a batch is kept");
+            let number = commit(engine.as_mut(), &batch, Durability::Process).expect("a batch is committed");
             assert_eq!(number, last + 1);
             last = number;
         }
-        leave(backend, round);
+        leave(engine, round);
     }
 }
 
-/// Keys are any text, records any bytes, both of any size that a push can have.
-pub fn odd_keys_and_records_are_kept(subject: &dyn Subject) {
+/// Keys are any text and records any bytes, both of any size that a push can have.
+pub fn stores_unusual_keys_and_records(subject: &dyn Subject) {
     let folder = folder();
     let long = format!("job=\"{}\"", "k".repeat(100_000));
     let batch = [
@@ -145,83 +147,111 @@ pub fn odd_keys_and_records_are_kept(subject: &dyn Subject) {
     ];
     let mut expected = State::new();
     for round in 0..3 {
-        let (mut backend, state) = opened(subject, folder.path());
-        assert!(state == kept(subject, expected.clone()), "in round {round}");
-        commit(backend.as_mut(), &batch, Durability::Disk).expect("a batch is kept");
+        let (mut engine, state) = opened(subject, folder.path());
+        assert!(state == stored(subject, &expected), "in round {round}");
+        commit(engine.as_mut(), &batch, Durability::Disk).expect("a batch is committed");
         batch.iter().for_each(|op| op.apply(&mut expected));
-        leave(backend, round);
+        leave(engine, round);
     }
 }
 
-/// Who writes before reading could write over what was there.
-pub fn a_batch_before_the_restore_is_refused(subject: &dyn Subject) {
-    let folder = folder();
-    let mut backend = subject.open(folder.path()).expect("the store opens");
-    let refused = commit(backend.as_mut(), &[Op::Wipe], Durability::Process);
-    assert!(matches!(refused, Err(EngineError::NotRestored)), "{refused:?}");
-    restore(backend.as_mut(), 1).expect("nothing has failed by that");
-    commit(backend.as_mut(), &[Op::Wipe], Durability::Process).expect("now it may");
-}
-
-/// Two writers would write over each other.
-pub fn a_store_has_one_user(subject: &dyn Subject) {
-    if !subject.keeps() {
+/// A sink that stops ends the read early. The store stays unread if it was, and usable otherwise.
+pub fn a_sink_can_stop_a_read(subject: &dyn Subject) {
+    const RECORDS: u64 = 5000;
+    if !subject.is_persistent() {
         return;
     }
     let folder = folder();
-    let (mut backend, _) = opened(subject, folder.path());
-    commit(backend.as_mut(), &[Op::put("job=\"a\"", b"1")], Durability::Process).expect("a batch is kept");
+    let (mut engine, _) = opened(subject, folder.path());
+    let batch: Vec<_> = (0..RECORDS).map(|number| Op::put(&format!("job=\"{number}\""), b"1")).collect();
+    commit(engine.as_mut(), &batch, Durability::Process).expect("a batch is committed");
+    for threads in [1, 2].map(|threads| NonZeroUsize::new(threads).expect("not 0")) {
+        let passed = AtomicU64::new(0);
+        let stop = |key: &str, _: &[u8]| {
+            passed.fetch_add(1, Ordering::Relaxed);
+            ControlFlow::Break(key.to_owned())
+        };
+        let reason = engine.read_until(threads, &stop).expect("the store can be read").break_value();
+        assert!(reason.is_some_and(|key| key.starts_with("job=")), "the reason comes back");
+        assert!(passed.swap(0, Ordering::Relaxed) < RECORDS, "the read stops early");
+        drop(engine);
+        let store = subject.open(folder.path()).expect("the store opens");
+        let FirstRead::Stopped { store, .. } =
+            store.read_until(threads, &stop).expect("the store can be read")
+        else {
+            panic!("the sink did not stop the read");
+        };
+        assert!(passed.into_inner() < RECORDS, "the first read stops early");
+        let (again, state, _) = restore(store, 2).expect("the store can be read after all");
+        assert_eq!(state.len() as u64, RECORDS);
+        engine = again;
+    }
+    commit(engine.as_mut(), &[Op::put("job=\"0\"", b"2")], Durability::Process)
+        .expect("a batch is committed");
+}
+
+/// A second user is refused, and does not disturb the first.
+pub fn a_store_has_one_user(subject: &dyn Subject) {
+    if !subject.is_persistent() {
+        return;
+    }
+    let folder = folder();
+    let (mut engine, _) = opened(subject, folder.path());
+    commit(engine.as_mut(), &[Op::put("job=\"a\"", b"1")], Durability::Process)
+        .expect("a batch is committed");
     let second = subject.open(folder.path()).map(|_| ());
     assert!(matches!(second, Err(EngineError::InUse { .. })), "{second:?}");
-    commit(backend.as_mut(), &[Op::put("job=\"b\"", b"1")], Durability::Process)
-        .expect("the first goes on undisturbed");
-    backend.close().expect("the store closes");
+    commit(engine.as_mut(), &[Op::put("job=\"b\"", b"1")], Durability::Process)
+        .expect("the first user continues undisturbed");
+    engine.close().expect("the store closes");
     let (_, state) = opened(subject, folder.path());
     assert_eq!(state.len(), 2);
 }
 
-/// Many records, restored by one, two and four threads.
-pub fn thousands_of_records_come_back_once_each(subject: &dyn Subject) {
+/// Many records, read by one, two and four threads.
+pub fn returns_thousands_of_records_once_each(subject: &dyn Subject) {
     many(subject, 20_000);
 }
 
 /// The same with a million.
-pub fn a_million_records_come_back_once_each(subject: &dyn Subject) {
+pub fn returns_a_million_records_once_each(subject: &dyn Subject) {
     many(subject, 1_000_000);
 }
 
 fn many(subject: &dyn Subject, count: u64) {
     let folder = folder();
-    let (mut backend, _) = opened(subject, folder.path());
+    let (mut engine, _) = opened(subject, folder.path());
     let key = |number: u64| format!("instance=\"{number}\",job=\"many\"");
     let record = |number: u64| number.to_le_bytes().repeat(8);
     let (numbers, mut sums) = ((0..count).collect::<Vec<_>>(), (0_u64, 0_u64));
     for numbers in numbers.chunks(1000) {
         let texts: Vec<_> = numbers.iter().map(|number| (key(*number), record(*number))).collect();
         let batch: Vec<_> = texts.iter().map(|(key, record)| Change::Put { key, record }).collect();
-        backend.commit(&batch, Durability::Process).expect("a batch is kept");
+        engine.commit(&batch, Durability::Process).expect("a batch is committed");
         let every_tenth: Vec<_> = texts.iter().step_by(10).map(|(key, _)| Change::Delete { key }).collect();
-        backend.commit(&every_tenth, Durability::Process).expect("a batch is kept");
+        engine.commit(&every_tenth, Durability::Process).expect("a batch is committed");
         sums.0 += (numbers.len() - every_tenth.len()) as u64;
         sums.1 += numbers.iter().enumerate().filter(|(at, _)| at % 10 != 0).map(|(_, n)| n).sum::<u64>();
     }
-    let expected = if subject.keeps() { sums } else { (0, 0) };
+    leave(engine, 1);
+    let expected = if subject.is_persistent() { sums } else { (0, 0) };
     for (round, threads) in [1, 2, 4].into_iter().enumerate() {
         let (found, sum) = (AtomicU64::new(0), AtomicU64::new(0));
         let threads = NonZeroUsize::new(threads).expect("not 0");
-        let restored = backend.restore(threads, &|key, record| {
-            let Some(number) = record.first_chunk().copied().map(u64::from_le_bytes) else { return };
-            if key.strip_prefix("instance=\"").and_then(|key| key.strip_suffix("\",job=\"many\""))
-                == Some(number.to_string().as_str())
-            {
-                found.fetch_add(1, Ordering::Relaxed);
-                sum.fetch_add(number, Ordering::Relaxed);
-            }
-        });
-        let restored = restored.expect("the store can be read");
+        let store = subject.open(folder.path()).expect("the store opens");
+        let (engine, restored) = store
+            .read_all(threads, &|key, record| {
+                let Some(number) = record.first_chunk().copied().map(u64::from_le_bytes) else { return };
+                if key.strip_prefix("instance=\"").and_then(|key| key.strip_suffix("\",job=\"many\""))
+                    == Some(number.to_string().as_str())
+                {
+                    found.fetch_add(1, Ordering::Relaxed);
+                    sum.fetch_add(number, Ordering::Relaxed);
+                }
+            })
+            .expect("the store can be read");
         assert_eq!(restored.records, expected.0);
         assert_eq!((found.into_inner(), sum.into_inner()), expected);
-        leave(backend, round as u64);
-        backend = subject.open(folder.path()).expect("the store opens again");
+        leave(engine, round as u64);
     }
 }

@@ -1,5 +1,5 @@
-//! Damaged files: a store is read exactly, or older with a warning where that is allowed, or refused with a way out.
-//! Never silently less, never by a panic.
+//! Damaged files: the engine returns the exact state, or an older one with a warning where that is allowed, or an error with a
+//! remedy. It never returns less without a warning, and never panics.
 
 use std::fs;
 use std::io::Write;
@@ -9,31 +9,31 @@ use crate::{Durability, Engine, EngineError, Restored};
 
 use super::{Plan, State, Subject, commit, open};
 
-/// A store, what was put into it, and how much of that a damage may cost.
+/// A store, its history, and how much of it damage may cost.
 #[derive(Clone, Copy)]
 pub struct Trials<'a> {
     /// The engine.
     pub subject: &'a dyn Subject,
-    /// Where the store is.
+    /// The folder of the store.
     pub folder: &'a Path,
-    /// The state after every number of batches; the store holds the last.
+    /// The state after every number of batches. The store contains the last.
     pub history: &'a [State],
     /// How many batches may be missing, with a warning.
     pub older_max: u64,
-    /// Every how many bytes a byte is flipped, or a file cut.
+    /// The distance in bytes between two flips or cuts.
     pub step: usize,
-    /// Opening writes: each try gets a copy of its own.
+    /// Whether opening writes, so that each trial needs its own copy.
     pub copy: bool,
 }
 
-/// What happened how often.
+/// How often each outcome occurred.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Outcomes {
-    /// Read as it was.
+    /// The exact state.
     pub exact: u64,
-    /// Read with batches missing, and a warning.
+    /// An older state with a warning.
     pub older: u64,
-    /// Refused.
+    /// An error.
     pub refused: u64,
 }
 
@@ -43,7 +43,7 @@ pub fn history(plan: Plan, batches: u64) -> Vec<State> {
 }
 
 impl Trials<'_> {
-    /// Flips bytes of every file that `which` names, one at a time: one bit of each, and all bits of each.
+    /// Flips bytes of every file that `which` selects, one at a time: first one bit, then all bits.
     pub fn flip_bytes(&self, which: impl Fn(&Path) -> bool) -> Outcomes {
         let mut outcomes = Outcomes::default();
         for file in files(self.folder).into_iter().filter(|file| which(file)) {
@@ -59,7 +59,7 @@ impl Trials<'_> {
         outcomes
     }
 
-    /// Cuts every file that `which` names, at each length.
+    /// Truncates every file that `which` selects, at each step.
     pub fn cut_files(&self, which: impl Fn(&Path) -> bool) -> Outcomes {
         let mut outcomes = Outcomes::default();
         for file in files(self.folder).into_iter().filter(|file| which(file)) {
@@ -71,7 +71,7 @@ impl Trials<'_> {
         outcomes
     }
 
-    /// Takes every file away that `which` names, one at a time.
+    /// Removes every file that `which` selects, one at a time.
     pub fn remove_files(&self, which: impl Fn(&Path) -> bool) -> Outcomes {
         let mut outcomes = Outcomes::default();
         for file in files(self.folder).into_iter().filter(|file| which(file)) {
@@ -103,26 +103,26 @@ impl Trials<'_> {
     fn judge(&self, folder: &Path, what: &str, outcomes: &mut Outcomes) {
         let newest = self.history.len() as u64 - 1;
         match open(self.subject, folder) {
-            Ok((backend, state, Restored { sequence, warnings, .. })) => {
+            Ok((engine, state, Restored { sequence, warnings, .. })) => {
                 assert_eq!(
                     self.history.get(sequence as usize),
                     Some(&state),
-                    "{what}: no state that ever was"
+                    "{what}: not a state of the history"
                 );
                 if sequence == newest {
                     outcomes.exact += 1;
                     return;
                 }
-                assert!(!warnings.is_empty(), "{what}: {sequence} of {newest} batches, and not a word");
+                assert!(!warnings.is_empty(), "{what}: {sequence} of {newest} batches without a warning");
                 assert!(newest - sequence <= self.older_max, "{what}: {sequence} of {newest}: {warnings:?}");
                 outcomes.older += 1;
                 if self.copy {
-                    self.go_on(backend, folder, &state, sequence, what);
+                    self.check_continues(engine, folder, &state, sequence, what);
                 }
             }
-            Err(EngineError::Damaged { file, what: said, way_out }) => {
-                assert!(file.starts_with(folder), "{what}: refused because of {}", file.display());
-                assert!(!said.is_empty() && !way_out.is_empty(), "{what}: refused without a way out");
+            Err(EngineError::Damaged { file, what: reported, remedy }) => {
+                assert!(file.starts_with(folder), "{what}: the error names {}", file.display());
+                assert!(!reported.is_empty() && !remedy.is_empty(), "{what}: an error without a remedy");
                 outcomes.refused += 1;
             }
             Err(EngineError::TooNew { .. }) => outcomes.refused += 1,
@@ -130,24 +130,31 @@ impl Trials<'_> {
         }
     }
 
-    /// What was accepted once is no trouble again.
-    fn go_on(&self, mut backend: Box<dyn Engine>, folder: &Path, state: &State, sequence: u64, what: &str) {
-        commit(backend.as_mut(), &[], Durability::Process).expect("it goes on");
-        drop(backend);
+    /// A store that opened with a warning accepts batches, and opens without a loss afterwards.
+    fn check_continues(
+        &self,
+        mut engine: Box<dyn Engine>,
+        folder: &Path,
+        state: &State,
+        sequence: u64,
+        what: &str,
+    ) {
+        commit(engine.as_mut(), &[], Durability::Process).expect("the engine accepts a batch");
+        drop(engine);
         let (_, again, restored) = open(self.subject, folder).expect("it opens again");
         assert_eq!(&again, state, "{what}: afterwards");
         assert_eq!(restored.sequence, sequence + 1, "{what}: afterwards");
     }
 }
 
-/// Writes over a file in place: file systems sync one that is emptied first, and that takes its time.
+/// Overwrites a file in place. Some file systems sync a file that is truncated to zero first, which is slow.
 fn overwrite(path: &Path, bytes: &[u8]) {
     let mut file = fs::OpenOptions::new().write(true).open(path).expect("a writable file");
     file.write_all(bytes).expect("a writable file");
     file.set_len(bytes.len() as u64).expect("a writable file");
 }
 
-/// All files below a folder, as paths from there.
+/// All files below a folder, as relative paths.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a readable folder") {

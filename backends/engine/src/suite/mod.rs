@@ -1,7 +1,7 @@
-//! The tests that every engine passes. An engine says how it is opened and writes `conformance!(TheEngine)`.
+//! The tests that every engine passes. A test of an engine implements [`Subject`] and writes `conformance!(TheEngine)`.
 //!
-//! Batches come from a seed, and the number of a batch says what is in it. So whatever a store gives back can be held against
-//! the one state it may have after as many batches as it claims to hold.
+//! Batches are generated from a seed, and the number of a batch determines its content. So the state of a store after any
+//! number of batches is known, and whatever the store returns can be compared with it.
 
 pub mod checks;
 pub mod damage;
@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Mutex;
 
-use crate::{Change, Commit, Durability, Engine, EngineError, Restored};
+use crate::{Change, Durability, Engine, EngineError, Restored, UnreadStore};
 
 pub use plan::{Op, Plan};
 
@@ -22,64 +22,99 @@ pub type State = BTreeMap<String, Vec<u8>>;
 
 /// An engine under test.
 pub trait Subject: Sync {
-    /// Opens the engine on a folder that exists; whatever it keeps is in there.
+    /// Opens the store in an existing folder. The engine stores everything in this folder.
     ///
     /// # Errors
     /// Those of the engine.
-    fn open(&self, folder: &Path) -> Result<Box<dyn Engine>, EngineError>;
+    fn open(&self, folder: &Path) -> Result<UnreadStore, EngineError>;
 
-    /// Whether it keeps anything. Of one that does not, nothing may ever come back.
-    fn keeps(&self) -> bool {
+    /// Whether the engine stores anything. One that does not must never return a record.
+    fn is_persistent(&self) -> bool {
         true
     }
 }
 
-/// Opens and restores. Panics if a key comes twice or the counts are wrong: the sink's caller must not.
+/// Opens a store and reads it.
+///
+/// # Panics
+/// If a key comes twice, or the counts are wrong.
 ///
 /// # Errors
 /// Those of the engine.
 pub fn open(subject: &dyn Subject, folder: &Path) -> Result<(Box<dyn Engine>, State, Restored), EngineError> {
-    let mut backend = subject.open(folder)?;
-    let (state, restored) = restore(backend.as_mut(), 2)?;
-    Ok((backend, state, restored))
+    restore(subject.open(folder)?, 2)
 }
 
-/// Reads everything that an engine keeps.
+/// Reads an open store for the first time.
+///
+/// # Panics
+/// As [`open`].
 ///
 /// # Errors
 /// Those of the engine.
-pub fn restore(backend: &mut dyn Engine, threads: usize) -> Result<(State, Restored), EngineError> {
-    let threads = NonZeroUsize::new(threads).expect("a test names a thread");
-    let state = Mutex::new((State::new(), None));
-    let restored = backend.restore(threads, &|key, record| {
-        let mut state = state.lock().expect("the lines below do not panic");
-        if state.0.insert(key.to_owned(), record.to_vec()).is_some() {
-            state.1 = Some(key.to_owned());
+pub fn restore(
+    store: UnreadStore,
+    threads: usize,
+) -> Result<(Box<dyn Engine>, State, Restored), EngineError> {
+    let state = Collected::default();
+    let (engine, restored) = store.read_all(count(threads), &|key, record| state.add(key, record))?;
+    let state = state.checked(&restored, engine.as_ref());
+    Ok((engine, state, restored))
+}
+
+/// Reads a store again.
+///
+/// # Panics
+/// As [`open`].
+///
+/// # Errors
+/// Those of the engine.
+pub fn read(engine: &mut dyn Engine, threads: usize) -> Result<State, EngineError> {
+    let state = Collected::default();
+    let restored = engine.read_all(count(threads), &|key, record| state.add(key, record))?;
+    Ok(state.checked(&restored, engine))
+}
+
+fn count(threads: usize) -> NonZeroUsize {
+    NonZeroUsize::new(threads).expect("a test uses at least one thread")
+}
+
+#[derive(Default)]
+struct Collected {
+    records: Mutex<State>,
+    repeated: Mutex<Option<String>>,
+}
+
+impl Collected {
+    fn add(&self, key: &str, record: &[u8]) {
+        let before = self.records.lock().expect("no panic").insert(key.to_owned(), record.to_vec());
+        if before.is_some() {
+            *self.repeated.lock().expect("no panic") = Some(key.to_owned());
         }
-    })?;
-    let (state, twice) = state.into_inner().expect("no sink panicked");
-    assert_eq!(twice, None, "a key was given twice");
-    assert_eq!(restored.records, state.len() as u64, "the count of records is wrong");
-    let bytes: usize = state.iter().map(|(key, record)| key.len() + record.len()).sum();
-    assert_eq!(restored.record_bytes, bytes as u64, "the count of bytes is wrong");
-    assert_eq!(backend.stats().sequence, restored.sequence);
-    Ok((state, restored))
+    }
+
+    fn checked(self, restored: &Restored, engine: &dyn Engine) -> State {
+        let state = self.records.into_inner().expect("no panic");
+        assert_eq!(self.repeated.into_inner().expect("no panic"), None, "a key came twice");
+        assert_eq!(restored.records, state.len() as u64, "the count of records is wrong");
+        let bytes: usize = state.iter().map(|(key, record)| key.len() + record.len()).sum();
+        assert_eq!(restored.record_bytes, bytes as u64, "the count of bytes is wrong");
+        assert_eq!(engine.stats().sequence, restored.sequence);
+        state
+    }
 }
 
 /// Commits operations as one batch and returns its number.
 ///
 /// # Errors
 /// Those of the engine.
-pub fn commit(backend: &mut dyn Engine, batch: &[Op], durability: Durability) -> Result<u64, EngineError> {
+pub fn commit(engine: &mut dyn Engine, batch: &[Op], durability: Durability) -> Result<u64, EngineError> {
     let changes: Vec<Change<'_>> = batch.iter().map(Op::change).collect();
-    match backend.commit(&changes, durability)? {
-        Commit::Kept(receipt) => Ok(receipt.sequence),
-        Commit::Conflict(_) => panic!("nobody else changed anything"),
-    }
+    engine.commit(&changes, durability).map(|receipt| receipt.sequence)
 }
 
-/// Makes a test of every check. Stands in a file of its own in the `tests` folder of an engine. With `; short` the million
-/// records are left out, for further sizes of an engine that has been tested with them.
+/// Generates a test for every check. It belongs in a file of its own in the `tests` folder of an engine. With `; short` it
+/// leaves out the million records, for further configurations of an engine that was already tested with them.
 #[macro_export]
 macro_rules! conformance {
     ($subject:expr) => {
@@ -87,30 +122,30 @@ macro_rules! conformance {
 
         #[test]
         #[ignore = "slow: a million records"]
-        fn a_million_records_come_back_once_each() {
-            $crate::suite::checks::a_million_records_come_back_once_each(&$subject);
+        fn returns_a_million_records_once_each() {
+            $crate::suite::checks::returns_a_million_records_once_each(&$subject);
         }
     };
     ($subject:expr; short) => {
         $crate::conformance!(@tests $subject;
             a_new_store_is_empty,
-            batches_come_back_in_their_order,
-            the_last_change_of_a_group_counts,
-            restoring_twice_gives_the_same,
-            numbers_go_on_after_a_restart,
-            odd_keys_and_records_are_kept,
-            a_batch_before_the_restore_is_refused,
+            returns_batches_in_commit_order,
+            applies_the_changes_of_a_batch_in_order,
+            reading_again_returns_the_same_records,
+            continues_the_numbers_after_a_restart,
+            stores_unusual_keys_and_records,
+            a_sink_can_stop_a_read,
             a_store_has_one_user,
-            thousands_of_records_come_back_once_each,
+            returns_thousands_of_records_once_each,
         );
 
         #[test]
-        fn a_killed_process_loses_nothing_it_acknowledged() {
-            $crate::suite::kill::a_killed_process_loses_nothing_it_acknowledged(&$subject, module_path!());
+        fn a_killed_process_keeps_acknowledged_batches() {
+            $crate::suite::kill::a_killed_process_keeps_acknowledged_batches(&$subject, module_path!());
         }
 
         #[test]
-        #[ignore = "started by the test above, which kills it"]
+        #[ignore = "started and killed by the test above"]
         fn killed_child() {
             $crate::suite::kill::killed_child(&$subject);
         }

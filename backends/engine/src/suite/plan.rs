@@ -1,4 +1,4 @@
-//! Batches from a seed: the same seed and number give the same batch, in every process.
+//! Batches from a seed: the same seed and number give the same batch in every process.
 
 use fastrand::Rng;
 
@@ -13,12 +13,10 @@ pub enum Op {
     Put(String, Vec<u8>),
     /// See [`Change::Delete`].
     Delete(String),
-    /// See [`Change::Wipe`].
-    Wipe,
 }
 
 impl Op {
-    /// A put of texts.
+    /// A put of a key and a record.
     pub fn put(key: &str, record: &[u8]) -> Self {
         Self::Put(key.to_owned(), record.to_vec())
     }
@@ -28,11 +26,10 @@ impl Op {
         match self {
             Self::Put(key, record) => Change::Put { key, record },
             Self::Delete(key) => Change::Delete { key },
-            Self::Wipe => Change::Wipe,
         }
     }
 
-    /// What the change does to a state.
+    /// Applies the change to a state.
     pub fn apply(&self, state: &mut State) {
         match self {
             Self::Put(key, record) => {
@@ -41,7 +38,6 @@ impl Op {
             Self::Delete(key) => {
                 state.remove(key);
             }
-            Self::Wipe => state.clear(),
         }
     }
 }
@@ -49,32 +45,36 @@ impl Op {
 /// A history of batches.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// Which history.
+    /// Selects the history.
     pub seed: u64,
-    /// How many groups there are to change.
+    /// How many different groups the batches change.
     pub keys: usize,
     /// The longest record.
     pub record_bytes_max: usize,
 }
 
 impl Plan {
-    /// A batch by its number, from 1 on.
+    /// A batch by its number, from 1.
     pub fn batch(&self, number: u64) -> Vec<Op> {
         let mut random = Rng::with_seed(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        if random.u8(..100) == 0 {
+            return (0..self.keys).map(|key| Op::Delete(Self::key(key))).collect();
+        }
         let count = if random.u8(..8) == 0 { random.usize(8..40) } else { random.usize(1..4) };
         (0..count).map(|_| self.op(&mut random)).collect()
     }
 
     fn op(&self, random: &mut Rng) -> Op {
-        let key = format!("job=\"job {}\",zone=\"eu\"", random.usize(..self.keys));
-        match random.u8(..100) {
-            0 => Op::Wipe,
-            1..20 => Op::Delete(key),
-            _ => {
-                let length = random.usize(..=self.record_bytes_max);
-                Op::Put(key, (0..length).map(|_| random.u8(..)).collect())
-            }
+        let key = Self::key(random.usize(..self.keys));
+        if random.u8(..100) < 20 {
+            return Op::Delete(key);
         }
+        let length = random.usize(..=self.record_bytes_max);
+        Op::Put(key, (0..length).map(|_| random.u8(..)).collect())
+    }
+
+    fn key(number: usize) -> String {
+        format!("job=\"job {number}\",zone=\"eu\"")
     }
 
     /// The state after a number of batches.
@@ -84,7 +84,7 @@ impl Plan {
         state
     }
 
-    /// Carries the state after `from` batches on to that after `to`.
+    /// Advances the state after `from` batches to the state after `to` batches.
     pub fn advance(&self, state: &mut State, from: u64, to: u64) {
         for number in from + 1..=to {
             self.batch(number).iter().for_each(|op| op.apply(state));

@@ -11,7 +11,6 @@ use crate::files::{Folder, OpenFile};
 
 const DELETE: u8 = 0;
 const PUT: u8 = 1;
-const WIPE: u8 = 2;
 
 /// The kind, and the lengths of key and record.
 const HEADER_BYTES: usize = 9;
@@ -24,7 +23,6 @@ pub(crate) fn encoded_bytes(batch: &[Change<'_>]) -> u64 {
     let bytes = |change: &Change<'_>| match change {
         Change::Put { key, record } => HEADER_BYTES + key.len() + record.len(),
         Change::Delete { key } => HEADER_BYTES + key.len(),
-        Change::Wipe => HEADER_BYTES,
     };
     batch.iter().map(|change| bytes(change) as u64).sum()
 }
@@ -35,7 +33,6 @@ pub(crate) fn encode(out: &mut Vec<u8>, batch: &[Change<'_>]) {
         let (kind, key, record) = match change {
             Change::Put { key, record } => (PUT, *key, *record),
             Change::Delete { key } => (DELETE, *key, &[][..]),
-            Change::Wipe => (WIPE, "", &[][..]),
         };
         out.put_u8(kind);
         out.put_u32_le(key.len() as u32);
@@ -48,9 +45,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, batch: &[Change<'_>]) {
 /// The changes of one segment.
 #[derive(Debug)]
 pub(crate) struct SegmentChanges {
-    /// Whether a batch deleted all groups. Archives and earlier segments then do not count.
-    pub wiped: bool,
-    /// By partition; only the changes since the last wipe.
+    /// By partition.
     pub partitions: Vec<PartitionChanges>,
 }
 
@@ -86,7 +81,7 @@ impl SegmentChanges {
         frames: usize,
         partitions: usize,
     ) -> Result<Self, EngineError> {
-        let mut changes = Self { wiped: false, partitions: vec![PartitionChanges::default(); partitions] };
+        let mut changes = Self { partitions: vec![PartitionChanges::default(); partitions] };
         let file = segment.open(folder)?;
         let mut window = Window::new(&file, segment.header.length as usize);
         for frame in &segment.frames[..frames] {
@@ -122,10 +117,6 @@ impl SegmentChanges {
                         checksum: crc32c::crc32c(record),
                     }),
                 ),
-                WIPE => {
-                    self.wiped = true;
-                    self.partitions.iter_mut().for_each(PartitionChanges::clear);
-                }
                 _ => return None,
             }
         }
@@ -163,11 +154,6 @@ impl PartitionChanges {
     fn push(&mut self, key: &str, record: Option<RecordLocation>) {
         self.keys.push_str(key);
         self.changes.push(KeyChange { key_end: self.keys.len() as u32, record });
-    }
-
-    fn clear(&mut self) {
-        self.keys.clear();
-        self.changes.clear();
     }
 }
 

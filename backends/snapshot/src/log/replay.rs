@@ -19,7 +19,7 @@ use crate::parallel::map_indexes;
 /// The content of the log, without the records themselves.
 #[derive(Debug)]
 pub(crate) struct Replay {
-    /// In the order of the log, from the last wipe on.
+    /// In the order of the log.
     pub segments: Vec<ReplayedSegment>,
     /// The number of the last batch.
     pub last_sequence: u64,
@@ -112,19 +112,12 @@ impl Replay {
             .filter_map(|(segment, frames)| UnsyncedRange::in_segment(segment, *frames, synced))
             .collect();
         let bytes = segments.iter().map(|segment| segment.used_bytes() as u64).sum();
-        let mut segments: Vec<_> = segments
+        let segments = segments
             .into_iter()
             .zip(changes)
             .map(|(segment, changes)| ReplayedSegment { segment, changes })
             .collect();
-        let last_wipe = segments.iter().rposition(|segment| segment.changes.wiped).unwrap_or(0);
-        segments.drain(..last_wipe);
         Ok(Self { segments, last_sequence, synced, bytes, unsynced, warnings })
-    }
-
-    /// Whether the log deleted all groups, so that the archives do not count.
-    pub fn wiped(&self) -> bool {
-        self.segments.first().is_some_and(|segment| segment.changes.wiped)
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use sluicegate_engine::Durability;
 use sluicegate_engine::suite::{Op, commit, open};
-use sluicegate_engine::{Durability, Engine};
 
 use super::{TINY, WithOptions};
 use crate::{Options, Snapshot};
@@ -27,7 +27,7 @@ fn a_batch_with_durability_process_reaches_the_disk_soon() {
     let folder = tempfile::tempdir().expect("a folder for a test");
     let (mut engine, _, _) = open(&WithOptions(Options::default()), folder.path()).expect("the store opens");
     for number in 1..4 {
-        commit(engine.as_mut(), &[Op::Wipe], Durability::Process).expect("a batch is committed");
+        commit(engine.as_mut(), &[], Durability::Process).expect("a batch is committed");
         wait_until(&format!("sync of batch {number}"), || engine.stats().sequence_on_disk == number);
     }
 }
@@ -68,13 +68,13 @@ fn a_log_of_many_segments_needs_one_open_file() {
     }
     drop(engine);
 
-    let mut engine = Snapshot::open(folder.path(), options).expect("the store opens");
+    let store = Snapshot::open(folder.path(), options).expect("the store opens");
     let (records, open_max) = (AtomicUsize::new(0), AtomicUsize::new(open_segments(folder.path())));
     let sink = |_: &str, _: &[u8]| {
         records.fetch_add(1, Ordering::Relaxed);
         open_max.fetch_max(open_segments(folder.path()), Ordering::Relaxed);
     };
-    engine.restore(NonZeroUsize::MIN, &sink).expect("the store is intact");
+    store.read_all(NonZeroUsize::MIN, &sink).expect("the store is intact");
     assert_eq!((records.into_inner(), open_max.into_inner()), (100, 1));
 }
 
