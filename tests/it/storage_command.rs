@@ -135,7 +135,7 @@ fn verify_fails_on_invalid_records_and_damaged_files() {
     backend.commit(&[put], Durability::Disk).expect("the engine commits");
     backend.close().expect("the engine closes");
     let (out, error) = fails(&["verify", "--path", &path]);
-    assert!(out.contains("bad record      {job=\"odd\"}: record in format 9"), "{out}");
+    assert!(out.contains("bad record      {job=\"odd\"}: record format 9 is newer"), "{out}");
     assert!(error.contains("1 records") && error.contains(&path), "{error}");
 
     let (archive, mut bytes) = files(folder.path())

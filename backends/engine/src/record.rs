@@ -1,7 +1,7 @@
-//! A group as it is stored: what a server needs to show it again without parsing anything.
+//! The record of a group: everything that a gateway needs to expose the group again without parsing.
 //!
-//! The encoding is little-endian and versioned by its first byte; `docs/storage.md` draws it byte by byte. A version is
-//! never changed once it was released: a later one gets its own number, and all earlier ones stay readable.
+//! The encoding is little-endian, and its first byte is the version; `docs/storage.md` describes it byte by byte. A released
+//! version never changes: a later one gets its own number, and all earlier ones stay readable.
 
 /// The version that [`Record::encode`] writes.
 pub const VERSION: u8 = 1;
@@ -9,27 +9,27 @@ pub const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 6 + 4 * 8;
 const FAMILY_HEAD_BYTES: usize = 2 + 8 + 4 * 4;
 
-/// In the head: an expiry time follows.
+/// Bit of the header: an expiry time follows.
 const HAS_EXPIRY: u8 = 1;
-/// In a family: it has a help text, even if empty.
+/// Bit of a family: it has a help text, which may be empty.
 const HAS_HELP: u8 = 1;
-/// In a family: it has protobuf, even if empty.
+/// Bit of a family: it has protobuf, which may be empty.
 const HAS_EXACT: u8 = 2;
 
-/// One group. Its grouping key stands beside it, see [`crate::Change::Put`].
+/// A group. The engine stores its grouping key next to it, see [`crate::Change::Put`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record<'a> {
-    /// Grows with each change of the group. Engines shared by replicas compare it; others only keep it.
+    /// Reserved by the format. This version writes 0 and ignores it.
     pub revision: u64,
-    /// Unix seconds of the last successful push; 0 when there was none.
+    /// Time of the last successful push in Unix seconds; 0 if there was none.
     pub push_seconds: f64,
-    /// Unix seconds of the last refused push; 0 when there was none.
+    /// Time of the last rejected push in Unix seconds; 0 if there was none.
     pub failure_seconds: f64,
-    /// Unix seconds of its first push, successful or not.
+    /// Time of the first push, successful or not, in Unix seconds.
     pub created_seconds: f64,
-    /// Unix seconds at which the group ends, if it does.
+    /// Reserved by the format for an expiry time in Unix seconds. This version writes `None` and ignores it.
     pub expires_seconds: Option<f64>,
-    /// The families it holds, without both push times.
+    /// The families of the group, except the two push times.
     pub families: Vec<Family<'a>>,
 }
 
@@ -40,13 +40,13 @@ pub struct Family<'a> {
     pub name: &'a str,
     /// The type.
     pub kind: Kind,
-    /// The unescaped help text this group pushed.
+    /// The unescaped help text that was pushed.
     pub help: Option<&'a str>,
-    /// Unix seconds of the push that brought it.
+    /// Time of the push that set it, in Unix seconds.
     pub push_seconds: f64,
-    /// The rendered lines, as a scrape sends them.
+    /// The rendered lines, exactly as a scrape sends them.
     pub text: &'a [u8],
-    /// Protobuf of what the lines cannot give back.
+    /// Protobuf of the family, if the lines cannot represent it exactly.
     pub exact: Option<&'a [u8]>,
 }
 
@@ -56,15 +56,15 @@ pub struct Family<'a> {
 pub enum Kind {
     /// A cumulative value.
     Counter = 0,
-    /// A value that goes up and down.
+    /// A value that can go up and down.
     Gauge = 1,
-    /// Quantiles, sum and count.
+    /// Quantiles, a sum and a count.
     Summary = 2,
-    /// No type given.
+    /// No type was given.
     Untyped = 3,
-    /// Cumulative buckets, sum and count.
+    /// Cumulative buckets, a sum and a count.
     Histogram = 4,
-    /// As a histogram, but its counts may fall.
+    /// A histogram whose counts may decrease.
     GaugeHistogram = 5,
 }
 
@@ -73,36 +73,36 @@ impl Kind {
         [Self::Counter, Self::Gauge, Self::Summary, Self::Untyped, Self::Histogram, Self::GaugeHistogram];
 }
 
-/// Why bytes are not a record.
+/// Why bytes are not a valid record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     /// A later version wrote it.
-    #[error("record in format {found}, this version reads up to {VERSION}")]
+    #[error("record format {found} is newer than the latest supported format {VERSION}")]
     TooNew {
-        /// Its version.
+        /// The version of the record.
         found: u8,
     },
-    /// It ends early, has bytes left over, or says what cannot be.
-    #[error("record damaged at byte {at}: {what}")]
+    /// It is truncated, too long, or contains an invalid value.
+    #[error("invalid record at byte {at}: {what}")]
     Damaged {
-        /// Where in the record.
+        /// The offset in the record.
         at: usize,
-        /// What is wrong there.
+        /// What is wrong.
         what: &'static str,
     },
-    /// A text or a number of families is too large for the format.
-    #[error("{bytes} bytes in one text of a record, {} are the most", u32::MAX)]
+    /// A text or the number of families is too large for the format.
+    #[error("a text of {bytes} bytes is larger than the maximum of a record, {}", u32::MAX)]
     TooLarge {
-        /// How large.
+        /// The size of the text, or the number of families.
         bytes: usize,
     },
 }
 
 impl<'a> Record<'a> {
-    /// Appends the record to `out`. On an error, `out` may hold a part of it.
+    /// Appends the encoded record to `out`. After an error, `out` may contain a part of it.
     ///
     /// # Errors
-    /// A text of 4 GiB or more.
+    /// A text has 4 GiB or more.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), RecordError> {
         let texts: usize = self.families.iter().map(Family::bytes).sum();
         out.reserve(HEAD_BYTES + 8 + texts);
@@ -115,11 +115,11 @@ impl<'a> Record<'a> {
         })
     }
 
-    /// Appends what stands before the families, for those who write these one by one. `families` says how many will follow;
-    /// those of the record do not count.
+    /// Appends the part before the families, for callers that append families one by one. `families` is the number that will
+    /// follow; the families in `self` are ignored.
     ///
     /// # Errors
-    /// 2^32 families or more.
+    /// There are 2^32 families or more.
     pub fn encode_head(&self, out: &mut Vec<u8>, families: usize) -> Result<(), RecordError> {
         out.push(VERSION);
         out.push(if self.expires_seconds.is_some() { HAS_EXPIRY } else { 0 });
@@ -132,22 +132,24 @@ impl<'a> Record<'a> {
         Ok(())
     }
 
-    /// Reads what [`Record::encode`] of this or an earlier version wrote. Nothing is copied but the list of families.
+    /// Decodes a record of this or an earlier version. Borrows all texts from `bytes`.
+    ///
+    /// Never panics. Memory is proportional to the length of `bytes`.
     ///
     /// # Errors
-    /// The bytes are no record of a known version. Never panics, and never takes more memory than the bytes deserve.
+    /// The bytes are not a record of a known version.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, RecordError> {
         let mut reader = Reader { bytes, at: 0 };
         let version = reader.byte()?;
         match version {
             VERSION => {}
-            0 => return Err(RecordError::Damaged { at: 0, what: "no version" }),
+            0 => return Err(RecordError::Damaged { at: 0, what: "version 0" }),
             found => return Err(RecordError::TooNew { found }),
         }
         let bits = reader.bits(HAS_EXPIRY)?;
         let families = reader.length()?;
         if families > bytes.len() / FAMILY_HEAD_BYTES {
-            return Err(RecordError::Damaged { at: 2, what: "more families than bytes" });
+            return Err(RecordError::Damaged { at: 2, what: "more families than the bytes can contain" });
         }
         let mut record = Self {
             revision: u64::from_le_bytes(reader.array()?),
@@ -161,7 +163,7 @@ impl<'a> Record<'a> {
             record.families.push(Family::decode(&mut reader)?);
         }
         if reader.at != bytes.len() {
-            return Err(reader.damaged("bytes left over"));
+            return Err(reader.damaged("unexpected bytes at the end"));
         }
         Ok(record)
     }
@@ -176,11 +178,11 @@ impl<'a> Family<'a> {
             + self.exact.map_or(0, <[u8]>::len)
     }
 
-    /// Appends what stands before the lines, for those who have these in pieces. `text_bytes` says how many bytes of lines
-    /// will follow; those of the family do not count.
+    /// Appends the part before the lines, for callers that append the lines in pieces. `text_bytes` is the length of the lines
+    /// that will follow; the lines in `self` are ignored.
     ///
     /// # Errors
-    /// A text of 4 GiB or more.
+    /// A text has 4 GiB or more.
     pub fn encode_head(&self, out: &mut Vec<u8>, text_bytes: usize) -> Result<(), RecordError> {
         let (help, exact) = (self.help.unwrap_or_default(), self.exact.unwrap_or_default());
         let bits =
@@ -195,7 +197,7 @@ impl<'a> Family<'a> {
         Ok(())
     }
 
-    /// Appends what stands behind the lines.
+    /// Appends the part after the lines.
     pub fn encode_tail(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.exact.unwrap_or_default());
     }
@@ -204,7 +206,7 @@ impl<'a> Family<'a> {
         let bits = reader.bits(HAS_HELP | HAS_EXACT)?;
         let kind = reader.byte()?;
         let Some(kind) = Kind::ALL.into_iter().find(|known| *known as u8 == kind) else {
-            return Err(reader.damaged("unknown type of family"));
+            return Err(reader.damaged("unknown metric type"));
         };
         let push_seconds = reader.seconds()?;
         let [name, help, text, exact] =
@@ -214,7 +216,7 @@ impl<'a> Family<'a> {
         let text = reader.take(text)?;
         let exact = reader.take(exact)?;
         if (bits & HAS_HELP == 0 && !help.is_empty()) || (bits & HAS_EXACT == 0 && !exact.is_empty()) {
-            return Err(reader.damaged("a text that should not be there"));
+            return Err(reader.damaged("a text whose bit is not set"));
         }
         Ok(Self {
             name,
@@ -243,7 +245,7 @@ impl<'a> Reader<'a> {
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], RecordError> {
         let Some(taken) = self.bytes[self.at..].get(..length) else {
-            return Err(self.damaged("ends too early"));
+            return Err(self.damaged("unexpected end"));
         };
         self.at += length;
         Ok(taken)

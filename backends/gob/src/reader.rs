@@ -1,13 +1,13 @@
-//! gob's numbers, texts and messages.
+//! The numbers, strings and messages of gob.
 
 use crate::GobError;
 
-/// Reads from the start on.
+/// Reads values one after the other.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Nothing is read from here on.
+    /// The end of the current message.
     end: usize,
 }
 
@@ -16,7 +16,7 @@ impl<'a> Reader<'a> {
         Self { bytes, at: 0, end: bytes.len() }
     }
 
-    pub fn wrong(&self, what: impl Into<String>) -> GobError {
+    pub fn error(&self, what: impl Into<String>) -> GobError {
         GobError { at: self.at, what: what.into() }
     }
 
@@ -28,7 +28,7 @@ impl<'a> Reader<'a> {
         self.end - self.at
     }
 
-    /// The next message, apart: a length, and so many bytes.
+    /// The next message, as a reader of its own: a length, then as many bytes.
     pub fn message(&mut self) -> Result<Self, GobError> {
         let length = self.length("a message")?;
         let message = Self { bytes: self.bytes, at: self.at, end: self.at + length };
@@ -36,7 +36,7 @@ impl<'a> Reader<'a> {
         Ok(message)
     }
 
-    /// So many bytes as are there, after their number.
+    /// A length, then as many bytes.
     pub fn bytes(&mut self, what: &str) -> Result<&'a [u8], GobError> {
         let length = self.length(what)?;
         let bytes = &self.bytes[self.at..self.at + length];
@@ -54,11 +54,11 @@ impl<'a> Reader<'a> {
         let length = self.uint()?;
         match usize::try_from(length) {
             Ok(length) if length <= self.left() => Ok(length),
-            _ => Err(self.wrong(format!("{what} of {length} bytes, but only {} are left", self.left()))),
+            _ => Err(self.error(format!("{what} of {length} bytes, but only {} remain", self.left()))),
         }
     }
 
-    /// A byte below 128 is the number; any other says, negated, how many bytes of it follow, the highest first.
+    /// A byte below 128 is the number. Any other byte, negated, is the length of the big-endian number that follows.
     pub fn uint(&mut self) -> Result<u64, GobError> {
         let first = self.byte()?;
         if first < 128 {
@@ -66,12 +66,12 @@ impl<'a> Reader<'a> {
         }
         let count = usize::from(first.wrapping_neg());
         if count > 8 {
-            return Err(self.wrong(format!("a number of {count} bytes")));
+            return Err(self.error(format!("a number of {count} bytes")));
         }
         (0..count).try_fold(0, |number, _| Ok(number << 8 | u64::from(self.byte()?)))
     }
 
-    /// The lowest bit says that the others are to be turned over.
+    /// If the lowest bit is set, the other bits are inverted.
     pub fn int(&mut self) -> Result<i64, GobError> {
         let bits = self.uint()?;
         let half = (bits >> 1) as i64;
@@ -80,14 +80,14 @@ impl<'a> Reader<'a> {
 
     fn byte(&mut self) -> Result<u8, GobError> {
         if self.is_empty() {
-            return Err(self.wrong("ends too early"));
+            return Err(self.error("ends too early"));
         }
         let byte = self.bytes[self.at];
         self.at += 1;
         Ok(byte)
     }
 
-    /// The number of the next field of a struct, if there is one: each says how far it is from the one before.
+    /// The number of the next field of a struct, if there is one. It is encoded as the distance to the field before.
     pub fn field(&mut self, last: &mut Option<u64>) -> Result<Option<u64>, GobError> {
         let step = self.uint()?;
         if step == 0 {
@@ -98,6 +98,6 @@ impl<'a> Reader<'a> {
             Some(last) => last.checked_add(step),
         };
         *last = next;
-        next.map(Some).ok_or_else(|| self.wrong("a field beyond all numbers"))
+        next.map(Some).ok_or_else(|| self.error("field number overflow"))
     }
 }

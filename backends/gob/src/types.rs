@@ -1,19 +1,19 @@
-//! The types that a stream defines before it uses them, and passing over values of any type.
+//! Type definitions, which precede their use in a file, and skipping values of any type.
 
 use std::collections::HashMap;
 
 use crate::GobError;
 use crate::reader::Reader;
 
-/// Values within values, at the most. A Pushgateway's file needs five.
+/// The maximum nesting of values. A file of a Pushgateway needs five levels.
 const DEPTH_MAX: usize = 32;
 
 pub(crate) const STRING: i64 = 6;
 
-/// What a value looks like.
+/// The structure of a value.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Type<'a> {
-    /// Elements one after the other, their number before them.
+    /// The number of elements, then the elements.
     List(i64),
     Map {
         key: i64,
@@ -21,18 +21,18 @@ pub(crate) enum Type<'a> {
     },
     /// Names and types of the fields.
     Struct(Vec<(&'a str, i64)>),
-    /// Bytes that the type encodes itself.
+    /// Bytes of a type with its own encoding.
     Encoded,
 }
 
-/// The types by number.
+/// Type definitions by number.
 #[derive(Debug, Default)]
 pub(crate) struct Types<'a> {
     defined: HashMap<i64, Type<'a>>,
 }
 
 impl<'a> Types<'a> {
-    /// Reads a definition: a struct with a field for each way in which a type can be made.
+    /// Reads a definition: a struct with one field for each kind of type.
     pub fn define(&mut self, number: i64, reader: &mut Reader<'a>) -> Result<(), GobError> {
         let mut defined = None;
         let mut last = None;
@@ -48,11 +48,11 @@ impl<'a> Types<'a> {
                     integers::<0>(reader)?;
                     Type::Encoded
                 }
-                _ => return Err(reader.wrong("a type is made in an unknown way")),
+                _ => return Err(reader.error("unknown kind of type")),
             };
             defined = Some(kind);
         }
-        let Some(defined) = defined else { return Err(reader.wrong("a type without a definition")) };
+        let Some(defined) = defined else { return Err(reader.error("a type without a definition")) };
         self.defined.insert(number, defined);
         Ok(())
     }
@@ -61,17 +61,17 @@ impl<'a> Types<'a> {
         self.defined.get(&number)
     }
 
-    /// Passes over a value.
+    /// Skips a value.
     pub fn skip(&self, number: i64, reader: &mut Reader<'a>) -> Result<(), GobError> {
         self.skip_at(number, reader, 0)
     }
 
     fn skip_at(&self, number: i64, reader: &mut Reader<'a>, depth: usize) -> Result<(), GobError> {
         if depth > DEPTH_MAX {
-            return Err(reader.wrong("values within values without end"));
+            return Err(reader.error("values are nested too deeply"));
         }
         match (number, self.get(number)) {
-            // Booleans, whole numbers, and floats, which are whole numbers turned around.
+            // Booleans, integers, and floats, which are integers with reversed bytes.
             (1..=4, _) => reader.uint().map(drop),
             (5 | STRING, _) | (_, Some(Type::Encoded)) => reader.bytes("a text").map(drop),
             (7, _) => (0..2).try_for_each(|_| reader.uint().map(drop)),
@@ -81,19 +81,19 @@ impl<'a> Types<'a> {
                 let mut last = None;
                 while let Some(field) = reader.field(&mut last)? {
                     let known = usize::try_from(field).ok().and_then(|field| fields.get(field));
-                    let Some((_, number)) = known else { return Err(reader.wrong("an unknown field")) };
+                    let Some((_, number)) = known else { return Err(reader.error("an unknown field")) };
                     self.skip_at(*number, reader, depth + 1)?;
                 }
                 Ok(())
             }
-            (_, None) => Err(reader.wrong(format!("a value of type {number}, which is not defined"))),
+            (_, None) => Err(reader.error(format!("a value of the undefined type {number}"))),
         }
     }
 
     fn skip_many(&self, parts: &[i64], reader: &mut Reader<'a>, depth: usize) -> Result<(), GobError> {
         let count = reader.uint()?;
         if count > reader.left() as u64 {
-            return Err(reader.wrong(format!("{count} values, but only {} bytes are left", reader.left())));
+            return Err(reader.error(format!("{count} values, but only {} bytes remain", reader.left())));
         }
         for _ in 0..count {
             parts.iter().try_for_each(|number| self.skip_at(*number, reader, depth + 1))?;
@@ -102,7 +102,7 @@ impl<'a> Types<'a> {
     }
 }
 
-/// Reads a definition that begins with a name and a number and goes on with integers; gives the first of these.
+/// Reads a definition that consists of a name, a number and integers. Returns the first of the integers.
 fn integers<const N: usize>(reader: &mut Reader<'_>) -> Result<[i64; N], GobError> {
     let mut found = [0; N];
     let mut last = None;
@@ -120,7 +120,7 @@ fn integers<const N: usize>(reader: &mut Reader<'_>) -> Result<[i64; N], GobErro
     Ok(found)
 }
 
-/// Reads the definition of a struct: a name and a number, then a list of fields with names and types.
+/// Reads the definition of a struct: a name, a number, and a list of fields with names and types.
 fn fields<'a>(reader: &mut Reader<'a>) -> Result<Vec<(&'a str, i64)>, GobError> {
     let mut fields = Vec::new();
     let mut last = None;
@@ -132,7 +132,7 @@ fn fields<'a>(reader: &mut Reader<'a>) -> Result<Vec<(&'a str, i64)>, GobError> 
                     fields.push(name_and_number(reader)?);
                 }
             }
-            _ => return Err(reader.wrong("a struct is made in an unknown way")),
+            _ => return Err(reader.error("unknown part of a struct definition")),
         }
     }
     Ok(fields)
@@ -149,7 +149,7 @@ fn name_and_number<'a>(reader: &mut Reader<'a>) -> Result<(&'a str, i64), GobErr
         match field {
             0 => found.0 = reader.text("a name")?,
             1 => found.1 = reader.int()?,
-            _ => return Err(reader.wrong("more than a name and a number")),
+            _ => return Err(reader.error("unexpected field beside a name and a number")),
         }
     }
     Ok(found)

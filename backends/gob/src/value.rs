@@ -1,4 +1,4 @@
-//! The one value of the file: a map of groups.
+//! The value of the file: a map of groups.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::reader::Reader;
 use crate::types::{STRING, Type, Types};
 use crate::{Family, GobError, Group};
 
-/// Seconds from the year 1, where Go begins to count, to 1970.
+/// Seconds from the year 1, the epoch of Go, to 1970.
 const UNIX_SECONDS: i64 = 62_135_596_800;
 
 pub(crate) fn groups(bytes: &[u8]) -> Result<Vec<Group<'_>>, GobError> {
@@ -16,17 +16,17 @@ pub(crate) fn groups(bytes: &[u8]) -> Result<Vec<Group<'_>>, GobError> {
         let mut message = file.message()?;
         let number = message.int()?;
         if number < 0 {
-            let defined = number.checked_neg().ok_or_else(|| message.wrong("a type beyond all numbers"))?;
+            let defined = number.checked_neg().ok_or_else(|| message.error("type number overflow"))?;
             types.define(defined, &mut message)?;
             finished(&message)?;
             continue;
         }
-        // A value that is no struct has a zero before it.
+        // A zero precedes every value that is not a struct.
         if message.uint()? != 0 {
-            return Err(message.wrong("not a map of groups"));
+            return Err(message.error("not a map of groups"));
         }
         let mut groups = Vec::new();
-        // The key is made of the labels, which the group has in order.
+        // The key is derived from the labels, which the group contains anyway.
         map(&types, number, &mut message, "groups", |_, reader| {
             groups.push(group(&types, number, reader)?);
             Ok(())
@@ -35,24 +35,24 @@ pub(crate) fn groups(bytes: &[u8]) -> Result<Vec<Group<'_>>, GobError> {
         finished(&file)?;
         return Ok(groups);
     }
-    Err(file.wrong("ends before there is a value"))
+    Err(file.error("no value before the end"))
 }
 
 fn finished(reader: &Reader<'_>) -> Result<(), GobError> {
     match reader.left() {
         0 => Ok(()),
-        left => Err(reader.wrong(format!("{left} bytes too many"))),
+        left => Err(reader.error(format!("{left} bytes too many"))),
     }
 }
 
 fn element(types: &Types<'_>, number: i64, reader: &Reader<'_>, what: &str) -> Result<i64, GobError> {
     match types.get(number) {
         Some(Type::Map { key: STRING, element }) => Ok(*element),
-        _ => Err(reader.wrong(format!("not a map of {what}"))),
+        _ => Err(reader.error(format!("not a map of {what}"))),
     }
 }
 
-/// Reads a map of texts to anything; `each` reads the element.
+/// Reads a map with strings as keys. `each` reads the element.
 fn map<'a>(
     types: &Types<'a>,
     number: i64,
@@ -68,7 +68,7 @@ fn map<'a>(
     Ok(())
 }
 
-/// Reads a struct; `each` is given the name and the type of a field, and says whether it has read it.
+/// Reads a struct. `each` gets the name and the type of a field, and returns whether it has read it.
 fn structure<'a>(
     types: &Types<'a>,
     number: i64,
@@ -77,12 +77,12 @@ fn structure<'a>(
     mut each: impl FnMut(&str, i64, &mut Reader<'a>) -> Result<bool, GobError>,
 ) -> Result<(), GobError> {
     let Some(Type::Struct(fields)) = types.get(number) else {
-        return Err(reader.wrong(format!("{what} is no struct")));
+        return Err(reader.error(format!("{what} is not a struct")));
     };
     let mut last = None;
     while let Some(field) = reader.field(&mut last)? {
         let known = usize::try_from(field).ok().and_then(|field| fields.get(field));
-        let Some((name, number)) = known else { return Err(reader.wrong("an unknown field")) };
+        let Some((name, number)) = known else { return Err(reader.error("an unknown field")) };
         if !each(name, *number, reader)? {
             types.skip(*number, reader)?;
         }
@@ -97,9 +97,9 @@ fn group<'a>(types: &Types<'a>, map_number: i64, reader: &mut Reader<'a>) -> Res
         match name {
             "Labels" => map(types, number, reader, "labels", |name, reader| {
                 if element(types, number, reader, "labels")? != STRING {
-                    return Err(reader.wrong("a label is no text"));
+                    return Err(reader.error("a label is not a string"));
                 }
-                labels.insert(text(name, reader)?, reader.text("the value of a label")?);
+                labels.insert(text(name, reader)?, reader.text("a label value")?);
                 Ok(())
             })?,
             "Metrics" => map(types, number, reader, "families", |name, reader| {
@@ -115,7 +115,7 @@ fn group<'a>(types: &Types<'a>, map_number: i64, reader: &mut Reader<'a>) -> Res
 }
 
 fn text<'a>(bytes: &'a [u8], reader: &Reader<'_>) -> Result<&'a str, GobError> {
-    std::str::from_utf8(bytes).map_err(|_| reader.wrong("a name before this is not UTF-8"))
+    std::str::from_utf8(bytes).map_err(|_| reader.error("the name before this is not UTF-8"))
 }
 
 fn family<'a>(types: &Types<'a>, number: i64, reader: &mut Reader<'a>) -> Result<Family<'a>, GobError> {
@@ -124,12 +124,12 @@ fn family<'a>(types: &Types<'a>, number: i64, reader: &mut Reader<'a>) -> Result
         let encoded = types.get(number) == Some(&Type::Encoded);
         match name {
             "Timestamp" | "GobbableMetricFamily" if !encoded => {
-                Err(reader.wrong(format!("{name} of a family does not encode itself")))
+                Err(reader.error(format!("{name} of a family has an unexpected type")))
             }
             "Timestamp" => {
                 let bytes = reader.bytes("a time")?;
                 family.push_seconds =
-                    seconds(bytes).ok_or_else(|| reader.wrong("what is before this is no time"))?;
+                    seconds(bytes).ok_or_else(|| reader.error("the bytes before this are not a time"))?;
                 Ok(true)
             }
             "GobbableMetricFamily" => {
@@ -142,7 +142,7 @@ fn family<'a>(types: &Types<'a>, number: i64, reader: &mut Reader<'a>) -> Result
     Ok(family)
 }
 
-/// Go's `time.Time`: a version, seconds since the year 1, nanoseconds, and the offset of a zone, which changes nothing.
+/// Parses Go's `time.Time`: a version, seconds since the year 1, nanoseconds, and the offset of a time zone, which is ignored.
 fn seconds(bytes: &[u8]) -> Option<f64> {
     let (version, rest) = bytes.split_first()?;
     let (seconds, rest) = rest.split_first_chunk()?;
@@ -157,7 +157,7 @@ fn seconds(bytes: &[u8]) -> Option<f64> {
     if rest.len() != zone_bytes || !(0..1_000_000_000).contains(&nanoseconds) {
         return None;
     }
-    // As Go makes a float of a time: all nanoseconds first.
+    // Go converts a time to a float in the same way: first to nanoseconds.
     let all = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
     Some(all as f64 / 1e9)
 }

@@ -1,5 +1,5 @@
-//! Files that real Pushgateways wrote, whole and damaged. Each had the same pushes: two to one group, one refused, one empty,
-//! and labels with all kinds of bytes.
+//! Files that real Pushgateways wrote, intact and damaged. Each received the same pushes: two to one group, one that was rejected,
+//! one without metrics, and some with unusual labels.
 
 use proptest::prelude::*;
 use prost::Message;
@@ -10,7 +10,7 @@ const FILES: [(&str, &[u8]); 2] = [
     ("1.11.3", include_bytes!("../testdata/pushgateway-1.11.3.gob")),
 ];
 
-/// As much of the protobuf as is looked at.
+/// The part of the protobuf that the tests check.
 #[derive(Clone, PartialEq, Message)]
 struct MetricFamily {
     #[prost(string, optional, tag = "1")]
@@ -50,7 +50,7 @@ fn group<'a, 'b>(groups: &'b [Group<'a>], labels: &[(&str, &str)]) -> &'b Group<
 }
 
 #[test]
-fn all_groups_are_read_with_their_families() {
+fn reads_all_groups_and_families() {
     for (version, bytes) in FILES {
         let groups = read(bytes).unwrap_or_else(|error| panic!("{version}: {error}"));
         assert_eq!(groups.len(), 6, "{version}");
@@ -78,11 +78,11 @@ fn all_groups_are_read_with_their_families() {
 }
 
 #[test]
-fn each_family_has_the_time_of_its_push() {
+fn reads_the_push_time_of_each_family() {
     for (version, bytes) in FILES {
         let groups = read(bytes).unwrap_or_else(|error| panic!("{version}: {error}"));
         let backup = group(&groups, &[("instance", "db1"), ("job", "backup")]);
-        // The group was pushed to twice; the second push is the time of the group.
+        // Two pushes set this group. The second one is its push time.
         let seconds = |family: &str| backup.families[family].push_seconds;
         assert_eq!(seconds("done_total"), gauge(backup, "push_time_seconds"), "{version}");
         assert!(seconds("backup_seconds") < seconds("done_total"), "{version}");
@@ -96,10 +96,10 @@ fn each_family_has_the_time_of_its_push() {
 }
 
 #[test]
-fn a_file_cut_anywhere_or_with_more_behind_it_is_an_error_that_says_where() {
+fn reports_where_a_file_is_truncated_or_continues() {
     for (version, bytes) in FILES {
         for length in 0..bytes.len() {
-            let error = read(&bytes[..length]).expect_err("a file that was cut");
+            let error = read(&bytes[..length]).expect_err("a truncated file");
             assert!(error.at <= length && !error.what.is_empty(), "{version} cut at {length}: {error}");
         }
         let longer = [bytes, b"\0"].concat();
@@ -111,7 +111,7 @@ fn a_file_cut_anywhere_or_with_more_behind_it_is_an_error_that_says_where() {
 }
 
 #[test]
-fn a_flipped_byte_is_read_or_refused() {
+fn never_panics_on_a_flipped_byte() {
     for (_, bytes) in FILES {
         for at in 0..bytes.len() {
             for mask in [1, 0x80, 0xff] {
@@ -124,7 +124,7 @@ fn a_flipped_byte_is_read_or_refused() {
 }
 
 #[test]
-fn other_files_are_refused() {
+fn refuses_other_files() {
     for bytes in [
         &b""[..],
         b"hello",
@@ -132,14 +132,14 @@ fn other_files_are_refused() {
         &[0xff; 100],
         &[0xf8, 255, 255, 255, 255, 255, 255, 255, 255],
     ] {
-        let error = read(bytes).expect_err("not a file of a Pushgateway");
+        let error = read(bytes).expect_err("not a persistence file");
         assert!(!error.what.is_empty());
     }
 }
 
 proptest! {
     #[test]
-    fn any_bytes_are_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn never_panics_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = read(&bytes);
     }
 }

@@ -1,9 +1,9 @@
-//! Records against their decoder: what was written comes back, and nothing else is taken for a record.
+//! Encoding and decoding of records, and bytes that are not records.
 
 use super::*;
 use proptest::prelude::*;
 
-/// Written by format 1. It must be readable for ever, so these bytes never change.
+/// A record in format 1. It must stay readable forever, so these bytes never change.
 const FORMAT_1: &[u8] = include_bytes!("../../testdata/record-1.bin");
 
 fn example() -> Record<'static> {
@@ -41,24 +41,24 @@ fn encoded(record: &Record<'_>) -> Vec<u8> {
 }
 
 #[test]
-fn format_1_is_read_and_still_written() {
+fn reads_and_writes_format_1() {
     assert_eq!(Record::decode(FORMAT_1), Ok(example()));
     assert_eq!(encoded(&example()), FORMAT_1);
 }
 
 #[test]
-fn a_later_version_is_named() {
+fn reports_a_later_version() {
     let mut bytes = FORMAT_1.to_vec();
     bytes[0] = 2;
     assert_eq!(Record::decode(&bytes), Err(RecordError::TooNew { found: 2 }));
 }
 
 #[test]
-fn a_record_cut_anywhere_or_with_more_behind_it_is_refused() {
+fn rejects_a_truncated_or_longer_record() {
     for length in 0..FORMAT_1.len() {
         assert!(
             matches!(Record::decode(&FORMAT_1[..length]), Err(RecordError::Damaged { .. })),
-            "cut at {length}"
+            "truncated at {length}"
         );
     }
     let longer = [FORMAT_1, &[0]].concat();
@@ -66,7 +66,7 @@ fn a_record_cut_anywhere_or_with_more_behind_it_is_refused() {
 }
 
 #[test]
-fn a_number_of_families_beyond_the_bytes_takes_no_memory() {
+fn rejects_more_families_than_the_bytes_can_contain() {
     let mut bytes = FORMAT_1.to_vec();
     bytes[2..6].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(matches!(Record::decode(&bytes), Err(RecordError::Damaged { at: 2, .. })));
@@ -83,7 +83,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back(
+    fn decodes_what_was_encoded(
         revision in any::<u64>(),
         times in [-1e10..1e10, -1e10..1e10, -1e10..1e10],
         expires_seconds in prop::option::of(0.0..1e10),
@@ -110,7 +110,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_record_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn never_panics_on_any_bytes(mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = Record::decode(&bytes);
         if let Some(first) = bytes.first_mut() {
             *first = VERSION;
