@@ -31,7 +31,7 @@ use crate::scrape::merge::kind_of;
 use crate::shard::Shard;
 use crate::shard::registry::Registry;
 use crate::storage::engines;
-use crate::storage::import::{ImportError, Official};
+use crate::storage::import::{ImportError, OfficialFile};
 use crate::storage::store::{self, CloseError, Store};
 use crate::telemetry::{self, OwnMetric, Recorder};
 use crate::{cores, handlers, http, scrape, shard, storage};
@@ -213,7 +213,7 @@ fn start_store(
     shutdown: &Shutdown,
 ) -> Result<Store, StartError> {
     // Before the engine opens its files, which would make the store look newer than the official file.
-    let official = Official::look_for(store)?;
+    let official = OfficialFile::find(store)?;
     let opened = store.clone();
     let mailboxes = mailboxes.clone();
     let start = store::Start {

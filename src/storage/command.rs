@@ -1,4 +1,4 @@
-//! `sluicegate storage inspect|verify|migrate`: what an operator does with a store while no gateway uses it.
+//! `sluicegate storage inspect|verify|migrate`, for stores that no gateway uses.
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,46 +17,46 @@ use crate::config::{StorageCommand, StorePlace};
 use super::engines::{OpenError, open_existing, open_or_create};
 use super::progress::Progress;
 
-/// Why a command did not end well.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// There is no open store.
+    /// The store could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The engine refuses the store.
+    /// The engine failed to read the store.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The copy did not come to its end.
+    /// The groups could not be copied.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
-    /// There are records that are none.
-    #[error("{records} records in {} cannot be read", path.display())]
+    /// The store contains records that are invalid.
+    #[error("{}: {records} records are invalid", path.display())]
     BadRecords {
         /// How many.
         records: u64,
         /// The store.
         path: PathBuf,
     },
-    /// A store cannot be its own copy.
-    #[error("{} is the source and the target", path.display())]
+    /// The source is also the target.
+    #[error("{}: the source and the target are the same store", path.display())]
     SameFolder {
         /// The store.
         path: PathBuf,
     },
-    /// The summary cannot be shown.
-    #[error("the summary cannot be written: {0}")]
+    /// The summary could not be printed.
+    #[error("cannot write the summary: {0}")]
     Output(#[from] io::Error),
 }
 
-/// Does what was asked for, and writes a summary for people.
+/// Runs a command and prints a summary to `out`.
 ///
 /// # Errors
-/// The store is damaged, used by somebody, not there, or refused for another reason.
+/// The store does not exist, is damaged, or is in use, or the engine fails.
 pub fn run(command: &StorageCommand, out: &mut dyn Write) -> Result<(), CommandError> {
     match command {
         StorageCommand::Inspect(store) => inspect(store, out),
         StorageCommand::Verify(store) => verify(store, out),
-        StorageCommand::Migrate { from, to } => carry(from, to, out),
+        StorageCommand::Migrate { from, to } => migrate_groups(from, to, out),
     }
 }
 
@@ -78,15 +78,15 @@ fn verify(store: &StorePlace, out: &mut dyn Write) -> Result<(), CommandError> {
         return Err(CommandError::BadRecords { records: survey.bad_records, path: store.path.clone() });
     }
     match survey.restored.warnings.len() {
-        0 => writeln!(out, "ok: every checksum is right and every record can be read")?,
-        count => writeln!(out, "every record that is there can be read, but there are {count} warnings")?,
+        0 => writeln!(out, "ok: every checksum and every record is valid")?,
+        count => writeln!(out, "every record is valid, but there are {count} warnings")?,
     }
     Ok(())
 }
 
-fn carry(from: &StorePlace, to: &StorePlace, out: &mut dyn Write) -> Result<(), CommandError> {
-    let is_same = |path: &Path| fs::canonicalize(path).ok();
-    if is_same(&from.path).is_some_and(|path| is_same(&to.path) == Some(path)) {
+fn migrate_groups(from: &StorePlace, to: &StorePlace, out: &mut dyn Write) -> Result<(), CommandError> {
+    let canonical = |path: &Path| fs::canonicalize(path).ok();
+    if canonical(&from.path).is_some_and(|path| canonical(&to.path) == Some(path)) {
         return Err(CommandError::SameFolder { path: to.path.clone() });
     }
     let source = open_existing(from.engine, &from.path)?;
@@ -97,14 +97,14 @@ fn carry(from: &StorePlace, to: &StorePlace, out: &mut dyn Write) -> Result<(), 
         migrate(source, target, threads(), &progress)?
     };
     writeln!(out, "copied          {} groups", HumanCount(migrated.written))?;
-    writeln!(out, "there before    {} groups", HumanCount(migrated.found))?;
+    writeln!(out, "already there   {} groups", HumanCount(migrated.found))?;
     let total = migrated.total;
-    writeln!(out, "both hold       {} groups, {}", HumanCount(total.records), HumanBytes(total.bytes))?;
+    writeln!(out, "in both         {} groups, {}", HumanCount(total.records), HumanBytes(total.bytes))?;
     writeln!(out, "checksum        {:032x}, the same in both", total.sum)?;
     Ok(())
 }
 
-/// Reads a whole store. It is dropped then, not closed: a look should change nothing.
+/// Reads a store completely, and drops the engine without closing it, since reading should change nothing.
 fn read(store: &StorePlace) -> Result<(Survey, Stats), CommandError> {
     let store = open_existing(store.engine, &store.path)?;
     let progress = Progress::new(file_bytes(&store.stats()));
@@ -122,11 +122,11 @@ fn threads() -> NonZeroUsize {
 
 fn write_store(out: &mut dyn Write, store: &StorePlace, survey: &Survey, stats: &Stats) -> io::Result<()> {
     writeln!(out, "store           {} ({})", store.path.display(), store.engine.name)?;
-    let left = if survey.restored.closed { "closed" } else { "left by a kill or a crash" };
-    writeln!(out, "state           {left}")?;
+    let state = if survey.restored.closed { "closed" } else { "not closed: in use until a kill or a crash" };
+    writeln!(out, "state           {state}")?;
     writeln!(
         out,
-        "batches         {}, of them known to be on the disk: {}",
+        "batches         {}, known to be on the disk up to {}",
         HumanCount(stats.sequence),
         HumanCount(stats.sequence_on_disk)
     )?;
@@ -152,7 +152,7 @@ fn write_content(out: &mut dyn Write, survey: &Survey) -> io::Result<()> {
         writeln!(out, "largest group   {{{key}}}, {}", HumanBytes(*bytes))?;
     }
     if let Some((first, last)) = survey.pushes_seconds {
-        writeln!(out, "last pushes     from {} to {}", moment(first), moment(last))?;
+        writeln!(out, "last pushes     from {} to {}", time_text(first), time_text(last))?;
     }
     writeln!(out, "checksum        {:032x}", survey.total.sum)
 }
@@ -164,8 +164,8 @@ fn write_warnings(out: &mut dyn Write, survey: &Survey) -> Result<(), CommandErr
     Ok(())
 }
 
-/// A time of day, or the number where the calendar ends.
-fn moment(unix_seconds: f64) -> String {
+/// A time in RFC 3339, or the number of seconds if it is outside of the calendar.
+fn time_text(unix_seconds: f64) -> String {
     match Timestamp::from_second(unix_seconds as i64) {
         Ok(at) => at.to_string(),
         Err(_) => unix_seconds.to_string(),

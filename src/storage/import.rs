@@ -1,9 +1,9 @@
-//! The persistence file of the official program → records, so that a gateway takes over what was pushed to the other.
+//! Import of the official persistence file, so that a gateway continues with the groups of the official program.
 //!
-//! The file is read once, into a new store, and never written. If it is newer than a store that has groups already, the official
-//! program has run since, and nobody but the operator can say which of the two counts: the start stops.
+//! The file is read once, into a new store, and never written. If it is newer than a store that already contains groups, the
+//! official program has run since then, and only the operator can decide which of the two to use: the gateway does not start.
 //!
-//! Nothing is lost without a word: a group that this gateway would refuse stops the start, too, with all such groups named.
+//! No group is lost silently: the gateway does not start either if it would reject a group of the file, and lists all such groups.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -26,80 +26,82 @@ use crate::shard::{FAILURE_TIME, PUSH_TIME};
 
 use super::record_writer::kind_of;
 
-/// So many groups that cannot be taken over are named; all are counted.
+/// How many rejected groups an error lists. It counts all of them.
 const NAMED_MAX: usize = 20;
 
 /// Groups by the text of their keys, with their encoded records.
 pub type Records = Vec<(String, Vec<u8>)>;
 
-/// Why nothing was taken over. The start must stop: to go on would hide groups.
+/// Why nothing was imported. The gateway must not start, because that would hide groups.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The operating system refused.
+    /// An operation of the operating system failed.
     #[error("{}: cannot {doing}: {source}", file.display())]
     Io {
         /// The file or folder.
         file: PathBuf,
-        /// The verb.
+        /// What failed: `read`, …
         doing: &'static str,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// There is something else in its place.
-    #[error("{}: not a file, so neither a persistence file nor a place for one", file.display())]
+    /// The path is not a file.
+    #[error("{}: not a regular file, so it cannot be a persistence file", file.display())]
     NotAFile {
-        /// Its place.
+        /// The path.
         file: PathBuf,
     },
-    /// The official program has run since.
+    /// The official program has run since the store was written.
     #[error(
-        "{0} was written after the store in {1}, so the official program has run since. If {0} shall count, move {1} away: the \
-         file is then taken over anew. If the store shall count, move {0} away",
+        "{0} is newer than the store in {1}, so the official program has run since then. To use the file, move {1} away: the \
+         file is then imported again. To use the store, move {0} away",
         file.display(), store.display()
     )]
     Newer {
         /// The persistence file.
         file: PathBuf,
-        /// The folder of our store.
+        /// The folder of the store.
         store: PathBuf,
     },
-    /// It is no persistence file of a Pushgateway, or a damaged one.
+    /// The file is not a persistence file, or is damaged.
     #[error(
-        "{}: not a persistence file of the official program, or damaged: {error}. Put it back from a copy, or move it away to \
-         start with nothing",
+        "{}: not a persistence file of the official program, or damaged: {error}. Restore it from a backup, or move it away to \
+         start with an empty store",
         file.display()
     )]
     Gob {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it, and where.
+        /// What is wrong, and where.
+        #[source]
         error: GobError,
     },
-    /// It has groups that this gateway refuses.
+    /// The file contains groups that this gateway rejects.
     #[error(
-        "{}: {refused}. Delete these groups in the official program and start again, or move the file away to start with nothing",
+        "{}: {rejected}. Delete these groups in the official program and start again, or move the file away to start with an \
+         empty store",
         file.display()
     )]
     Groups {
         /// The file.
         file: PathBuf,
-        /// The groups, and why.
-        refused: Refused,
+        /// The groups and the reasons.
+        rejected: RejectedGroups,
     },
 }
 
-/// Groups that cannot be taken over.
+/// Groups that cannot be imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// The first of them by grouping key, with the reason.
+pub struct RejectedGroups {
+    /// The first of them by grouping key, each with the reason.
     pub groups: Vec<(String, String)>,
     /// How many there are.
     pub count: usize,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RejectedGroups {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} groups cannot be taken over", self.count)?;
+        write!(out, "{} groups cannot be imported", self.count)?;
         for (index, (key, why)) in self.groups.iter().enumerate() {
             write!(out, "{} {{{key}}} ({why})", if index == 0 { ":" } else { "," })?;
         }
@@ -110,46 +112,48 @@ impl fmt::Display for Refused {
     }
 }
 
-/// A persistence file that may be taken over.
+/// A persistence file that may be imported.
 #[derive(Debug)]
-pub struct Official {
-    /// `None`: there is none, or the store needs none.
+pub struct OfficialFile {
+    /// `None` if the file does not exist, or the configuration names none.
     file: Option<PathBuf>,
 }
 
-impl Official {
-    /// Looks for the file that the configuration names. Before the engine is opened: opening and restoring may write, and then the
-    /// file would look older than it is.
+impl OfficialFile {
+    /// Finds the file that the configuration names. Must be called before the engine is opened: opening and restoring may write,
+    /// and then the store would look newer than it is.
     ///
     /// # Errors
-    /// It is newer than the store, or cannot be looked at.
-    pub fn look_for(store: &StoreConfig) -> Result<Self, ImportError> {
+    /// The file is newer than the store, or its properties cannot be read.
+    pub fn find(store: &StoreConfig) -> Result<Self, ImportError> {
         let Some(file) = &store.import else { return Ok(Self { file: None }) };
         let error = |doing, file: &Path, source| ImportError::Io { file: file.to_owned(), doing, source };
         let found = match fs::metadata(file) {
             Ok(found) => found,
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Self { file: None }),
-            Err(source) => return Err(error("look at it", file, source)),
+            Err(source) => return Err(error("read its properties", file, source)),
         };
         if !found.is_file() {
             return Err(ImportError::NotAFile { file: file.clone() });
         }
         if (store.engine.is_present)(&store.path) {
-            let written = found.modified().map_err(|source| error("tell its age", file, source))?;
-            let kept = newest(&store.path).map_err(|source| error("tell its age", &store.path, source))?;
-            if kept.is_some_and(|kept| written > kept) {
+            let written =
+                found.modified().map_err(|source| error("read its modification time", file, source))?;
+            let stored = newest(&store.path)
+                .map_err(|source| error("read its modification time", &store.path, source))?;
+            if stored.is_some_and(|stored| written > stored) {
                 return Err(ImportError::Newer { file: file.clone(), store: store.path.clone() });
             }
         }
         Ok(Self { file: Some(file.clone()) })
     }
 
-    /// The groups of the file, if the store shall have them. `is_new` says whether nothing was ever committed to it (the
-    /// restored sequence is 0); a store whose groups were all deleted is not new. All records must be committed as one batch,
-    /// else a crash could leave a part of them, and the store would not be new any more.
+    /// The groups of the file, if the store is new: nothing was ever committed to it, so the restored sequence is 0. A store
+    /// whose groups were all deleted is not new. The caller must commit all records as one batch; otherwise a crash could leave
+    /// a part of them in a store that is no longer new.
     ///
     /// # Errors
-    /// The file cannot be read, is damaged, or has groups that would be refused.
+    /// The file cannot be read, is damaged, or contains groups that the gateway rejects.
     pub fn records(self, is_new: bool) -> Result<Records, ImportError> {
         let Some(file) = self.file.filter(|_| is_new) else { return Ok(Records::new()) };
         let bytes = fs::read(&file).map_err(|source| ImportError::Io {
@@ -158,12 +162,12 @@ impl Official {
             source,
         })?;
         let records = records(&file, &bytes)?;
-        tracing::info!(file = %file.display(), groups = records.len(), "taking over the official persistence file");
+        tracing::info!(file = %file.display(), groups = records.len(), "importing the official persistence file");
         Ok(records)
     }
 }
 
-/// When the last of the files in a folder was written.
+/// The latest modification time of a file in a folder.
 fn newest(folder: &Path) -> io::Result<Option<SystemTime>> {
     let mut newest = None;
     for entry in fs::read_dir(folder)? {
@@ -172,50 +176,50 @@ fn newest(folder: &Path) -> io::Result<Option<SystemTime>> {
     Ok(newest)
 }
 
-/// Makes records of the content of a persistence file; `file` is its name, for errors.
+/// Converts the content of a persistence file to records. `file` is its name, for errors.
 ///
 /// # Errors
-/// It is damaged, or has groups that would be refused.
+/// The content is damaged, or contains groups that the gateway rejects.
 pub fn records(file: &Path, bytes: &[u8]) -> Result<Records, ImportError> {
     let groups =
         sluicegate_gob::read(bytes).map_err(|error| ImportError::Gob { file: file.to_owned(), error })?;
     let keys: Vec<GroupingKey> = groups.iter().map(key).collect();
     let known: HashSet<&str> = keys.iter().map(|key| &**key.text()).collect();
-    let (mut records, mut refused) = (Records::with_capacity(groups.len()), Vec::new());
+    let (mut records, mut rejected) = (Records::with_capacity(groups.len()), Vec::new());
     for (key, group) in keys.iter().zip(&groups) {
         match record(key, group, &known) {
             Ok(record) => records.push((key.text().to_string(), record)),
-            Err(why) => refused.push((key.text().to_string(), why)),
+            Err(why) => rejected.push((key.text().to_string(), why)),
         }
     }
-    if refused.is_empty() {
+    if rejected.is_empty() {
         return Ok(records);
     }
-    let count = refused.len();
-    refused.sort_unstable();
-    refused.truncate(NAMED_MAX);
-    Err(ImportError::Groups { file: file.to_owned(), refused: Refused { groups: refused, count } })
+    let count = rejected.len();
+    rejected.sort_unstable();
+    rejected.truncate(NAMED_MAX);
+    Err(ImportError::Groups { file: file.to_owned(), rejected: RejectedGroups { groups: rejected, count } })
 }
 
 fn key(group: &Group<'_>) -> GroupingKey {
     GroupingKey::of_sorted(group.labels.iter().map(|(name, value)| (*name, *value)))
 }
 
-/// The encoded record of a group, or why it cannot be taken over.
+/// The encoded record of a group, or why it cannot be imported.
 fn record(key: &GroupingKey, group: &Group<'_>, known: &HashSet<&str>) -> Result<Vec<u8>, String> {
     if group.labels.get("job").is_none_or(|job| job.is_empty()) {
-        return Err("it has no job".to_owned());
+        return Err("no job".to_owned());
     }
     if let Some(name) = group.labels.keys().find(|name| name.is_empty() || name.starts_with("__")) {
         return Err(format!("improper label name {name:?}"));
     }
     if let Some(variant) = key.empty_instance_variant().filter(|variant| known.contains(&**variant.text())) {
-        return Err(format!("it has the same push times as {{{}}}", variant.text()));
+        return Err(format!("same push times as {{{}}}", variant.text()));
     }
     let rendered = rendered(key, group)?;
     let push_seconds = match time(group, PUSH_TIME)? {
         Some(seconds) => seconds,
-        // A file without them: the last push that left a family is the last that is known of.
+        // A file without push times: the last known push is the latest one that set a family.
         None => {
             let pushed = group.families.iter().filter(|(name, _)| **name != FAILURE_TIME);
             pushed.map(|(_, family)| family.push_seconds).fold(0.0, f64::max)
@@ -227,12 +231,12 @@ fn record(key: &GroupingKey, group: &Group<'_>, known: &HashSet<&str>) -> Result
         times.chain([push_seconds, failure_seconds]).filter(|at| *at > 0.0).reduce(f64::min);
     let families = rendered.families().iter().map(|family| {
         let name = rendered.name(family);
-        let brought = group.families.get(name).map_or(0.0, |family| family.push_seconds);
+        let set_seconds = group.families.get(name).map_or(0.0, |family| family.push_seconds);
         Family {
             name,
             kind: kind_of(family.kind),
             help: rendered.help(family),
-            push_seconds: if brought > 0.0 { brought } else { push_seconds },
+            push_seconds: if set_seconds > 0.0 { set_seconds } else { push_seconds },
             text: rendered.text(family),
             exact: rendered.exact(family),
         }
@@ -250,7 +254,7 @@ fn record(key: &GroupingKey, group: &Group<'_>, known: &HashSet<&str>) -> Result
     Ok(bytes)
 }
 
-/// The families of a group but both push times, as if they were pushed together.
+/// The families of a group except the push times, rendered as if they were pushed together.
 fn rendered(key: &GroupingKey, group: &Group<'_>) -> Result<Rendered, String> {
     let (mut body, mut names) = (Vec::new(), Vec::new());
     for (name, family) in &group.families {
@@ -258,8 +262,8 @@ fn rendered(key: &GroupingKey, group: &Group<'_>) -> Result<Rendered, String> {
             continue;
         }
         let Some(message) = family.protobuf else {
-            // The official program passes over it, too: there is nothing in it.
-            tracing::warn!(group = %key.text(), family = name, "the family has no content in the persistence file");
+            // The official program skips such a family, too.
+            tracing::warn!(group = %key.text(), family = name, "skipping a family without content in the persistence file");
             continue;
         };
         encode_varint(message.len() as u64, &mut body);
@@ -267,9 +271,9 @@ fn rendered(key: &GroupingKey, group: &Group<'_>) -> Result<Rendered, String> {
         names.push(*name);
     }
     let families = protobuf::parse(&body, NameRules::Utf8).map_err(|error| error.to_string())?;
-    // Of two families of one name only the last would be left.
+    // Of two families with one name, only the last would remain.
     if !families.families.iter().map(|family| &*family.name).eq(names.iter().copied()) {
-        return Err("a family bears another name than the one it is filed under".to_owned());
+        return Err("the name of a family differs from its key".to_owned());
     }
     render(&families, &key.labels(), NameRules::Utf8, usize::MAX).map_err(|error| error.to_string())
 }
@@ -280,7 +284,7 @@ fn time(group: &Group<'_>, name: &str) -> Result<Option<f64>, String> {
     let families = protobuf::decode_family(message).map_err(|error| error.to_string())?;
     match families.metrics.first().map(|metric| &metric.value) {
         Some(Value::Single(seconds)) if seconds.is_finite() && *seconds >= 0.0 => Ok(Some(*seconds)),
-        _ => Err(format!("{name} is no time")),
+        _ => Err(format!("{name} is not a time")),
     }
 }
 

@@ -1,11 +1,11 @@
-//! Stores from the outside: which engine is opened, what is taken over from the official program, and what an operator does
-//! with a store while no gateway uses it.
+//! Storage: everything that keeps groups beyond the life of the process.
 //!
-//! * [`engines`] — from a configured store to an open engine.
-//! * [`import`] — the persistence file of the official program → records.
+//! * [`engines`] — the list of engines, and opening a store.
+//! * `store`, `writer`, `outbox`, `completion` — how changes get from the cores to the engine, and the thread that commits them.
+//! * `record_writer`, `stored_group` — a group as a record, and back.
+//! * `restore` — from the store into the shards, when the gateway starts.
+//! * [`import`] — the persistence file of the official program.
 //! * [`command`] — `sluicegate storage inspect|verify|migrate`.
-//!
-//! Who writes while the gateway runs is the runtime's business; what a record says is the shards'. Nothing here knows HTTP.
 
 pub mod command;
 pub(crate) mod completion;

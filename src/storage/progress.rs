@@ -1,4 +1,4 @@
-//! How far a tool is, for who waits at a terminal. Elsewhere nothing is shown.
+//! The progress of a `storage` command, shown only on a terminal.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -8,14 +8,14 @@ use sluicegate_store_tools::Phase;
 
 const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A bar on stderr, if that is a terminal.
+/// A progress bar on stderr, if stderr is a terminal.
 pub(super) struct Progress {
     bar: ProgressBar,
     phase: AtomicU8,
 }
 
 impl Progress {
-    /// `bytes` are those of the store's files: about as many as will be read, since records make up nearly all of them.
+    /// `bytes` is the size of the store's files, an estimate of what will be read: nearly all of it is records.
     pub fn new(bytes: u64) -> Self {
         let bar = ProgressBar::new(bytes);
         let style = "{msg:24} {wide_bar} {bytes} of about {total_bytes}, {elapsed}";
@@ -24,10 +24,10 @@ impl Progress {
         Self { bar, phase: AtomicU8::new(u8::MAX) }
     }
 
-    /// Another record of some bytes was passed.
+    /// Adds a record of some bytes.
     pub fn add(&self, phase: Phase, bytes: u64) {
         if self.phase.swap(phase as u8, Ordering::Relaxed) != phase as u8 {
-            self.bar.set_message(words(phase));
+            self.bar.set_message(phase_text(phase));
             self.bar.set_position(0);
         }
         self.bar.inc(bytes);
@@ -40,11 +40,11 @@ impl Drop for Progress {
     }
 }
 
-const fn words(phase: Phase) -> &'static str {
+const fn phase_text(phase: Phase) -> &'static str {
     match phase {
         Phase::ReadSource => "reading",
         Phase::ReadTarget => "reading the target",
         Phase::Copy => "copying",
-        Phase::Check => "reading the copy again",
+        Phase::Check => "reading the copy",
     }
 }

@@ -1,4 +1,4 @@
-//! Files that real Pushgateways wrote, and files that none would write.
+//! Files that real Pushgateways wrote, and files with other content.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,8 +15,8 @@ const FILES: [(&str, &[u8]); 2] = [
     ("1.11.3", include_bytes!("../../../backends/gob/testdata/pushgateway-1.11.3.gob")),
 ];
 
-fn taken(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
-    records(Path::new("file"), bytes).expect("a file that can be taken over").into_iter().collect()
+fn imported(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    records(Path::new("file"), bytes).expect("a valid file").into_iter().collect()
 }
 
 fn lines(record: &Record<'_>) -> String {
@@ -24,9 +24,9 @@ fn lines(record: &Record<'_>) -> String {
 }
 
 #[test]
-fn groups_come_with_their_lines_help_and_times() {
+fn imports_lines_help_and_times() {
     for (version, bytes) in FILES {
-        let records = taken(bytes);
+        let records = imported(bytes);
         let keys: Vec<&str> = records.keys().map(String::as_str).collect();
         assert_eq!(
             keys,
@@ -52,7 +52,7 @@ fn groups_come_with_their_lines_help_and_times() {
              done_total{instance=\"db1\",job=\"backup\"} 7\n",
             "{version}"
         );
-        // Pushed to twice: the first push made the group.
+        // Two pushes set this group; the first one created it.
         assert_eq!(done.push_seconds, backup.push_seconds);
         assert_eq!(seconds.push_seconds, backup.created_seconds);
         assert!(backup.created_seconds < backup.push_seconds && backup.failure_seconds == 0.0, "{version}");
@@ -70,11 +70,10 @@ fn groups_come_with_their_lines_help_and_times() {
     }
 }
 
-/// The labels of a group, and its families by name with their messages.
+/// The labels of a group, and its families with name and message.
 type TestGroup<'a> = (&'a [(&'a str, &'a str)], &'a [(&'a str, &'a [u8])]);
 
-/// A file of these groups, as the official program writes it. Go's gob, as short as it can be: lengths, types by number,
-/// fields by distance.
+/// Encodes groups as the official program does, in a minimal subset of gob: lengths, types by number, fields by distance.
 fn file(groups: &[TestGroup<'_>]) -> Vec<u8> {
     fn bytes(out: &mut Vec<u8>, bytes: &[u8]) {
         length(out, bytes.len());
@@ -89,7 +88,7 @@ fn file(groups: &[TestGroup<'_>]) -> Vec<u8> {
             }
         }
     }
-    // The types are those of a real file: all its messages but the last, which is the value.
+    // The type definitions come from a real file: all of its messages except the last, which is the value.
     let (_, real) = FILES[1];
     let (mut at, mut value_at) = (0, 0);
     while at < real.len() {
@@ -105,7 +104,7 @@ fn file(groups: &[TestGroup<'_>]) -> Vec<u8> {
         };
         at += width + message;
     }
-    // The number of the type stands in front of the value, behind the length; the map has no name.
+    // The type number of the value follows the length of the message, and a zero follows it.
     let width = if real[value_at] < 0x80 { 1 } else { 1 + usize::from(!real[value_at] + 1) };
     let number =
         real[value_at + width..].iter().position(|byte| *byte == 0).expect("the zero behind the type");
@@ -123,7 +122,7 @@ fn file(groups: &[TestGroup<'_>]) -> Vec<u8> {
         length(&mut value, families.len());
         for (name, message) in *families {
             bytes(&mut value, name.as_bytes());
-            // The second field alone: no time.
+            // Only the second field: no time.
             value.push(2);
             bytes(&mut value, message);
             value.push(0);
@@ -136,7 +135,7 @@ fn file(groups: &[TestGroup<'_>]) -> Vec<u8> {
     file
 }
 
-/// The message of a family that has the field with the value of an untyped metric.
+/// The message of an untyped family with one metric.
 fn untyped(name: &str, metric: &[u8]) -> Vec<u8> {
     let mut message = vec![0x0a, name.len() as u8];
     message.extend_from_slice(name.as_bytes());
@@ -147,17 +146,17 @@ fn untyped(name: &str, metric: &[u8]) -> Vec<u8> {
 
 const ONE: &[u8] = &[0x2a, 9, 9, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f];
 
-fn refused(bytes: &[u8]) -> Refused {
+fn rejected(bytes: &[u8]) -> RejectedGroups {
     match records(Path::new("file"), bytes) {
-        Err(ImportError::Groups { refused, .. }) => refused,
+        Err(ImportError::Groups { rejected, .. }) => rejected,
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn a_group_without_any_time_is_taken_over() {
+fn imports_a_group_without_times() {
     let (x, labels) = (untyped("x", ONE), [("job", "a"), ("zone", "\"\\\n")]);
-    let records = taken(&file(&[(&labels, &[("x", &x)])]));
+    let records = imported(&file(&[(&labels, &[("x", &x)])]));
     let (key, record) = records.iter().next().expect("a group");
     assert_eq!(key, r#"job="a",zone="\"\\\n""#);
     let record = Record::decode(record).expect("a record");
@@ -166,7 +165,7 @@ fn a_group_without_any_time_is_taken_over() {
 }
 
 #[test]
-fn groups_that_would_be_refused_stop_it_and_are_all_named() {
+fn rejects_a_file_with_invalid_groups_and_lists_them() {
     let with_time = [ONE, &[0x30, 5]].concat();
     let (x, timed, sum) = (untyped("x", ONE), untyped("x", &with_time), untyped("s_sum", ONE));
     let summary: &[u8] = &[0x0a, 1, b's', 0x18, 2, 0x22, 4, 0x22, 2, 8, 1];
@@ -176,22 +175,23 @@ fn groups_that_would_be_refused_stop_it_and_are_all_named() {
         (&[("job", "a")][..], &[("x", &timed[..])][..], "timestamps"),
         (&[("job", "a")], &[("s", summary), ("s_sum", &sum)], "collides"),
         (&[("job", "a")], &[("x", b"\x0a\x09")], "message 1"),
-        (&[("job", "a")], &[("y", &x)], "another name"),
+        (&[("job", "a")], &[("y", &x)], "differs from its key"),
         (&[("job", "a"), ("quantile", "1")], &[("s", summary)], "quantile"),
-        (&[("job", "a")], &[("push_time_seconds", &no_time)], "no time"),
+        (&[("job", "a")], &[("push_time_seconds", &no_time)], "not a time"),
         (&[("job", "")], &[("x", &x)], "no job"),
         (&[("zone", "a")], &[("x", &x)], "no job"),
         (&[("job", "a"), ("__x", "a")], &[("x", &x)], "__x"),
     ] {
-        let refused = refused(&file(&[good, (labels, families)]));
-        assert_eq!(refused.count, 1, "{reason}");
-        assert!(refused.groups[0].1.contains(reason), "{reason}: {refused}");
+        let rejected = rejected(&file(&[good, (labels, families)]));
+        assert_eq!(rejected.count, 1, "{reason}");
+        assert!(rejected.groups[0].1.contains(reason), "{reason}: {rejected}");
     }
-    let twins = refused(&file(&[good, (&[("job", "a")], &[]), (&[("job", "a"), ("instance", "")], &[])]));
-    assert_eq!(twins.count, 2);
+    let same_times =
+        rejected(&file(&[good, (&[("job", "a")], &[]), (&[("job", "a"), ("instance", "")], &[])]));
+    assert_eq!(same_times.count, 2);
     let families = [("x", &timed[..])];
     let many = [(&[("job", "a")][..], &families[..]); 30];
-    let text = ImportError::Groups { file: "f".into(), refused: refused(&file(&many)) }.to_string();
+    let text = ImportError::Groups { file: "f".into(), rejected: rejected(&file(&many)) }.to_string();
     assert!(
         text.contains("30 groups") && text.contains("{job=\"a\"}") && text.contains("and 10 more"),
         "{text}"
@@ -199,7 +199,7 @@ fn groups_that_would_be_refused_stop_it_and_are_all_named() {
 }
 
 #[test]
-fn damage_names_the_file_and_the_way_out() {
+fn a_damaged_file_is_reported_with_a_remedy() {
     let (_, real) = FILES[0];
     for bytes in [&b""[..], &real[..real.len() / 2], b"hello"] {
         let error =
@@ -216,7 +216,7 @@ const ENGINE: EngineDescriptor = EngineDescriptor {
     open: |_, _| panic!("looking for the file opens nothing"),
 };
 
-/// The file and the folder of the store, both not there yet.
+/// The paths of the file and of the store. Neither exists yet.
 struct Places {
     _folder: tempfile::TempDir,
     store: StoreConfig,
@@ -244,47 +244,51 @@ impl Places {
         fs::write(self.file(), FILES[0].1).expect("a file");
     }
 
-    /// As an engine leaves it after its first batch.
+    /// Creates what an engine leaves after its first batch.
     fn write_store(&self) {
         fs::create_dir_all(&self.store.path).expect("a folder");
         fs::write(self.store.path.join("lock"), "").expect("a file");
         fs::write(self.store.path.join("records"), "").expect("a file");
     }
 
-    fn look(&self) -> Result<Official, ImportError> {
-        Official::look_for(&self.store)
+    fn look(&self) -> Result<OfficialFile, ImportError> {
+        OfficialFile::find(&self.store)
     }
 }
 
 fn set_written(file: &Path, at: SystemTime) {
-    File::options().write(true).open(file).and_then(|file| file.set_modified(at)).expect("a file of our own");
+    File::options()
+        .write(true)
+        .open(file)
+        .and_then(|file| file.set_modified(at))
+        .expect("a file of this test");
 }
 
 #[test]
-fn a_new_store_takes_the_file_over_and_leaves_it_alone() {
+fn imports_the_file_into_a_new_store_and_does_not_change_it() {
     let places = Places::new();
     assert_eq!(places.look().expect("nothing there").records(true).expect("nothing there").len(), 0);
     places.write_file();
     assert_eq!(places.look().expect("it is there").records(true).expect("it can be read").len(), 6);
     assert_eq!(fs::read(places.file()).expect("it is there"), FILES[0].1);
-    // A store that nothing was committed to has no files but the lock.
+    // A store without commits contains no file except the lock.
     fs::create_dir_all(&places.store.path).expect("a folder");
     fs::write(places.store.path.join("lock"), "").expect("a file");
     set_written(&places.store.path.join("lock"), SystemTime::UNIX_EPOCH);
     assert_eq!(places.look().expect("it is there").records(true).expect("it can be read").len(), 6);
-    // A damaged file matters only if it is needed.
+    // Damage matters only if the file is imported.
     fs::write(places.file(), "").expect("a file");
     assert!(places.look().expect("it is there").records(true).is_err());
     assert_eq!(places.look().expect("it is there").records(false).expect("not needed").len(), 0);
 }
 
 #[test]
-fn a_file_that_is_newer_than_a_store_stops_the_start() {
+fn refuses_a_file_that_is_newer_than_the_store() {
     let places = Places::new();
     places.write_file();
     places.write_store();
-    let kept = places.store.path.join("records");
-    let now = fs::metadata(&kept).and_then(|it| it.modified()).expect("a file of our own");
+    let newest = places.store.path.join("records");
+    let now = fs::metadata(&newest).and_then(|it| it.modified()).expect("a file of this test");
     let second = Duration::from_secs(1);
     for at in [now - second, now] {
         set_written(places.file(), at);
@@ -293,14 +297,14 @@ fn a_file_that_is_newer_than_a_store_stops_the_start() {
     set_written(places.file(), now + second);
     let error = places.look().expect_err("newer").to_string();
     assert!(error.contains("gob.sluicegate") && error.contains("move"), "{error}");
-    // Any file of the store counts, and the folder is never written for it.
+    // Any file of the store counts.
     fs::write(places.store.path.join("log"), "").expect("a file");
     set_written(&places.store.path.join("log"), now + second);
     assert!(places.look().is_ok());
 }
 
 #[test]
-fn what_is_no_file_stops_the_start() {
+fn refuses_a_path_that_is_not_a_file() {
     let places = Places::new();
     fs::create_dir(places.file()).expect("a folder");
     assert!(matches!(places.look(), Err(ImportError::NotAFile { .. })));
