@@ -151,7 +151,7 @@ fn the_official_persistence_file_is_imported_once() {
     std::fs::write(&file, std::fs::read(&source).expect("test data")).expect("a writable file");
     let (status, log) = Gateway::fails_to_start(&[&flags[0]]);
     assert_eq!(status.code(), Some(1));
-    assert!(log.contains("was written after"), "{log}");
+    assert!(log.contains("is newer than the store in"), "{log}");
 }
 
 #[test]
