@@ -10,7 +10,7 @@ use futures_util::future::try_join_all;
 use serde::Serialize;
 
 use crate::exposition::labels::read_labels;
-use crate::exposition::selector::Selector;
+use crate::exposition::selector::{Selector, SelectorError};
 use crate::shard::list::{GroupQuery, ListedGroup, Position};
 
 use super::api::{bad_data, json, to_json};
@@ -27,6 +27,21 @@ const LIMIT_MAX: usize = 1_000;
 /// The maximum number of selectors in one request.
 const SELECTORS_MAX: usize = 16;
 
+/// Why a query is invalid. The text is for the client.
+#[derive(Debug, thiserror::Error)]
+enum QueryError {
+    #[error("more than {SELECTORS_MAX} selectors")]
+    TooManySelectors,
+    #[error(transparent)]
+    Selector(#[from] SelectorError),
+    #[error("sort must be push_time or -push_time")]
+    Sort,
+    #[error("limit must be a number from 1 to {LIMIT_MAX}")]
+    Limit,
+    #[error("after must be the value of next from the previous page")]
+    After,
+}
+
 /// A page of groups. Each core searches its groups in slices and serves other requests in between.
 pub(super) async fn groups(handlers: &Handlers, request: Request) -> Result<Response, Error> {
     let gateway = &handlers.gateway;
@@ -35,7 +50,7 @@ pub(super) async fn groups(handlers: &Handlers, request: Request) -> Result<Resp
     let raw_query = request.parts.uri.query().unwrap_or_default().to_owned();
     let query = match gateway.workers.run(move |_| read_query(&raw_query)).await {
         Some(Ok(query)) => Arc::new(query),
-        Some(Err(reason)) => return Ok(bad_data(&reason)),
+        Some(Err(error)) => return Ok(bad_data(&error.to_string())),
         None => return Err(Error::Internal),
     };
     let cores = (0..gateway.mailboxes.cores()).map(|core| groups_of_core(gateway, core, &query));
@@ -69,23 +84,22 @@ async fn groups_of_core(
 /// Reads the query: `match[]` (repeatable), `sort` (`-push_time` or `push_time`), `limit`, `after`.
 ///
 /// # Errors
-/// The reason, for the client.
-fn read_query(raw: &str) -> Result<GroupQuery, String> {
+/// See [`QueryError`]; the response is 400.
+fn read_query(raw: &str) -> Result<GroupQuery, QueryError> {
     let mut query = GroupQuery { limit: LIMIT, ..GroupQuery::default() };
     for (name, value) in form_urlencoded::parse(raw.as_bytes()) {
         match &*name {
             "match[]" if query.selectors.len() >= SELECTORS_MAX => {
-                return Err(format!("more than {SELECTORS_MAX} selectors"));
+                return Err(QueryError::TooManySelectors);
             }
             "match[]" => {
-                let selector = Selector::parse(&value).map_err(|problem| problem.to_string())?;
-                query.selectors.push(selector);
+                query.selectors.push(Selector::parse(&value)?);
             }
             "sort" => {
                 query.oldest_first = match &*value {
                     "push_time" => true,
                     "-push_time" => false,
-                    _ => return Err("sort must be push_time or -push_time".to_owned()),
+                    _ => return Err(QueryError::Sort),
                 };
             }
             "limit" => {
@@ -93,11 +107,10 @@ fn read_query(raw: &str) -> Result<GroupQuery, String> {
                     .parse()
                     .ok()
                     .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-                    .ok_or_else(|| format!("limit must be a number from 1 to {LIMIT_MAX}"))?;
+                    .ok_or(QueryError::Limit)?;
             }
             "after" => {
-                let position = read_position(&value);
-                query.after = Some(position.ok_or("after must be the value of next from the previous page")?);
+                query.after = Some(read_position(&value).ok_or(QueryError::After)?);
             }
             // Ignored, as the official API does.
             _ => {}

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 
 use super::cache::PieceCache;
 use super::merge::{Unit, plain};
-use super::translate::{Part, Plan, Source};
+use super::translate::{Part, Plan, Source, TranslateError};
 use crate::cores::workers::Workers;
 use crate::encoding::encode::{Coding, Form, Piece, PieceEncoder};
 use crate::encoding::gzip::Member;
@@ -48,12 +48,12 @@ impl Encoder {
         let batches = into_batches(missing, Source::text_len).into_iter().map(|batch| {
             self.workers.run(move |encoder| {
                 let make = |(at, source): (usize, Source)| Ok((at, source.make(encoder)?));
-                batch.into_iter().map(make).collect::<Result<Vec<_>, String>>()
+                batch.into_iter().map(make).collect::<Result<Vec<_>, TranslateError>>()
             })
         });
         for batch in join_all(batches.collect::<Vec<_>>()).await {
             let made = batch.ok_or(EncodeFailed)?.map_err(|error| {
-                tracing::error!(error, "cannot translate rendered lines");
+                tracing::error!(%error, "cannot translate rendered lines");
                 EncodeFailed
             })?;
             for (at, part) in made {

@@ -12,13 +12,27 @@ use crate::exposition::Format;
 use crate::exposition::escape::Escaping;
 use crate::exposition::escape::{NameKind, escape, escape_lines};
 use crate::exposition::model::MetricType;
-use crate::exposition::protobuf::{FamilyHeader, escape_metrics, metrics_of_lines, write_family_header};
+use crate::exposition::protobuf::{
+    FamilyHeader, WireError, escape_metrics, metrics_of_lines, write_family_header,
+};
 use crate::exposition::render::write_header;
+use crate::exposition::text::ParseError;
 use crate::shard::FamilySnapshot;
 use crate::shard::segments::Segment;
 use crate::telemetry::OwnFamily;
 
 use super::merge::{MergedFamily, SMALL_BYTES, Unit, Units, kind_of, merged_families, write_own};
+
+/// Why a segment cannot be translated. Rendering never writes such lines, so this is a bug.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TranslateError {
+    #[error(transparent)]
+    NotUtf8(#[from] std::str::Utf8Error),
+    #[error(transparent)]
+    Lines(#[from] ParseError),
+    #[error(transparent)]
+    Protobuf(#[from] WireError),
+}
 
 /// The families to show, in order.
 #[derive(Debug)]
@@ -83,7 +97,7 @@ impl Source {
     ///
     /// # Errors
     /// If the segment has lines that rendering never writes.
-    pub fn make(&self, encoder: &mut PieceEncoder) -> Result<Part, String> {
+    pub fn make(&self, encoder: &mut PieceEncoder) -> Result<Part, TranslateError> {
         let form = match self.recipe.form.escaping {
             Escaping::AllowUtf8 => self.recipe.form,
             _ => self.form(self.segment.is_quoted()),
@@ -113,20 +127,20 @@ impl Source {
         if is_quoted { *form } else { Form { escaping: Escaping::AllowUtf8, ..*form } }
     }
 
-    fn plain(&self, form: Form) -> Result<Vec<u8>, String> {
+    fn plain(&self, form: Form) -> Result<Vec<u8>, TranslateError> {
         let Recipe { name, kind, .. } = &*self.recipe;
         let mut plain = Vec::with_capacity(self.text_len());
         match form.format {
             Format::Text => {
-                let lines = str::from_utf8(self.segment.text()).map_err(|problem| problem.to_string())?;
+                let lines = str::from_utf8(self.segment.text())?;
                 escape_lines(&mut plain, lines, name, form.escaping);
             }
             Format::Protobuf => {
                 let written = self.segment.write_metrics(&mut plain, name, *kind);
-                written.map_err(|problem| problem.to_string())?;
+                written?;
                 if form.escaping != Escaping::AllowUtf8 {
                     let metrics = std::mem::take(&mut plain);
-                    escape_metrics(&mut plain, &metrics, form.escaping).map_err(|error| error.to_string())?;
+                    escape_metrics(&mut plain, &metrics, form.escaping)?;
                 }
             }
         }

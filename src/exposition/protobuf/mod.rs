@@ -36,3 +36,4 @@ pub use escape_labels::escape_metrics;
 pub use from_text::{metrics_of_exact, metrics_of_lines};
 pub use message::histogram_of;
 pub use native_histogram::{BoundaryRule, NativeBucket, NativeHistogramError, is_float, native_buckets};
+pub use wire::WireError;
