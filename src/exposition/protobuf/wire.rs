@@ -6,16 +6,22 @@
 /// Why bytes are not a valid message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
+    /// The message ends within a field.
     #[error("unexpected end")]
     Truncated,
+    /// The schema expects another wire type.
     #[error("a field has the wrong wire type")]
     WrongWireType,
+    /// The wire type does not exist, or is that of a group.
     #[error("a field has an unknown wire type")]
     UnknownWireType,
+    /// Zero, or above the maximum of 2^29 - 1.
     #[error("a field's number is out of range")]
     FieldNumber,
+    /// A varint of more than ten bytes.
     #[error("a number is too long")]
     VarintTooLong,
+    /// A string that is not UTF-8.
     #[error("a text is not UTF-8")]
     NotUtf8,
 }
