@@ -199,7 +199,7 @@ impl Folder {
 }
 
 /// What an operator can do about damaged files.
-const REMEDY: &str = "Put the folder back from a copy, or move it away to start with an empty store";
+const REMEDY: &str = "Restore the folder from a backup, or move it away to start with an empty store";
 
 /// An open file whose errors name it.
 #[derive(Clone)]
