@@ -49,6 +49,9 @@ pub enum Inconsistency {
         "collected metric {metric:?} {{ {labels} }} was collected before with the same name and label values"
     )]
     DuplicateSeries { metric: String, labels: String },
+    /// A family has another type in other groups.
+    #[error("gathered metric family {family} has type {} but should be {}", .pushed.text_name(), .existing.text_name())]
+    TypeConflict { family: String, existing: MetricType, pushed: MetricType },
     /// A metric has the name of a series of a histogram or summary.
     #[error("collected metric named {name:?} collides with previously collected {} named {base:?}", .kind.text_name())]
     SuffixCollision { name: String, base: String, kind: MetricType },
@@ -70,6 +73,11 @@ impl Inconsistency {
     /// The metric `name` has the name of a series of the histogram or summary `base`.
     pub fn suffix_collision(name: &str, base: &str, kind: MetricType) -> Self {
         Self::SuffixCollision { name: name.to_owned(), base: base.to_owned(), kind }
+    }
+
+    /// Other groups have the family with the type `existing`.
+    pub fn type_conflict(family: &str, existing: MetricType, pushed: MetricType) -> Self {
+        Self::TypeConflict { family: family.to_owned(), existing, pushed }
     }
 
     /// The two names become equal when they are escaped.

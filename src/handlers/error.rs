@@ -5,10 +5,11 @@ use http::StatusCode;
 use super::grouping_key::GroupingKeyError;
 use super::push::PushError;
 use crate::cores::shard_task::CommandError;
+use crate::exposition::consistency::Inconsistency;
 use crate::http::request_body::BodyError;
 use crate::http::response::{self, Response};
 use crate::scrape::encode::EncodeFailed;
-use crate::shard::outcome::{Inconsistency, Rejection};
+use crate::shard::outcome::Rejection;
 
 /// Why a request failed. The text is the body of the response.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +121,7 @@ mod tests {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key(RETRY_AFTER));
         let response = Error::Inconsistent(Inconsistency::DuplicateSeries {
-            family: "m".into(),
+            metric: "m".into(),
             labels: "job=\"a\"".into(),
         })
         .into_response();

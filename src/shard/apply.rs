@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::ops::DerefMut;
 use std::sync::Arc;
 
+use crate::exposition::consistency::Inconsistency;
+
 use super::duplicates::RetiredSeries;
 use super::key::GroupingKey;
 use super::list::FailedPush;
-use super::outcome::{Inconsistency, Outcome};
+use super::outcome::Outcome;
 use super::plan::{PushAttempt, Step, find_family};
 use super::push::{Mode, Push, PushedFamily};
 use super::registry::{RunningEpoch, SetId, SharedFamily};

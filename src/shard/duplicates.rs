@@ -6,11 +6,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::exposition::consistency::Inconsistency;
 use crate::exposition::labels::{read_label_name, read_labels};
 
 use super::Shard;
 use super::key::GroupingKey;
-use super::outcome::Inconsistency;
 use super::push::Push;
 use super::registry::Epoch;
 use super::series::{contains_series, labels_of, series_of};
@@ -76,8 +76,8 @@ impl Shard {
         for lookup in lookups {
             if self.has_series(lookup) {
                 return DuplicateCheck::Found(Inconsistency::DuplicateSeries {
-                    family: lookup.family.clone(),
-                    labels: labels_of(&lookup.series).into(),
+                    metric: lookup.family.to_string(),
+                    labels: labels_of(&lookup.series).to_owned(),
                 });
             }
             let retired = self.retired_series.iter().rfind(|retired| {

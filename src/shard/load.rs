@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::exposition::consistency::Inconsistency;
 use crate::exposition::model::MetricType;
 
 use super::key::{GroupingKey, KeyParts};
-use super::outcome::Inconsistency;
 use super::registry::{ChangeError, FamilyChange, Presence, SharedFamily};
 use super::segments::GatheredRuns;
 use super::series::series_of;
@@ -102,7 +102,7 @@ impl Shard {
             let on_core = self.find(&family, self.loading.previous.get(index));
             let local = on_core.family.map(|number| &self.families[number]);
             if let Some(other) = local.map(|local| local.kind).filter(|other| *other != family.kind) {
-                return Err(Inconsistency::of_type(family.name, other, family.kind).into());
+                return Err(Inconsistency::type_conflict(family.name, other, family.kind).into());
             }
             let change = FamilyChange {
                 name: family.name,

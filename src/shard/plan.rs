@@ -3,9 +3,11 @@
 use std::ops::DerefMut;
 use std::sync::Arc;
 
+use crate::exposition::consistency::Inconsistency;
+
 use super::Shard;
 use super::apply::ClaimedPlan;
-use super::outcome::{Inconsistency, Rejection};
+use super::outcome::Rejection;
 use super::push::{Content, Mode, Push, PushedFamily};
 use super::registry::{ChangeError, Epoch, FamilyChange, Presence, SetId, SharedFamily};
 use super::series::has_new_series;
@@ -99,8 +101,7 @@ impl Shard {
             return Decision::Reject(Rejection::SamePushTimes(variant.text().clone()));
         }
         if let Content::Inconsistent(reason) = &push.content {
-            let reason = Inconsistency::Exposition(reason.clone());
-            return Decision::Apply(self.apply_failure(push, reason, now_seconds));
+            return Decision::Apply(self.apply_failure(push, reason.clone(), now_seconds));
         }
         let set = match group {
             Some(number) => self.groups[number].set,
@@ -245,7 +246,7 @@ impl Shard {
         let presence = match old {
             _ if family.kind == pushed.kind => Presence::Unchanged,
             Some(_) if family.holders == 1 => Presence::Changed(pushed.kind),
-            _ => return Err(Inconsistency::of_type(name, family.kind, pushed.kind)),
+            _ => return Err(Inconsistency::type_conflict(name, family.kind, pushed.kind)),
         };
         let old_help = old.and_then(|old| family.help(old.help));
         let change = FamilyChange {

@@ -1,9 +1,12 @@
 //! Segments compared with a reference implementation: a map from group to lines.
 
+use super::segment::PIECES_MAX;
 use super::*;
-use crate::encoding::encode::Coding;
+use crate::encoding::encode::{Coding, Form, Piece};
+use crate::encoding::gzip::Deflated;
 use crate::exposition::Format;
 use crate::exposition::escape::Escaping;
+use crate::exposition::model::MetricType;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
