@@ -28,8 +28,8 @@ use crate::runtime::threads::{Cores, DriverChoice, available, raise_descriptor_l
 use crate::runtime::{now_seconds, spawn};
 use crate::scrape::cache::PieceCache;
 use crate::scrape::merge::kind_of;
-use crate::shard::Shard;
 use crate::shard::registry::Registry;
+use crate::shard::{Persistence, Shard};
 use crate::storage::engines;
 use crate::storage::import::{ImportError, OfficialFile};
 use crate::storage::store::{self, CloseError, Store};
@@ -139,8 +139,9 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let own_names = declared_metrics().map(|metric| (metric.name, kind_of(metric.kind), metric.help));
     let registry = Arc::new(Registry::new(own_names));
     let (mailboxes, inboxes) = Mailboxes::new(count, config.limits.push_queue_max.map(NonZero::get));
+    let persistence = if config.store.is_some() { Persistence::Stored } else { Persistence::InMemory };
     let shards: Vec<_> = (0..count)
-        .map(|core| Shard::new(core as u32, registry.clone(), config.store.is_some()))
+        .map(|core| Shard::new(core as u32, registry.clone(), persistence))
         .map(|shard| Arc::new(async_lock::Mutex::new(shard)))
         .collect();
     let store = match &config.store {

@@ -12,7 +12,7 @@ use sluicegate::handlers::push::{Format, PushRules, prepare};
 use sluicegate::shard::key::GroupingKey;
 use sluicegate::shard::push::{Mode, Push};
 use sluicegate::shard::registry::Registry;
-use sluicegate::shard::{Decision, FAILURE_TIME, PUSH_TIME, PushAttempt, Shard};
+use sluicegate::shard::{Decision, FAILURE_TIME, PUSH_TIME, Persistence, PushAttempt, Shard};
 
 /// Rules without limits.
 pub const RULES: PushRules =
@@ -82,7 +82,7 @@ pub fn apply(shard: &mut Shard, push: &Arc<Push>) {
 /// A shard with this number of groups.
 pub fn shard(groups: u32) -> Shard {
     let own = [PUSH_TIME, FAILURE_TIME].map(|name| (name, MetricType::Gauge, "A time."));
-    let mut shard = Shard::new(0, Arc::new(Registry::new(own)), false);
+    let mut shard = Shard::new(0, Arc::new(Registry::new(own)), Persistence::InMemory);
     for group in 0..groups {
         apply(&mut shard, &push(group, group));
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::exposition::labels::read_labels;
 use crate::exposition::selector::{Selector, SelectorError};
-use crate::shard::list::{GroupQuery, ListedGroup, Position};
+use crate::shard::list::{GroupQuery, ListedGroup, Position, PushOrder};
 
 use super::api::{bad_data, json, to_json};
 use super::time::rfc3339;
@@ -96,9 +96,9 @@ fn read_query(raw: &str) -> Result<GroupQuery, QueryError> {
                 query.selectors.push(Selector::parse(&value)?);
             }
             "sort" => {
-                query.oldest_first = match &*value {
-                    "push_time" => true,
-                    "-push_time" => false,
+                query.order = match &*value {
+                    "push_time" => PushOrder::OldestFirst,
+                    "-push_time" => PushOrder::LatestFirst,
                     _ => return Err(QueryError::Sort),
                 };
             }
@@ -199,7 +199,7 @@ mod tests {
     fn reads_a_query() {
         let query = read_query("match%5B%5D=%7Bjob%3D%22a%22%7D&match[]=up&sort=push_time&limit=7&other=1")
             .expect("valid");
-        assert_eq!((query.selectors.len(), query.oldest_first, query.limit), (2, true, 7));
+        assert_eq!((query.selectors.len(), query.order, query.limit), (2, PushOrder::OldestFirst, 7));
         assert!(query.selectors[0].matches_labels(&[("job".into(), "a".into())]));
         assert_eq!(read_query("").expect("valid").limit, LIMIT);
     }

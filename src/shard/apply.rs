@@ -157,7 +157,7 @@ impl Shard {
         let changes: Vec<_> = families.iter().filter_map(|old| self.change_for_release(old, set)).collect();
         let releases =
             !changes.is_empty() || families.iter().any(|old| self.loses_series(group, old.number, None));
-        edit.commit = (self.is_stored && releases).then(|| self.registry.begin_commit());
+        edit.commit = (self.is_stored() && releases).then(|| self.registry.begin_commit());
         if !changes.is_empty() {
             let released = self.registry.change(self.core, &changes, &[]);
             debug_assert!(released.is_ok(), "a release cannot conflict");

@@ -25,12 +25,22 @@ const SELECTOR_FACTOR: usize = 4;
 pub struct GroupQuery {
     /// A group matches if one of these does, or if there are none.
     pub selectors: Vec<Selector>,
-    /// The oldest push comes first instead of the latest.
-    pub oldest_first: bool,
+    /// The order of the groups.
+    pub order: PushOrder,
     /// The page begins after this position.
     pub after: Option<Position>,
     /// The maximum number of groups on the page.
     pub limit: usize,
+}
+
+/// In which order groups are listed, by the time of their last successful push.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PushOrder {
+    /// The latest push first.
+    #[default]
+    LatestFirst,
+    /// The oldest push first.
+    OldestFirst,
 }
 
 /// A group's position in the order: the time of its last successful push, then a hash of its key.
@@ -49,8 +59,11 @@ impl Position {
     }
 
     /// Compares two positions in the order of a page.
-    pub fn compare(&self, other: &Self, oldest_first: bool) -> Ordering {
-        let (first, second) = if oldest_first { (self, other) } else { (other, self) };
+    fn compare(&self, other: &Self, order: PushOrder) -> Ordering {
+        let (first, second) = match order {
+            PushOrder::LatestFirst => (other, self),
+            PushOrder::OldestFirst => (self, other),
+        };
         first.push_seconds.total_cmp(&second.push_seconds).then(self.hash.cmp(&other.hash))
     }
 }
@@ -119,8 +132,7 @@ impl Shard {
             }
             listed.matching += 1;
             let position = Position::of(group);
-            let is_after =
-                |after: Position| position.compare(&after, query.oldest_first) == Ordering::Greater;
+            let is_after = |after: Position| position.compare(&after, query.order) == Ordering::Greater;
             if query.after.is_none_or(is_after) {
                 listed.groups.push(ListedGroup {
                     position,
@@ -160,7 +172,7 @@ impl Shard {
 impl GroupQuery {
     /// Sorts groups in the order of the page and keeps as many as fit on it.
     pub fn page(&self, mut groups: Vec<ListedGroup>) -> Vec<ListedGroup> {
-        groups.sort_unstable_by(|a, b| a.position.compare(&b.position, self.oldest_first));
+        groups.sort_unstable_by(|a, b| a.position.compare(&b.position, self.order));
         groups.truncate(self.limit);
         groups
     }

@@ -79,8 +79,16 @@ pub struct Shard {
     latest_seconds: f64,
     counts: Counts,
     loading: load::Loading,
-    /// Commands are committed to a store, so what they release is retired until the commit has ended.
-    is_stored: bool,
+    persistence: Persistence,
+}
+
+/// Whether commands are committed to a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persistence {
+    /// There is no store.
+    InMemory,
+    /// What a command releases is retired until its commit has ended, and groups must fit in a record.
+    Stored,
 }
 
 /// The size of a shard.
@@ -99,9 +107,9 @@ pub struct Counts {
 }
 
 impl Shard {
-    /// An empty shard. The registry must contain both push-time families. `is_stored` says whether there is a store; the caller
-    /// then keeps [`Applied::commit`] until the store has recorded the command.
-    pub fn new(core: Core, registry: Arc<Registry>, is_stored: bool) -> Self {
+    /// An empty shard. The registry must contain both push-time families. With a store, the caller keeps [`Applied::commit`] until
+    /// the store has recorded the command.
+    pub fn new(core: Core, registry: Arc<Registry>, persistence: Persistence) -> Self {
         let mut shard = Self {
             core,
             registry,
@@ -115,7 +123,7 @@ impl Shard {
             latest_seconds: 0.0,
             counts: Counts::default(),
             loading: load::Loading::default(),
-            is_stored,
+            persistence,
         };
         for name in [PUSH_TIME, FAILURE_TIME] {
             shard.add_family(shard.registry.own_family(name), MetricType::Gauge);
@@ -126,6 +134,10 @@ impl Shard {
     /// The size of the shard now.
     pub fn counts(&self) -> Counts {
         Counts { groups: self.groups.len(), families: self.families.len(), ..self.counts }
+    }
+
+    fn is_stored(&self) -> bool {
+        self.persistence == Persistence::Stored
     }
 
     fn add_family(&mut self, shared: Arc<registry::SharedFamily>, kind: MetricType) -> Number {

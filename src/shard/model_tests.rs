@@ -15,8 +15,8 @@ use super::outcome::Outcome;
 use super::push::{Content, Mode, Push};
 use super::registry::{Epoch, Registry, RunningEpoch};
 use super::{
-    Applied, Change, Decision, DuplicateCheck, FAILURE_TIME, FamilySnapshot, PUSH_TIME, PushAttempt, Shard,
-    TextEdit,
+    Applied, Change, Decision, DuplicateCheck, FAILURE_TIME, FamilySnapshot, PUSH_TIME, Persistence,
+    PushAttempt, Shard, TextEdit,
 };
 use crate::exposition::escape::Escaping;
 use crate::exposition::escape::{NameKind, escape};
@@ -181,7 +181,8 @@ impl Gateway {
             (PUSH_TIME, MetricType::Gauge, "pushed"),
             (FAILURE_TIME, MetricType::Gauge, "failed"),
         ]));
-        let shards = (0..CORES).map(|core| Shard::new(core as u32, registry.clone(), true)).collect();
+        let shards =
+            (0..CORES).map(|core| Shard::new(core as u32, registry.clone(), Persistence::Stored)).collect();
         Self { registry, shards, collection: None, store: BTreeMap::new(), commits: Vec::new(), now: 1.0 }
     }
 

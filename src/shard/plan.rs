@@ -9,7 +9,7 @@ use super::Shard;
 use super::apply::ClaimedPlan;
 use super::outcome::Rejection;
 use super::push::{Content, Mode, Push, PushedFamily};
-use super::registry::{ChangeError, Epoch, FamilyChange, Presence, SetId, SharedFamily};
+use super::registry::{AnnouncedSet, ChangeError, Epoch, FamilyChange, Presence, SetId};
 use super::series::has_new_series;
 use super::tables::{GroupFamily, NO_HELP, Number};
 use super::text_edit::{Edit, TextEdit};
@@ -39,7 +39,7 @@ pub struct PushAttempt {
     /// Families whose leases the caller holds and in which it found no duplicate.
     pub looked_up: Vec<Arc<str>>,
     /// Sets of label names announced for this push.
-    pub(super) announced: Vec<(Arc<SharedFamily>, SetId)>,
+    pub(super) announced: Vec<AnnouncedSet>,
 }
 
 /// What a push does to one family of its group.
@@ -107,7 +107,7 @@ impl Shard {
             Some(number) => self.groups[number].set,
             None => self.set_id(&push.key.names()),
         };
-        if self.is_stored && self.is_too_large(push, group) {
+        if self.is_stored() && self.is_too_large(push, group) {
             return Decision::Reject(Rejection::TooLarge);
         }
         let plan = match self.plan(push, group, set) {
@@ -119,7 +119,7 @@ impl Shard {
             return Decision::NeedsLookup(unsure);
         }
         let commit =
-            (self.is_stored && self.releases(push, &plan, group)).then(|| self.registry.begin_commit());
+            (self.is_stored() && self.releases(push, &plan, group)).then(|| self.registry.begin_commit());
         let mut families = Vec::new();
         if !plan.changes.is_empty() {
             match self.registry.change(self.core, &plan.changes, &attempt.announced) {
@@ -298,11 +298,11 @@ impl Shard {
         for step in &plan.steps {
             let pushed = &push.families()[step.pushed];
             let name = push.name(pushed);
-            let announced = || attempt.announced.iter().find(|(family, _)| *family.name == *name);
+            let announced = || attempt.announced.iter().find(|known| *known.family.name == *name);
             let shared = match step.local {
                 Some(local) => &self.families[local].shared,
                 None => match announced() {
-                    Some((shared, _)) => shared,
+                    Some(known) => &known.family,
                     None => continue,
                 },
             };

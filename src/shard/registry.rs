@@ -101,6 +101,16 @@ pub enum Presence {
     Released,
 }
 
+/// A set of label names that is registered for a family before a push looks for duplicates, so that pushes on other cores take
+/// it into account.
+#[derive(Debug, Clone)]
+pub struct AnnouncedSet {
+    /// The family.
+    pub family: Arc<SharedFamily>,
+    /// The set.
+    pub set: SetId,
+}
+
 /// Why a change was not made. Nothing changed except announcements.
 #[derive(Debug, Clone)]
 pub enum ChangeError {
@@ -109,7 +119,7 @@ pub enum ChangeError {
     /// A slot is retired. The caller tries again when the epoch is past.
     Retired(Epoch),
     /// These sets of label names are now announced. The caller tries again when the epoch is past.
-    Announced(Epoch, Vec<(Arc<SharedFamily>, SetId)>),
+    Announced(Epoch, Vec<AnnouncedSet>),
 }
 
 /// The process-wide registry.
@@ -232,7 +242,7 @@ impl Registry {
         &self,
         core: Core,
         changes: &[FamilyChange<'_>],
-        announced: &[(Arc<SharedFamily>, SetId)],
+        announced: &[AnnouncedSet],
     ) -> Result<Vec<Option<Arc<SharedFamily>>>, ChangeError> {
         let mut tables = lock(&self.tables);
         tables.check(core, changes)?;
@@ -241,12 +251,12 @@ impl Registry {
     }
 
     /// Withdraws the announcements of a push that was decided.
-    pub fn withdraw(&self, announced: &[(Arc<SharedFamily>, SetId)]) {
+    pub fn withdraw(&self, announced: &[AnnouncedSet]) {
         if announced.is_empty() {
             return;
         }
         let mut tables = lock(&self.tables);
-        for (family, set) in announced {
+        for AnnouncedSet { family, set } in announced {
             tables.drop_set(&family.name, *set);
             tables.remove_if_unused(&family.name);
         }

@@ -11,7 +11,7 @@ use crate::exposition::model::MetricType;
 use crate::exposition::names::{Part, split_part};
 
 use super::super::tables::Map;
-use super::{ChangeError, Core, Epoch, FamilyChange, Presence, SetId, SharedFamily, lock};
+use super::{AnnouncedSet, ChangeError, Core, Epoch, FamilyChange, Presence, SetId, SharedFamily, lock};
 
 type Names = SmallVec<[Arc<str>; 1]>;
 
@@ -97,7 +97,8 @@ impl Tables {
             .filter(|change| !matches!(change.presence, Presence::Unchanged))
             .map(|change| (change.name, ()))
             .collect();
-        let held = |name: &str| -> Option<MetricType> {
+        // The type of a name that exists apart from what these changes release.
+        let existing = |name: &str| -> Option<MetricType> {
             let entry = self.families.get(name)?;
             let others = entry.cores.iter().any(|holder| *holder != core || !released.contains_key(name));
             (entry.own || others).then_some(entry.kind)
@@ -105,33 +106,33 @@ impl Tables {
         let mut wait = None;
         for change in changes {
             let (Presence::Claimed(kind) | Presence::Changed(kind)) = change.presence else { continue };
-            if let Some(other) = held(change.name).filter(|other| *other != kind) {
+            if let Some(other) = existing(change.name).filter(|other| *other != kind) {
                 return Err(ChangeError::Conflict(Inconsistency::type_conflict(change.name, other, kind)));
             }
-            self.retired_by_others(change.name, core, |other| other != kind, &mut wait);
+            self.wait_for_retired(change.name, core, |other| other != kind, &mut wait);
             for part in Part::ALL.into_iter().filter(|part| part.is_part_of(kind)) {
                 let made = format!("{}{}", change.name, part.suffix());
-                if held(&made).is_some() {
+                if existing(&made).is_some() {
                     return Err(ChangeError::Conflict(Inconsistency::suffix_collision(
                         &made,
                         change.name,
                         kind,
                     )));
                 }
-                self.retired_by_others(&made, core, |_| true, &mut wait);
+                self.wait_for_retired(&made, core, |_| true, &mut wait);
             }
             if let Some((base, part)) = split_part(change.name) {
-                if let Some(other) = held(base).filter(|other| part.is_part_of(*other)) {
+                if let Some(other) = existing(base).filter(|other| part.is_part_of(*other)) {
                     return Err(ChangeError::Conflict(Inconsistency::suffix_collision(
                         change.name,
                         base,
                         other,
                     )));
                 }
-                self.retired_by_others(base, core, |other| part.is_part_of(other), &mut wait);
+                self.wait_for_retired(base, core, |other| part.is_part_of(other), &mut wait);
             }
             if !self.escaped.is_empty() || !NameKind::Metric.is_plain(change.name) {
-                self.check_escaped(core, change.name, kind, &held, &mut wait)?;
+                self.check_escaped(core, change.name, kind, &existing, &mut wait)?;
             }
         }
         wait.map_or(Ok(()), |epoch| Err(ChangeError::Retired(epoch)))
@@ -144,33 +145,33 @@ impl Tables {
         core: Core,
         name: &str,
         kind: MetricType,
-        held: &impl Fn(&str) -> Option<MetricType>,
+        existing: &impl Fn(&str) -> Option<MetricType>,
         wait: &mut Option<Epoch>,
     ) -> Result<(), ChangeError> {
         for scheme in SCHEMES {
             let shown = escape(name, scheme, NameKind::Metric);
             for other in self.escaped_to(scheme, &shown).filter(|other| *other != name) {
-                if held(other).is_some() {
+                if existing(other).is_some() {
                     return Err(ChangeError::Conflict(Inconsistency::escaped_names(name, other)));
                 }
-                self.retired_by_others(other, core, |_| true, wait);
+                self.wait_for_retired(other, core, |_| true, wait);
             }
             for part in Part::ALL.into_iter().filter(|part| part.is_part_of(kind)) {
                 for other in self.escaped_to(scheme, &format!("{shown}{}", part.suffix())) {
-                    if held(other).is_some() {
+                    if existing(other).is_some() {
                         return Err(ChangeError::Conflict(Inconsistency::suffix_collision(
                             other, name, kind,
                         )));
                     }
-                    self.retired_by_others(other, core, |_| true, wait);
+                    self.wait_for_retired(other, core, |_| true, wait);
                 }
             }
             let Some((base, part)) = split_part(&shown) else { continue };
             for other in self.escaped_to(scheme, base) {
-                if let Some(kind) = held(other).filter(|kind| part.is_part_of(*kind)) {
+                if let Some(kind) = existing(other).filter(|kind| part.is_part_of(*kind)) {
                     return Err(ChangeError::Conflict(Inconsistency::suffix_collision(name, other, kind)));
                 }
-                self.retired_by_others(other, core, |kind| part.is_part_of(kind), wait);
+                self.wait_for_retired(other, core, |kind| part.is_part_of(kind), wait);
             }
         }
         Ok(())
@@ -184,7 +185,7 @@ impl Tables {
     }
 
     /// Raises `wait` to the latest epoch with which another core retired this name, if the type matters.
-    fn retired_by_others(
+    fn wait_for_retired(
         &self,
         name: &str,
         core: Core,
@@ -208,7 +209,7 @@ impl Tables {
     pub fn announce(
         &mut self,
         changes: &[FamilyChange<'_>],
-        announced: &[(Arc<SharedFamily>, SetId)],
+        announced: &[AnnouncedSet],
     ) -> Result<(), ChangeError> {
         let mut new = Vec::new();
         for change in changes {
@@ -219,15 +220,15 @@ impl Tables {
                     matches!(retired.slot, Slot::Set(other) if other != set) && !self.is_past(retired.epoch)
                 });
             if others
-                && !announced.iter().any(|(family, known)| *known == set && family.name == entry.shared.name)
+                && !announced.iter().any(|known| known.set == set && known.family.name == entry.shared.name)
             {
-                new.push((entry.shared.clone(), set));
+                new.push(AnnouncedSet { family: entry.shared.clone(), set });
             }
         }
         if new.is_empty() {
             return Ok(());
         }
-        for (family, set) in &new {
+        for AnnouncedSet { family, set } in &new {
             let kind = self.families[&family.name].kind;
             self.entry(&family.name, kind).add_set(*set);
         }

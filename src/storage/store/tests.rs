@@ -8,6 +8,7 @@ use futures_channel::oneshot;
 use sluicegate_engine::{Change, Engine, EngineError, Receipt, Restored, Sink};
 
 use super::*;
+use crate::shard::Persistence;
 use crate::storage::outbox::Outbox;
 
 /// An engine whose commits block until the channel is closed.
@@ -59,7 +60,7 @@ fn blocked_store() -> (Arc<Store>, Sender<()>, Delivered) {
             let _ = deliver.send((batch, committed));
         }),
         durability: Durability::Process,
-        shards: vec![Arc::new(async_lock::Mutex::new(Shard::new(0, registry.clone(), true)))],
+        shards: vec![Arc::new(async_lock::Mutex::new(Shard::new(0, registry.clone(), Persistence::Stored)))],
         registry,
         shutdown: Shutdown::new(),
     })
