@@ -17,7 +17,7 @@ pub enum Outcome {
     Rejected(Rejection),
 }
 
-/// Why a push is rejected without a trace. The text is for the client.
+/// Why a push is rejected and changes nothing. The text is for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// A group exists whose push times would be the same series.
