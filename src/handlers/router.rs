@@ -229,6 +229,8 @@ fn encode(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Program;
+    use crate::storage::engines::CHOICES;
 
     fn router() -> Router {
         Router::new("", "/metrics", true)
@@ -293,6 +295,18 @@ mod tests {
         assert_eq!(found("/metrics/job/%2F"), "/");
         assert_eq!(found("/metrics/job/a/zone/%2e%2e"), "a/zone/..");
         assert_eq!(found("/metrics/%6Aob/a"), "a");
+    }
+
+    #[test]
+    fn the_configuration_reserves_the_path_of_every_endpoint() {
+        let others = Endpoint::ALL.iter().filter(|endpoint| **endpoint != Endpoint::Metrics);
+        for endpoint in others.filter(|endpoint| endpoint.methods().contains(&"GET")) {
+            for Path { head, tail } in endpoint.paths() {
+                let path = if *tail == Tail::End { (*head).to_owned() } else { format!("{head}x") };
+                let arguments = ["sluicegate".to_owned(), format!("--web.telemetry-path={path}")];
+                assert!(Program::from_arguments(arguments, &CHOICES).is_err(), "{path}");
+            }
+        }
     }
 
     #[test]
