@@ -3,7 +3,7 @@
 //! hyper itself rejects (400 or 431, without a body): bytes that are not HTTP, differing or malformed `Content-Length`s, a
 //! `Transfer-Encoding` that does not end in `chunked`, folded header lines, heads with too many bytes or more than 100 lines. If both
 //! `Content-Length` and `Transfer-Encoding: chunked` are present, it reads the chunks and closes the connection after the response, so
-//! nothing can be smuggled. `violation` checks the rules that hyper leaves to its user, before the service is called.
+//! request smuggling is impossible. `violation` checks the rules that hyper leaves to its user, before the service is called.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -25,8 +25,9 @@ use hyper::service::service_fn;
 use super::bridge::Bridge;
 use super::deadlines::{ConnectionDeadline, ConnectionTable, Phase, Stage};
 use super::limits::{Common, Limits, Timeout};
-use super::request_body::{RequestBody, TrackedBody};
+use super::request_body::RequestBody;
 use super::response::error_with;
+use super::tracked_body::TrackedBody;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::tcp::TcpStream;
 
@@ -40,8 +41,8 @@ const BUFFER_BYTES: usize = 400 << 10;
 /// Sent where hyper would close the connection without a response.
 const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\n\
-    connection: close\r\ncontent-length: 48\r\n\r\n\
-    the head of the request did not arrive in time.\n";
+    connection: close\r\ncontent-length: 40\r\n\r\n\
+    the request head did not arrive in time\n";
 
 /// Responds to requests. Each core has its own value, so it needs no locks.
 pub trait Service: 'static {
@@ -78,7 +79,7 @@ enum Ending {
     /// hyper rejected the bytes.
     NotHttp,
     /// The client disconnected, or was idle for too long.
-    Gone,
+    Closed,
     /// A head did not arrive in time.
     SlowHead,
     /// The client did not read a response in time, or the program ends.
@@ -109,7 +110,7 @@ pub(super) async fn serve_connection<S: Service>(
         deadline.register(context.waker());
         if deadline.take_expired() {
             match deadline.phase() {
-                Phase::Idle => return Poll::Ready(Ending::Gone),
+                Phase::Idle => return Poll::Ready(Ending::Closed),
                 Phase::Head => return Poll::Ready(Ending::SlowHead),
                 Phase::Body => {
                     connections.count_timeout(Timeout::Request);
@@ -128,7 +129,7 @@ pub(super) async fn serve_connection<S: Service>(
                 Poll::Ready(Err(err)) if err.is_parse() => return Poll::Ready(Ending::NotHttp),
                 Poll::Ready(Err(err)) => {
                     tracing::debug!(%peer, error = %err, "connection ended");
-                    return Poll::Ready(Ending::Gone);
+                    return Poll::Ready(Ending::Closed);
                 }
                 Poll::Pending => {}
             }
@@ -143,14 +144,14 @@ pub(super) async fn serve_connection<S: Service>(
 
     let mut bridge = connection.into_parts().io;
     match ending {
-        Ending::Gone => {}
+        Ending::Closed => {}
         Ending::Abandoned => {
             connections.count_timeout(Timeout::Response);
             bridge.socket().reset_on_close();
         }
         Ending::SlowHead => {
             connections.count_timeout(Timeout::Head);
-            // If the kernel has no room for these few bytes, the client does not read either.
+            // If the kernel has no space for these few bytes, the client is not reading.
             let _ = bridge.socket().send(&[IoSlice::new(SLOW_HEAD)]);
             linger(&mut bridge, deadline, LINGER_BYTES_MAX).await;
         }
@@ -169,7 +170,7 @@ pub(super) async fn serve_connection<S: Service>(
     }
 }
 
-/// Closes the write side, then reads on for a while. The kernel responds with a reset to bytes for a closed socket, and after a reset
+/// Closes the write side, then reads and discards for a while. The kernel responds with a reset to bytes for a closed socket, and after a reset
 /// the client's kernel discards the response that the client has not read yet.
 pub(super) async fn linger(bridge: &mut Bridge, deadline: &ConnectionDeadline, bytes_max: usize) {
     bridge.close_write();
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_bad_hosts_and_transfer_codings() {
+    fn rejects_invalid_hosts_and_transfer_codings() {
         let status = |headers: &[(&str, &str)]| {
             let mut request = Request::builder();
             for (name, value) in headers {

@@ -2,8 +2,9 @@
 //!
 //! * [`accept`] accepts connections on one core and drains them at shutdown.
 //! * [`connection`] is the life of one connection; `bridge` connects hyper to the runtime.
-//! * `deadlines` enforces all timeouts with one sweep per core; [`limits`] are what a client can use.
-//! * [`request_body`], [`response`] and [`response_body`] are what handlers work with.
+//! * `deadlines` enforces all timeouts with one sweep per core; [`limits`] bounds what a client can use.
+//! * [`request_body`], [`response`] and [`response_body`] are for the handlers; `tracked_body` reports when a response is
+//!   written.
 //!
 //! There is no HTTP/2 (the official program offers it over TLS only), no timer per connection or request, and no lock on the path of a
 //! request.
@@ -17,3 +18,4 @@ pub(crate) mod metrics;
 pub mod request_body;
 pub mod response;
 pub mod response_body;
+mod tracked_body;

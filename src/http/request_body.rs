@@ -1,4 +1,4 @@
-//! Request bodies with a size limit and a deadline, and the tracking of response bodies.
+//! Request bodies, with a size limit and a deadline.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -6,12 +6,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::deadlines::ConnectionDeadline;
 
-/// The most memory that is reserved for a body of announced length. Announcing costs a client nothing.
+/// Maximum memory to reserve for the announced length of a body, because an announcement costs the client nothing.
 const RESERVE_BYTES_MAX: usize = 256 << 10;
 
 /// The body of a request as it arrives.
@@ -50,7 +50,7 @@ impl RequestBody {
     /// Reads the whole body, up to `bytes_max` bytes. A body that arrived in one piece is not copied.
     ///
     /// # Errors
-    /// See [`BodyError`]. A body that announces more than `bytes_max` is refused before any of it is read.
+    /// See [`BodyError`]. A body that announces more than `bytes_max` is rejected before any of it is read.
     pub async fn collect(mut self, bytes_max: Option<u64>) -> Result<Bytes, BodyError> {
         let bytes_max = bytes_max.unwrap_or(u64::MAX);
         if self.size_hint().lower() > bytes_max {
@@ -126,62 +126,5 @@ impl Drop for RequestBody {
         if self.failed || !self.incoming.is_end_stream() {
             self.deadline.leave_body_unread();
         }
-    }
-}
-
-/// A response body that reports when hyper has taken all of it.
-pub(crate) struct TrackedBody<B> {
-    content: Content<B>,
-    deadline: Rc<ConnectionDeadline>,
-}
-
-enum Content<B> {
-    /// A text of the HTTP layer.
-    Text(Full<Bytes>),
-    Service(B),
-}
-
-impl<B> TrackedBody<B> {
-    pub(crate) fn text(text: Bytes, deadline: Rc<ConnectionDeadline>) -> TrackedBody<B> {
-        TrackedBody { content: Content::Text(Full::new(text)), deadline }
-    }
-
-    pub(crate) fn service(body: B, deadline: Rc<ConnectionDeadline>) -> TrackedBody<B> {
-        TrackedBody { content: Content::Service(body), deadline }
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for TrackedBody<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        match &mut self.content {
-            Content::Text(text) => Pin::new(text).poll_frame(context).map_err(|never| match never {}),
-            Content::Service(body) => Pin::new(body).poll_frame(context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Text(text) => text.is_end_stream(),
-            Content::Service(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Text(text) => text.size_hint(),
-            Content::Service(body) => body.size_hint(),
-        }
-    }
-}
-
-impl<B> Drop for TrackedBody<B> {
-    fn drop(&mut self) {
-        self.deadline.response_body_taken();
     }
 }
