@@ -36,8 +36,8 @@ use crate::storage::store::{self, CloseError, Store};
 use crate::telemetry::{self, OwnMetric, Recorder};
 use crate::{cores, handlers, http, scrape, shard, storage};
 
-/// How many pages of groups are collected at a time: each looks at every group.
-const GROUP_LISTS_MAX: usize = 8;
+/// Maximum number of concurrent group queries, because each looks at every group.
+const GROUP_QUERIES_MAX: usize = 8;
 
 const BUILD_INFO: OwnMetric = OwnMetric::gauge(
     "pushgateway_build_info",
@@ -168,7 +168,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         workers,
         piece_cache: PieceCache::default(),
         scrapes: Permits::new(config.limits.web_scrapes_max.map(NonZero::get)),
-        group_lists: Permits::new(Some(GROUP_LISTS_MAX)),
+        group_queries: Permits::new(Some(GROUP_QUERIES_MAX)),
         own_metrics,
         request_metrics: RequestMetrics::new(),
         connections,

@@ -1,4 +1,4 @@
-//! What the endpoints of the JSON API share: headers, and documents as the official API v1 writes them.
+//! The shared parts of the JSON API: headers, and documents as the official API v1 writes them.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -29,6 +29,16 @@ pub(super) fn to_json<T: Serialize + ?Sized>(document: &T) -> Bytes {
     serde_json::to_vec(document).expect("keys are strings and no value fails to serialize").into()
 }
 
+/// 200 with `data` in a success document.
+pub(super) fn success<T: Serialize>(data: &T) -> Response {
+    #[derive(Serialize)]
+    struct Document<'a, T> {
+        status: &'static str,
+        data: &'a T,
+    }
+    json(to_json(&Document { status: "success", data }).into())
+}
+
 /// 400 with an error document.
 pub(super) fn bad_data(reason: &str) -> Response {
     #[derive(Serialize)]
@@ -44,7 +54,7 @@ pub(super) fn bad_data(reason: &str) -> Response {
     response
 }
 
-/// Any origin may read; nothing may be cached.
+/// Lets any origin read the response, and forbids caching.
 fn insert_headers(headers: &mut HeaderMap) {
     for (name, value) in [
         ("access-control-allow-headers", "Accept, Authorization, Content-Type, Origin"),

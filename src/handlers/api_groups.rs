@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-
 use std::sync::Arc;
 
 use futures_channel::oneshot;
@@ -13,7 +12,7 @@ use crate::exposition::labels::read_labels;
 use crate::exposition::selector::{Selector, SelectorError};
 use crate::shard::list::{GroupQuery, ListedGroup, Position, PushOrder};
 
-use super::api::{bad_data, json, to_json};
+use super::api::{bad_data, success};
 use super::time::rfc3339;
 use super::{Error, Gateway, Handlers, Request};
 use crate::cores::command::ShardCommand;
@@ -21,7 +20,7 @@ use crate::cores::shard_task::CommandError;
 use crate::http::response::Response;
 
 /// The default number of groups on a page.
-const LIMIT: usize = 100;
+const LIMIT_DEFAULT: usize = 100;
 /// The maximum number of groups on a page.
 const LIMIT_MAX: usize = 1_000;
 /// The maximum number of selectors in one request.
@@ -45,7 +44,7 @@ enum QueryError {
 /// A page of groups. Each core searches its groups in slices and serves other requests in between.
 pub(super) async fn groups(handlers: &Handlers, request: Request) -> Result<Response, Error> {
     let gateway = &handlers.gateway;
-    let _permit = gateway.group_lists.try_acquire().ok_or(Error::TooManyGroupLists)?;
+    let _permit = gateway.group_queries.try_acquire().ok_or(Error::TooManyGroupQueries)?;
     // Compiling a regular expression can take a while, so it happens on a worker.
     let raw_query = request.parts.uri.query().unwrap_or_default().to_owned();
     let query = match gateway.workers.run(move |_| read_query(&raw_query)).await {
@@ -86,7 +85,7 @@ async fn groups_of_core(
 /// # Errors
 /// See [`QueryError`]; the response is 400.
 fn read_query(raw: &str) -> Result<GroupQuery, QueryError> {
-    let mut query = GroupQuery { limit: LIMIT, ..GroupQuery::default() };
+    let mut query = GroupQuery { limit: LIMIT_DEFAULT, ..GroupQuery::default() };
     for (name, value) in form_urlencoded::parse(raw.as_bytes()) {
         match &*name {
             "match[]" if query.selectors.len() >= SELECTORS_MAX => {
@@ -132,13 +131,8 @@ fn read_position(text: &str) -> Option<Position> {
     Some(Position { push_seconds: f64::from_bits(number(&text[..16])?), hash: number(&text[16..])? })
 }
 
-/// The document of one page: its groups, and how many groups match in total.
+/// The response with one page: its groups, and how many groups match in total.
 fn page(query: &GroupQuery, groups: Vec<ListedGroup>, matching: usize) -> Response {
-    #[derive(Serialize)]
-    struct Document<'a> {
-        status: &'static str,
-        data: Data<'a>,
-    }
     #[derive(Serialize)]
     struct Data<'a> {
         matching: usize,
@@ -149,7 +143,7 @@ fn page(query: &GroupQuery, groups: Vec<ListedGroup>, matching: usize) -> Respon
     let next =
         groups.last().filter(|_| groups.len() == query.limit).map(|last| write_position(last.position));
     let data = Data { matching, groups: groups.iter().map(GroupDocument::of).collect(), next };
-    json(to_json(&Document { status: "success", data }).into())
+    success(&data)
 }
 
 #[derive(Serialize)]
@@ -161,11 +155,11 @@ struct GroupDocument<'a> {
     created_time: String,
     last_push_successful: bool,
     families: usize,
-    last_refusal: Option<RefusalDocument<'a>>,
+    last_refusal: Option<RejectionDocument<'a>>,
 }
 
 #[derive(Serialize)]
-struct RefusalDocument<'a> {
+struct RejectionDocument<'a> {
     time: String,
     reason: &'a str,
     source: Option<String>,
@@ -182,10 +176,10 @@ impl<'a> GroupDocument<'a> {
             created_time: rfc3339(group.created_seconds),
             last_push_successful: failure_seconds == 0.0 || push_seconds > failure_seconds,
             families: group.families,
-            last_refusal: group.last_failure.as_ref().map(|refusal| RefusalDocument {
+            last_refusal: group.last_failure.as_ref().map(|failure| RejectionDocument {
                 time: rfc3339(failure_seconds),
-                reason: &refusal.reason,
-                source: refusal.source.map(|source| source.to_string()),
+                reason: &failure.reason,
+                source: failure.source.map(|source| source.to_string()),
             }),
         }
     }
@@ -201,7 +195,7 @@ mod tests {
             .expect("valid");
         assert_eq!((query.selectors.len(), query.order, query.limit), (2, PushOrder::OldestFirst, 7));
         assert!(query.selectors[0].matches_labels(&[("job".into(), "a".into())]));
-        assert_eq!(read_query("").expect("valid").limit, LIMIT);
+        assert_eq!(read_query("").expect("valid").limit, LIMIT_DEFAULT);
     }
 
     #[test]

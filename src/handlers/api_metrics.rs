@@ -1,11 +1,13 @@
 //! `GET /api/v1/metrics`: all groups, as the official API v1 shows them.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use crate::exposition::labels::read_labels;
 use crate::exposition::model::{Families, Metric, MetricType, Point, Value};
@@ -226,7 +228,7 @@ fn count_text(count: f64) -> String {
 /// A group's push time or failure time, as a family.
 struct TimeDocument<'a> {
     metric: OwnMetric,
-    key: &'a std::sync::Arc<str>,
+    key: &'a Arc<str>,
     seconds: f64,
     changed_seconds: f64,
 }

@@ -4,23 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::api::{json, to_json};
+use super::api::success;
 use super::time::rfc3339;
 use super::{Error, Handlers, Request};
 use crate::http::response::Response;
-
-#[derive(Serialize)]
-struct Document<'a> {
-    status: &'static str,
-    data: Data<'a>,
-}
-
-#[derive(Serialize)]
-struct Data<'a> {
-    build_information: BTreeMap<&'static str, &'static str>,
-    flags: &'a BTreeMap<String, String>,
-    start_time: String,
-}
 
 pub(super) async fn status(handlers: &Handlers, _: Request) -> Result<Response, Error> {
     let gateway = &handlers.gateway;
@@ -29,5 +16,12 @@ pub(super) async fn status(handlers: &Handlers, _: Request) -> Result<Response, 
         flags: &gateway.config.flags,
         start_time: rfc3339(gateway.started_seconds),
     };
-    Ok(json(to_json(&Document { status: "success", data }).into()))
+    Ok(success(&data))
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    build_information: BTreeMap<&'static str, &'static str>,
+    flags: &'a BTreeMap<String, String>,
+    start_time: String,
 }

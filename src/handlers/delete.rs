@@ -11,6 +11,6 @@ use crate::http::response::{Response, empty};
 pub(super) async fn delete(handlers: &Handlers, request: Request) -> Result<Response, Error> {
     let key = grouping_key(&request.group_path(), handlers.gateway.rules.names)?;
     let command = |permit, tx| ShardCommand::Delete(key.clone(), permit, tx);
-    handlers.shard_task.execute_at_home(&key, command).await.map_err(Error::rejected)?;
+    handlers.shard_task.execute_at_home(&key, command).await.map_err(Error::no_outcome)?;
     Ok(empty(StatusCode::ACCEPTED))
 }

@@ -34,16 +34,16 @@ pub(crate) enum Error {
     Command(#[from] CommandError),
     #[error("too many concurrent scrapes, try again")]
     TooManyScrapes,
-    #[error("too many concurrent lists of groups, try again")]
-    TooManyGroupLists,
+    #[error("too many concurrent group queries, try again")]
+    TooManyGroupQueries,
     #[error("restoring: {groups} groups so far{}", percent(*fraction))]
     Restoring { groups: u64, fraction: Option<f64> },
     #[error("storage failed: {0}; writes are rejected until a restart")]
     StorageFailed(String),
-    /// The health check of a gateway whose storage has failed, with the status that the official program uses for this.
+    /// The health check of a gateway whose storage has failed; 500, as in the official program.
     #[error("storage failed: {0}")]
     Unhealthy(String),
-    /// The log has the reason.
+    /// The reason is in the log.
     #[error("internal error, see the log")]
     Internal,
 }
@@ -64,7 +64,7 @@ impl Error {
             | Self::Rejected(Rejection::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Command(_)
             | Self::TooManyScrapes
-            | Self::TooManyGroupLists
+            | Self::TooManyGroupQueries
             | Self::Restoring { .. }
             | Self::StorageFailed(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unhealthy(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -106,7 +106,7 @@ fn command_text(error: &CommandError) -> String {
 }
 
 fn percent(fraction: Option<f64>) -> String {
-    fraction.map(|fraction| format!(", {:.0} %", fraction * 100.0)).unwrap_or_default()
+    fraction.map(|fraction| format!(", {:.0}%", fraction * 100.0)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_503_tells_when_to_try_again() {
+    fn only_a_503_has_a_retry_after_header() {
         let response = Error::TooManyScrapes.into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key(RETRY_AFTER));
@@ -130,9 +130,9 @@ mod tests {
     }
 
     #[test]
-    fn progress_of_a_restore_has_a_percentage_if_it_is_known() {
+    fn a_restore_reports_a_percentage_if_it_is_known() {
         let text = |fraction| Error::Restoring { groups: 7, fraction }.to_string();
         assert_eq!(text(None), "restoring: 7 groups so far");
-        assert_eq!(text(Some(0.5)), "restoring: 7 groups so far, 50 %");
+        assert_eq!(text(Some(0.5)), "restoring: 7 groups so far, 50%");
     }
 }

@@ -9,10 +9,10 @@ use crate::exposition::escape::{collision, unescape_values};
 use crate::exposition::names::NameRules;
 use crate::shard::key::GroupingKey;
 
-/// At the end of a label name: its value is base64.
+/// The suffix of a label name whose value is base64.
 const BASE64_SUFFIX: &str = "@base64";
 
-/// Without padding, which is cut off before. Stray bits in the last character are ignored, as Go's decoder does.
+/// Padding is removed before decoding. Stray bits in the last character are ignored, as by Go's decoder.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
@@ -61,7 +61,7 @@ pub enum GroupingKeyError {
         /// The decoder's reason.
         reason: Base64Error,
     },
-    /// Not a label name, or a reserved one.
+    /// The label name is invalid or reserved.
     #[error("improper label name {0:?}")]
     LabelName(String),
     /// A label name that collides with another one after escaping.
@@ -69,7 +69,7 @@ pub enum GroupingKeyError {
     Collision {
         /// The label.
         name: String,
-        /// The names that collide.
+        /// Which names collide.
         reason: Inconsistency,
     },
 }
@@ -77,7 +77,7 @@ pub enum GroupingKeyError {
 /// Why a value is not valid base64.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Base64Error {
-    /// Not the URL-safe alphabet.
+    /// It does not use the URL-safe alphabet.
     #[error(transparent)]
     Alphabet(#[from] base64::DecodeError),
     /// The decoded value is not UTF-8.
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slash_after_a_name_is_the_empty_value_and_after_a_pair_is_odd() {
+    fn a_trailing_slash_means_an_empty_value_after_a_name_and_is_an_error_after_a_value() {
         assert_eq!(key("a/zone/").as_deref(), Ok("job=\"a\",zone=\"\""));
         assert!(key("a/zone/eu/").is_err());
         assert!(key("a/zone").is_err());
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_label_wins_but_the_first_job() {
+    fn the_last_value_of_a_label_wins_but_the_job_is_always_the_first() {
         assert_eq!(key("a/zone/one/zone@base64/dHdv").as_deref(), Ok("job=\"a\",zone=\"two\""));
         assert_eq!(key("a/job/b").as_deref(), Ok("job=\"a\""));
     }

@@ -2,33 +2,33 @@
 
 use crate::telemetry::OwnMetric;
 
-const PUSH_REFUSALS: OwnMetric =
+const REJECTIONS: OwnMetric =
     OwnMetric::counter("sluicegate_push_refusals_total", "Total number of rejected pushes, by reason.")
         .with_labels(&["reason"]);
 
-pub(crate) const METRICS: &[OwnMetric] = &[PUSH_REFUSALS];
+pub(crate) const METRICS: &[OwnMetric] = &[REJECTIONS];
 
 /// Why a push was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PushRefusal {
+pub(super) enum PushRejection {
     /// It contradicts the metrics of other groups, or itself.
     Inconsistent,
-    /// Its grouping key must not be created.
-    NotAdmitted,
+    /// Its group would have the same push times as another group.
+    SamePushTimes,
     /// Too many pushes wait for the core.
     QueueFull,
     /// Its rendered lines exceed the limit.
     TooLarge,
 }
 
-impl PushRefusal {
-    const ALL: [Self; 4] = [Self::Inconsistent, Self::NotAdmitted, Self::QueueFull, Self::TooLarge];
+impl PushRejection {
+    const ALL: [Self; 4] = [Self::Inconsistent, Self::SamePushTimes, Self::QueueFull, Self::TooLarge];
 
     /// The value of the label `reason`.
     const fn name(self) -> &'static str {
         match self {
             Self::Inconsistent => "inconsistent",
-            Self::NotAdmitted => "not_admitted",
+            Self::SamePushTimes => "not_admitted",
             Self::QueueFull => "queue_full",
             Self::TooLarge => "too_large",
         }
@@ -37,12 +37,12 @@ impl PushRefusal {
 
 /// Creates all series, so that rates are correct from the first rejected push on.
 pub(crate) fn create_series() {
-    for refusal in PushRefusal::ALL {
-        let _ = metrics::counter!(PUSH_REFUSALS.name, "reason" => refusal.name());
+    for rejection in PushRejection::ALL {
+        let _ = metrics::counter!(REJECTIONS.name, "reason" => rejection.name());
     }
 }
 
 /// Counts a rejected push.
-pub(super) fn count_refusal(refusal: PushRefusal) {
-    metrics::counter!(PUSH_REFUSALS.name, "reason" => refusal.name()).increment(1);
+pub(super) fn count_rejection(rejection: PushRejection) {
+    metrics::counter!(REJECTIONS.name, "reason" => rejection.name()).increment(1);
 }

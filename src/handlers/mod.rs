@@ -67,12 +67,12 @@ pub(crate) struct Gateway {
     pub rules: PushRules,
     pub registry: Arc<Registry>,
     pub mailboxes: Mailboxes,
-    /// `None` if the gateway keeps groups in memory only.
+    /// `None` if groups are only in memory.
     pub store: Option<Arc<Store>>,
     pub workers: Workers,
     pub piece_cache: PieceCache,
     pub scrapes: Permits,
-    pub group_lists: Permits,
+    pub group_queries: Permits,
     pub own_metrics: Recorder,
     pub request_metrics: RequestMetrics,
     pub connections: Arc<Connections>,
@@ -90,10 +90,10 @@ pub(crate) struct Handlers {
 pub(crate) struct Request {
     parts: Parts,
     peer: SocketAddr,
-    /// What follows the fixed part of the path, decoded.
-    path_tail: String,
     /// The fixed part of the path, without the route prefix.
     path_head: &'static str,
+    /// What follows the fixed part of the path, decoded.
+    path_tail: String,
     /// Empty if the endpoint ignores the body.
     body: Bytes,
 }
@@ -105,8 +105,10 @@ impl Service for Handlers {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let routed = self.gateway.router.route(&parts.method, parts.uri.path());
-        let endpoint =
-            if let Some(Routed::Found { endpoint, .. }) = &routed { Some(*endpoint) } else { None };
+        let endpoint = match &routed {
+            Some(Routed::Found { endpoint, .. }) => Some(*endpoint),
+            _ => None,
+        };
         let head_bytes = head_bytes(&parts);
         let method = parts.method.clone();
 
@@ -138,8 +140,8 @@ impl Handlers {
         Rc::new(Self { gateway, shard_task, encoder })
     }
 
-    /// Reads the body if the endpoint wants one. Outside the API an encoded body is always decoded, as by the official program: whether or
-    /// not the endpoint wants one, and before the path is looked at.
+    /// Reads the body if the endpoint wants one. Outside the API, an encoded body is decoded even if the endpoint ignores it or the path
+    /// is invalid, as by the official program.
     async fn read_body(
         &self,
         endpoint: Option<Endpoint>,
@@ -190,7 +192,7 @@ impl Handlers {
         }
     }
 
-    /// Copies all groups, some at a time, core after core, while the client reads them.
+    /// Copies all groups, core by core and a few at a time, while the client reads them.
     fn all_groups(&self) -> impl Stream<Item = Vec<GroupView>> + 'static {
         let mailboxes = self.gateway.mailboxes.clone();
         stream::unfold((0, Some(0)), move |(core, from)| {
@@ -212,7 +214,7 @@ impl Handlers {
     }
 }
 
-/// A document that is produced while it is sent: `start`, the items, `end`.
+/// A body that is produced while it is sent: `start`, the items, `end`.
 fn streamed(start: Bytes, items: impl Stream<Item = Bytes> + 'static, end: Bytes) -> ResponseBody {
     let document = stream::iter([start]).chain(items).chain(stream::iter([end]));
     ResponseBody::stream(document.filter(|chunk| {

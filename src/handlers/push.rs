@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 
 use super::endpoints::JOB_BASE64;
 use super::grouping_key::{GroupPath, grouping_key};
-use super::metrics::{PushRefusal, count_refusal};
+use super::metrics::{PushRejection, count_rejection};
 use super::{Error, Handlers, Request};
 use crate::cores::command::ShardCommand;
 use crate::cores::shard_task::CommandError;
@@ -28,14 +28,14 @@ use crate::shard::outcome::{Outcome, Rejection};
 use crate::shard::push::{Content, Mode, Push};
 use crate::shard::{FAILURE_TIME, PUSH_TIME};
 
-/// Longer bodies are parsed on a worker, so that the core keeps serving.
+/// Longer bodies are parsed on a worker, so that the core continues to serve.
 const CORE_BODY_BYTES_MAX: usize = 256 * 1024;
 /// Longer encoded bodies are decoded on a worker.
 const CORE_ENCODED_BYTES_MAX: usize = CORE_BODY_BYTES_MAX / 8;
-/// How much longer than its body the rendered lines may be: they repeat the labels of the path.
+/// How many times longer than the maximum body the rendered lines may be: they repeat the labels of the path.
 const RENDERED_FACTOR: usize = 4;
 
-/// How pushes are read.
+/// The rules for reading a push.
 #[derive(Debug, Clone, Copy)]
 pub struct PushRules {
     /// Maximum bytes of a body after decoding; `None` means no limit.
@@ -53,10 +53,10 @@ impl PushRules {
     }
 }
 
-/// Why a body cannot be pushed. Nothing is changed then.
+/// Why a body cannot be pushed. No group is changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
-    /// Its content encoding is broken.
+    /// Its content encoding cannot be decoded.
     #[error("{}: {source}", encoding.name())]
     Decode {
         /// The content encoding.
@@ -85,8 +85,8 @@ pub(super) async fn push(handlers: &Handlers, request: Request) -> Result<Respon
     // This clone keeps the push alive until the result arrives, see `ShardCommand::Push`.
     let sent = push.clone();
     let command = |permit, tx| ShardCommand::Push(sent, permit, tx);
-    let outcome = handlers.shard_task.execute_at_home(&push.key, command).await.map_err(Error::rejected)?;
-    count_rejection(&outcome);
+    let outcome = handlers.shard_task.execute_at_home(&push.key, command).await.map_err(Error::no_outcome)?;
+    count_outcome(&outcome);
     match outcome {
         Outcome::Rejected(rejection) => Err(rejection.into()),
         Outcome::Inconsistent(reason) if rules.consistency_check => Err(Error::Inconsistent(reason)),
@@ -144,27 +144,27 @@ impl Handlers {
 
 impl Error {
     /// The error of a command that has no outcome. Counts a full queue.
-    pub(super) fn rejected(error: CommandError) -> Self {
+    pub(super) fn no_outcome(error: CommandError) -> Self {
         if error == CommandError::QueueFull {
-            count_refusal(PushRefusal::QueueFull);
+            count_rejection(PushRejection::QueueFull);
         }
         error.into()
     }
 }
 
-fn count_rejection(outcome: &Outcome) {
-    count_refusal(match outcome {
+fn count_outcome(outcome: &Outcome) {
+    count_rejection(match outcome {
         Outcome::Applied => return,
-        Outcome::Inconsistent(_) => PushRefusal::Inconsistent,
-        Outcome::Rejected(Rejection::SamePushTimes(_)) => PushRefusal::NotAdmitted,
-        Outcome::Rejected(Rejection::TooLarge) => PushRefusal::TooLarge,
+        Outcome::Inconsistent(_) => PushRejection::Inconsistent,
+        Outcome::Rejected(Rejection::SamePushTimes(_)) => PushRejection::SamePushTimes,
+        Outcome::Rejected(Rejection::TooLarge) => PushRejection::TooLarge,
     });
 }
 
 /// The format of a pushed body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Text 0.0.4: everything that is not protobuf, whatever its header says.
+    /// Text 0.0.4; any body without the content type of protobuf.
     Text,
     /// Delimited protobuf.
     Protobuf,
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn only_the_full_content_type_means_protobuf() {
-        for (content_type, is) in [
+        for (content_type, is_protobuf) in [
             (
                 "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
                 true,
@@ -297,7 +297,7 @@ mod tests {
             (";;", false),
             ("", false),
         ] {
-            assert_eq!(is_delimited_protobuf(content_type), is, "{content_type}");
+            assert_eq!(is_delimited_protobuf(content_type), is_protobuf, "{content_type}");
         }
     }
 }

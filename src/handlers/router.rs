@@ -1,7 +1,7 @@
 //! From a path and a method to an endpoint.
 //!
 //! Behaves like the router of the official program: one table per method, a redirect to the clean path or the right case if that would
-//! match, OPTIONS answered by the router, and 405 with every allowed method.
+//! match, a response to OPTIONS, and 405 with all allowed methods.
 
 use http::Method;
 
@@ -24,7 +24,7 @@ pub(crate) enum Tail {
     Anything,
     /// A job, and further labels. An empty job redirects to the path without its last slash.
     Job,
-    /// A job in base64, and further labels. An empty job needs a slash behind it.
+    /// A job in base64, and further labels. An empty job must be followed by a slash.
     JobBase64,
 }
 
@@ -187,7 +187,7 @@ impl Route {
     }
 }
 
-/// Removes empty, `.` and `..` segments. A slash at the end stays.
+/// Resolves empty, `.` and `..` segments. A trailing slash remains.
 fn clean(path: &str) -> String {
     let mut segments: Vec<&str> = Vec::new();
     for segment in path.split('/') {
@@ -199,22 +199,19 @@ fn clean(path: &str) -> String {
             other => segments.push(other),
         }
     }
-    let ends_open = path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..");
-    let slash = if ends_open && !segments.is_empty() { "/" } else { "" };
+    let has_trailing_slash = path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..");
+    let slash = if has_trailing_slash && !segments.is_empty() { "/" } else { "" };
     format!("/{}{slash}", segments.join("/"))
 }
 
-/// Percent-decodes a path. A replacement character distinguishes bytes that are not UTF-8 from every valid path;
-/// [`super::grouping_key::grouping_key`] checks the raw path.
+/// Percent-decodes a path, or returns `None` if an escape is invalid. Bytes that are not UTF-8 become a replacement character, which no
+/// literal path contains; [`super::grouping_key::grouping_key`] checks the raw path.
 fn decode(raw: &str) -> Option<String> {
-    if !has_valid_escapes(raw) {
-        return None;
-    }
-    Some(percent_encoding::percent_decode_str(raw).decode_utf8_lossy().into_owned())
+    has_valid_escapes(raw).then(|| percent_encoding::percent_decode_str(raw).decode_utf8_lossy().into_owned())
 }
 
 /// Whether each `%` is followed by two hexadecimal digits.
-pub(super) fn has_valid_escapes(raw: &str) -> bool {
+fn has_valid_escapes(raw: &str) -> bool {
     let bytes = raw.as_bytes();
     memchr::memchr_iter(b'%', bytes)
         .all(|at| bytes.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)))
@@ -273,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_method_gets_the_allowed_ones() {
+    fn a_wrong_method_gets_the_allowed_methods() {
         let not_allowed = |methods: &str| Some(Routed::NotAllowed(methods.to_owned()));
         assert_eq!(router().route(&Method::GET, "/metrics/job/a"), not_allowed("DELETE, OPTIONS, POST, PUT"));
         assert_eq!(router().route(&Method::HEAD, "/metrics"), not_allowed("GET, OPTIONS"));

@@ -23,7 +23,7 @@ pub(super) async fn scrape(handlers: &Handlers, request: Request) -> Result<Resp
     let gateway = &handlers.gateway;
     let started = Instant::now();
     let Some(permit) = gateway.scrapes.try_acquire() else {
-        metrics::count_refused();
+        metrics::count_rejected();
         return Err(Error::TooManyScrapes);
     };
     let snapshots = collect(&gateway.registry, &gateway.mailboxes).await.ok_or(CommandError::ShuttingDown)?;
@@ -64,7 +64,7 @@ pub(super) async fn scrape(handlers: &Handlers, request: Request) -> Result<Resp
     Ok(response)
 }
 
-/// Ends when the body of a scrape is sent or abandoned.
+/// A scrape whose body is being sent. Dropped, and then measured, when the body is sent or abandoned.
 struct RunningScrape {
     _permit: Permit,
     started: Instant,

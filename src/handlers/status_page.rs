@@ -31,7 +31,7 @@ pub(super) async fn status_page(handlers: &Handlers, _: Request) -> Result<Respo
     Ok(response)
 }
 
-/// The page has no files of its own.
+/// 404: the page loads no files.
 pub(super) async fn no_such_file(_: &Handlers, _: Request) -> Result<Response, Error> {
     Err(Error::NotFound)
 }
@@ -61,9 +61,10 @@ fn row(view: &GroupView) -> String {
         let _ = write!(html, "<code>{}=\"{}\"</code> ", escape(&name), escape(&value));
     }
     html.push_str("</td><td>");
-    match view.push_seconds {
-        0.0 => html.push_str("never"),
-        seconds => html.push_str(&rfc3339(seconds)),
+    if view.push_seconds == 0.0 {
+        html.push_str("never");
+    } else {
+        html.push_str(&rfc3339(view.push_seconds));
     }
     if view.failure_seconds > 0.0 {
         let _ = write!(html, "<br><span class=\"failed\">rejected {}</span>", rfc3339(view.failure_seconds));

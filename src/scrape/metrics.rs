@@ -4,7 +4,7 @@ use crate::encoding::encode::Coding;
 use crate::telemetry::OwnMetric;
 
 const SCRAPES: OwnMetric = OwnMetric::gauge("sluicegate_scrapes", "Number of scrapes in progress.");
-const REFUSED: OwnMetric = OwnMetric::counter(
+const REJECTED: OwnMetric = OwnMetric::counter(
     "sluicegate_scrapes_refused_total",
     "Total number of scrapes rejected because too many were in progress.",
 );
@@ -19,7 +19,7 @@ const SIZE: OwnMetric = OwnMetric::summary(
 )
 .with_labels(&["encoding"]);
 
-pub(crate) const METRICS: &[OwnMetric] = &[SCRAPES, REFUSED, DURATION, SIZE];
+pub(crate) const METRICS: &[OwnMetric] = &[SCRAPES, REJECTED, DURATION, SIZE];
 
 /// Creates all series, so that the first scrape does not add any.
 pub(crate) fn create_series() {
@@ -27,7 +27,7 @@ pub(crate) fn create_series() {
         let _ = metrics::histogram!(DURATION.name, "encoding" => coding.name());
         let _ = metrics::histogram!(SIZE.name, "encoding" => coding.name());
     }
-    let _ = metrics::counter!(REFUSED.name);
+    let _ = metrics::counter!(REJECTED.name);
 }
 
 /// Sets the number of scrapes in progress.
@@ -36,8 +36,8 @@ pub(crate) fn set_in_progress(scrapes: usize) {
 }
 
 /// Counts a scrape that was rejected because too many were in progress.
-pub(crate) fn count_refused() {
-    metrics::counter!(REFUSED.name).increment(1);
+pub(crate) fn count_rejected() {
+    metrics::counter!(REJECTED.name).increment(1);
 }
 
 /// Records the size of a response.
