@@ -18,11 +18,10 @@ use crate::runtime::{sleep, spawn, timeout};
 
 /// How long to wait before the next accept when the kernel has no descriptor or memory for a connection.
 const BACKOFF: Duration = Duration::from_millis(50);
-/// How many rejected connections per core are read for a moment, so that their clients see the response. Beyond that, the response may
-/// be lost in a reset.
-const REJECTED_MAX: usize = 256;
-/// How many bytes of a rejected request are read.
-const REJECTED_BYTES_MAX: usize = 256 << 10;
+/// How many rejected connections per core linger, so that their clients see the response. Beyond that, a reset may discard the response.
+const LINGERING_REJECTED_MAX: usize = 256;
+/// How many bytes are read and discarded after a rejected connection got its response.
+const REJECTED_LINGER_BYTES_MAX: usize = 256 << 10;
 /// How long dropped connections may take to release their descriptors.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -36,7 +35,7 @@ struct Acceptor<S> {
     service: Rc<S>,
     builder: Rc<Builder>,
     connections: Rc<ConnectionTable>,
-    /// Rejected connections that are still being read.
+    /// Rejected connections that linger.
     rejected: Rc<ConnectionTable>,
     common: Common,
 }
@@ -137,10 +136,10 @@ impl<S: Service> Acceptor<S> {
     async fn reject(self: Rc<Self>, stream: TcpStream) {
         let entry = self.rejected.enter();
         let mut bridge = Bridge::new(stream, entry.deadline().clone());
-        // If the kernel has no room for these few bytes, the client does not read either.
+        // If the kernel has no space for these few bytes, the client is not reading.
         let _ = bridge.socket().send(&[IoSlice::new(TOO_MANY_CONNECTIONS)]);
-        if self.rejected.count() <= REJECTED_MAX {
-            linger(&mut bridge, entry.deadline(), REJECTED_BYTES_MAX).await;
+        if self.rejected.count() <= LINGERING_REJECTED_MAX {
+            linger(&mut bridge, entry.deadline(), REJECTED_LINGER_BYTES_MAX).await;
         }
     }
 }

@@ -3,8 +3,8 @@
 //! hyper lends its buffers for the length of a call, while a ring (and monoio on epoll alike) has to own them until the operation
 //! completes. So the bridge has its own buffers. It moves data by three rules, which were measured against the alternatives:
 //!
-//! * A read is an operation into a small buffer of the bridge, from which hyper gets a copy. A read that filled the buffer indicates
-//!   that more has arrived; direct calls fetch it until the kernel has nothing left.
+//! * A read is an operation into a small buffer of the bridge, from which hyper gets a copy. If a read fills the buffer, more has
+//!   probably arrived; direct calls fetch it until the kernel has nothing left.
 //! * Small writes gather in a buffer. It is written as one operation when hyper flushes.
 //! * Larger writes go from hyper's own slices, by a direct call that does not wait. If the kernel has no room, a piece is copied into an
 //!   operation; its completion signals that there is room again.
@@ -25,20 +25,20 @@ use super::deadlines::ConnectionDeadline;
 use crate::runtime::socket::{ReadHalf, Socket, WriteHalf};
 use crate::runtime::tcp::TcpStream;
 
-/// The buffer of a read operation: head and body of a usual push. Every idle connection holds one.
+/// The buffer of a read operation; fits the head and body of a typical push. Every idle connection holds one.
 const READ_BYTES: usize = 4 << 10;
 /// The buffer of direct reads; held only while a large body arrives.
 const BULK_BYTES: usize = 64 << 10;
 /// How many direct reads may follow each other before one goes through the ring.
 ///
-/// hyper yields after 16 reads by waking itself. While a task of a core is always awake, the core's runtime does not look at wakes from
+/// hyper yields after 16 reads by waking itself. While a core always has a task that is ready, its runtime does not look for wake-ups from
 /// other threads, so a core full of uploads would delay everything else.
 const BULK_READS_MAX: usize = 8;
-/// Writes up to this size gather; a usual response is smaller.
+/// Writes up to this size gather; a typical response is smaller.
 const GATHER_BYTES_MAX: usize = 2 << 10;
 /// How much is copied into an operation that waits for room in the kernel.
 const WAITING_PIECE_BYTES: usize = 16 << 10;
-/// The slices of one direct write: hyper sends up to 16 pieces and some framing at a time, behind the gathered bytes.
+/// Maximum slices of one direct write: the gathered bytes, then up to 16 pieces of hyper with their framing.
 const SLICES_MAX: usize = 65;
 
 /// A connection as hyper sees it.
@@ -209,7 +209,7 @@ impl Bridge {
         let _ = task.as_mut().poll(context);
         let Some((result, buffer)) = self.write_exchange.result.take() else { return Poll::Pending };
         self.writing = false;
-        // The larger buffer of a waiting piece is not kept for the usual small responses.
+        // The larger buffer of a waiting piece is not kept, because most responses are small.
         if buffer.capacity() <= 2 * GATHER_BYTES_MAX {
             self.gathered = buffer;
             self.gathered.clear();

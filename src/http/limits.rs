@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::runtime::shutdown::Shutdown;
 
-/// What the HTTP layers of all cores share.
+/// The limits, counts and shutdown request that all cores share.
 #[derive(Clone)]
 pub struct Common {
     /// See [`Limits`].
@@ -67,7 +67,7 @@ pub enum Timeout {
 }
 
 impl Timeout {
-    /// All of them.
+    /// All timeouts.
     pub const ALL: [Self; 3] = [Self::Head, Self::Request, Self::Response];
 
     /// The value of the metric label `phase`.

@@ -7,7 +7,7 @@ use super::limits::{Connections, Timeout};
 const CONNECTIONS: OwnMetric = OwnMetric::gauge("sluicegate_connections", "Number of open connections.");
 const ACCEPTED: OwnMetric =
     OwnMetric::counter("sluicegate_connections_accepted_total", "Total number of accepted connections.");
-const REFUSED: OwnMetric = OwnMetric::counter(
+const REJECTED: OwnMetric = OwnMetric::counter(
     "sluicegate_connections_refused_total",
     "Total number of connections rejected because too many were open.",
 );
@@ -17,13 +17,13 @@ const TIMEOUTS: OwnMetric = OwnMetric::counter(
 )
 .with_labels(&["phase"]);
 
-pub(crate) const METRICS: &[OwnMetric] = &[CONNECTIONS, ACCEPTED, REFUSED, TIMEOUTS];
+pub(crate) const METRICS: &[OwnMetric] = &[CONNECTIONS, ACCEPTED, REJECTED, TIMEOUTS];
 
 /// Sets the metrics from the counts of all cores.
 pub(crate) fn set(connections: &Connections) {
     metrics::gauge!(CONNECTIONS.name).set(connections.current() as f64);
     metrics::counter!(ACCEPTED.name).absolute(connections.accepted());
-    metrics::counter!(REFUSED.name).absolute(connections.rejected());
+    metrics::counter!(REJECTED.name).absolute(connections.rejected());
     for timeout in Timeout::ALL {
         metrics::counter!(TIMEOUTS.name, "phase" => timeout.name()).absolute(connections.timed_out(timeout));
     }

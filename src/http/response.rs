@@ -13,7 +13,7 @@ pub type Response = http::Response<ResponseBody>;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-/// After how many seconds a client may try again.
+/// The value of `Retry-After`.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// A response without a body.
@@ -31,12 +31,12 @@ pub(crate) fn text(status: StatusCode, text: &'static str) -> Response {
     response
 }
 
-/// An error as Go's `http.Error` writes it: plain text that is not to be sniffed, with a final line feed.
+/// An error as Go's `http.Error` writes it: plain text with a final line feed, and `nosniff`.
 pub fn error<B: From<Bytes>>(status: StatusCode, text: &str) -> http::Response<B> {
     error_with(status, text, B::from)
 }
 
-/// As [`error`], with a body that needs more than its bytes.
+/// Like [`error`], with a function that makes the body.
 pub(super) fn error_with<B>(
     status: StatusCode,
     text: &str,
@@ -49,7 +49,7 @@ pub(super) fn error_with<B>(
     response
 }
 
-/// Tells the client when to try again.
+/// Adds `Retry-After`.
 pub(crate) fn retry_later(response: &mut Response) {
     response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
 }
@@ -68,7 +68,7 @@ pub(crate) fn allowed_methods(methods: &str) -> Response {
     response
 }
 
-/// A redirect that preserves the method where it matters.
+/// 301 for GET and HEAD; 307 for other methods, which it preserves.
 pub(crate) fn redirect(method: &Method, to: &str) -> Response {
     let permanent = method == Method::GET || method == Method::HEAD;
     let status = if permanent { StatusCode::MOVED_PERMANENTLY } else { StatusCode::TEMPORARY_REDIRECT };
