@@ -1,7 +1,7 @@
 //! Leases on metric families.
 //!
-//! A family whose groups differ in the names of their grouping labels can hold a series twice. A push that adds series to such a
-//! family holds the family's lease from the look-up of duplicates until it is applied, on whatever core.
+//! If the groups of a family differ in the names of their grouping labels, two of them can contain the same series. A push that adds
+//! series to such a family holds the family's lease from the look-up of duplicates until it is applied, even if its home is another core.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

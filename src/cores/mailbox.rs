@@ -26,7 +26,7 @@ struct Mailbox {
 }
 
 impl Mailboxes {
-    /// One mailbox per core, each with at most `queue_max` unanswered client commands; `None` means no limit.
+    /// One mailbox per core, each with at most `queue_max` client commands that have no result yet; `None` means no limit.
     pub(crate) fn new(cores: usize, queue_max: Option<usize>) -> (Self, Vec<Inbox>) {
         let (mailboxes, inboxes): (Vec<Mailbox>, Vec<Inbox>) = (0..cores)
             .map(|_| {
@@ -42,7 +42,7 @@ impl Mailboxes {
         self.cores.len()
     }
 
-    /// The number of client commands that a core has not answered yet.
+    /// The number of client commands to a core that have no result yet.
     pub(crate) fn queued(&self, core: usize) -> usize {
         self.cores[core].queue.in_use()
     }

@@ -77,7 +77,7 @@ impl ShardTask {
         }
     }
 
-    /// Looks for the push's series in other groups, on whatever core they are.
+    /// Looks for the push's series in the groups of all cores.
     ///
     /// # Errors
     /// Another core has ended, so the gateway is shutting down.

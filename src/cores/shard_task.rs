@@ -28,7 +28,7 @@ use crate::storage::store::{GroupChange, PendingChange, Store};
 
 /// How much text is edited or written between two yields; about a quarter of a millisecond.
 const SLICE_BYTES: usize = 1 << 20;
-/// How much text of groups is copied by one command, for the API.
+/// How much text of groups one command copies.
 const COPY_BYTES: usize = 64 * 1024;
 /// How many groups a wipe deletes between two yields.
 const WIPE_KEYS: usize = 256;
@@ -36,7 +36,7 @@ const WIPE_KEYS: usize = 256;
 /// Exclusive access to a shard.
 pub(super) type ShardGuard = MutexGuardArc<Shard>;
 
-/// One core's shard, with what its commands need of the other cores.
+/// One core's shard, and what its commands need to reach the other cores.
 pub(crate) struct ShardTask {
     pub(super) core: usize,
     pub(super) shard: Arc<Mutex<Shard>>,
@@ -62,7 +62,7 @@ pub(crate) enum CommandError {
 }
 
 impl ShardTask {
-    /// The task of a core. `shard` must use the same registry, and expect a store if there is one.
+    /// The task of a core. `shard` must use the same registry, and be persistent if there is a store.
     pub(crate) fn new(
         core: usize,
         shard: Arc<Mutex<Shard>>,
@@ -143,13 +143,13 @@ impl ShardTask {
         }
     }
 
-    /// Calls `with` as soon as no command is half applied: now, or in a task.
-    fn with_shard(&self, with: impl FnOnce(ShardGuard) + 'static) {
+    /// Calls `run` as soon as no command is half applied: now, or in a task.
+    fn with_shard(&self, run: impl FnOnce(ShardGuard) + 'static) {
         match self.shard.try_lock_arc() {
-            Some(shard) => with(shard),
+            Some(shard) => run(shard),
             None => {
                 let shard = self.shard.clone();
-                spawn(async move { with(shard.lock_arc().await) });
+                spawn(async move { run(shard.lock_arc().await) });
             }
         }
     }

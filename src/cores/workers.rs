@@ -27,7 +27,7 @@ impl Workers {
         let (jobs, inbox) = unbounded();
         for index in 0..count {
             let inbox = inbox.clone();
-            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(&inbox))?;
+            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || run_jobs(&inbox))?;
         }
         Ok(Self { jobs })
     }
@@ -46,8 +46,8 @@ impl Workers {
     }
 }
 
-fn work(inbox: &Receiver<Job>) {
-    // On Linux this applies to the calling thread only. If it is not permitted, the workers run at normal priority.
+fn run_jobs(inbox: &Receiver<Job>) {
+    // On Linux this applies to the calling thread only. Without permission, the workers run at normal priority.
     let _ = rustix::process::setpriority_process(None, NICENESS);
     let mut encoder = PieceEncoder::default();
     for job in inbox {
@@ -64,11 +64,10 @@ mod tests {
     use futures_util::FutureExt;
 
     #[test]
-    fn a_panicking_job_returns_none_and_the_thread_goes_on() {
+    fn a_panicking_job_returns_none_and_the_thread_continues() {
         let workers = Workers::start(1).expect("a thread");
         let result = |job| {
-            let running = std::pin::pin!(workers.run(job));
-            let mut running = running;
+            let mut running = std::pin::pin!(workers.run(job));
             loop {
                 if let Some(result) = running.as_mut().now_or_never() {
                     return result;
