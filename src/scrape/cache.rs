@@ -1,4 +1,4 @@
-//! The cache of encoded pieces: what did not change since the last scrape is not encoded again.
+//! The cache of encoded pieces, so that a scrape encodes only the text that changed since the last one.
 //!
 //! A piece that is one segment is cached with the segment, so it is dropped together with the text from which it was made. A unit of
 //! small ranges that were copied together is cached here, by form and hash.
@@ -12,7 +12,7 @@ use super::merge::Unit;
 use crate::encoding::encode::{Coding, Form, Piece, PieceEncoder};
 use crate::shard::segments::Segment;
 
-/// A form that no scrape asked for in so many scrapes is dropped.
+/// After how many scrapes in other forms the pieces of a form are dropped.
 const FORM_IDLE_SCRAPES_MAX: u64 = 64;
 
 /// Encoded pieces of all cores and clients. Clones share the cache.
@@ -29,8 +29,9 @@ struct CopiedPieces {
 
 #[derive(Debug, Default)]
 struct Generations {
-    /// Pieces of the scrape before. Those that no scrape asks for again are dropped with it.
+    /// Pieces of the previous scrape. The current scrape takes over those that it uses.
     old: HashMap<u128, Piece>,
+    /// Pieces of the current scrape.
     new: HashMap<u128, Piece>,
     /// The number of the last scrape.
     last_scrape: u64,
@@ -42,7 +43,7 @@ impl PieceCache {
         match unit {
             Unit::Segment(segment) => cached_with_segment(segment, form),
             Unit::Copied(bytes) => self.get_copied(form, hash(bytes)),
-            Unit::Made(piece) => Some(piece.clone()),
+            Unit::Translated(piece) => Some(piece.clone()),
         }
     }
 
@@ -62,11 +63,11 @@ impl PieceCache {
                 self.insert_copied(form, hash(&bytes), piece.clone());
                 piece
             }
-            Unit::Made(piece) => piece,
+            Unit::Translated(piece) => piece,
         }
     }
 
-    /// Ends a scrape: drops the copied pieces of this form that no scrape asked for since the last call.
+    /// Ends a scrape: drops the copied pieces of this form that no scrape used since the last call.
     pub(crate) fn end_scrape(&self, form: Form) {
         let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
         copied.scrapes += 1;
@@ -91,7 +92,7 @@ impl PieceCache {
     }
 }
 
-/// The encoded text of a segment, if an earlier scrape left it there.
+/// The encoded text of a segment, if an earlier scrape cached it there.
 fn cached_with_segment(segment: &Segment, form: Form) -> Option<Piece> {
     match form.coding {
         Coding::Gzip => segment.deflated().cloned().map(Piece::Gzip),
@@ -113,7 +114,7 @@ mod tests {
     const ZSTD: Form = Form { coding: Coding::Zstd, ..GZIP };
 
     #[test]
-    fn a_piece_is_dropped_when_a_scrape_does_not_ask_for_it() {
+    fn a_piece_is_dropped_after_a_scrape_that_does_not_use_it() {
         let cache = PieceCache::default();
         let unit = Unit::Copied(Bytes::from_static(b"m 1\n"));
         assert!(cache.get(&unit, GZIP).is_none());
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_that_is_not_asked_for_any_more_is_dropped() {
+    fn an_unused_form_is_dropped() {
         let cache = PieceCache::default();
         let unit = Unit::Copied(Bytes::from_static(b"m 1\n"));
         cache.encode(unit.clone(), ZSTD, &mut PieceEncoder::default());

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use futures_channel::oneshot;
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 
 use crate::cores::command::ShardCommand;
 use crate::cores::mailbox::Mailboxes;
 use crate::shard::registry::Registry;
 use crate::shard::{Counts, FamilySnapshot};
 
-/// What the cores hold, core by core.
+/// The snapshots of all cores, by core.
 pub(crate) struct Snapshots {
     /// The families of each core, sorted by name.
     pub families: Vec<Vec<FamilySnapshot>>,
@@ -19,15 +19,14 @@ pub(crate) struct Snapshots {
 
 /// Takes a snapshot of every core. Returns `None` if the gateway is shutting down.
 pub(crate) async fn collect(registry: &Arc<Registry>, mailboxes: &Mailboxes) -> Option<Snapshots> {
-    // Names that cores release while it runs stay reserved until it is dropped, also if the client disconnects.
+    // Until it is dropped, names that cores release stay reserved, even if the client disconnects.
     let _collection = registry.begin_collection();
-    let snapshots = (0..mailboxes.cores()).map(|core| {
+    let requested = (0..mailboxes.cores()).map(|core| {
         let (tx, rx) = oneshot::channel();
         mailboxes.send(core, ShardCommand::Snapshot(tx));
         rx
     });
-    let snapshots: Vec<_> = snapshots.collect();
-    let snapshots = join_all(snapshots).await.into_iter().collect::<Result<Vec<_>, _>>().ok()?;
+    let snapshots = try_join_all(requested).await.ok()?;
     let (families, counts) = snapshots.into_iter().unzip();
     Some(Snapshots { families, counts })
 }

@@ -1,7 +1,7 @@
 //! Encoding: units become the pieces of a response, compressed where the client asked for it.
 //!
-//! Only what is not in the cache is translated or compressed. A little of it happens on the core; more goes to the worker threads in
-//! batches.
+//! Only units that are not in the cache are translated or compressed: small amounts on the core, larger ones in batches on the worker
+//! threads.
 
 use std::cell::RefCell;
 
@@ -17,7 +17,7 @@ use crate::encoding::gzip::Member;
 
 /// How much a worker processes at a time; about a millisecond of work.
 const BATCH_BYTES: usize = 256 * 1024;
-/// Up to here the core compresses by itself, in about a tenth of a millisecond: waking a worker takes as long.
+/// Up to this size the core compresses by itself, in about a tenth of a millisecond: waking a worker takes as long.
 const CORE_BYTES_MAX: usize = 48 * 1024;
 
 /// A worker failed. The log has the reason.
@@ -43,20 +43,20 @@ impl Encoder {
     /// If a worker failed.
     pub(crate) async fn translate(&self, mut plan: Plan) -> Result<Vec<Unit>, EncodeFailed> {
         let sources = std::mem::take(&mut plan.sources);
-        let mut parts: Vec<Option<Part>> = sources.iter().map(Source::known).collect();
+        let mut parts: Vec<Option<Part>> = sources.iter().map(Source::cached).collect();
         let missing = sources.into_iter().enumerate().filter(|(at, _)| parts[*at].is_none()).collect();
         let batches = into_batches(missing, Source::text_len).into_iter().map(|batch| {
             self.workers.run(move |encoder| {
-                let make = |(at, source): (usize, Source)| Ok((at, source.make(encoder)?));
-                batch.into_iter().map(make).collect::<Result<Vec<_>, TranslateError>>()
+                let translate = |(at, source): (usize, Source)| Ok((at, source.translate(encoder)?));
+                batch.into_iter().map(translate).collect::<Result<Vec<_>, TranslateError>>()
             })
         });
         for batch in join_all(batches.collect::<Vec<_>>()).await {
-            let made = batch.ok_or(EncodeFailed)?.map_err(|error| {
+            let translated = batch.ok_or(EncodeFailed)?.map_err(|error| {
                 tracing::error!(%error, "cannot translate rendered lines");
                 EncodeFailed
             })?;
-            for (at, part) in made {
+            for (at, part) in translated {
                 parts[at] = Some(part);
             }
         }

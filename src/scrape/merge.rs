@@ -1,7 +1,7 @@
 //! Merging: the snapshots of all cores become the units of one exposition.
 //!
 //! Nothing is parsed, and only the headers of families are formatted. Large segments are sent as they are. Small ranges are copied
-//! together, so that the socket gets long pieces and the compressor has enough to work on.
+//! together, so that the socket and the compressor get long pieces.
 
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use crate::shard::FamilySnapshot;
 use crate::shard::segments::Segment;
 use crate::telemetry::{OwnFamily, OwnKind, OwnValue};
 
-/// Shorter ranges are copied together.
+/// Ranges shorter than this are copied together.
 pub(crate) const SMALL_BYTES: usize = 4 * 1024;
-/// A copied unit ends at this length.
+/// A copied unit ends when it reaches this length.
 const UNIT_BYTES: usize = 32 * 1024;
 
 /// A part of an exposition that is compressed and sent as one.
@@ -29,7 +29,7 @@ pub enum Unit {
     /// Small ranges copied together.
     Copied(Bytes),
     /// A segment in another form, already compressed if the client asked for it.
-    Made(Piece),
+    Translated(Piece),
 }
 
 /// A segment's text as bytes that keep the segment alive.
@@ -43,17 +43,12 @@ impl AsRef<[u8]> for SegmentText {
 
 impl Unit {
     /// Bytes before compression.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Segment(segment) => segment.text().len(),
             Self::Copied(bytes) => bytes.len(),
-            Self::Made(piece) => piece.plain_len(),
+            Self::Translated(piece) => piece.plain_len(),
         }
-    }
-
-    /// Whether there is nothing to send.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -61,8 +56,8 @@ impl Unit {
 pub fn plain(unit: Unit) -> Option<Bytes> {
     match unit {
         Unit::Segment(segment) => Some(Bytes::from_owner(SegmentText(segment))),
-        Unit::Copied(bytes) | Unit::Made(Piece::Plain(bytes)) => Some(bytes),
-        Unit::Made(Piece::Gzip(_) | Piece::Zstd { .. }) => None,
+        Unit::Copied(bytes) | Unit::Translated(Piece::Plain(bytes)) => Some(bytes),
+        Unit::Translated(Piece::Gzip(_) | Piece::Zstd { .. }) => None,
     }
 }
 
@@ -113,10 +108,7 @@ pub fn merge(cores: &[Vec<FamilySnapshot>], own: &[OwnFamily]) -> Vec<Unit> {
             }
             (None, None) => {}
         }
-        snapshots
-            .iter()
-            .flat_map(|snapshots| snapshots.text.segments())
-            .for_each(|segment| units.add(segment));
+        snapshots.iter().flat_map(|snapshot| snapshot.text.segments()).for_each(|segment| units.add(segment));
     }
     units.finish()
 }
@@ -150,7 +142,7 @@ impl Units {
     pub fn add_piece(&mut self, piece: Piece) {
         match piece {
             Piece::Plain(plain) if plain.len() < SMALL_BYTES => self.copy(&plain),
-            piece => self.append(Unit::Made(piece)),
+            piece => self.append(Unit::Translated(piece)),
         }
     }
 
@@ -180,7 +172,7 @@ impl Units {
 }
 
 /// The metric type of one of the gateway's own families.
-pub fn kind_of(kind: OwnKind) -> MetricType {
+pub(crate) fn kind_of(kind: OwnKind) -> MetricType {
     match kind {
         OwnKind::Counter => MetricType::Counter,
         OwnKind::Gauge => MetricType::Gauge,

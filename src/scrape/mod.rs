@@ -1,7 +1,8 @@
 //! From the snapshots of all cores to the body of a scrape.
 //!
 //! The pipeline: [`collect`] a snapshot from every core, [`merge`] the families (or [`translate`] them into another format), [`encode`]
-//! what changed, and send the pieces. [`negotiate`] decides what the client gets; the [`cache`] keeps encoded pieces between scrapes.
+//! what changed, and send the pieces. [`negotiate`] chooses the format and the compression; the [`cache`] keeps encoded pieces between
+//! scrapes.
 
 pub(crate) mod cache;
 pub(crate) mod collect;

@@ -1,8 +1,8 @@
 //! Negotiation: the format, the escaping and the content coding that a client gets.
 //!
 //! `Accept` is parsed and ordered as by the official program, including its oddities, because the header that Prometheus sends evolved
-//! around them. Parameters are split at every semicolon and equals sign, quotes have no meaning, the last of repeated parameters
-//! counts, and `escaping` is that of the last clause up to the one that matches, whatever the type of that clause is.
+//! around them: parameters are split at every semicolon and equals sign, quotes have no meaning, and the last of repeated parameters
+//! wins. `escaping` is that of the last clause up to the one that matches, even if that clause has another type.
 //!
 //! `Accept-Encoding` is stricter: a coding other than identity is sent only if the client names it.
 
@@ -29,7 +29,7 @@ struct Clause<'a> {
 
 /// The format and the escaping of names; text with underscores if no clause matches.
 pub fn format(headers: &HeaderMap) -> (Format, Escaping) {
-    // If the header is repeated, the first one counts, as in the official program.
+    // If the header is repeated, the first one wins, as in the official program.
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let mut escaping = Escaping::Underscores;
     for clause in clauses(accept) {

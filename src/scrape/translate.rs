@@ -1,16 +1,14 @@
-//! Translating: the snapshots of all cores become the units of an exposition in another form than the stored text, which is protobuf or
-//! text with escaped names.
+//! Translating: the snapshots of all cores become the units of an exposition in protobuf, or in text with escaped names.
 //!
-//! A piece is one segment in one form. It is made once and cached with the segment ([`Source::known`]), so a scrape makes only the
-//! pieces that changed since the last scrape of the same form. In protobuf the length of a family precedes it. So all pieces are made
-//! first ([`Source::make`], on any thread) and put in order afterwards ([`Plan::assemble`]).
+//! A piece is one segment in one form. It is translated once and cached with the segment ([`Source::cached`]), so a scrape translates
+//! only the segments that changed since the last scrape of the same form. In protobuf the length of a family precedes it. So all
+//! segments are translated first ([`Source::translate`], on any thread) and put in order afterwards ([`Plan::assemble`]).
 
 use std::sync::Arc;
 
 use crate::encoding::encode::{Coding, Form, Piece, PieceEncoder};
 use crate::exposition::Format;
-use crate::exposition::escape::Escaping;
-use crate::exposition::escape::{NameKind, escape, escape_lines};
+use crate::exposition::escape::{Escaping, NameKind, escape, escape_lines};
 use crate::exposition::model::MetricType;
 use crate::exposition::protobuf::{
     FamilyHeader, WireError, escape_metrics, metrics_of_lines, write_family_header,
@@ -36,16 +34,16 @@ pub(crate) enum TranslateError {
 
 /// The families to show, in order.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     form: Form,
     families: Vec<Family>,
     /// The segments of all families.
-    pub sources: Vec<Source>,
+    pub(crate) sources: Vec<Source>,
 }
 
 #[derive(Debug)]
 struct Family {
-    /// As the requested form spells it.
+    /// In the spelling of the requested form.
     name: String,
     kind: MetricType,
     help: Option<Arc<str>>,
@@ -65,14 +63,14 @@ struct Recipe {
 
 /// A segment to translate.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub(crate) struct Source {
     segment: Arc<Segment>,
     recipe: Arc<Recipe>,
 }
 
 /// A segment in the requested form.
 #[derive(Debug)]
-pub enum Part {
+pub(crate) enum Part {
     /// Its stored text has that form already.
     Text(Arc<Segment>),
     /// A translated piece.
@@ -81,7 +79,7 @@ pub enum Part {
 
 impl Source {
     /// The part, if it is cached or needs no translation.
-    pub fn known(&self) -> Option<Part> {
+    pub(crate) fn cached(&self) -> Option<Part> {
         let form = match self.recipe.form.escaping {
             Escaping::AllowUtf8 => self.recipe.form,
             _ => self.form(self.segment.known_quoted()?),
@@ -93,11 +91,11 @@ impl Source {
         }
     }
 
-    /// Makes the part and caches it with the segment.
+    /// Translates the segment and caches the piece with it.
     ///
     /// # Errors
     /// If the segment has lines that rendering never writes.
-    pub fn make(&self, encoder: &mut PieceEncoder) -> Result<Part, TranslateError> {
+    pub(crate) fn translate(&self, encoder: &mut PieceEncoder) -> Result<Part, TranslateError> {
         let form = match self.recipe.form.escaping {
             Escaping::AllowUtf8 => self.recipe.form,
             _ => self.form(self.segment.is_quoted()),
@@ -115,7 +113,7 @@ impl Source {
     }
 
     /// Bytes of text to translate.
-    pub fn text_len(&self) -> usize {
+    pub(crate) fn text_len(&self) -> usize {
         self.segment.text().len()
     }
 
@@ -136,8 +134,7 @@ impl Source {
                 escape_lines(&mut plain, lines, name, form.escaping);
             }
             Format::Protobuf => {
-                let written = self.segment.write_metrics(&mut plain, name, *kind);
-                written?;
+                self.segment.write_metrics(&mut plain, name, *kind)?;
                 if form.escaping != Escaping::AllowUtf8 {
                     let metrics = std::mem::take(&mut plain);
                     escape_metrics(&mut plain, &metrics, form.escaping)?;
@@ -149,19 +146,19 @@ impl Source {
 }
 
 /// Plans the families to show in a form. Costs a pointer per segment.
-pub fn plan(cores: &[Vec<FamilySnapshot>], own: &[OwnFamily], form: Form) -> Plan {
+pub(crate) fn plan(cores: &[Vec<FamilySnapshot>], own: &[OwnFamily], form: Form) -> Plan {
     let mut plan = Plan { form, families: Vec::new(), sources: Vec::new() };
     for MergedFamily { name, own, snapshots } in merged_families(cores, own) {
         let own_kind = own.map(|own| kind_of(own.kind));
-        let Some(kind) = own_kind.or(snapshots.first().map(|snapshots| snapshots.kind)) else { continue };
+        let Some(kind) = own_kind.or(snapshots.first().map(|snapshot| snapshot.kind)) else { continue };
         let help = match own {
             Some(own) => Some(own.help.into()),
-            None => snapshots.first().and_then(|snapshots| snapshots.shared.help()),
+            None => snapshots.first().and_then(|snapshot| snapshot.shared.help()),
         };
         let recipe = Arc::new(Recipe { name: name.into(), kind, form });
         let first = plan.sources.len();
-        for snapshots in snapshots {
-            let segments = snapshots.text.segments().cloned();
+        for snapshot in snapshots {
+            let segments = snapshot.text.segments().cloned();
             plan.sources.extend(segments.map(|segment| Source { segment, recipe: recipe.clone() }));
         }
         let name = escape(name, form.escaping, NameKind::Metric).into_owned();
@@ -189,7 +186,7 @@ fn own_series(own: Option<&OwnFamily>, format: Format) -> Vec<u8> {
 
 impl Plan {
     /// Puts the parts of all sources, given in order, behind the heads of their families.
-    pub fn assemble(self, parts: Vec<Part>) -> Vec<Unit> {
+    pub(crate) fn assemble(self, parts: Vec<Part>) -> Vec<Unit> {
         let mut units = Units::default();
         let mut parts = parts.into_iter();
         for family in self.families {
