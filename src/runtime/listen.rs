@@ -2,7 +2,7 @@
 //!
 //! The cores share a port by SO_REUSEPORT, which would also let a second gateway of the same user join and receive half of the traffic.
 //! So the first listener of an address is bound and set to listen *without* that option. The kernel admits exactly one such socket, even
-//! if two gateways start at the same moment, and admits none while other sockets share the port. Only then the same socket gets the
+//! if two gateways start at the same moment, and admits none while other sockets share the port. Only then does the same socket get the
 //! option, and the listeners of the other cores join it. The port is never free and always has a listener, so no lock is needed and no
 //! connection is lost. One case remains: a *different* program of the same user that sets SO_REUSEPORT itself can join later.
 
@@ -14,11 +14,11 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 /// How many connections the kernel queues per listener until they are accepted (capped by net.core.somaxconn).
 const BACKLOG: i32 = 4096;
-/// After which silence the kernel probes whether a peer is still alive.
+/// How long a connection is silent before the kernel probes the peer.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// How long to wait for an address that is in use, because a gateway may be shutting down.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to retry while an address is in use, because a gateway may be shutting down.
+const IN_USE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the gateway cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub struct ListenError {
 
 fn reason(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "another program already listens there".to_owned(),
+        io::ErrorKind::AddrInUse => "another program is already listening on it".to_owned(),
         _ => error.to_string(),
     }
 }
@@ -84,7 +84,7 @@ impl Listeners {
     }
 
     fn bind_address(&mut self, address: &str) -> io::Result<()> {
-        let first = first_listener_patiently(address)?;
+        let first = first_listener_with_retries(address)?;
         let bound = first.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP address"))?;
         // From here on, other sockets of the same user that set the option can share the port.
         first.set_reuse_port(true)?;
@@ -107,16 +107,16 @@ impl Listeners {
     }
 }
 
-/// Like [`first_listener`], but waits for an address that is in use. The ring of a killed gateway can hold its listeners for a moment after
+/// Like [`first_listener`], but retries while the address is in use. The ring of a killed gateway can hold its listeners for a moment after
 /// the process has ended, and a restart must not fail because of that.
-fn first_listener_patiently(address: &str) -> io::Result<Socket> {
-    let begun = Instant::now();
+fn first_listener_with_retries(address: &str) -> io::Result<Socket> {
+    let started = Instant::now();
     loop {
         match first_listener(address) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < PATIENCE => {
-                std::thread::sleep(PATIENCE / 20);
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && started.elapsed() < IN_USE_TIMEOUT => {
+                std::thread::sleep(IN_USE_TIMEOUT / 20);
             }
-            done => return done,
+            result => return result,
         }
     }
 }
@@ -189,7 +189,7 @@ mod tests {
             let err = Listeners::bind(&[rival.as_str()], 2).expect_err("the port is taken");
             assert_eq!(
                 err.to_string(),
-                format!("cannot listen on {rival}: another program already listens there")
+                format!("cannot listen on {rival}: another program is already listening on it")
             );
         }
     }
@@ -222,7 +222,7 @@ mod tests {
         let clients: Vec<_> = (0..32).map(|_| TcpStream::connect(address).expect("queued")).collect();
         let mut accepted = 0;
         for core in listeners.into_cores() {
-            core[0].set_nonblocking(true).expect("an option");
+            core[0].set_nonblocking(true).expect("the option can be set");
             while core[0].accept().is_ok() {
                 accepted += 1;
             }

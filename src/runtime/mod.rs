@@ -1,10 +1,10 @@
-//! The executor: one thread per core with a monoio runtime on io_uring or epoll, and what runs on it needs of the operating system.
+//! The executor: one thread per core with a monoio runtime on io_uring or epoll, and the interface to the operating system.
 //!
 //! This is the only module that names monoio, so monoio can be replaced by rewriting this folder.
 
 pub mod listen;
 pub(crate) mod permits;
-pub mod scheduling;
+pub(crate) mod scheduling;
 pub mod shutdown;
 pub(crate) mod socket;
 pub(crate) mod tcp;

@@ -1,16 +1,16 @@
-//! A counter with a limit, shared by all cores.
+//! Limits how often something happens at the same time, over all cores.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Permits for something that only so many may do at a time. Clones share the count.
+/// A limited number of permits. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Permits {
     taken: Arc<AtomicUsize>,
     max: usize,
 }
 
-/// The right to be one of them; returned on drop.
+/// One of the permits; returned on drop.
 #[derive(Debug)]
 pub(crate) struct Permit {
     taken: Arc<AtomicUsize>,

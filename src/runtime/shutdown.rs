@@ -21,7 +21,7 @@ struct Shared {
 }
 
 impl Shutdown {
-    /// A handle without a request.
+    /// A handle on which no shutdown is requested.
     pub fn new() -> Shutdown {
         Shutdown::default()
     }

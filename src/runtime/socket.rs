@@ -1,4 +1,4 @@
-//! A connection's socket: operations of the ring, and direct system calls beside them.
+//! A connection's socket: operations of the ring, and direct system calls.
 //!
 //! monoio lends only the number of a descriptor, while rustix' safe calls require a borrow whose lifetime proves that the descriptor
 //! is open. [`Socket`] provides that proof. This is the only module with `unsafe`.
@@ -42,7 +42,7 @@ impl WriteHalf {
 }
 
 impl Socket {
-    /// Splits a stream. The descriptor is closed when all three parts and all operations in flight are gone.
+    /// Splits a stream. The descriptor is closed when all three parts and all operations in flight have ended.
     pub(crate) fn split(stream: TcpStream) -> (Socket, ReadHalf, WriteHalf) {
         let descriptor = stream.as_raw_fd();
         let (reader, writer) = stream.into_split();
@@ -79,7 +79,7 @@ impl Socket {
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open as long as the stream lives that owned it in `split`. `_keeper` holds that stream for the
+        // SAFETY: the descriptor is open as long as the stream that owned it in `split` lives. `_keeper` holds that stream for the
         // life of `self`, to which the borrow is bound. The descriptor cannot be taken out of the stream earlier: that would need
         // `reunite` on both halves, which fails while `_keeper` is a third owner.
         unsafe { BorrowedFd::borrow_raw(self.descriptor) }

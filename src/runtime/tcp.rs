@@ -1,4 +1,4 @@
-//! TCP on a core's runtime: accepting connections, and stopping to accept without losing one.
+//! TCP on a core's runtime: accepts connections, and stops without losing one.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};

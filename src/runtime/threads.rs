@@ -1,8 +1,8 @@
 //! One thread per core, each with its own monoio runtime, all on the same driver.
 //!
-//! The runtimes are built before anything is served. Every thread builds its io_uring runtime and reports; the threads keep them only if
-//! all have one. No ring is built as a probe: the kernel releases the locked memory of a closed ring late, so a successful probe would not
-//! prove that the real rings can be created.
+//! The runtimes are built before the gateway serves requests. Every thread builds an io_uring runtime and reports the result; the
+//! threads keep their runtimes only if all succeeded. No ring is built as a probe: the kernel releases the locked memory of a closed
+//! ring late, so a successful probe would not prove that the real rings can be created.
 
 use std::future::Future;
 use std::io;
@@ -34,15 +34,15 @@ pub enum DriverChoice {
 /// The driver of the network IO on all cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DriverInUse {
-    /// Completions of io_uring.
+    /// io_uring.
     IoUring,
-    /// Readiness from epoll.
+    /// epoll.
     Epoll,
 }
 
 impl std::fmt::Display for DriverInUse {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.name())
     }
 }
 
@@ -61,39 +61,37 @@ impl DriverInUse {
 pub struct CoreIndex(pub usize);
 
 /// How many cores this process may use, according to CPU affinity and cgroup quotas (versions 1 and 2, rounded down); at least 1.
-pub fn available() -> usize {
+pub(crate) fn available() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Raises the limit of open descriptors as far as permitted, because each connection needs one. Returns the limit.
-pub fn raise_descriptor_limit() -> Option<u64> {
-    let limit = getrlimit(Resource::Nofile);
-    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    }
+/// Raises the limit of open descriptors as far as permitted, because each connection needs one.
+pub(crate) fn raise_descriptor_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // Without permission, the gateway runs with the present limit.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// The threads of all cores, with their runtimes.
 pub struct Cores {
-    threads: Vec<Core>,
+    threads: Vec<CoreThread>,
     driver: DriverInUse,
     fallback: Option<String>,
 }
 
-struct Core {
+struct CoreThread {
     commands: Sender<ThreadCommand>,
     thread: JoinHandle<()>,
 }
 
-/// What a starting thread waits for.
+/// A command to a starting thread.
 enum ThreadCommand {
     UseDriver(DriverInUse),
     Run(Job),
 }
 
 type Job = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
-type Ring = Box<FusionRuntime<TimeDriver<IoUringDriver>, TimeDriver<LegacyDriver>>>;
+type CoreRuntime = Box<FusionRuntime<TimeDriver<IoUringDriver>, TimeDriver<LegacyDriver>>>;
 
 impl Cores {
     /// Starts `count` threads with a runtime each, and chooses the driver for all.
@@ -110,13 +108,13 @@ impl Cores {
             let thread = std::thread::Builder::new()
                 .name(format!("core-{index}"))
                 .spawn(move || core_thread(choice, cpu, &reports, &inbox))?;
-            threads.push(Core { commands, thread });
+            threads.push(CoreThread { commands, thread });
         }
 
         let (driver, fallback) = if choice == DriverChoice::Epoll {
             (DriverInUse::Epoll, None)
         } else {
-            match gather(&outcomes, count) {
+            match wait_for_reports(&outcomes, count) {
                 Ok(()) => (DriverInUse::IoUring, None),
                 Err(err) if choice == DriverChoice::IoUring => {
                     return Err(io::Error::new(err.kind(), format!("io_uring is unavailable: {err}")));
@@ -125,10 +123,10 @@ impl Cores {
             }
         };
         for core in &threads {
-            // A thread that has ended shows in the outcomes.
+            // If a thread has ended, its report is missing below.
             let _ = core.commands.send(ThreadCommand::UseDriver(driver));
         }
-        gather(&outcomes, count)?;
+        wait_for_reports(&outcomes, count)?;
         Ok(Cores { threads, driver, fallback })
     }
 
@@ -149,7 +147,7 @@ impl Cores {
 
     /// Runs `make(core)` on each core and returns when all have ended. Tasks that remain are dropped.
     ///
-    /// A panic on a core aborts the program, because the groups of that core would be out of reach.
+    /// A panic on a core aborts the program, because nothing could reach the groups of that core.
     pub fn run<F, Fut>(self, make: F)
     where
         F: Fn(CoreIndex) -> Fut + Send + Clone + 'static,
@@ -168,30 +166,11 @@ impl Cores {
     }
 }
 
-/// Runs a future on an epoll runtime of the current thread.
-#[cfg(test)]
-pub(crate) fn block_on_epoll<T>(future: impl Future<Output = T>) -> T {
-    build_epoll().expect("epoll works everywhere").block_on(future)
-}
-
-/// Starts `count` cores and runs `make(core)` on each until all have ended.
-///
-/// # Errors
-/// Those of [`Cores::start`].
-#[cfg(test)]
-pub(crate) fn run_on_cores<F, Fut>(count: usize, choice: DriverChoice, make: F) -> io::Result<()>
-where
-    F: Fn(CoreIndex) -> Fut + Send + Clone + 'static,
-    Fut: Future<Output = ()> + 'static,
-{
-    Cores::start(count, choice)?.run(make);
-    Ok(())
-}
-
-fn gather(outcomes: &Receiver<io::Result<()>>, count: usize) -> io::Result<()> {
+fn wait_for_reports(outcomes: &Receiver<io::Result<()>>, count: usize) -> io::Result<()> {
     let mut all = Ok(());
     for _ in 0..count {
-        let outcome = outcomes.recv().unwrap_or_else(|_| Err(io::Error::other("the thread of a core ended")));
+        let outcome =
+            outcomes.recv().unwrap_or_else(|_| Err(io::Error::other("a core's thread ended unexpectedly")));
         all = all.and(outcome);
     }
     all
@@ -240,7 +219,7 @@ fn core_thread(
     }
 }
 
-fn build_ring() -> io::Result<Ring> {
+fn build_ring() -> io::Result<CoreRuntime> {
     // Bound to a variable, because its methods return references.
     let mut flags = io_uring::IoUring::builder();
     // Completions are delivered when this thread enters the kernel, without interrupting it.
@@ -253,7 +232,7 @@ fn build_ring() -> io::Result<Ring> {
     Ok(Box::new(FusionRuntime::Uring(runtime)))
 }
 
-fn build_epoll() -> io::Result<Ring> {
+fn build_epoll() -> io::Result<CoreRuntime> {
     let runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
     Ok(Box::new(FusionRuntime::Legacy(runtime)))
 }
@@ -272,6 +251,26 @@ fn pin_to(cpu: usize) {
     if let Err(err) = sched_setaffinity(None, &set) {
         tracing::warn!(cpu, error = %err, "cannot pin a core's thread to a CPU");
     }
+}
+
+/// Runs a future on an epoll runtime of the current thread.
+#[cfg(test)]
+pub(crate) fn block_on_epoll<T>(future: impl Future<Output = T>) -> T {
+    build_epoll().expect("epoll works everywhere").block_on(future)
+}
+
+/// Starts `count` cores and runs `make(core)` on each until all have ended.
+///
+/// # Errors
+/// Those of [`Cores::start`].
+#[cfg(test)]
+pub(crate) fn run_on_cores<F, Fut>(count: usize, choice: DriverChoice, make: F) -> io::Result<()>
+where
+    F: Fn(CoreIndex) -> Fut + Send + Clone + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    Cores::start(count, choice)?.run(make);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -81,7 +81,10 @@ fn binding_a_port_twice_fails() {
     let server = Server::start(DriverInUse::Epoll, Limits::default());
     let address = server.address.to_string();
     let err = Listeners::bind(&[address.as_str()], 2).expect_err("the port is taken");
-    assert_eq!(err.to_string(), format!("cannot listen on {address}: another program already listens there"));
+    assert_eq!(
+        err.to_string(),
+        format!("cannot listen on {address}: another program is already listening on it")
+    );
     drop(server);
     Listeners::bind(&[address.as_str()], 2).expect("the port is free again");
 }
