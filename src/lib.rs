@@ -8,7 +8,7 @@
 //! * [`encoding`]: content codings of bodies and scrapes.
 //! * [`shard`]: the state of one core and the push rules. No IO, no clock, no waiting.
 //! * [`runtime`]: the executor. The only module that names monoio.
-//! * [`storage`]: keeping groups beyond the life of the process.
+//! * [`storage`]: how groups survive the end of the process.
 //! * `cores`: commands between cores, and the task that owns a shard.
 //! * [`scrape`]: from the snapshots of all cores to the body of a scrape.
 //! * [`http`]: connections, with their limits and deadlines.

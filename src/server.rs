@@ -51,7 +51,7 @@ const RUNTIME_INFO: OwnMetric = OwnMetric::gauge(
 )
 .with_labels(&["cores", "driver"]);
 
-/// The metric families of the gateway's own, by the module that declares them.
+/// The gateway's own metric families, by the module that declares them.
 const METRICS: &[(&str, &[OwnMetric])] = &[
     ("cores", cores::metrics::METRICS),
     ("handlers", handlers::metrics::METRICS),
@@ -64,7 +64,7 @@ const METRICS: &[(&str, &[OwnMetric])] = &[
     ("telemetry", telemetry::PROCESS_METRICS),
 ];
 
-/// The metric families of the gateway's own. Their names are reserved from the start, so that no push can take one with another
+/// The gateway's own metric families. Their names are reserved from the start, so that no push can take one with another
 /// type.
 fn declared_metrics() -> impl Iterator<Item = OwnMetric> {
     METRICS.iter().flat_map(|(_, metrics)| metrics.iter().copied())
@@ -73,7 +73,7 @@ fn declared_metrics() -> impl Iterator<Item = OwnMetric> {
 /// Why the gateway cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Another recorder of metrics is installed.
+    /// Another metrics recorder is already installed.
     #[error("cannot install the gateway's own metrics: {0}")]
     Metrics(String),
     /// An address is invalid or in use.
@@ -82,10 +82,10 @@ pub enum StartError {
     /// The threads of the cores, or their runtimes, cannot be started.
     #[error("cannot start the cores: {0}")]
     Cores(#[source] std::io::Error),
-    /// A thread beside the cores cannot be started.
+    /// Another thread cannot be started.
     #[error("cannot start the {thread} thread: {source}")]
     Thread {
-        /// What the thread is for.
+        /// The purpose of the thread.
         thread: &'static str,
         /// The operating system's reason.
         source: std::io::Error,
@@ -95,7 +95,7 @@ pub enum StartError {
     Import(#[from] ImportError),
     /// The store could not be opened or closed.
     #[error("storage: {0}")]
-    Store(String),
+    Store(#[from] CloseError),
 }
 
 /// Runs the gateway until SIGTERM, SIGINT or `/-/quit`, then drains.
@@ -176,7 +176,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         config,
     });
     let leases = Arc::new(Leases::default());
-    // Each core takes its own listeners and inbox out once.
+    // Each core takes its listeners and its inbox once.
     let core_parts: Vec<_> = listeners.into_cores().into_iter().zip(inboxes).map(Some).collect();
     let core_parts = Arc::new(Mutex::new(core_parts));
     let drained = Arc::new(Drained { serving: AtomicUsize::new(count), event: Event::new() });
@@ -199,9 +199,9 @@ pub fn run(config: Config) -> Result<(), StartError> {
             drained.wait_for_all().await;
         }
     });
-    store
-        .map_or(Ok(()), |store| store.close())
-        .map_err(|error: CloseError| StartError::Store(error.to_string()))?;
+    if let Some(store) = store {
+        store.close()?;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -213,7 +213,7 @@ fn start_store(
     mailboxes: &Mailboxes,
     shutdown: &Shutdown,
 ) -> Result<Store, StartError> {
-    // Before the engine opens its files, which would make the store look newer than the official file.
+    // Before the engine opens the store, because that may make the store look newer than the official file.
     let official = OfficialFile::find(store)?;
     let opened = store.clone();
     let mailboxes = mailboxes.clone();

@@ -37,7 +37,7 @@ pub enum CommandError {
         /// The store.
         path: PathBuf,
     },
-    /// The source is also the target.
+    /// The source and the target are the same folder.
     #[error("{}: the source and the target are the same store", path.display())]
     SameFolder {
         /// The store.
@@ -104,7 +104,7 @@ fn migrate_groups(from: &StorePlace, to: &StorePlace, out: &mut dyn Write) -> Re
     Ok(())
 }
 
-/// Reads a store completely, and drops the engine without closing it, since reading should change nothing.
+/// Reads a whole store. Drops the engine without closing it, so that reading changes nothing.
 fn read(store: &StorePlace) -> Result<(Survey, Stats), CommandError> {
     let store = open_existing(store.engine, &store.path)?;
     let progress = Progress::new(file_bytes(&store.stats()));
@@ -122,7 +122,8 @@ fn threads() -> NonZeroUsize {
 
 fn write_store(out: &mut dyn Write, store: &StorePlace, survey: &Survey, stats: &Stats) -> io::Result<()> {
     writeln!(out, "store           {} ({})", store.path.display(), store.engine.name)?;
-    let state = if survey.restored.closed { "closed" } else { "not closed: in use until a kill or a crash" };
+    let state =
+        if survey.restored.closed { "closed" } else { "not closed: the gateway was killed or has crashed" };
     writeln!(out, "state           {state}")?;
     writeln!(
         out,
@@ -164,7 +165,7 @@ fn write_warnings(out: &mut dyn Write, survey: &Survey) -> Result<(), CommandErr
     Ok(())
 }
 
-/// A time in RFC 3339, or the number of seconds if it is outside of the calendar.
+/// A time in RFC 3339, or the number of seconds if it is out of the range of dates.
 fn time_text(unix_seconds: f64) -> String {
     match Timestamp::from_second(unix_seconds as i64) {
         Ok(at) => at.to_string(),

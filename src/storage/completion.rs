@@ -1,4 +1,4 @@
-//! What happens when a change has been committed: who gets which result.
+//! What follows the commit of a change: where its result goes.
 
 use futures_channel::oneshot;
 
@@ -32,9 +32,9 @@ impl CommandReply {
 /// What to do once a change is committed, or has failed.
 #[derive(Debug)]
 pub(crate) enum Completion {
-    /// Report this outcome to the client.
+    /// Send this outcome to the client.
     Command(CommandReply, Outcome),
-    /// Report that all changes of a wipe so far are committed.
+    /// Report that all changes of a wipe are committed.
     Wipe(oneshot::Sender<Result<(), CommitFailed>>),
     /// Nothing.
     None,

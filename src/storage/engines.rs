@@ -6,7 +6,7 @@ use sluicegate_engine::{EngineDescriptor, EngineError, OpenOptions, UnreadStore}
 
 use crate::config::{EngineChoices, StoreConfig};
 
-/// Lists the engines, one a row, by the Cargo feature that compiles each in. The feature has the name of the engine.
+/// Lists the engines, one per row, with the Cargo feature that compiles each in. The feature has the name of the engine.
 macro_rules! engines {
     ($($feature:tt => $engine:path,)*) => {
         /// The engines that were compiled in.
@@ -36,7 +36,7 @@ pub enum OpenError {
         path: PathBuf,
         /// The engine that wrote the store.
         found: &'static str,
-        /// The engine that was asked for.
+        /// The configured engine.
         wanted: &'static str,
     },
     /// The folder contains no store.
@@ -44,7 +44,7 @@ pub enum OpenError {
     NoStore {
         /// The folder.
         path: PathBuf,
-        /// The engine that was asked for.
+        /// The configured engine.
         engine: &'static str,
     },
     /// The engine failed to open the store.
@@ -61,12 +61,12 @@ pub fn open(store: &StoreConfig) -> Result<UnreadStore, OpenError> {
     open_or_create(store.engine, &store.path, options)
 }
 
-/// Opens an existing store for a tool, so without a schedule for archives.
+/// Opens an existing store for a tool, without a schedule for archives.
 ///
 /// # Errors
-/// There is none, and as [`open`].
+/// The folder contains no store, or as for [`open`].
 pub(super) fn open_existing(engine: &EngineDescriptor, path: &Path) -> Result<UnreadStore, OpenError> {
-    refuse_other_engine(engine, path)?;
+    reject_other_engine(engine, path)?;
     if !(engine.is_present)(path) {
         return Err(OpenError::NoStore { path: path.to_owned(), engine: engine.name });
     }
@@ -76,18 +76,18 @@ pub(super) fn open_existing(engine: &EngineDescriptor, path: &Path) -> Result<Un
 /// Opens a store, or creates one.
 ///
 /// # Errors
-/// As [`open`].
+/// As for [`open`].
 pub(super) fn open_or_create(
     engine: &EngineDescriptor,
     path: &Path,
     options: OpenOptions,
 ) -> Result<UnreadStore, OpenError> {
-    refuse_other_engine(engine, path)?;
+    reject_other_engine(engine, path)?;
     Ok((engine.open)(path, options)?)
 }
 
 /// Engines that were not compiled in cannot be recognised.
-fn refuse_other_engine(wanted: &EngineDescriptor, path: &Path) -> Result<(), OpenError> {
+fn reject_other_engine(wanted: &EngineDescriptor, path: &Path) -> Result<(), OpenError> {
     match ENGINES.iter().find(|other| *other != wanted && (other.is_present)(path)) {
         Some(found) => {
             Err(OpenError::OtherEngine { path: path.to_owned(), found: found.name, wanted: wanted.name })
@@ -121,16 +121,17 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_has_one_engine() {
+    fn a_folder_contains_the_store_of_one_engine() {
         for engine in ENGINES {
             let folder = tempfile::tempdir().expect("a folder for a test");
             let path = folder.path().join("new");
             assert!(matches!(open_existing(engine, &path), Err(OpenError::NoStore { .. })));
-            assert!(!path.exists(), "looking creates no store");
-            let opened = open(&store(engine, &path)).expect("it opens");
-            let (mut opened, _) = opened.read_all(NonZeroUsize::MIN, &|_, _| ()).expect("it can be read");
+            assert!(!path.exists(), "a failed open creates no store");
+            let opened = open(&store(engine, &path)).expect("the store opens");
+            let (mut opened, _) =
+                opened.read_all(NonZeroUsize::MIN, &|_, _| ()).expect("the store can be read");
             let put = Change::Put { key: "job=\"a\"", record: b"x" };
-            opened.commit(&[put], Durability::Process).expect("a batch is committed");
+            opened.commit(&[put], Durability::Process).expect("the batch is committed");
             drop(opened);
             assert!(open_existing(engine, &path).is_ok());
             for other in ENGINES.iter().filter(|other| *other != engine) {

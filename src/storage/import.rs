@@ -10,29 +10,30 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use prost::encoding::encode_varint;
-use sluicegate_engine::record::{Family, Record};
+use sluicegate_engine::record::{Family, Record, RecordError};
 use sluicegate_gob::{GobError, Group};
 
 use crate::config::StoreConfig;
 use crate::exposition::model::Value;
 use crate::exposition::names::NameRules;
-use crate::exposition::protobuf;
-use crate::exposition::render::{Rendered, render};
+use crate::exposition::protobuf::{self, ProtobufError};
+use crate::exposition::render::{RenderError, Rendered, render};
 use crate::shard::key::GroupingKey;
 use crate::shard::{FAILURE_TIME, PUSH_TIME};
 
 use super::record_writer::kind_of;
 
 /// How many rejected groups an error lists. It counts all of them.
-const NAMED_MAX: usize = 20;
+const LISTED_MAX: usize = 20;
 
 /// Groups by the text of their keys, with their encoded records.
 pub type Records = Vec<(String, Vec<u8>)>;
 
-/// Why nothing was imported. The gateway must not start, because that would hide groups.
+/// Why nothing was imported. The gateway must not start, because the groups of the file would be missing.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// An operation of the operating system failed.
@@ -99,11 +100,32 @@ pub struct RejectedGroups {
     pub count: usize,
 }
 
+/// Why a group cannot be imported.
+#[derive(Debug, thiserror::Error)]
+enum GroupError {
+    #[error("no job")]
+    NoJob,
+    #[error("improper label name {0:?}")]
+    LabelName(String),
+    #[error("same push times as {{{0}}}")]
+    SamePushTimes(Arc<str>),
+    #[error("the name of a family differs from its key")]
+    FamilyName,
+    #[error("{0} is not a time")]
+    NotATime(&'static str),
+    #[error(transparent)]
+    Protobuf(#[from] ProtobufError),
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
 impl fmt::Display for RejectedGroups {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{} groups cannot be imported", self.count)?;
-        for (index, (key, why)) in self.groups.iter().enumerate() {
-            write!(out, "{} {{{key}}} ({why})", if index == 0 { ":" } else { "," })?;
+        for (index, (key, reason)) in self.groups.iter().enumerate() {
+            write!(out, "{} {{{key}}} ({reason})", if index == 0 { ":" } else { "," })?;
         }
         if self.count > self.groups.len() {
             write!(out, " and {} more", self.count - self.groups.len())?;
@@ -114,7 +136,7 @@ impl fmt::Display for RejectedGroups {
 
 /// A persistence file that may be imported.
 #[derive(Debug)]
-pub struct OfficialFile {
+pub(crate) struct OfficialFile {
     /// `None` if the file does not exist, or the configuration names none.
     file: Option<PathBuf>,
 }
@@ -125,7 +147,7 @@ impl OfficialFile {
     ///
     /// # Errors
     /// The file is newer than the store, or its properties cannot be read.
-    pub fn find(store: &StoreConfig) -> Result<Self, ImportError> {
+    pub(crate) fn find(store: &StoreConfig) -> Result<Self, ImportError> {
         let Some(file) = &store.import else { return Ok(Self { file: None }) };
         let error = |doing, file: &Path, source| ImportError::Io { file: file.to_owned(), doing, source };
         let found = match fs::metadata(file) {
@@ -154,7 +176,7 @@ impl OfficialFile {
     ///
     /// # Errors
     /// The file cannot be read, is damaged, or contains groups that the gateway rejects.
-    pub fn records(self, is_new: bool) -> Result<Records, ImportError> {
+    pub(crate) fn records(self, is_new: bool) -> Result<Records, ImportError> {
         let Some(file) = self.file.filter(|_| is_new) else { return Ok(Records::new()) };
         let bytes = fs::read(&file).map_err(|source| ImportError::Io {
             file: file.clone(),
@@ -189,7 +211,7 @@ pub fn records(file: &Path, bytes: &[u8]) -> Result<Records, ImportError> {
     for (key, group) in keys.iter().zip(&groups) {
         match record(key, group, &known) {
             Ok(record) => records.push((key.text().to_string(), record)),
-            Err(why) => rejected.push((key.text().to_string(), why)),
+            Err(reason) => rejected.push((key.text().to_string(), reason.to_string())),
         }
     }
     if rejected.is_empty() {
@@ -197,7 +219,7 @@ pub fn records(file: &Path, bytes: &[u8]) -> Result<Records, ImportError> {
     }
     let count = rejected.len();
     rejected.sort_unstable();
-    rejected.truncate(NAMED_MAX);
+    rejected.truncate(LISTED_MAX);
     Err(ImportError::Groups { file: file.to_owned(), rejected: RejectedGroups { groups: rejected, count } })
 }
 
@@ -205,16 +227,16 @@ fn key(group: &Group<'_>) -> GroupingKey {
     GroupingKey::of_sorted(group.labels.iter().map(|(name, value)| (*name, *value)))
 }
 
-/// The encoded record of a group, or why it cannot be imported.
-fn record(key: &GroupingKey, group: &Group<'_>, known: &HashSet<&str>) -> Result<Vec<u8>, String> {
+/// The encoded record of a group. `known` contains the keys of all groups of the file.
+fn record(key: &GroupingKey, group: &Group<'_>, known: &HashSet<&str>) -> Result<Vec<u8>, GroupError> {
     if group.labels.get("job").is_none_or(|job| job.is_empty()) {
-        return Err("no job".to_owned());
+        return Err(GroupError::NoJob);
     }
     if let Some(name) = group.labels.keys().find(|name| name.is_empty() || name.starts_with("__")) {
-        return Err(format!("improper label name {name:?}"));
+        return Err(GroupError::LabelName((*name).to_owned()));
     }
     if let Some(variant) = key.empty_instance_variant().filter(|variant| known.contains(&**variant.text())) {
-        return Err(format!("same push times as {{{}}}", variant.text()));
+        return Err(GroupError::SamePushTimes(variant.text().clone()));
     }
     let rendered = rendered(key, group)?;
     let push_seconds = match time(group, PUSH_TIME)? {
@@ -250,12 +272,12 @@ fn record(key: &GroupingKey, group: &Group<'_>, known: &HashSet<&str>) -> Result
         families: families.collect(),
     };
     let mut bytes = Vec::new();
-    record.encode(&mut bytes).map_err(|error| error.to_string())?;
+    record.encode(&mut bytes)?;
     Ok(bytes)
 }
 
 /// The families of a group except the push times, rendered as if they were pushed together.
-fn rendered(key: &GroupingKey, group: &Group<'_>) -> Result<Rendered, String> {
+fn rendered(key: &GroupingKey, group: &Group<'_>) -> Result<Rendered, GroupError> {
     let (mut body, mut names) = (Vec::new(), Vec::new());
     for (name, family) in &group.families {
         if [PUSH_TIME, FAILURE_TIME].contains(name) {
@@ -270,21 +292,21 @@ fn rendered(key: &GroupingKey, group: &Group<'_>) -> Result<Rendered, String> {
         body.extend_from_slice(message);
         names.push(*name);
     }
-    let families = protobuf::parse(&body, NameRules::Utf8).map_err(|error| error.to_string())?;
+    let families = protobuf::parse(&body, NameRules::Utf8)?;
     // Of two families with one name, only the last would remain.
     if !families.families.iter().map(|family| &*family.name).eq(names.iter().copied()) {
-        return Err("the name of a family differs from its key".to_owned());
+        return Err(GroupError::FamilyName);
     }
-    render(&families, &key.labels(), NameRules::Utf8, usize::MAX).map_err(|error| error.to_string())
+    Ok(render(&families, &key.labels(), NameRules::Utf8, usize::MAX)?)
 }
 
 /// The value of a push-time family.
-fn time(group: &Group<'_>, name: &str) -> Result<Option<f64>, String> {
+fn time(group: &Group<'_>, name: &'static str) -> Result<Option<f64>, GroupError> {
     let Some(message) = group.families.get(name).and_then(|family| family.protobuf) else { return Ok(None) };
-    let families = protobuf::decode_family(message).map_err(|error| error.to_string())?;
+    let families = protobuf::decode_family(message)?;
     match families.metrics.first().map(|metric| &metric.value) {
         Some(Value::Single(seconds)) if seconds.is_finite() && *seconds >= 0.0 => Ok(Some(*seconds)),
-        _ => Err(format!("{name} is not a time")),
+        _ => Err(GroupError::NotATime(name)),
     }
 }
 

@@ -39,7 +39,7 @@ const FAILED: OwnMetric = OwnMetric::gauge(
     "sluicegate_storage_failed",
     "1 if storage has failed and writes are rejected until a restart, otherwise 0.",
 );
-const TROUBLE: OwnMetric = OwnMetric::gauge(
+const BACKGROUND_ERROR: OwnMetric = OwnMetric::gauge(
     "sluicegate_storage_trouble",
     "1 if the storage engine has a background error that does not affect commits (see the log), otherwise 0.",
 );
@@ -59,7 +59,7 @@ pub(crate) const METRICS: &[OwnMetric] = &[
     ARCHIVE_AGE,
     RESTORE_SECONDS,
     FAILED,
-    TROUBLE,
+    BACKGROUND_ERROR,
     CONTRADICTORY_GROUPS,
 ];
 
@@ -75,6 +75,6 @@ pub(crate) fn set_gauges(store: &Store) {
     }
     metrics::gauge!(RESTORE_SECONDS.name).set(stats.restore_seconds);
     metrics::gauge!(FAILED.name).set(if store.is_ready() { 0.0 } else { 1.0 });
-    metrics::gauge!(TROUBLE.name).set(if stats.background_error.is_some() { 1.0 } else { 0.0 });
+    metrics::gauge!(BACKGROUND_ERROR.name).set(if stats.background_error.is_some() { 1.0 } else { 0.0 });
     metrics::gauge!(CONTRADICTORY_GROUPS.name).set(store.contradictions() as f64);
 }

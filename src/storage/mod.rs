@@ -1,4 +1,4 @@
-//! Storage: everything that keeps groups beyond the life of the process.
+//! Storage: how groups survive the end of the process.
 //!
 //! * [`engines`] — the list of engines, and opening a store.
 //! * `store`, `writer`, `outbox`, `completion` — how changes get from the cores to the engine, and the thread that commits them.

@@ -1,8 +1,7 @@
 //! The outbox of a core: changes that wait to be sent to the writer thread together.
 //!
-//! Waking the writer thread and being woken by it costs more than a small commit. So the outbox collects changes for as long as the
-//! core has other work, and sends them when the core is done. A lone change does not wait, because then the core has nothing else to
-//! do.
+//! Waking the writer thread and being woken by it costs more than a small commit. So the outbox collects changes while the core has
+//! other tasks to run, and sends them when it has none. A single change on an idle core is sent at once.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,7 +14,7 @@ use super::store::{Batch, GroupChange, PendingChange, Store};
 const BATCH_BYTES_MAX: u64 = 1 << 20;
 /// How many buffers are kept for reuse; about as many changes wait for a commit at a time.
 const SPARES_MAX: usize = 64;
-/// Larger buffers are not kept.
+/// Larger buffers are freed.
 const SPARE_BYTES_MAX: usize = 16 * 1024;
 
 /// Collects the changes of one core.
@@ -44,7 +43,7 @@ impl Outbox {
         Rc::new(Self { store, inner: RefCell::new(inner) })
     }
 
-    /// Whether too much waits for the engine to accept another push.
+    /// Whether so many bytes wait for the engine that pushes are rejected.
     pub(crate) fn is_full(&self) -> bool {
         self.store.is_full()
     }
@@ -64,7 +63,7 @@ impl Outbox {
         }
     }
 
-    /// An empty or used buffer for a record.
+    /// A buffer for a record; it may contain an old record.
     pub(crate) fn spare_record(&self) -> Vec<u8> {
         self.inner.borrow_mut().spare_records.pop().unwrap_or_default()
     }

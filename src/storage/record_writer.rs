@@ -1,7 +1,7 @@
 //! Writing the record of a group, in slices.
 //!
-//! A record contains the rendered lines as they are in the segments, so nothing is formatted here and nothing is parsed at start,
-//! see [`super::stored_group`]. `docs/storage.md` has the format.
+//! A record contains the rendered lines as they are in the segments, so writing it formats nothing, and restoring it parses nothing; see
+//! [`super::stored_group`]. `docs/storage.md` has the format.
 
 use std::ops::{ControlFlow, Deref};
 
@@ -16,7 +16,7 @@ const FITS: &str = "a group is smaller than the largest record";
 
 /// A record that is being written. `S` is a guard of the shard, which must not change in the meantime.
 #[derive(Debug)]
-pub struct RecordWriter<S> {
+pub(crate) struct RecordWriter<S> {
     shard: S,
     record: PartialRecord,
 }
@@ -27,13 +27,13 @@ struct PartialRecord {
     out: Vec<u8>,
     /// The index of the next family.
     family: usize,
-    /// How many pieces of its lines are written. `None`: not even its head.
+    /// How many pieces of its lines are written; `None` if its head is not.
     pieces: Option<usize>,
 }
 
 impl<S: Deref<Target = Shard>> RecordWriter<S> {
     /// Begins the record of the group with this number. `spare` is memory to write it to.
-    pub fn new(shard: S, group: u32, mut spare: Vec<u8>) -> Self {
+    pub(crate) fn new(shard: S, group: u32, mut spare: Vec<u8>) -> Self {
         /// Enough for most groups.
         const RECORD_BYTES: usize = 4096;
         spare.clear();
@@ -41,9 +41,9 @@ impl<S: Deref<Target = Shard>> RecordWriter<S> {
         Self { shard, record: PartialRecord { group, out: spare, family: 0, pieces: None } }
     }
 
-    /// Writes about `bytes_max` bytes more. Continues with the rest, or breaks with the shard and the record. The record has to be
-    /// on its way to the store before the shard is released.
-    pub fn advance(mut self, bytes_max: usize) -> ControlFlow<(S, Vec<u8>), Self> {
+    /// Writes about `bytes_max` more bytes. Continues with the rest, or breaks with the shard and the record. The record must
+    /// be in the outbox before the shard is released.
+    pub(crate) fn advance(mut self, bytes_max: usize) -> ControlFlow<(S, Vec<u8>), Self> {
         if self.record.advance(&self.shard, bytes_max) {
             ControlFlow::Break((self.shard, self.record.out))
         } else {
@@ -53,7 +53,7 @@ impl<S: Deref<Target = Shard>> RecordWriter<S> {
 }
 
 impl PartialRecord {
-    /// Writes about `bytes_max` bytes more. Returns whether the record is complete.
+    /// Writes about `bytes_max` more bytes. Returns whether the record is complete.
     fn advance(&mut self, shard: &Shard, bytes_max: usize) -> bool {
         let group = shard.group(self.group);
         let end = self.out.len().saturating_add(bytes_max);
@@ -84,8 +84,8 @@ fn write_head(out: &mut Vec<u8>, group: GroupRef<'_>) {
     head.encode_head(out, group.families_len()).expect(FITS);
 }
 
-/// Writes a family of which `done` pieces are written, or not even the head. Stops when `out` reaches `end`, and then returns how
-/// many pieces are written; `None` if the family is complete.
+/// Continues a family after `done` pieces, or begins it. Stops when `out` reaches `end`. Returns how many pieces are written, or `None`
+/// if the family is complete.
 fn write_family(out: &mut Vec<u8>, family: &FamilyRef<'_>, done: Option<usize>, end: usize) -> Option<usize> {
     let record = Family {
         name: family.name,
@@ -110,7 +110,7 @@ fn write_family(out: &mut Vec<u8>, family: &FamilyRef<'_>, done: Option<usize>, 
 }
 
 /// The type of a family in a record.
-pub fn kind_of(kind: MetricType) -> Kind {
+pub(crate) fn kind_of(kind: MetricType) -> Kind {
     match kind {
         MetricType::Counter => Kind::Counter,
         MetricType::Gauge => Kind::Gauge,

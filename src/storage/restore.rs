@@ -1,7 +1,7 @@
 //! Restoring groups from the store into the shards.
 //!
-//! The engine passes records on several threads at once, and each thread puts its group directly into the shard of its core:
-//! no copy, no queue. Stores that this gateway wrote contain no contradictions, so groups are restored in the engine's order,
+//! The engine passes records on several threads at once, and each thread loads its group directly into the shard of its core,
+//! without a copy or a queue. Stores that this gateway wrote contain no contradictions, so groups are restored in the engine's order,
 //! and the series of all groups are compared once at the end. If there is a contradiction, everything is restored again in order
 //! of push time, which is slow: a group that contradicts an earlier one keeps only its times.
 
@@ -56,8 +56,8 @@ pub(crate) enum RestoreError {
     Panicked,
 }
 
-/// Why the restore in any order stops.
-enum Obstacle {
+/// Why restoring in the engine's order stopped.
+enum Interruption {
     /// A group contradicts one that was restored before.
     Contradiction(String),
     Invalid(RestoreError),
@@ -108,12 +108,12 @@ pub(crate) fn restore(
                 (engine, restored, false)
             }
         },
-        FirstRead::Stopped { store, reason: Obstacle::Contradiction(reason) } => {
+        FirstRead::Stopped { store, reason: Interruption::Contradiction(reason) } => {
             restoring.start_over(&reason);
             let (engine, restored) = store.read_all(restoring.threads(), &collect)?;
             (engine, restored, false)
         }
-        FirstRead::Stopped { reason: Obstacle::Invalid(error), .. } => return Err(error),
+        FirstRead::Stopped { reason: Interruption::Invalid(error), .. } => return Err(error),
     };
     for warning in &restored.warnings {
         tracing::warn!(warning, "batches are missing from the store");
@@ -138,7 +138,7 @@ pub(crate) fn restore(
         read_seconds,
         check_seconds,
         seconds = started.elapsed().as_secs_f64(),
-        "restored"
+        "groups restored"
     );
     Ok(engine)
 }
@@ -177,17 +177,17 @@ impl Restoring<'_> {
         NonZeroUsize::new(self.shards.len()).unwrap_or(NonZeroUsize::MIN)
     }
 
-    /// Restores a group, whatever was restored before it.
-    fn add(&self, key: &str, bytes: &[u8]) -> ControlFlow<Obstacle> {
+    /// Restores a group without comparing its series with other groups.
+    fn add(&self, key: &str, bytes: &[u8]) -> ControlFlow<Interruption> {
         let record = match decode(key, bytes) {
             Ok(record) => record,
-            Err(error) => return ControlFlow::Break(Obstacle::Invalid(error)),
+            Err(error) => return ControlFlow::Break(Interruption::Invalid(error)),
         };
         let group = StoredGroup::new(key, record);
         let home = self.count(&group, (key.len() + bytes.len()) as u64);
         match group.load(&mut self.shard(home)) {
             Ok(()) => ControlFlow::Continue(()),
-            Err(reason) => ControlFlow::Break(Obstacle::Contradiction(reason.to_string())),
+            Err(reason) => ControlFlow::Break(Interruption::Contradiction(reason.to_string())),
         }
     }
 
@@ -232,7 +232,7 @@ impl Restoring<'_> {
         }
     }
 
-    /// Restores all records in order of push time. Returns what has to be changed in the store.
+    /// Restores all records in order of push time. Returns the changes that the store needs.
     fn in_order_of_push(&self, records: &Records) -> Result<Vec<Correction>, RestoreError> {
         let mut decoded = Vec::with_capacity(records.len());
         for (key, bytes) in records {
@@ -267,13 +267,10 @@ impl Restoring<'_> {
         let series: Vec<Box<[u8]>> =
             lines.filter_map(|line| Some(line[..memchr::memrchr(b' ', line)?].into())).collect();
         let home = self.count(group, 0);
-        let mut reason = None;
-        if let Some(duplicate) = series.iter().find(|series| seen.contains(*series)) {
-            reason = Some(format!("an earlier group contains {}", String::from_utf8_lossy(duplicate)));
-        }
-        if reason.is_none() {
-            reason = group.load(&mut self.shard(home)).err().map(|reason| reason.to_string());
-        }
+        let reason = match series.iter().find(|series| seen.contains(*series)) {
+            Some(series) => Some(format!("an earlier group contains {}", String::from_utf8_lossy(series))),
+            None => group.load(&mut self.shard(home)).err().map(|reason| reason.to_string()),
+        };
         let Some(reason) = reason else {
             seen.extend(series);
             return Ok(None);

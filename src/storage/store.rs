@@ -1,4 +1,4 @@
-//! The store as the cores see it: a queue of changes to the writer thread, and the thread's state.
+//! The cores' interface to the store: a queue of changes to the writer thread, and the thread's state.
 //!
 //! A core puts each change into its [outbox](super::outbox) while it still holds its shard, so changes reach the engine in the order
 //! in which they were applied. The [writer thread](super::writer) drains the queue, commits once, and sends every batch back to its
@@ -27,7 +27,7 @@ use crate::shard::registry::{Registry, RunningEpoch};
 /// How many bytes of changes may wait for the engine; beyond it pushes get 503.
 const QUEUE_BYTES_MAX: u64 = 256 << 20;
 
-/// A change on its way to the engine.
+/// A change that the engine has not committed yet.
 #[derive(Debug)]
 pub(crate) struct PendingChange {
     /// The canonical text of the grouping key.
@@ -54,7 +54,7 @@ pub(crate) struct Batch {
 pub(crate) enum GroupChange {
     /// The group is now this record.
     Put(Vec<u8>),
-    /// The group is gone.
+    /// The group was deleted.
     Delete,
     /// The group is unchanged. The response is still sent in order, after those of earlier changes.
     Unchanged,
@@ -97,17 +97,17 @@ pub(crate) struct Start {
     pub shutdown: Shutdown,
 }
 
-/// The handle of the cores to the store.
+/// The cores' handle to the store.
 #[derive(Debug)]
 pub(crate) struct Store {
-    queue: Sender<Item>,
+    queue: Sender<WriterCommand>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the writer thread receives.
+/// A command to the writer thread.
 #[derive(Debug)]
-pub(super) enum Item {
+pub(super) enum WriterCommand {
     Commit(Batch),
     Close,
 }
@@ -127,7 +127,7 @@ pub(super) struct Shared {
     pub(super) stats: Mutex<Stats>,
 }
 
-/// How far the writer thread is.
+/// The phase of the writer thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Phase {
@@ -138,7 +138,7 @@ pub(super) enum Phase {
     NotStarted,
 }
 
-/// How much of one core was restored. Aligned so that threads which count for different cores do not share a cache line.
+/// What was restored into the shard of one core. Aligned so that threads which count for different cores do not share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Progress {
@@ -166,7 +166,7 @@ impl Shared {
 
 /// Why a store could not be closed properly.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CloseError {
+pub enum CloseError {
     /// The store never started.
     #[error("{0}")]
     NotStarted(String),
@@ -181,15 +181,14 @@ impl Store {
     /// # Errors
     /// If the thread cannot be started.
     pub(crate) fn start(start: Start) -> std::io::Result<Self> {
-        let (queue, items) = mpsc::channel();
+        let (queue, commands) = mpsc::channel();
         let restored = start.shards.iter().map(|_| Progress::default()).collect();
         let shared = Arc::new(Shared { restored, ..Shared::default() });
         let thread = {
             let shared = shared.clone();
-            let name = "store".to_owned();
             std::thread::Builder::new()
-                .name(name)
-                .spawn(move || super::writer::run(start, &shared, &items))?
+                .name("store".to_owned())
+                .spawn(move || super::writer::run(start, &shared, &commands))?
         };
         Ok(Self { queue, shared, thread: Mutex::new(Some(thread)) })
     }
@@ -199,10 +198,10 @@ impl Store {
         self.shared.queued.fetch_add(batch.changes.len(), Ordering::Relaxed);
         self.shared.queued_bytes.fetch_add(batch.bytes, Ordering::Relaxed);
         // If the thread has ended, dropping the batch closes the channels of its clients.
-        let _ = self.queue.send(Item::Commit(batch));
+        let _ = self.queue.send(WriterCommand::Commit(batch));
     }
 
-    /// Whether too much waits for the engine to accept another push.
+    /// Whether so many bytes wait for the engine that pushes are rejected.
     pub(crate) fn is_full(&self) -> bool {
         self.shared.queued_bytes.load(Ordering::Relaxed) > QUEUE_BYTES_MAX
     }
@@ -246,9 +245,9 @@ impl Store {
     /// # Errors
     /// See [`CloseError`].
     pub(crate) fn close(&self) -> Result<(), CloseError> {
-        // A running restore is not waited for: it has changed nothing.
+        // Does not wait for a running restore, which has changed nothing.
         if !self.shared.is(Phase::Restoring) {
-            let _ = self.queue.send(Item::Close);
+            let _ = self.queue.send(WriterCommand::Close);
             let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
             if thread.is_some_and(|thread| thread.join().is_err()) {
                 return Err(CloseError::Panicked);

@@ -9,14 +9,14 @@ use crate::shard::{FamilyLines, GroupHead, LoadError, Shard};
 
 /// A group as it was read from a store.
 #[derive(Debug, Clone)]
-pub struct StoredGroup<'a> {
+pub(crate) struct StoredGroup<'a> {
     head: GroupHead,
     record: Record<'a>,
 }
 
 impl<'a> StoredGroup<'a> {
     /// A group that was stored under the text of a grouping key.
-    pub fn new(key: &str, record: Record<'a>) -> Self {
+    pub(crate) fn new(key: &str, record: Record<'a>) -> Self {
         let times = GroupTimes {
             push_seconds: record.push_seconds,
             failure_seconds: record.failure_seconds,
@@ -25,18 +25,16 @@ impl<'a> StoredGroup<'a> {
         Self { head: GroupHead::new(GroupingKey::from_text(key.into()), times), record }
     }
 
-    /// The home core of the group.
-    pub fn home(&self, cores: usize) -> usize {
+    pub(crate) fn home(&self, cores: usize) -> usize {
         self.head.home(cores)
     }
 
-    /// The record.
-    pub fn record(&self) -> &Record<'a> {
+    pub(crate) fn record(&self) -> &Record<'a> {
         &self.record
     }
 
     /// The group without its families.
-    pub fn without_families(&self) -> Self {
+    pub(crate) fn without_families(&self) -> Self {
         let record = Record { families: Vec::new(), ..self.record };
         Self { record, ..self.clone() }
     }
@@ -44,8 +42,8 @@ impl<'a> StoredGroup<'a> {
     /// Loads the group into the shard of its home core.
     ///
     /// # Errors
-    /// Returns an error if the group contradicts a group that was loaded before.
-    pub fn load(&self, shard: &mut Shard) -> Result<(), LoadError> {
+    /// The group contradicts a group that was loaded before.
+    pub(crate) fn load(&self, shard: &mut Shard) -> Result<(), LoadError> {
         shard.load(&self.head, self.record.families.iter().map(lines_of))
     }
 }

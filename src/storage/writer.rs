@@ -1,4 +1,4 @@
-//! The writer thread: it owns the engine. It restores, then commits batch after batch.
+//! The writer thread, which owns the engine: it restores the groups, then commits batches.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
@@ -11,7 +11,7 @@ use sluicegate_engine::{Change, Durability, Engine};
 use super::completion::CommitFailed;
 use super::metrics::{BATCH_CHANGES, COMMIT_DURATION};
 use super::restore::{RestoreError, Restoring, restore};
-use super::store::{Batch, Deliver, GroupChange, Item, Phase, Shared, Start};
+use super::store::{Batch, Deliver, GroupChange, Phase, Shared, Start, WriterCommand};
 use crate::runtime::scheduling::use_batch_scheduling;
 use crate::shard::registry::Registry;
 
@@ -23,7 +23,7 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 const PANICKED: &str = "the storage engine panicked, see the log";
 
 /// The body of the writer thread.
-pub(super) fn run(start: Start, shared: &Shared, items: &Receiver<Item>) {
+pub(super) fn run(start: Start, shared: &Shared, commands: &Receiver<WriterCommand>) {
     let Start { open, import, deliver, durability, shards, registry, shutdown } = start;
     // The longer the cores run before this thread does, the more changes go into one commit.
     use_batch_scheduling();
@@ -45,7 +45,7 @@ pub(super) fn run(start: Start, shared: &Shared, items: &Receiver<Item>) {
                 batch_changes: metrics::histogram!(BATCH_CHANGES.name),
             };
             writer.publish_stats();
-            writer.serve(items);
+            writer.serve(commands);
             writer.close();
         }
         Err(error) => {
@@ -71,23 +71,23 @@ struct Writer<'s> {
 }
 
 impl Writer<'_> {
-    fn serve(&mut self, items: &Receiver<Item>) {
+    fn serve(&mut self, commands: &Receiver<WriterCommand>) {
         let mut batches = Vec::new();
         loop {
-            match items.recv_timeout(MAINTENANCE_INTERVAL) {
-                Ok(Item::Commit(batch)) => batches.push(batch),
+            match commands.recv_timeout(MAINTENANCE_INTERVAL) {
+                Ok(WriterCommand::Commit(batch)) => batches.push(batch),
                 Err(RecvTimeoutError::Timeout) => self.maintain(),
-                Ok(Item::Close) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(WriterCommand::Close) | Err(RecvTimeoutError::Disconnected) => return,
             }
             let mut bytes: u64 = batches.iter().map(|batch| batch.bytes).sum();
             let mut closing = false;
             while bytes < COMMIT_BYTES_MAX {
-                match items.try_recv() {
-                    Ok(Item::Commit(batch)) => {
+                match commands.try_recv() {
+                    Ok(WriterCommand::Commit(batch)) => {
                         bytes += batch.bytes;
                         batches.push(batch);
                     }
-                    Ok(Item::Close) => {
+                    Ok(WriterCommand::Close) => {
                         closing = true;
                         break;
                     }
@@ -106,7 +106,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Commits some batches at once and sends them back to their cores.
+    /// Commits the batches together and sends them back to their cores.
     fn commit_and_deliver(&mut self, batches: &mut Vec<Batch>, bytes: u64) {
         let committed = self.commit(batches);
         // Names that the changes released are free from now on. This also holds after a failed commit, because no later change that
@@ -161,7 +161,7 @@ impl Writer<'_> {
         self.shared.enter(Phase::Failed);
     }
 
-    /// Lets the engine do its periodic work.
+    /// Lets the engine maintain itself.
     fn maintain(&mut self) {
         if !self.has_failed() {
             let engine = &mut self.engine;

@@ -213,7 +213,7 @@ const ENGINE: EngineDescriptor = EngineDescriptor {
     name: "test",
     summary: "",
     is_present: |folder| folder.join("records").exists(),
-    open: |_, _| panic!("looking for the file opens nothing"),
+    open: |_, _| panic!("finding the file does not open the store"),
 };
 
 /// The paths of the file and of the store. Neither exists yet.
@@ -267,23 +267,23 @@ fn set_written(file: &Path, at: SystemTime) {
 #[test]
 fn imports_the_file_into_a_new_store_and_does_not_change_it() {
     let places = Places::new();
-    assert_eq!(places.look().expect("nothing there").records(true).expect("nothing there").len(), 0);
+    assert_eq!(places.look().expect("there is no file").records(true).expect("there is no file").len(), 0);
     places.write_file();
-    assert_eq!(places.look().expect("it is there").records(true).expect("it can be read").len(), 6);
-    assert_eq!(fs::read(places.file()).expect("it is there"), FILES[0].1);
+    assert_eq!(places.look().expect("the file exists").records(true).expect("it can be read").len(), 6);
+    assert_eq!(fs::read(places.file()).expect("the file exists"), FILES[0].1);
     // A store without commits contains no file except the lock.
     fs::create_dir_all(&places.store.path).expect("a folder");
     fs::write(places.store.path.join("lock"), "").expect("a file");
     set_written(&places.store.path.join("lock"), SystemTime::UNIX_EPOCH);
-    assert_eq!(places.look().expect("it is there").records(true).expect("it can be read").len(), 6);
+    assert_eq!(places.look().expect("the file exists").records(true).expect("it can be read").len(), 6);
     // Damage matters only if the file is imported.
     fs::write(places.file(), "").expect("a file");
-    assert!(places.look().expect("it is there").records(true).is_err());
-    assert_eq!(places.look().expect("it is there").records(false).expect("not needed").len(), 0);
+    assert!(places.look().expect("the file exists").records(true).is_err());
+    assert_eq!(places.look().expect("the file exists").records(false).expect("not needed").len(), 0);
 }
 
 #[test]
-fn refuses_a_file_that_is_newer_than_the_store() {
+fn rejects_a_file_that_is_newer_than_the_store() {
     let places = Places::new();
     places.write_file();
     places.write_store();
@@ -304,7 +304,7 @@ fn refuses_a_file_that_is_newer_than_the_store() {
 }
 
 #[test]
-fn refuses_a_path_that_is_not_a_file() {
+fn rejects_a_path_that_is_not_a_file() {
     let places = Places::new();
     fs::create_dir(places.file()).expect("a folder");
     assert!(matches!(places.look(), Err(ImportError::NotAFile { .. })));

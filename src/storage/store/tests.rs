@@ -37,10 +37,10 @@ impl Engine for BlockedEngine {
     }
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = std::time::Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed().as_secs() < 20, "waited for {what}");
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = std::time::Instant::now();
+    while !condition() {
+        assert!(started.elapsed().as_secs() < 20, "waited for {what}");
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }
