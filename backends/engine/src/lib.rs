@@ -9,6 +9,7 @@ mod descriptor;
 mod engine;
 mod error;
 mod lock;
+mod panic;
 pub mod record;
 #[cfg(feature = "suite")]
 pub mod suite;
@@ -18,4 +19,5 @@ pub use descriptor::{EngineDescriptor, OpenOptions};
 pub use engine::{Change, Durability, Engine, Receipt, Restored, Sink, Stats};
 pub use error::EngineError;
 pub use lock::Lock;
+pub use panic::panic_message;
 pub use unread::{FirstRead, UnreadStore};

@@ -1,10 +1,9 @@
 //! Turns sled's errors and panics into errors of the engine.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use sluicegate_engine::EngineError;
+use sluicegate_engine::{EngineError, panic_message};
 
 /// What the operator can do when files are damaged.
 pub(crate) const REMEDY: &str = "Restore the folder from a backup, or move it away to start with an empty store; \
@@ -19,7 +18,7 @@ pub(crate) fn guarded<T>(path: &Path, call: impl FnOnce() -> sled::Result<T>) ->
             Err(EngineError::Io { file: path.to_owned(), doing: "use the database", source })
         }
         Ok(Err(error)) => Err(damaged(path, &format!("sled failed: {error}"))),
-        Err(panic) => Err(damaged(path, &format!("sled panicked: {}", message(&*panic)))),
+        Err(panic) => Err(damaged(path, &format!("sled panicked: {}", panic_message(&*panic)))),
     }
 }
 
@@ -30,9 +29,4 @@ fn is_from_the_system(error: &std::io::Error) -> bool {
 
 pub(crate) fn damaged(path: &Path, what: &str) -> EngineError {
     EngineError::Damaged { file: path.to_owned(), what: what.to_owned(), remedy: REMEDY.to_owned() }
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

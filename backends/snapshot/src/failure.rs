@@ -1,10 +1,9 @@
 //! What the engine does after errors and panics: it stops accepting commits, and threads do not affect each other.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use sluicegate_engine::EngineError;
+use sluicegate_engine::{EngineError, panic_message};
 
 /// The error after which the engine accepts no more commits, because it is unknown what is on the disk.
 #[derive(Debug, Default)]
@@ -31,12 +30,7 @@ impl Failure {
 ///
 /// The caller must treat a panic like a failed operation: `task` may have stopped anywhere.
 pub(crate) fn catch_panic<T>(task: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(task)).map_err(|panic| message(&*panic).to_owned())
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+    catch_unwind(AssertUnwindSafe(task)).map_err(|panic| panic_message(&*panic).to_owned())
 }
 
 /// Locks a mutex, also after a panic: the values behind this engine's mutexes are replaced as a whole, so they stay consistent.
