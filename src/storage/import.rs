@@ -100,6 +100,19 @@ pub struct RejectedGroups {
     pub count: usize,
 }
 
+impl fmt::Display for RejectedGroups {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} groups cannot be imported", self.count)?;
+        for (index, (key, reason)) in self.groups.iter().enumerate() {
+            write!(out, "{} {{{key}}} ({reason})", if index == 0 { ":" } else { "," })?;
+        }
+        if self.count > self.groups.len() {
+            write!(out, " and {} more", self.count - self.groups.len())?;
+        }
+        Ok(())
+    }
+}
+
 /// Why a group cannot be imported.
 #[derive(Debug, thiserror::Error)]
 enum GroupError {
@@ -119,19 +132,6 @@ enum GroupError {
     Render(#[from] RenderError),
     #[error(transparent)]
     Record(#[from] RecordError),
-}
-
-impl fmt::Display for RejectedGroups {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} groups cannot be imported", self.count)?;
-        for (index, (key, reason)) in self.groups.iter().enumerate() {
-            write!(out, "{} {{{key}}} ({reason})", if index == 0 { ":" } else { "," })?;
-        }
-        if self.count > self.groups.len() {
-            write!(out, " and {} more", self.count - self.groups.len())?;
-        }
-        Ok(())
-    }
 }
 
 /// A persistence file that may be imported.

@@ -138,7 +138,7 @@ pub(crate) fn restore(
         read_seconds,
         check_seconds,
         seconds = started.elapsed().as_secs_f64(),
-        "groups restored"
+        "restored"
     );
     Ok(engine)
 }
