@@ -20,7 +20,7 @@ use crate::handlers::push::PushRules;
 use crate::handlers::router::Router;
 use crate::handlers::{Gateway, Handlers, RequestMetrics};
 use crate::http::accept::serve;
-use crate::http::limits::{Common, Connections, Limits};
+use crate::http::limits::{Connections, Limits, ServerState};
 use crate::runtime::listen::{ListenError, Listeners};
 use crate::runtime::permits::Permits;
 use crate::runtime::shutdown::Shutdown;
@@ -149,7 +149,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         None => None,
     };
     let connections = Arc::new(Connections::default());
-    let common = Common {
+    let server = ServerState {
         limits: Arc::new(http_limits(&config)),
         connections: connections.clone(),
         shutdown: shutdown.clone(),
@@ -188,11 +188,11 @@ pub fn run(config: Config) -> Result<(), StartError> {
         let shard_task =
             ShardTask::new(core, shard, registry.clone(), leases.clone(), mailboxes.clone(), store);
         let handlers = Handlers::new(gateway.clone(), shard_task.clone());
-        let (common, drained) = (common.clone(), drained.clone());
+        let (server, drained) = (server.clone(), drained.clone());
         async move {
             let Some((listeners, inbox)) = parts else { return };
             spawn(shard_task.run(inbox));
-            if let Err(error) = serve(listeners, handlers, common).await {
+            if let Err(error) = serve(listeners, handlers, server).await {
                 tracing::error!(core, %error, "cannot serve; exiting");
                 std::process::exit(1);
             }

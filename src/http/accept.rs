@@ -11,7 +11,7 @@ use hyper::server::conn::http1::Builder;
 use super::bridge::Bridge;
 use super::connection::{Service, builder, linger, serve_connection};
 use super::deadlines::{ConnectionTable, Stage};
-use super::limits::Common;
+use super::limits::ServerState;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::tcp::{AcceptStop, Listener, TcpStream};
 use crate::runtime::{sleep, spawn, timeout};
@@ -37,7 +37,7 @@ struct Acceptor<S> {
     connections: Rc<ConnectionTable>,
     /// Rejected connections that linger.
     rejected: Rc<ConnectionTable>,
-    common: Common,
+    server: ServerState,
 }
 
 /// Serves this core's `listeners` until a shutdown is requested and all connections have ended. Must be called on a core's runtime.
@@ -48,14 +48,14 @@ struct Acceptor<S> {
 pub async fn serve<S: Service>(
     listeners: Vec<TcpListener>,
     service: Rc<S>,
-    common: Common,
+    server: ServerState,
 ) -> io::Result<()> {
     let acceptor = Rc::new(Acceptor {
         service,
-        builder: Rc::new(builder(&common.limits)),
-        connections: ConnectionTable::new(&common.limits),
-        rejected: ConnectionTable::new(&common.limits),
-        common: common.clone(),
+        builder: Rc::new(builder(&server.limits)),
+        connections: ConnectionTable::new(&server.limits),
+        rejected: ConnectionTable::new(&server.limits),
+        server: server.clone(),
     });
 
     let stop = AcceptStop::default();
@@ -65,7 +65,7 @@ pub async fn serve<S: Service>(
     }
 
     let drained = std::pin::pin!(async {
-        common.shutdown.requested().await;
+        server.shutdown.requested().await;
         // Before the last accepts, so that their connections are not kept alive.
         acceptor.connections.enter_stage(Stage::Draining);
         acceptor.rejected.enter_stage(Stage::Draining);
@@ -81,7 +81,7 @@ pub async fn serve<S: Service>(
 
 /// Waits for the connections to end, and drops them if they take too long.
 async fn drain<S: Service>(acceptor: &Acceptor<S>) {
-    let drain_timeout = acceptor.common.limits.drain_timeout;
+    let drain_timeout = acceptor.server.limits.drain_timeout;
     if timeout(drain_timeout, acceptor.connections.emptied()).await.is_none() {
         tracing::warn!(
             seconds = drain_timeout.as_secs_f64(),
@@ -95,7 +95,7 @@ async fn drain<S: Service>(acceptor: &Acceptor<S>) {
 }
 
 async fn accept_all<S: Service>(listener: Listener, acceptor: Rc<Acceptor<S>>) {
-    let shutdown = acceptor.common.shutdown.clone();
+    let shutdown = acceptor.server.shutdown.clone();
     while !shutdown.is_requested() {
         match listener.accept().await {
             Ok((stream, peer)) => Rc::clone(&acceptor).accept(stream, peer),
@@ -122,14 +122,14 @@ async fn backoff_after_accept_error(err: &io::Error, shutdown: &Shutdown) {
 impl<S: Service> Acceptor<S> {
     /// Serves a new connection, or rejects it if there are too many.
     fn accept(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
-        if !self.common.connections.enter(self.common.limits.connections_max) {
+        if !self.server.connections.enter(self.server.limits.connections_max) {
             spawn(self.reject(stream));
             return;
         }
         spawn(async move {
             let (service, builder) = (self.service.clone(), self.builder.clone());
-            serve_connection(stream, peer, service, builder, self.connections.clone(), &self.common).await;
-            self.common.connections.leave();
+            serve_connection(stream, peer, service, builder, self.connections.clone(), &self.server).await;
+            self.server.connections.leave();
         });
     }
 
@@ -150,8 +150,8 @@ mod tests {
 
     #[test]
     fn the_canned_response_has_the_right_content_length() {
-        let text = std::str::from_utf8(TOO_MANY_CONNECTIONS).expect("ASCII");
-        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        let text = std::str::from_utf8(TOO_MANY_CONNECTIONS).expect("the response is ASCII");
+        let (head, body) = text.split_once("\r\n\r\n").expect("the response has a head and a body");
         assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
     }
 }

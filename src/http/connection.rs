@@ -24,7 +24,7 @@ use hyper::service::service_fn;
 
 use super::bridge::Bridge;
 use super::deadlines::{ConnectionDeadline, ConnectionTable, Phase, Stage};
-use super::limits::{Common, Limits, Timeout};
+use super::limits::{Limits, ServerState, Timeout};
 use super::request_body::RequestBody;
 use super::response::error_with;
 use super::tracked_body::TrackedBody;
@@ -93,15 +93,15 @@ pub(super) async fn serve_connection<S: Service>(
     service: Rc<S>,
     builder: Rc<Builder>,
     table: Rc<ConnectionTable>,
-    common: &Common,
+    server: &ServerState,
 ) {
-    let connections = &common.connections;
+    let connections = &server.connections;
     let entry = table.enter();
     let deadline = entry.deadline();
     let bridge = Bridge::new(stream, deadline.clone());
     let respond_to = service_fn(|request: Request<Incoming>| {
         deadline.head_received(!request.body().is_end_stream());
-        respond(request, peer, service.clone(), deadline.clone(), common.shutdown.clone())
+        respond(request, peer, service.clone(), deadline.clone(), server.shutdown.clone())
     });
     let mut connection = builder.serve_connection(bridge, respond_to);
     let mut shutting_down = false;
@@ -170,8 +170,8 @@ pub(super) async fn serve_connection<S: Service>(
     }
 }
 
-/// Closes the write side, then reads and discards for a while. The kernel responds with a reset to bytes for a closed socket, and after a reset
-/// the client's kernel discards the response that the client has not read yet.
+/// Closes the write side, then reads and discards for a while. The kernel responds with a reset to bytes for a closed socket, and after
+/// a reset the client's kernel discards the response that the client has not read yet.
 pub(super) async fn linger(bridge: &mut Bridge, deadline: &ConnectionDeadline, bytes_max: usize) {
     bridge.close_write();
     deadline.linger();
@@ -249,8 +249,8 @@ mod tests {
 
     #[test]
     fn the_canned_response_has_the_right_content_length() {
-        let text = std::str::from_utf8(SLOW_HEAD).expect("ASCII");
-        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        let text = std::str::from_utf8(SLOW_HEAD).expect("the response is ASCII");
+        let (head, body) = text.split_once("\r\n\r\n").expect("the response has a head and a body");
         assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
     }
 
@@ -261,7 +261,7 @@ mod tests {
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
-            violation(&request.body(()).expect("a request")).map(|(status, _)| status.as_u16())
+            violation(&request.body(()).expect("the request is valid")).map(|(status, _)| status.as_u16())
         };
         assert_eq!(status(&[("host", "a")]), None);
         assert_eq!(status(&[]), Some(400));

@@ -8,7 +8,7 @@ use crate::runtime::shutdown::Shutdown;
 
 /// The limits, counts and shutdown request that all cores share.
 #[derive(Clone)]
-pub struct Common {
+pub struct ServerState {
     /// See [`Limits`].
     pub limits: Arc<Limits>,
     /// Counts over all cores.
@@ -71,7 +71,7 @@ impl Timeout {
     pub const ALL: [Self; 3] = [Self::Head, Self::Request, Self::Response];
 
     /// The value of the metric label `phase`.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Head => "head",
             Self::Request => "request",

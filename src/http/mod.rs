@@ -3,8 +3,7 @@
 //! * [`accept`] accepts connections on one core and drains them at shutdown.
 //! * [`connection`] is the life of one connection; `bridge` connects hyper to the runtime.
 //! * `deadlines` enforces all timeouts with one sweep per core; [`limits`] bounds what a client can use.
-//! * [`request_body`], [`response`] and [`response_body`] are for the handlers; `tracked_body` reports when a response is
-//!   written.
+//! * [`request_body`], [`response`] and `response_body` are for the handlers; `tracked_body` reports when a response is written.
 //!
 //! There is no HTTP/2 (the official program offers it over TLS only), no timer per connection or request, and no lock on the path of a
 //! request.
@@ -17,5 +16,5 @@ pub mod limits;
 pub(crate) mod metrics;
 pub mod request_body;
 pub mod response;
-pub mod response_body;
+pub(crate) mod response_body;
 mod tracked_body;

@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use super::response_body::ResponseBody;
 
 /// A response of a handler.
-pub type Response = http::Response<ResponseBody>;
+pub(crate) type Response = http::Response<ResponseBody>;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");

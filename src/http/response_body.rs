@@ -1,4 +1,4 @@
-//! The bodies of responses.
+//! The body of a response: bytes, pieces, or a stream.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use http_body::{Frame, SizeHint};
 
 /// The body of a response.
 #[derive(Default)]
-pub struct ResponseBody {
+pub(crate) struct ResponseBody {
     content: Content,
     /// Dropped together with the body; for example a permit.
     guard: Option<Box<dyn Any>>,
@@ -40,29 +40,29 @@ impl std::fmt::Debug for ResponseBody {
 
 impl ResponseBody {
     /// No bytes.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self::default()
     }
 
     /// Ready pieces, in order. Empty ones are left out.
-    pub fn pieces(pieces: impl IntoIterator<Item = Bytes>) -> Self {
+    pub(crate) fn pieces(pieces: impl IntoIterator<Item = Bytes>) -> Self {
         let pieces: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
         Self { content: Content::Pieces(pieces, len), guard: None }
     }
 
     /// Pieces that are produced while they are sent.
-    pub fn stream(stream: impl Stream<Item = Bytes> + 'static) -> Self {
+    pub(crate) fn stream(stream: impl Stream<Item = Bytes> + 'static) -> Self {
         Self { content: Content::Stream(Box::pin(stream)), guard: None }
     }
 
     /// Keeps `guard` until the body is sent or abandoned.
-    pub fn hold(&mut self, guard: impl Any) {
+    pub(crate) fn hold(&mut self, guard: impl Any) {
         self.guard = Some(Box::new(guard));
     }
 
     /// The number of bytes to send, if known.
-    pub fn len(&self) -> Option<u64> {
+    pub(crate) fn len(&self) -> Option<u64> {
         match &self.content {
             Content::Empty => Some(0),
             Content::Pieces(_, left) => Some(*left),
@@ -71,7 +71,7 @@ impl ResponseBody {
     }
 
     /// Whether there is nothing to send.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == Some(0)
     }
 }

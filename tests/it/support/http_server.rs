@@ -18,7 +18,7 @@ use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use sluicegate::http::accept::serve;
 use sluicegate::http::connection::Service;
-use sluicegate::http::limits::{Common, Connections, Limits};
+use sluicegate::http::limits::{Connections, Limits, ServerState};
 use sluicegate::http::request_body::{BodyError, RequestBody};
 use sluicegate::http::response::error;
 use sluicegate::runtime::listen::Listeners;
@@ -145,14 +145,17 @@ impl Server {
         let address = listeners.addresses()[0];
         let connections = Arc::<Connections>::default();
         let shutdown = Shutdown::new();
-        let common =
-            Common { limits: Arc::new(limits), connections: connections.clone(), shutdown: shutdown.clone() };
+        let server = ServerState {
+            limits: Arc::new(limits),
+            connections: connections.clone(),
+            shutdown: shutdown.clone(),
+        };
         let sockets = Arc::new(std::sync::Mutex::new(listeners.into_cores()));
         let thread = std::thread::spawn(move || {
             cores.run(move |CoreIndex(index)| {
                 let sockets = std::mem::take(&mut sockets.lock().expect("no panics")[index]);
-                let common = common.clone();
-                async move { serve(sockets, Rc::new(TestService), common).await.expect("listeners work") }
+                let server = server.clone();
+                async move { serve(sockets, Rc::new(TestService), server).await.expect("listeners work") }
             });
         });
         Server { address, shutdown, connections, thread: Some(thread) }
