@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_panicking_job_returns_none_and_the_thread_continues() {
-        let workers = Workers::start(1).expect("a thread");
+        let workers = Workers::start(1).expect("the thread starts");
         let result = |job| {
             let mut running = std::pin::pin!(workers.run(job));
             loop {

@@ -192,10 +192,10 @@ mod tests {
     #[test]
     fn reads_a_query() {
         let query = read_query("match%5B%5D=%7Bjob%3D%22a%22%7D&match[]=up&sort=push_time&limit=7&other=1")
-            .expect("valid");
+            .expect("the query is valid");
         assert_eq!((query.selectors.len(), query.order, query.limit), (2, PushOrder::OldestFirst, 7));
         assert!(query.selectors[0].matches_labels(&[("job".into(), "a".into())]));
-        assert_eq!(read_query("").expect("valid").limit, LIMIT_DEFAULT);
+        assert_eq!(read_query("").expect("the query is valid").limit, LIMIT_DEFAULT);
     }
 
     #[test]

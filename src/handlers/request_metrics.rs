@@ -156,8 +156,13 @@ mod tests {
         metrics::with_local_recorder(&recorder, || {
             let requests = RequestMetrics::new();
             let count = |endpoint: Endpoint, method: &str, code| {
-                let method = Method::from_bytes(method.as_bytes()).expect("a method");
-                requests.count(endpoint, endpoint.metric_label().expect("a counted endpoint"), &method, code);
+                let method = Method::from_bytes(method.as_bytes()).expect("the method is valid");
+                requests.count(
+                    endpoint,
+                    endpoint.metric_label().expect("the endpoint is counted"),
+                    &method,
+                    code,
+                );
             };
             count(Endpoint::Push, "PUT", 200);
             count(Endpoint::Push, "PUT", 200);

@@ -173,17 +173,17 @@ mod tests {
 
     #[test]
     fn all_cores_share_one_free_port() {
-        let listeners = Listeners::bind(&["127.0.0.1:0"], 3).expect("a free port");
+        let listeners = Listeners::bind(&["127.0.0.1:0"], 3).expect("a port is free");
         let address = listeners.addresses()[0];
         assert_ne!(address.port(), 0);
         for core in listeners.into_cores() {
-            assert_eq!(core[0].local_addr().expect("bound"), address);
+            assert_eq!(core[0].local_addr().expect("the listener is bound"), address);
         }
     }
 
     #[test]
     fn a_second_gateway_cannot_bind_the_port() {
-        let listeners = Listeners::bind(&["127.0.0.1:0"], 2).expect("a free port");
+        let listeners = Listeners::bind(&["127.0.0.1:0"], 2).expect("a port is free");
         let port = listeners.addresses()[0].port();
         for rival in [format!("127.0.0.1:{port}"), format!(":{port}"), format!("0.0.0.0:{port}")] {
             let err = Listeners::bind(&[rival.as_str()], 2).expect_err("the port is taken");
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn of_many_simultaneous_starts_at_most_one_gets_the_port() {
         for _ in 0..8 {
-            let port = Listeners::bind(&["127.0.0.1:0"], 1).expect("a free port").addresses()[0].port();
+            let port = Listeners::bind(&["127.0.0.1:0"], 1).expect("a port is free").addresses()[0].port();
             let barrier = Arc::new(Barrier::new(4));
             let starts: Vec<_> = (0..4)
                 .map(|_| {
@@ -217,9 +217,10 @@ mod tests {
 
     #[test]
     fn early_connections_are_queued() {
-        let listeners = Listeners::bind(&["127.0.0.1:0"], 4).expect("a free port");
+        let listeners = Listeners::bind(&["127.0.0.1:0"], 4).expect("a port is free");
         let address = listeners.addresses()[0];
-        let clients: Vec<_> = (0..32).map(|_| TcpStream::connect(address).expect("queued")).collect();
+        let clients: Vec<_> =
+            (0..32).map(|_| TcpStream::connect(address).expect("the kernel queues the connection")).collect();
         let mut accepted = 0;
         for core in listeners.into_cores() {
             core[0].set_nonblocking(true).expect("the option can be set");
@@ -232,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_port_alone_means_ipv6_and_ipv4() {
-        let listeners = Listeners::bind(&[":0"], 1).expect("a free port");
+        let listeners = Listeners::bind(&[":0"], 1).expect("a port is free");
         let port = listeners.addresses()[0].port();
         assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
         if let Ok(address) = format!("[::1]:{port}").parse::<SocketAddr>()

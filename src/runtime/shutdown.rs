@@ -33,12 +33,12 @@ impl Shutdown {
     }
 
     /// Whether the shutdown was requested.
-    pub fn is_requested(&self) -> bool {
+    pub(crate) fn is_requested(&self) -> bool {
         self.shared.requested.load(Ordering::SeqCst)
     }
 
     /// Waits for the request; on any core.
-    pub async fn requested(&self) {
+    pub(crate) async fn requested(&self) {
         while !self.is_requested() {
             let listener = self.shared.event.listen();
             // A request between the first check and listen() would be missed, hence the second check.
@@ -101,7 +101,7 @@ mod tests {
             })
             .expect("epoll works everywhere");
             assert!(shutdown.is_requested());
-            requester.join().expect("no panic");
+            requester.join().expect("the thread does not panic");
         }
     }
 }

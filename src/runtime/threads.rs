@@ -48,7 +48,7 @@ impl std::fmt::Display for DriverInUse {
 
 impl DriverInUse {
     /// Its name in flags, logs and metrics.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             DriverInUse::IoUring => "io_uring",
             DriverInUse::Epoll => "epoll",
@@ -141,7 +141,7 @@ impl Cores {
     }
 
     /// Why epoll is used although io_uring was preferred.
-    pub fn fallback(&self) -> Option<&str> {
+    pub(crate) fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
     }
 

@@ -127,11 +127,12 @@ impl Default for Units {
 
 impl Units {
     /// The buffer for small ranges.
-    pub fn small(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn small(&mut self) -> &mut Vec<u8> {
         &mut self.small
     }
 
-    pub fn add(&mut self, segment: &Arc<Segment>) {
+    /// Adds a segment of stored text.
+    pub(crate) fn add(&mut self, segment: &Arc<Segment>) {
         if segment.text().len() < SMALL_BYTES {
             self.copy(segment.text());
         } else {
@@ -139,14 +140,15 @@ impl Units {
         }
     }
 
-    pub fn add_piece(&mut self, piece: Piece) {
+    /// Adds a translated segment.
+    pub(crate) fn add_piece(&mut self, piece: Piece) {
         match piece {
             Piece::Plain(plain) if plain.len() < SMALL_BYTES => self.copy(&plain),
             piece => self.append(Unit::Translated(piece)),
         }
     }
 
-    pub fn finish(mut self) -> Vec<Unit> {
+    pub(crate) fn finish(mut self) -> Vec<Unit> {
         self.end_small();
         self.units
     }

@@ -167,7 +167,7 @@ mod tests {
         "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
 
     fn headers(name: http::header::HeaderName, value: &str) -> HeaderMap {
-        [(name, HeaderValue::try_from(value).expect("a header"))].into_iter().collect()
+        [(name, HeaderValue::try_from(value).expect("the header is valid"))].into_iter().collect()
     }
 
     fn negotiated(accept: &str) -> (Format, Escaping) {

@@ -56,7 +56,7 @@ pub enum OpenError {
 ///
 /// # Errors
 /// The folder contains the store of another engine, or the engine fails: another process uses the store, or it is damaged.
-pub fn open(store: &StoreConfig) -> Result<UnreadStore, OpenError> {
+pub(crate) fn open(store: &StoreConfig) -> Result<UnreadStore, OpenError> {
     let options = OpenOptions { archive_interval: Some(store.archive_interval) };
     open_or_create(store.engine, &store.path, options)
 }
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_folder_contains_the_store_of_one_engine() {
         for engine in ENGINES {
-            let folder = tempfile::tempdir().expect("a folder for a test");
+            let folder = tempfile::tempdir().expect("a temporary folder can be created");
             let path = folder.path().join("new");
             assert!(matches!(open_existing(engine, &path), Err(OpenError::NoStore { .. })));
             assert!(!path.exists(), "a failed open creates no store");

@@ -16,7 +16,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// `bytes` is the size of the store's files, an estimate of what will be read: nearly all of it is records.
-    pub fn new(bytes: u64) -> Self {
+    pub(super) fn new(bytes: u64) -> Self {
         let bar = ProgressBar::new(bytes);
         let style = "{msg:24} {wide_bar} {bytes} of about {total_bytes}, {elapsed}";
         bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -25,7 +25,7 @@ impl Progress {
     }
 
     /// Adds a record of some bytes.
-    pub fn add(&self, phase: Phase, bytes: u64) {
+    pub(super) fn add(&self, phase: Phase, bytes: u64) {
         if self.phase.swap(phase as u8, Ordering::Relaxed) != phase as u8 {
             self.bar.set_message(phase_text(phase));
             self.bar.set_position(0);

@@ -16,7 +16,7 @@ const FILES: [(&str, &[u8]); 2] = [
 ];
 
 fn imported(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
-    records(Path::new("file"), bytes).expect("a valid file").into_iter().collect()
+    records(Path::new("file"), bytes).expect("the file is valid").into_iter().collect()
 }
 
 fn lines(record: &Record<'_>) -> String {
@@ -40,7 +40,7 @@ fn imports_lines_help_and_times() {
             ],
             "{version}"
         );
-        let decode = |key: &str| Record::decode(&records[key]).expect("a record");
+        let decode = |key: &str| Record::decode(&records[key]).expect("the record is valid");
         let backup = decode("instance=\"db1\",job=\"backup\"");
         let [seconds, done] = backup.families.as_slice() else { panic!("{version}: {backup:?}") };
         assert_eq!((seconds.name, seconds.kind), ("backup_seconds", Kind::Gauge));
@@ -107,7 +107,7 @@ fn file(groups: &[TestGroup<'_>]) -> Vec<u8> {
     // The type number of the value follows the length of the message, and a zero follows it.
     let width = if real[value_at] < 0x80 { 1 } else { 1 + usize::from(!real[value_at] + 1) };
     let number =
-        real[value_at + width..].iter().position(|byte| *byte == 0).expect("the zero behind the type");
+        real[value_at + width..].iter().position(|byte| *byte == 0).expect("a zero follows the type");
     let mut value = real[value_at + width..=value_at + width + number].to_vec();
     length(&mut value, groups.len());
     for (index, (labels, families)) in groups.iter().enumerate() {
@@ -157,9 +157,9 @@ fn rejected(bytes: &[u8]) -> RejectedGroups {
 fn imports_a_group_without_times() {
     let (x, labels) = (untyped("x", ONE), [("job", "a"), ("zone", "\"\\\n")]);
     let records = imported(&file(&[(&labels, &[("x", &x)])]));
-    let (key, record) = records.iter().next().expect("a group");
+    let (key, record) = records.iter().next().expect("the file contains a group");
     assert_eq!(key, r#"job="a",zone="\"\\\n""#);
-    let record = Record::decode(record).expect("a record");
+    let record = Record::decode(record).expect("the record is valid");
     assert_eq!((record.push_seconds, record.failure_seconds, record.created_seconds), (0.0, 0.0, 0.0));
     assert_eq!(lines(&record), "x{instance=\"\",job=\"a\",zone=\"\\\"\\\\\\n\"} 1\n");
 }
@@ -202,8 +202,7 @@ fn rejects_a_file_with_invalid_groups_and_lists_them() {
 fn a_damaged_file_is_reported_with_a_remedy() {
     let (_, real) = FILES[0];
     for bytes in [&b""[..], &real[..real.len() / 2], b"hello"] {
-        let error =
-            records(Path::new("/var/x.gob"), bytes).expect_err("not a file of a Pushgateway").to_string();
+        let error = records(Path::new("/var/x.gob"), bytes).expect_err("the file is damaged").to_string();
         assert!(error.starts_with("/var/x.gob: ") && error.contains("move it away"), "{error}");
     }
 }
@@ -224,7 +223,7 @@ struct Places {
 
 impl Places {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder for a test");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
         let file = folder.path().join("gob");
         let store = StoreConfig {
             engine: &ENGINE,
@@ -237,18 +236,18 @@ impl Places {
     }
 
     fn file(&self) -> &Path {
-        self.store.import.as_deref().expect("there is a file")
+        self.store.import.as_deref().expect("the configuration names a file")
     }
 
     fn write_file(&self) {
-        fs::write(self.file(), FILES[0].1).expect("a file");
+        fs::write(self.file(), FILES[0].1).expect("the file can be written");
     }
 
     /// Creates what an engine leaves after its first batch.
     fn write_store(&self) {
-        fs::create_dir_all(&self.store.path).expect("a folder");
-        fs::write(self.store.path.join("lock"), "").expect("a file");
-        fs::write(self.store.path.join("records"), "").expect("a file");
+        fs::create_dir_all(&self.store.path).expect("the folder can be created");
+        fs::write(self.store.path.join("lock"), "").expect("the file can be written");
+        fs::write(self.store.path.join("records"), "").expect("the file can be written");
     }
 
     fn look(&self) -> Result<OfficialFile, ImportError> {
@@ -261,7 +260,7 @@ fn set_written(file: &Path, at: SystemTime) {
         .write(true)
         .open(file)
         .and_then(|file| file.set_modified(at))
-        .expect("a file of this test");
+        .expect("the time of the file is accessible");
 }
 
 #[test]
@@ -269,17 +268,20 @@ fn imports_the_file_into_a_new_store_and_does_not_change_it() {
     let places = Places::new();
     assert_eq!(places.look().expect("there is no file").records(true).expect("there is no file").len(), 0);
     places.write_file();
-    assert_eq!(places.look().expect("the file exists").records(true).expect("it can be read").len(), 6);
+    assert_eq!(places.look().expect("the file exists").records(true).expect("the file can be read").len(), 6);
     assert_eq!(fs::read(places.file()).expect("the file exists"), FILES[0].1);
     // A store without commits contains no file except the lock.
-    fs::create_dir_all(&places.store.path).expect("a folder");
-    fs::write(places.store.path.join("lock"), "").expect("a file");
+    fs::create_dir_all(&places.store.path).expect("the folder can be created");
+    fs::write(places.store.path.join("lock"), "").expect("the file can be written");
     set_written(&places.store.path.join("lock"), SystemTime::UNIX_EPOCH);
-    assert_eq!(places.look().expect("the file exists").records(true).expect("it can be read").len(), 6);
+    assert_eq!(places.look().expect("the file exists").records(true).expect("the file can be read").len(), 6);
     // Damage matters only if the file is imported.
-    fs::write(places.file(), "").expect("a file");
+    fs::write(places.file(), "").expect("the file can be written");
     assert!(places.look().expect("the file exists").records(true).is_err());
-    assert_eq!(places.look().expect("the file exists").records(false).expect("not needed").len(), 0);
+    assert_eq!(
+        places.look().expect("the file exists").records(false).expect("the file is not read").len(),
+        0
+    );
 }
 
 #[test]
@@ -288,17 +290,25 @@ fn rejects_a_file_that_is_newer_than_the_store() {
     places.write_file();
     places.write_store();
     let newest = places.store.path.join("records");
-    let now = fs::metadata(&newest).and_then(|it| it.modified()).expect("a file of this test");
+    let now = fs::metadata(&newest).and_then(|it| it.modified()).expect("the time of the file is accessible");
     let second = Duration::from_secs(1);
     for at in [now - second, now] {
         set_written(places.file(), at);
-        assert_eq!(places.look().expect("older, or as old").records(false).expect("not needed").len(), 0);
+        assert_eq!(
+            places
+                .look()
+                .expect("the file is not newer than the store")
+                .records(false)
+                .expect("the file is not read")
+                .len(),
+            0
+        );
     }
     set_written(places.file(), now + second);
-    let error = places.look().expect_err("newer").to_string();
+    let error = places.look().expect_err("the file is newer than the store").to_string();
     assert!(error.contains("gob.sluicegate") && error.contains("move"), "{error}");
     // Any file of the store counts.
-    fs::write(places.store.path.join("log"), "").expect("a file");
+    fs::write(places.store.path.join("log"), "").expect("the file can be written");
     set_written(&places.store.path.join("log"), now + second);
     assert!(places.look().is_ok());
 }
@@ -306,6 +316,6 @@ fn rejects_a_file_that_is_newer_than_the_store() {
 #[test]
 fn rejects_a_path_that_is_not_a_file() {
     let places = Places::new();
-    fs::create_dir(places.file()).expect("a folder");
+    fs::create_dir(places.file()).expect("the folder can be created");
     assert!(matches!(places.look(), Err(ImportError::NotAFile { .. })));
 }

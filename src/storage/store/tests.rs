@@ -64,7 +64,7 @@ fn blocked_store() -> (Arc<Store>, Sender<()>, Delivered) {
         registry,
         shutdown: Shutdown::new(),
     })
-    .expect("a thread");
+    .expect("the thread starts");
     wait_until("the restore", || store.is_ready());
     (Arc::new(store), release, delivered)
 }
@@ -88,7 +88,7 @@ fn a_store_is_full_until_the_engine_catches_up() {
     drop(release);
     wait_until("the commits", || store.queued() == (0, 0));
     assert!(!store.is_full());
-    store.close().expect("it closes");
+    store.close().expect("the store closes");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn an_outbox_sends_its_changes_when_the_core_is_idle_or_the_batch_is_large() {
 
         drop(release);
         wait_until("the commits", || store.queued() == (0, 0));
-        let (batch, committed) = delivered.recv().expect("the batch comes back");
+        let (batch, committed) = delivered.recv().expect("the batch is delivered");
         let records = batch.changes.iter().map(|pending| match &pending.change {
             GroupChange::Put(record) => record.clone(),
             other => panic!("{other:?}"),
@@ -127,9 +127,9 @@ fn an_outbox_sends_its_changes_when_the_core_is_idle_or_the_batch_is_large() {
         last
     });
     // The core ended before its outbox was sent.
-    store.close().expect("it closes");
+    store.close().expect("the store closes");
     let (batch, committed) = delivered.try_iter().last().expect("the outbox was sent when it was dropped");
     assert_eq!(committed, Ok(()));
-    let change = batch.changes.into_iter().next_back().expect("a change").change;
+    let change = batch.changes.into_iter().next_back().expect("the batch contains a change").change;
     assert!(matches!(change, GroupChange::Put(record) if record == last_record));
 }
