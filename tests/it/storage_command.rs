@@ -147,7 +147,7 @@ fn verify_fails_on_invalid_records_and_damaged_files() {
     fs::write(&archive, bytes).expect("a writable file");
     for command in ["verify", "inspect"] {
         let (_, error) = fails(&[command, "--path", &path]);
-        assert!(error.contains(text(&archive)) && error.contains("from a copy"), "{error}");
+        assert!(error.contains(text(&archive)) && error.contains("from a backup"), "{error}");
     }
 }
 
