@@ -30,9 +30,9 @@ pub enum CommandError {
     #[error(transparent)]
     Migrate(#[from] MigrateError),
     /// The store contains records that are invalid.
-    #[error("{}: {records} records are invalid", path.display())]
+    #[error("{}: the store has invalid records: {records}", path.display())]
     BadRecords {
-        /// How many.
+        /// The number of invalid records.
         records: u64,
         /// The store.
         path: PathBuf,
@@ -79,7 +79,7 @@ fn verify(store: &StorePlace, out: &mut dyn Write) -> Result<(), CommandError> {
     }
     match survey.restored.warnings.len() {
         0 => writeln!(out, "ok: every checksum and every record is valid")?,
-        count => writeln!(out, "every record is valid, but there are {count} warnings")?,
+        count => writeln!(out, "every record is valid; warnings: {count}")?,
     }
     Ok(())
 }

@@ -80,13 +80,13 @@ fn open(engine: &str, path: &Path) -> Box<dyn Engine> {
 
 /// Writes groups to a store and closes it.
 fn fill(engine: &str, path: &Path, groups: std::ops::Range<usize>) {
-    let mut backend = open(engine, path);
+    let mut engine = open(engine, path);
     for number in groups {
         let (key, record) = (format!("job=\"{number}\""), record(number));
         let put = Change::Put { key: &key, record: &record };
-        backend.commit(&[put], Durability::Process).expect("the engine commits");
+        engine.commit(&[put], Durability::Process).expect("the engine commits");
     }
-    backend.close().expect("the engine closes");
+    engine.close().expect("the engine closes");
 }
 
 /// Names and contents of all files in a folder.
@@ -130,13 +130,13 @@ fn verify_fails_on_invalid_records_and_damaged_files() {
     let folder = folder();
     fill("snapshot", folder.path(), 0..GROUPS);
     let path = text(folder.path()).to_owned();
-    let mut backend = open("snapshot", folder.path());
+    let mut engine = open("snapshot", folder.path());
     let put = Change::Put { key: "job=\"odd\"", record: b"\x09" };
-    backend.commit(&[put], Durability::Disk).expect("the engine commits");
-    backend.close().expect("the engine closes");
+    engine.commit(&[put], Durability::Disk).expect("the engine commits");
+    engine.close().expect("the engine closes");
     let (out, error) = fails(&["verify", "--path", &path]);
     assert!(out.contains("bad record      {job=\"odd\"}: record format 9 is newer"), "{out}");
-    assert!(error.contains("1 records") && error.contains(&path), "{error}");
+    assert!(error.contains("invalid records: 1") && error.contains(&path), "{error}");
 
     let (archive, mut bytes) = files(folder.path())
         .into_iter()
@@ -154,13 +154,13 @@ fn verify_fails_on_invalid_records_and_damaged_files() {
 #[test]
 fn verify_succeeds_with_warnings() {
     let folder = folder();
-    let mut backend = open("snapshot", folder.path());
+    let mut engine = open("snapshot", folder.path());
     for number in 0..3 {
         let (key, record) = (format!("job=\"{number}\""), record(number));
         let put = Change::Put { key: &key, record: &record };
-        backend.commit(&[put], Durability::Process).expect("the engine commits");
+        engine.commit(&[put], Durability::Process).expect("the engine commits");
     }
-    drop(backend);
+    drop(engine);
     // The state that a power failure may leave: the last frame is torn, and it had not been synced.
     let log = folder.path().join("log-0000000001");
     let mut bytes = fs::read(&log).expect("the log");
@@ -169,7 +169,7 @@ fn verify_succeeds_with_warnings() {
     fs::write(&log, bytes).expect("a writable file");
     let out = succeeds(&["verify", "--path", text(folder.path())]);
     assert!(out.contains("warning         ") && out.contains("the log was cut there"), "{out}");
-    assert!(out.contains("there are 1 warnings") && !out.contains("\nok"), "{out}");
+    assert!(out.contains("warnings: 1") && !out.contains("\nok"), "{out}");
 }
 
 #[test]
