@@ -106,7 +106,7 @@ pub fn grouping_key(path: &GroupPath<'_>, rules: NameRules) -> Result<GroupingKe
     // The job of the path wins over a label with the name `job`.
     pairs.push(("job".to_owned(), job));
     let key = GroupingKey::new(pairs);
-    // Every group has push times with these labels, whatever its metrics are. So names that scrapers could not distinguish are
+    // Every group has push times with these labels, even if it has no metrics. So names that scrapers could not distinguish are
     // rejected here.
     if rules == NameRules::Utf8
         && let labels = key.labels()

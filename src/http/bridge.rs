@@ -6,8 +6,8 @@
 //! * A read is an operation into a small buffer of the bridge, from which hyper gets a copy. If a read fills the buffer, more has
 //!   probably arrived; direct calls fetch it until the kernel has nothing left.
 //! * Small writes gather in a buffer. It is written as one operation when hyper flushes.
-//! * Larger writes go from hyper's own slices, by a direct call that does not wait. If the kernel has no room, a piece is copied into an
-//!   operation; its completion signals that there is room again.
+//! * Larger writes go from hyper's own slices, by a direct call that does not wait. If the kernel has no space, a piece is copied into
+//!   an operation; its completion signals that there is space again.
 //!
 //! Each direction is a small task (`read_forever`, `write_forever`) that the bridge polls and that lives as long as the connection. So an
 //! operation in flight is never dropped before the connection, and a request allocates nothing here.
@@ -36,7 +36,7 @@ const BULK_BYTES: usize = 64 << 10;
 const BULK_READS_MAX: usize = 8;
 /// Writes up to this size gather; a typical response is smaller.
 const GATHER_BYTES_MAX: usize = 2 << 10;
-/// How much is copied into an operation that waits for room in the kernel.
+/// How much is copied into an operation that waits for space in the kernel.
 const WAITING_PIECE_BYTES: usize = 16 << 10;
 /// Maximum slices of one direct write: the gathered bytes, then up to 16 pieces of hyper with their framing.
 const SLICES_MAX: usize = 65;
@@ -121,7 +121,7 @@ impl Bridge {
         &self.socket
     }
 
-    /// Closes the write side: the peer receives a FIN behind what was flushed.
+    /// Closes the write side: the peer receives a FIN after the flushed bytes.
     pub(crate) fn close_write(&mut self) {
         self.write_task = None;
     }
@@ -137,7 +137,7 @@ impl Bridge {
         Poll::Ready(Ok(count))
     }
 
-    /// Fetches into the bulk buffer what arrived behind a full read. Returns `None` if the next read must go through the ring.
+    /// Fetches into the bulk buffer what arrived after a full read. Returns `None` if the next read must go through the ring.
     fn receive_bulk(&mut self, max: usize) -> io::Result<Option<usize>> {
         if !self.has_more || self.input_start < self.input.len() {
             return Ok(None);
@@ -222,7 +222,7 @@ impl Bridge {
         self.writing = true;
     }
 
-    /// Writes slices that are too large to gather, behind the gathered bytes. Returns how many of their bytes were taken.
+    /// Writes slices that are too large to gather, after the gathered bytes. Returns how many of their bytes were taken.
     fn poll_write_large(
         &mut self,
         context: &mut Context<'_>,

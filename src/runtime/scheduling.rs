@@ -1,4 +1,4 @@
-//! Scheduling of the threads that run beside the cores.
+//! Scheduling of the threads that are not cores.
 
 use rustix::process::{getpriority_process, setpriority_process};
 use thread_priority::{

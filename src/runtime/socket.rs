@@ -13,7 +13,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sockopt};
 
 use super::tcp::TcpStream;
 
-/// A share of a socket whose calls never wait. It keeps the socket open as long as it lives.
+/// One of the owners of a socket. It keeps the socket open, and its calls never wait.
 pub(crate) struct Socket {
     descriptor: RawFd,
     /// Holds the stream that owns the descriptor.

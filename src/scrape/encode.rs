@@ -1,4 +1,4 @@
-//! Encoding: units become the pieces of a response, compressed where the client asked for it.
+//! Encoding: units become the pieces of a response, compressed if the client accepts it.
 //!
 //! Only units that are not in the cache are translated or compressed: small amounts on the core, larger ones in batches on the worker
 //! threads.

@@ -28,7 +28,7 @@ pub enum Unit {
     Segment(Arc<Segment>),
     /// Small ranges copied together.
     Copied(Bytes),
-    /// A segment in another form, already compressed if the client asked for it.
+    /// A segment in another form, already compressed if the client accepts it.
     Translated(Piece),
 }
 

@@ -185,7 +185,7 @@ fn own_series(own: Option<&OwnFamily>, format: Format) -> Vec<u8> {
 }
 
 impl Plan {
-    /// Puts the parts of all sources, given in order, behind the heads of their families.
+    /// Puts the parts of all sources, given in order, after the headers of their families.
     pub(crate) fn assemble(self, parts: Vec<Part>) -> Vec<Unit> {
         let mut units = Units::default();
         let mut parts = parts.into_iter();

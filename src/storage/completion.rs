@@ -13,7 +13,7 @@ pub(crate) type CommandResult = Result<Outcome, CommitFailed>;
 #[error("the storage engine failed to commit the change")]
 pub(crate) struct CommitFailed;
 
-/// Where the result of a client's command goes. Holds the command's place in its core's queue until then.
+/// Where the result of a client's command goes. Holds the command's permit of its core's queue until then.
 #[derive(Debug)]
 pub(crate) struct CommandReply {
     pub permit: Permit,
@@ -21,7 +21,7 @@ pub(crate) struct CommandReply {
 }
 
 impl CommandReply {
-    /// Releases the place in the queue and sends the result; from any thread.
+    /// Releases the permit and sends the result. Any thread may call it.
     pub(crate) fn send(self, result: CommandResult) {
         drop(self.permit);
         // The client may have disconnected.
