@@ -104,8 +104,7 @@ pub enum StartError {
 /// See [`StartError`].
 pub fn run(config: Config) -> Result<(), StartError> {
     let started_seconds = now_seconds();
-    let build = config.build;
-    tracing::info!(version = build.version, revision = build.revision, "starting sluicegate");
+    tracing::info!(version = config.build.version, revision = config.build.revision, "starting sluicegate");
     let own_metrics = Recorder::new(declared_metrics());
     own_metrics.install().map_err(|error| StartError::Metrics(error.to_string()))?;
     raise_descriptor_limit();
@@ -119,22 +118,9 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let shutdown = Shutdown::new();
     shutdown.request_on_signals().map_err(|source| StartError::Thread { thread: "signal", source })?;
 
-    let driver = cores.driver().name();
-    own_metrics.set_info(BUILD_INFO, &build.labels());
-    own_metrics.set_info(RUNTIME_INFO, &[("cores", &count.to_string()), ("driver", driver)]);
+    announce(&config, &cores, &listeners, &own_metrics);
     scrape::metrics::create_series();
     handlers::metrics::create_series();
-    if let Some(reason) = cores.fallback() {
-        tracing::warn!(reason, "io_uring unavailable, falling back to epoll");
-    }
-    let (engine, durability) = match &config.store {
-        Some(store) => (store.engine.name, store.durability.name()),
-        None => ("memory", "none"),
-    };
-    own_metrics.set_info(storage::metrics::INFO, &[("backend", engine), ("durability", durability)]);
-    for address in listeners.addresses() {
-        tracing::info!(%address, cores = count, driver, store = engine, "listening");
-    }
 
     let own_names = declared_metrics().map(|metric| (metric.name, kind_of(metric.kind), metric.help));
     let registry = Arc::new(Registry::new(own_names));
@@ -204,6 +190,24 @@ pub fn run(config: Config) -> Result<(), StartError> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Logs how the gateway runs, and exposes it as metrics.
+fn announce(config: &Config, cores: &Cores, listeners: &Listeners, own_metrics: &Recorder) {
+    let (count, driver) = (cores.count(), cores.driver().name());
+    let (engine, durability) = match &config.store {
+        Some(store) => (store.engine.name, store.durability.name()),
+        None => ("memory", "none"),
+    };
+    own_metrics.set_info(BUILD_INFO, &config.build.labels());
+    own_metrics.set_info(RUNTIME_INFO, &[("cores", &count.to_string()), ("driver", driver)]);
+    own_metrics.set_info(storage::metrics::INFO, &[("backend", engine), ("durability", durability)]);
+    if let Some(reason) = cores.fallback() {
+        tracing::warn!(reason, "io_uring unavailable, falling back to epoll");
+    }
+    for address in listeners.addresses() {
+        tracing::info!(%address, cores = count, driver, store = engine, "listening");
+    }
 }
 
 fn start_store(
