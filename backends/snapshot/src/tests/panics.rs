@@ -81,13 +81,21 @@ fn a_panicking_compaction_blocks_no_commit_and_is_tried_again() {
 fn a_panic_while_a_blank_segment_is_prepared_stops_no_commit_and_no_sync() {
     let disk = SimulatedDisk::new(2);
     disk.set_fault(Fault::Panic(Operation::Create, "store-disk"));
-    let mut engine = open(&disk);
-    let engine = within_timeout(move || {
-        commit_after(0, BATCHES, engine.as_mut()).expect("every batch is committed");
-        engine
+    // Without compactions no segment is recycled, so the thread has to create each blank.
+    let options = Options { background: true, log_bytes: u64::MAX / 8, ..TINY };
+    let mut engine = open_on(Arc::new(disk.clone()), options).expect("the store opens").engine;
+    let panicking_disk = disk.clone();
+    let (engine, last) = within_timeout(move || {
+        let mut last = 0;
+        while panicking_disk.panics() == 0 {
+            commit_after(last, BATCHES, engine.as_mut()).expect("every batch is committed");
+            last += BATCHES;
+            thread::sleep(Duration::from_millis(1));
+        }
+        commit_after(last, BATCHES, engine.as_mut()).expect("every batch is committed");
+        (engine, last + BATCHES)
     });
-    wait_until("panic", || disk.panics() > 0);
-    wait_until("sync", || engine.stats().sequence_on_disk == BATCHES);
+    wait_until("sync", || engine.stats().sequence_on_disk == last);
 }
 
 #[test]
