@@ -323,7 +323,7 @@ impl Shard {
         if all_looked_up {
             return Vec::new();
         }
-        // All of them, also those already looked up: leases are taken in name order, or two pushes could deadlock.
+        // All of them, also those already looked up: leases are acquired in the order of names, or two pushes could deadlock.
         unsure.sort_unstable();
         unsure
     }
