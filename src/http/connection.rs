@@ -147,7 +147,7 @@ pub(super) async fn serve_connection<S: Service>(
         Ending::Closed => {}
         Ending::Abandoned => {
             connections.count_timeout(Timeout::Response);
-            bridge.socket().reset_on_close();
+            bridge.socket().reset();
         }
         Ending::SlowHead => {
             connections.count_timeout(Timeout::Head);

@@ -70,10 +70,16 @@ impl Socket {
         Ok(received.1)
     }
 
-    /// Makes the close send a reset, so that the kernel drops unsent data at once.
-    pub(crate) fn reset_on_close(&self) {
-        // If this fails, the kernel retries for a while; nothing else depends on it.
-        let _ = sockopt::set_socket_linger(self, Some(Duration::ZERO));
+    /// Resets the connection, so that the kernel drops unsent data at once and the peer does not mistake a truncated response for a
+    /// complete one.
+    ///
+    /// Disconnecting resets at once. A reset by the close alone comes too late: dropping the write half sends a FIN before it, and a
+    /// peer that resumes reading in that moment would see the FIN.
+    pub(crate) fn reset(&self) {
+        // If both fail, the close sends a FIN behind the unsent data; nothing else depends on it.
+        if rustix::net::connect_unspec(self).is_err() {
+            let _ = sockopt::set_socket_linger(self, Some(Duration::ZERO));
+        }
     }
 }
 
