@@ -1,6 +1,6 @@
 //! `process_*`: what the kernel reports about this process, read when metrics are gathered.
 //!
-//! If a value cannot be read (no `/proc`, another format, no permission), its family is absent and the scrape goes on.
+//! If a value cannot be read (no `/proc`, another format, no permission), its family is absent and the scrape continues.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

@@ -1,5 +1,5 @@
 //! Hostile pushes: after most of them, the official program fails every scrape or rejects the pushes of other groups until
-//! somebody deletes the group. `docs/compatibility.md`, difference 2, says how sluicegate responds.
+//! the group is deleted. `docs/compatibility.md`, difference 2, says how sluicegate responds.
 //!
 //! The list also has harmless pushes that look similar and must be accepted.
 
