@@ -74,16 +74,6 @@ impl Rendered {
         let names = &self.names;
         self.families.retain(|family| keep(&names[family.name.range()]));
     }
-
-    /// The size of the buffers in bytes.
-    pub fn len(&self) -> usize {
-        self.names.len() + self.buffer.len()
-    }
-
-    /// Whether there are no families.
-    pub fn is_empty(&self) -> bool {
-        self.families.is_empty()
-    }
 }
 
 /// Why a body cannot be rendered.

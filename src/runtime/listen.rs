@@ -59,20 +59,6 @@ impl Listeners {
         Ok(listeners)
     }
 
-    /// Adopts listeners that were bound by another process (socket activation). All cores accept from the same queues.
-    ///
-    /// # Errors
-    /// If a descriptor cannot be duplicated or is not a listener.
-    pub fn adopt(inherited: &[TcpListener], cores: usize) -> io::Result<Listeners> {
-        let addresses = inherited.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-        let mut listeners = Listeners { cores: Vec::with_capacity(cores), addresses };
-        for _ in 0..cores {
-            let clones = inherited.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
-            listeners.cores.push(clones);
-        }
-        Ok(listeners)
-    }
-
     /// The bound addresses, with their real ports.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses

@@ -263,12 +263,8 @@ impl Registry {
     }
 
     /// The number of names, including the gateway's own.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
         lock(&self.tables).families.len()
-    }
-
-    /// Whether there are no names.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }

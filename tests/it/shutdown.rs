@@ -59,24 +59,6 @@ fn the_drain_timeout_ends_connections() {
 }
 
 #[test]
-fn serves_on_listeners_that_another_process_has_bound() {
-    on_both_drivers(|driver| {
-        let bound = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let mut server = Server::start_with(driver, Limits::default(), |cores| {
-            Listeners::adopt(std::slice::from_ref(&bound), cores).expect("descriptors")
-        });
-        for _ in 0..20 {
-            assert_eq!(server.statuses(push("Content-Length: 4\r\n", "a 1\n")), [200]);
-        }
-        let mut queued = server.client();
-        server.shutdown.request();
-        queued.send(push("Content-Length: 4\r\n", "a 1\n"));
-        assert_eq!(queued.response().expect("a response").status, 200);
-        server.join();
-    });
-}
-
-#[test]
 fn binding_a_port_twice_fails() {
     let server = Server::start(DriverInUse::Epoll, Limits::default());
     let address = server.address.to_string();

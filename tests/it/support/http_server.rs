@@ -1,7 +1,7 @@
 //! The server's HTTP layer, run in this process with a small service, and a client that sends raw bytes to it.
 //!
 //! The service answers like a gateway where that matters: a push to `/metrics/job/probe` reads the body and returns 200,
-//! `/-/healthy` returns 200. The other paths exist for tests. `Server::start_with` is the only place that starts a server.
+//! `/-/healthy` returns 200. The other paths exist for tests. `Server::start` is the only place that starts a server.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown as Side, SocketAddr, TcpStream};
@@ -125,23 +125,13 @@ pub struct Server {
 
 impl Server {
     pub fn start(driver: DriverInUse, limits: Limits) -> Server {
-        Server::start_with(driver, limits, |cores| {
-            Listeners::bind(&["127.0.0.1:0"], cores).expect("a free port")
-        })
-    }
-
-    pub fn start_with(
-        driver: DriverInUse,
-        limits: Limits,
-        listeners: impl FnOnce(usize) -> Listeners,
-    ) -> Server {
         let choice = match driver {
             DriverInUse::IoUring => DriverChoice::IoUring,
             DriverInUse::Epoll => DriverChoice::Epoll,
         };
         let cores = Cores::start(2, choice).expect("a runtime");
         assert_eq!(cores.driver(), driver);
-        let listeners = listeners(cores.count());
+        let listeners = Listeners::bind(&["127.0.0.1:0"], cores.count()).expect("a free port");
         let address = listeners.addresses()[0];
         let connections = Arc::<Connections>::default();
         let shutdown = Shutdown::new();
