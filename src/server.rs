@@ -62,6 +62,7 @@ const METRICS: &[(&str, &[OwnMetric])] = &[
     ("shard", shard::METRICS),
     ("storage", storage::metrics::METRICS),
     ("telemetry", telemetry::PROCESS_METRICS),
+    ("telemetry", telemetry::faults::METRICS),
 ];
 
 /// The gateway's own metric families. Their names are reserved from the start, so that no push can take one with another

@@ -1,11 +1,10 @@
 //! Worker threads for jobs that would hold a core too long: compression, and large bodies.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use futures_channel::oneshot;
 
 use crate::encoding::encode::PieceEncoder;
+use crate::telemetry::faults;
 
 /// The niceness of the workers relative to the cores, so that a push does not wait for the compression of a scrape.
 const NICENESS: i32 = 10;
@@ -27,7 +26,7 @@ impl Workers {
         let (jobs, inbox) = unbounded();
         for index in 0..count {
             let inbox = inbox.clone();
-            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || run_jobs(&inbox))?;
+            faults::spawn(&format!("worker-{index}"), move || run_jobs(&inbox))?;
         }
         Ok(Self { jobs })
     }
@@ -51,8 +50,7 @@ fn run_jobs(inbox: &Receiver<Job>) {
     let _ = rustix::process::setpriority_process(None, NICENESS);
     let mut encoder = PieceEncoder::default();
     for job in inbox {
-        if catch_unwind(AssertUnwindSafe(|| job(&mut encoder))).is_err() {
-            tracing::error!("a job panicked on a worker thread");
+        if faults::contain(|| job(&mut encoder)).is_err() {
             encoder = PieceEncoder::default();
         }
     }

@@ -40,8 +40,8 @@ pub(crate) enum Error {
     Restoring { groups: u64, fraction: Option<f64> },
     #[error("storage failed: {0}; writes are rejected until a restart")]
     StorageFailed(String),
-    /// The health check of a gateway whose storage has failed; 500, as in the official program.
-    #[error("storage failed: {0}")]
+    /// The health check of a gateway with a fault; 500, as in the official program.
+    #[error("{0}")]
     Unhealthy(String),
     /// The reason is in the log.
     #[error("internal error, see the log")]

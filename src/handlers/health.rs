@@ -2,15 +2,26 @@
 
 use http::StatusCode;
 
-use super::{Error, Handlers, Request};
+use super::{Error, Gateway, Handlers, Request};
 use crate::http::response::{Response, text};
 use crate::storage::store::State;
+use crate::telemetry::faults;
 
-/// 200 unless storage has failed. Scrapes of a gateway whose storage failed continue, but it needs a restart.
+/// 200 unless storage has failed or a helper thread panicked. Scrapes continue in both cases.
 pub(super) async fn healthy(handlers: &Handlers, _: Request) -> Result<Response, Error> {
-    match handlers.gateway.store.as_ref().map(|store| store.state()) {
-        Some(State::Failed(cause)) => Err(Error::Unhealthy(cause)),
-        _ => Ok(text(StatusCode::OK, "OK")),
+    match handlers.gateway.fault() {
+        Some(fault) => Err(Error::Unhealthy(fault)),
+        None => Ok(text(StatusCode::OK, "OK")),
+    }
+}
+
+impl Gateway {
+    /// Why the gateway is unhealthy. Waits for nothing, so that the health check answers while workers and the store are busy.
+    pub(super) fn fault(&self) -> Option<String> {
+        match self.store.as_ref().map(|store| store.state()) {
+            Some(State::Failed(cause)) => Some(format!("storage failed: {cause}")),
+            _ => faults::unhealthy(),
+        }
     }
 }
 

@@ -6,7 +6,15 @@ const REJECTIONS: OwnMetric =
     OwnMetric::counter("sluicegate_push_refusals_total", "Total number of rejected pushes, by reason.")
         .with_labels(&["reason"]);
 
-pub(crate) const METRICS: &[OwnMetric] = &[REJECTIONS];
+const HEALTHY: OwnMetric =
+    OwnMetric::gauge("sluicegate_healthy", "1 if `/-/healthy` returns 200, 0 if it returns 500.");
+
+pub(crate) const METRICS: &[OwnMetric] = &[REJECTIONS, HEALTHY];
+
+/// Shows the health check in scrapes.
+pub(super) fn set_healthy(is_healthy: bool) {
+    metrics::gauge!(HEALTHY.name).set(if is_healthy { 1.0 } else { 0.0 });
+}
 
 /// Why a push was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

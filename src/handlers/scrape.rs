@@ -89,5 +89,6 @@ impl Gateway {
             storage::metrics::set_gauges(store);
         }
         metrics::set_in_progress(self.scrapes.in_use());
+        super::metrics::set_healthy(self.fault().is_none());
     }
 }

@@ -8,6 +8,8 @@ use event_listener::Event;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::telemetry::faults;
+
 /// A request to end the program, shared by all its clones. It cannot be withdrawn.
 #[derive(Clone, Default)]
 pub struct Shutdown {
@@ -57,7 +59,7 @@ impl Shutdown {
     pub fn request_on_signals(&self) -> io::Result<()> {
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let shutdown = self.clone();
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        faults::spawn("signals", move || {
             for signal in signals.forever() {
                 let name = if signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
                 if shutdown.is_requested() {

@@ -23,6 +23,7 @@ use super::import::{ImportError, Records};
 use crate::runtime::shutdown::Shutdown;
 use crate::shard::Shard;
 use crate::shard::registry::{Registry, RunningEpoch};
+use crate::telemetry::faults;
 
 /// How many bytes of changes may wait for the engine; beyond it pushes get 503.
 const QUEUE_BYTES_MAX: u64 = 256 << 20;
@@ -186,9 +187,7 @@ impl Store {
         let shared = Arc::new(Shared { restored, ..Shared::default() });
         let thread = {
             let shared = shared.clone();
-            std::thread::Builder::new()
-                .name("store".to_owned())
-                .spawn(move || super::writer::run(start, &shared, &commands))?
+            faults::spawn("store", move || super::writer::run(start, &shared, &commands))?
         };
         Ok(Self { queue, shared, thread: Mutex::new(Some(thread)) })
     }

@@ -2,6 +2,7 @@
 //!
 //! Metrics are recorded and gathered here as numbers. How they are written in an exposition is not known here.
 
+pub mod faults;
 pub mod log;
 mod own_metric;
 mod process;
@@ -12,11 +13,13 @@ pub use own_metric::{OwnKind, OwnMetric};
 pub use process::METRICS as PROCESS_METRICS;
 pub use recorder::{OwnFamily, OwnSample, OwnValue, Recorder};
 
-/// Returns all families of the gateway's own with their current values: everything that was recorded, and `process_*`. They are
+/// Returns all families of the gateway's own with their current values: everything that was recorded,
+/// `process_*` and faults. They are
 /// sorted by name, and their series by labels. Reads a few small files in `/proc`.
 pub fn gather(recorder: &Recorder) -> Vec<OwnFamily> {
     let mut families = recorder.gather();
     families.extend(process::families());
+    families.extend(faults::families());
     families.sort_by_key(|family| family.name);
     families
 }

@@ -78,7 +78,7 @@ pub(super) fn families() -> Vec<OwnFamily> {
     .collect()
 }
 
-fn family(OwnMetric { name, help, kind, .. }: OwnMetric, value: f64) -> OwnFamily {
+pub(super) fn family(OwnMetric { name, help, kind, .. }: OwnMetric, value: f64) -> OwnFamily {
     let samples = vec![OwnSample { labels: Vec::new(), value: OwnValue::Single(value) }];
     OwnFamily { name, help, kind, samples }
 }
