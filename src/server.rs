@@ -21,11 +21,12 @@ use crate::handlers::router::Router;
 use crate::handlers::{Gateway, Handlers, RequestMetrics};
 use crate::http::accept::serve;
 use crate::http::limits::{Connections, Limits, ServerState};
+use crate::runtime::budget::Budget;
 use crate::runtime::listen::{ListenError, Listeners};
 use crate::runtime::permits::Permits;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::threads::{Cores, DriverChoice, available, raise_descriptor_limit};
-use crate::runtime::{now_seconds, spawn};
+use crate::runtime::{memory, now_seconds, spawn};
 use crate::scrape::cache::PieceCache;
 use crate::scrape::merge::kind_of;
 use crate::shard::registry::Registry;
@@ -34,7 +35,7 @@ use crate::storage::engines;
 use crate::storage::import::{ImportError, OfficialFile};
 use crate::storage::store::{self, CloseError, Store};
 use crate::telemetry::{self, OwnMetric, Recorder};
-use crate::{cores, handlers, http, scrape, shard, storage};
+use crate::{cores, handlers, http, runtime, scrape, shard, storage};
 
 /// Maximum number of concurrent group queries, because each looks at every group.
 const GROUP_QUERIES_MAX: usize = 8;
@@ -57,6 +58,7 @@ const METRICS: &[(&str, &[OwnMetric])] = &[
     ("handlers", handlers::metrics::METRICS),
     ("handlers", handlers::request_metrics::METRICS),
     ("http", http::metrics::METRICS),
+    ("runtime", runtime::metrics::METRICS),
     ("scrape", scrape::metrics::METRICS),
     ("server", &[BUILD_INFO, RUNTIME_INFO]),
     ("shard", shard::METRICS),
@@ -136,6 +138,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         None => None,
     };
     let connections = Arc::new(Connections::default());
+    let budget = Budget::new(config.limits.memory_in_flight.bytes_max(memory::available()));
     let server = ServerState {
         limits: Arc::new(http_limits(&config)),
         connections: connections.clone(),
@@ -154,6 +157,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         store: store.clone(),
         workers,
         piece_cache: PieceCache::default(),
+        budget,
         scrapes: Permits::new(config.limits.web_scrapes_max.map(NonZero::get)),
         group_queries: Permits::new(Some(GROUP_QUERIES_MAX)),
         own_metrics,

@@ -120,6 +120,11 @@ pub(super) struct LimitFlags {
     /// Maximum number of pushes waiting for one core; further pushes get 503
     #[arg(long = "push.queue-max", value_name = "COUNT", value_parser = parse_count, default_value_t = 4096)]
     pub push_queue_max: usize,
+    /// Maximum memory of requests and responses in progress; requests beyond it get 503
+    /// [default: half of the available memory, at most 1GiB]
+    // Without a clap default, because it depends on the machine.
+    #[arg(long = "memory.in-flight-max", value_name = "SIZE")]
+    pub memory_in_flight_max: Option<ByteSize>,
     /// Maximum size of the request line and headers; larger ones get 431
     #[arg(long = "web.head-bytes-max", value_name = "SIZE", default_value = "64KiB")]
     pub web_head_bytes_max: ByteSize,

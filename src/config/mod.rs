@@ -78,6 +78,8 @@ pub struct Limits {
     pub push_body_bytes_max: Option<u64>,
     /// Pushes waiting for one core.
     pub push_queue_max: Option<NonZeroUsize>,
+    /// Memory of everything in flight.
+    pub memory_in_flight: MemoryLimit,
     /// Size of the request line and headers.
     pub web_head_bytes_max: Option<u64>,
     /// Open connections.
@@ -91,6 +93,37 @@ pub struct Limits {
     /// Concurrent scrapes.
     pub web_scrapes_max: Option<NonZeroUsize>,
 }
+
+/// A limit of memory whose default depends on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// A share of the memory that is available to the process.
+    Automatic,
+    /// That many bytes.
+    Bytes(u64),
+    /// No limit.
+    Unlimited,
+}
+
+impl MemoryLimit {
+    fn of(flag: Option<size::ByteSize>) -> Self {
+        flag.map_or(Self::Automatic, |size| size.limit().map_or(Self::Unlimited, Self::Bytes))
+    }
+
+    /// The limit in bytes on a machine with that much memory for the process; `None` means no limit.
+    pub fn bytes_max(self, available_bytes: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Automatic => Some(
+                available_bytes.map_or(AUTOMATIC_BYTES_MAX, |bytes| (bytes / 2).min(AUTOMATIC_BYTES_MAX)),
+            ),
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Unlimited => None,
+        }
+    }
+}
+
+/// The largest limit that is chosen automatically. The rest of a large machine is for groups.
+const AUTOMATIC_BYTES_MAX: u64 = 1 << 30;
 
 impl Config {
     /// Parses the arguments; the first is the name of the program.
@@ -169,6 +202,7 @@ fn limits(flags: &Flags) -> Limits {
     Limits {
         push_body_bytes_max: limits.push_body_bytes_max.limit(),
         push_queue_max: NonZeroUsize::new(limits.push_queue_max),
+        memory_in_flight: MemoryLimit::of(limits.memory_in_flight_max),
         web_head_bytes_max: limits.web_head_bytes_max.limit(),
         web_connections_max: NonZeroUsize::new(limits.web_connections_max),
         web_head_timeout: limits.web_head_timeout.limit(),
@@ -204,6 +238,10 @@ fn effective_flags(
         ("storage.durability", storage.durability.unwrap_or_default().name().to_owned()),
         ("push.body-bytes-max", limits.push_body_bytes_max.to_string()),
         ("push.queue-max", limits.push_queue_max.to_string()),
+        (
+            "memory.in-flight-max",
+            limits.memory_in_flight_max.map_or_else(|| "auto".to_owned(), |max| max.to_string()),
+        ),
         ("web.head-bytes-max", limits.web_head_bytes_max.to_string()),
         ("web.connections-max", limits.web_connections_max.to_string()),
         ("web.head-timeout", limits.web_head_timeout.to_string()),

@@ -56,6 +56,7 @@ fn defaults() {
         Limits {
             push_body_bytes_max: Some(64 << 20),
             push_queue_max: NonZeroUsize::new(4096),
+            memory_in_flight: MemoryLimit::Automatic,
             web_head_bytes_max: Some(64 << 10),
             web_connections_max: NonZeroUsize::new(16384),
             web_head_timeout: Some(Duration::from_secs(10)),
@@ -71,6 +72,7 @@ fn zero_disables_a_limit() {
     let names = [
         "push.body-bytes-max",
         "push.queue-max",
+        "memory.in-flight-max",
         "web.head-bytes-max",
         "web.connections-max",
         "web.head-timeout",
@@ -85,6 +87,7 @@ fn zero_disables_a_limit() {
         Limits {
             push_body_bytes_max: None,
             push_queue_max: None,
+            memory_in_flight: MemoryLimit::Unlimited,
             web_head_bytes_max: None,
             web_connections_max: None,
             web_head_timeout: None,
@@ -344,4 +347,15 @@ fn prints_help_and_version() {
 #[test]
 fn the_command_is_valid() {
     flags::command(&ENGINES).debug_assert();
+}
+
+#[test]
+fn the_limit_of_memory_in_flight_follows_the_machine_unless_it_is_set() {
+    let bytes_max =
+        |arguments: &[&str], available| parsed(arguments).limits.memory_in_flight.bytes_max(available);
+    assert_eq!(bytes_max(&[], Some(512 << 20)), Some(256 << 20));
+    assert_eq!(bytes_max(&[], Some(64 << 30)), Some(1 << 30));
+    assert_eq!(bytes_max(&[], None), Some(1 << 30));
+    assert_eq!(bytes_max(&["--memory.in-flight-max=32MiB"], Some(1)), Some(32 << 20));
+    assert_eq!(bytes_max(&["--memory.in-flight-max=0"], Some(1)), None);
 }

@@ -6,6 +6,7 @@ use super::grouping_key::GroupingKeyError;
 use super::push::PushError;
 use crate::cores::shard_task::CommandError;
 use crate::exposition::consistency::Inconsistency;
+use crate::exposition::memory::OutOfMemory;
 use crate::http::request_body::BodyError;
 use crate::http::response::{self, Response};
 use crate::scrape::encode::EncodeFailed;
@@ -32,6 +33,8 @@ pub(crate) enum Error {
     Inconsistent(Inconsistency),
     #[error("{}", command_text(.0))]
     Command(#[from] CommandError),
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
     #[error("too many concurrent scrapes, try again")]
     TooManyScrapes,
     #[error("too many concurrent group queries, try again")]
@@ -63,6 +66,7 @@ impl Error {
             | Self::Push(PushError::TooLarge)
             | Self::Rejected(Rejection::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Command(_)
+            | Self::OutOfMemory(_)
             | Self::TooManyScrapes
             | Self::TooManyGroupQueries
             | Self::Restoring { .. }

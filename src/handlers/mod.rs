@@ -46,6 +46,7 @@ use crate::http::limits::Connections;
 use crate::http::request_body::RequestBody;
 use crate::http::response::{self, Response};
 use crate::http::response_body::ResponseBody;
+use crate::runtime::budget::Budget;
 use crate::runtime::permits::Permits;
 use crate::runtime::shutdown::Shutdown;
 use crate::scrape::cache::PieceCache;
@@ -71,6 +72,8 @@ pub(crate) struct Gateway {
     pub store: Option<Arc<Store>>,
     pub workers: Workers,
     pub piece_cache: PieceCache,
+    /// The memory of everything in flight.
+    pub budget: Budget,
     pub scrapes: Permits,
     pub group_queries: Permits,
     pub own_metrics: Recorder,

@@ -16,7 +16,7 @@ use crate::runtime::permits::Permit;
 use crate::scrape::collect::collect;
 use crate::scrape::{merge, metrics, negotiate, translate};
 use crate::shard::Counts;
-use crate::{cores, http, storage, telemetry};
+use crate::{cores, http, runtime, storage, telemetry};
 
 /// All groups and the gateway's own metrics, in the form that the client negotiated.
 pub(super) async fn scrape(handlers: &Handlers, request: Request) -> Result<Response, Error> {
@@ -85,6 +85,7 @@ impl Gateway {
             cores::metrics::set_gauges(core, counts, self.mailboxes.queued(core));
         }
         http::metrics::set(&self.connections);
+        runtime::metrics::set(&self.budget);
         if let Some(store) = &self.store {
             storage::metrics::set_gauges(store);
         }

@@ -2,7 +2,10 @@
 //!
 //! This is the only module that names monoio, so monoio can be replaced by rewriting this folder.
 
+pub(crate) mod budget;
 pub mod listen;
+pub(crate) mod memory;
+pub(crate) mod metrics;
 pub(crate) mod permits;
 pub(crate) mod scheduling;
 pub mod shutdown;
