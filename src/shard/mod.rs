@@ -9,13 +9,14 @@
 //! * `apply`, `text_edit` — changing the tables, then the text in slices.
 //! * `duplicates` — equal series in two groups.
 //! * [`registry`] — the names that all cores must agree on.
-//! * `tables`, [`segments`], `series` — groups and families, and the text of a family.
+//! * `tables`, `large_map`, [`segments`], `series` — groups and families, and the text of a family.
 //! * [`view`], [`list`] — reading: snapshots, copies and pages of groups.
 //! * `load` — inserting stored groups at start.
 
 mod apply;
 mod duplicates;
 pub mod key;
+mod large_map;
 pub mod list;
 mod load;
 pub mod outcome;
@@ -31,6 +32,7 @@ pub mod view;
 #[cfg(test)]
 mod model_tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use duplicates::{DuplicateCheck, SeriesLookup};
@@ -42,6 +44,7 @@ pub use view::{FamilySnapshot, FamilyView, GroupView};
 use crate::exposition::model::MetricType;
 use crate::telemetry::OwnMetric;
 use duplicates::RetiredSeries;
+use large_map::LargeMap;
 use registry::{Core, Registry, SetId};
 use tables::{Group, LocalFamily, Map, Number, Slab};
 
@@ -68,11 +71,11 @@ pub struct Shard {
     core: Core,
     registry: Arc<Registry>,
     groups: Slab<Group>,
-    groups_by_key: Map<Arc<str>, Number>,
+    groups_by_key: LargeMap<Arc<str>, Number>,
     families: Slab<LocalFamily>,
-    families_by_name: Map<Arc<str>, Number>,
-    /// All families, sorted by name, as in the exposition.
-    order: Vec<Number>,
+    families_by_name: LargeMap<Arc<str>, Number>,
+    /// All families in the order of the exposition.
+    order: BTreeMap<Arc<str>, Number>,
     sets_by_names: Map<String, SetId>,
     retired_series: Vec<RetiredSeries>,
     /// The latest time of a push. Push times never go backwards.
@@ -114,10 +117,10 @@ impl Shard {
             core,
             registry,
             groups: Slab::default(),
-            groups_by_key: Map::default(),
+            groups_by_key: LargeMap::default(),
             families: Slab::default(),
-            families_by_name: Map::default(),
-            order: Vec::new(),
+            families_by_name: LargeMap::default(),
+            order: BTreeMap::new(),
             sets_by_names: Map::default(),
             retired_series: Vec::new(),
             latest_seconds: 0.0,
@@ -143,18 +146,15 @@ impl Shard {
     fn add_family(&mut self, shared: Arc<registry::SharedFamily>, kind: MetricType) -> Number {
         let name = shared.name.clone();
         let number = self.families.insert(LocalFamily::new(shared, kind));
-        let at = self.order.partition_point(|other| self.families[*other].shared.name < name);
-        self.order.insert(at, number);
+        self.order.insert(name.clone(), number);
         self.families_by_name.insert(name, number);
         number
     }
 
     fn remove_family(&mut self, number: Number) {
-        let name = self.families[number].shared.name.clone();
-        let at = self.order.partition_point(|other| self.families[*other].shared.name < name);
-        self.order.remove(at);
-        self.families_by_name.remove(&name);
-        self.families.remove(number);
+        let Some(LocalFamily { shared, .. }) = self.families.remove(number) else { return };
+        self.order.remove(&shared.name);
+        self.families_by_name.remove(&shared.name);
     }
 
     /// The id of a set of label names, given as [`key::GroupingKey::names`].

@@ -18,53 +18,67 @@ pub(super) type Number = u32;
 
 /// Items by dense numbers.
 ///
-/// The `slab` crate numbers items with `usize` and cannot iterate from a number on.
+/// The `slab` crate numbers items with `usize`, cannot iterate from a number on, and moves all items when it grows.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
-    items: Vec<Option<T>>,
+    /// All but the last one have [`SLAB_ITEMS`] items.
+    chunks: Vec<Vec<Option<T>>>,
     free: Vec<Number>,
+    items: Number,
 }
+
+/// The number of items that stay together in memory.
+const SLAB_ITEMS: Number = 512;
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { items: Vec::new(), free: Vec::new() }
+        Self { chunks: Vec::new(), free: Vec::new(), items: 0 }
     }
 }
 
 impl<T> Slab<T> {
     pub fn insert(&mut self, item: T) -> Number {
-        match self.free.pop() {
-            Some(number) => {
-                self.items[number as usize] = Some(item);
-                number
-            }
-            None => {
-                self.items.push(Some(item));
-                self.items.len() as Number - 1
-            }
+        if let Some(number) = self.free.pop() {
+            *self.slot(number) = Some(item);
+            return number;
         }
+        let number = self.items;
+        self.items += 1;
+        match self.chunks.last_mut() {
+            Some(chunk) if chunk.len() < SLAB_ITEMS as usize => chunk.push(Some(item)),
+            _ => self.chunks.push(vec![Some(item)]),
+        }
+        number
     }
 
     pub fn remove(&mut self, number: Number) -> Option<T> {
-        let item = self.items[number as usize].take();
+        let item = self.slot(number).take();
         if item.is_some() {
             self.free.push(number);
         }
         item
     }
 
+    fn slot(&mut self, number: Number) -> &mut Option<T> {
+        &mut self.chunks[(number / SLAB_ITEMS) as usize][(number % SLAB_ITEMS) as usize]
+    }
+
     pub fn len(&self) -> usize {
-        self.items.len() - self.free.len()
+        self.items as usize - self.free.len()
     }
 
     pub fn get(&self, number: Number) -> Option<&T> {
-        self.items.get(number as usize)?.as_ref()
+        let chunk = self.chunks.get((number / SLAB_ITEMS) as usize)?;
+        chunk.get((number % SLAB_ITEMS) as usize)?.as_ref()
     }
 
     /// The items with this number and higher ones, with their numbers.
     pub fn from(&self, start: Number) -> impl Iterator<Item = (Number, &T)> {
-        let items = self.items.get(start as usize..).unwrap_or_default();
-        items.iter().zip(start..).filter_map(|(item, number)| Some((number, item.as_ref()?)))
+        let mut skipped = (start % SLAB_ITEMS) as usize;
+        let chunks = self.chunks.get((start / SLAB_ITEMS) as usize..).unwrap_or_default();
+        let items =
+            chunks.iter().flat_map(move |chunk| &chunk[std::mem::take(&mut skipped).min(chunk.len())..]);
+        items.zip(start..).filter_map(|(item, number)| Some((number, item.as_ref()?)))
     }
 }
 
@@ -72,13 +86,13 @@ impl<T> std::ops::Index<Number> for Slab<T> {
     type Output = T;
 
     fn index(&self, number: Number) -> &T {
-        self.items[number as usize].as_ref().expect("a number is used only while its item exists")
+        self.get(number).expect("a number is used only while its item exists")
     }
 }
 
 impl<T> std::ops::IndexMut<Number> for Slab<T> {
     fn index_mut(&mut self, number: Number) -> &mut T {
-        self.items[number as usize].as_mut().expect("a number is used only while its item exists")
+        self.slot(number).as_mut().expect("a number is used only while its item exists")
     }
 }
 
@@ -202,6 +216,43 @@ impl LocalFamily {
             if self.sets[at].1 == 0 {
                 self.sets.remove(at);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_slab_behaves_like_a_map_of_numbers(
+            items in 0..3 * SLAB_ITEMS,
+            removed in prop::collection::vec(0..3 * SLAB_ITEMS, 0..20),
+            start in 0..4 * SLAB_ITEMS,
+        ) {
+            let (mut slab, mut reference) = (Slab::default(), BTreeMap::new());
+            for item in 0..items {
+                reference.insert(slab.insert(item), item);
+            }
+            for number in removed.iter().filter(|number| **number < items) {
+                prop_assert_eq!(slab.remove(*number), reference.remove(number));
+            }
+            prop_assert_eq!(slab.len(), reference.len());
+            prop_assert_eq!(slab.get(start), reference.get(&start));
+            let rest: Vec<_> = reference.range(start..).collect();
+            let found: Vec<_> = slab.from(start).collect();
+            prop_assert_eq!(found.len(), rest.len());
+            prop_assert!(found.iter().zip(rest).all(|((number, item), (known, other))| number == known && *item == other));
+            for item in 0..removed.len() as Number {
+                let number = slab.insert(item);
+                prop_assert_eq!(reference.insert(number, item), None);
+            }
+            prop_assert_eq!(slab.len(), reference.len());
         }
     }
 }

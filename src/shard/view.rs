@@ -129,7 +129,7 @@ impl Shard {
 
     /// All families that have lines, sorted by name. Costs a pointer per family.
     pub fn snapshot(&self) -> Vec<FamilySnapshot> {
-        let families = self.order.iter().map(|number| &self.families[*number]);
+        let families = self.order.values().map(|number| &self.families[*number]);
         families
             .filter(|family| !family.text.is_empty())
             .map(|family| FamilySnapshot {

@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::exposition::consistency::Inconsistency;
 use crate::exposition::escape::{Escaping, NameKind, SCHEMES, escape};
 use crate::exposition::model::MetricType;
 use crate::exposition::names::{Part, split_part};
 
+use super::super::large_map::LargeMap;
 use super::super::tables::Map;
 use super::{AnnouncedSet, ChangeError, Core, Epoch, FamilyChange, Presence, SetId, SharedFamily, lock};
 
@@ -17,9 +18,9 @@ type Names = SmallVec<[Arc<str>; 1]>;
 
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    pub families: Map<Arc<str>, Entry>,
+    pub families: LargeMap<Arc<str>, Entry>,
     /// Names that need quotes, by their spelling in each escaping scheme.
-    escaped: Map<(Escaping, Box<str>), Names>,
+    escaped: LargeMap<(Escaping, Box<str>), Names>,
     pub set_ids: Map<Arc<str>, SetId>,
     pub set_names: Vec<Arc<str>>,
     /// The epoch of the collection or commit that began last.
@@ -69,8 +70,11 @@ impl Tables {
             let name: Arc<str> = name.into();
             if !NameKind::Metric.is_plain(&name) {
                 for scheme in SCHEMES {
-                    let shown = escape(&name, scheme, NameKind::Metric).into();
-                    self.escaped.entry((scheme, shown)).or_default().push(name.clone());
+                    let shown = (scheme, escape(&name, scheme, NameKind::Metric).into());
+                    match self.escaped.get_mut(&shown) {
+                        Some(names) => names.push(name.clone()),
+                        None => self.escaped.insert(shown, smallvec![name.clone()]),
+                    }
                 }
             }
             let shared = SharedFamily { name: name.clone(), sets: AtomicU32::new(0), help: Mutex::new(None) };
@@ -229,8 +233,9 @@ impl Tables {
             return Ok(());
         }
         for AnnouncedSet { family, set } in &new {
-            let kind = self.families[&family.name].kind;
-            self.entry(&family.name, kind).add_set(*set);
+            if let Some(entry) = self.families.get_mut(&family.name) {
+                entry.add_set(*set);
+            }
         }
         Err(ChangeError::Announced(self.latest, new))
     }

@@ -1,0 +1,146 @@
+//! A hash map that never moves many of its entries at once.
+//!
+//! A hash table that grows moves all of its entries, which takes a tenth of a second for a million names. This map consists of many
+//! small tables that grow one at a time.
+
+use std::borrow::Borrow;
+use std::hash::{BuildHasher, Hash};
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+/// The number of tables. Empty ones need no memory of their own.
+const TABLES: usize = 256;
+
+/// A map from names or grouping keys, of which a client can create any number.
+#[derive(Debug)]
+pub(super) struct LargeMap<K, V> {
+    /// Empty until the first insertion.
+    tables: Vec<HashTable<(K, V)>>,
+    hasher: foldhash::fast::RandomState,
+    len: usize,
+}
+
+impl<K, V> Default for LargeMap<K, V> {
+    fn default() -> Self {
+        Self { tables: Vec::new(), hasher: foldhash::fast::RandomState::default(), len: 0 }
+    }
+}
+
+impl<K: Hash + Eq, V> LargeMap<K, V> {
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn contains_key<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.get(key).is_some()
+    }
+
+    pub fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.get_key_value(key).map(|(_, value)| value)
+    }
+
+    pub fn get_key_value<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
+    where
+        K: Borrow<Q>,
+    {
+        let hash = self.hasher.hash_one(key);
+        let (key, value) = self.tables.get(table_of(hash))?.find(hash, |(known, _)| known.borrow() == key)?;
+        Some((key, value))
+    }
+
+    pub fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
+        let hash = self.hasher.hash_one(key);
+        let table = self.tables.get_mut(table_of(hash))?;
+        table.find_mut(hash, |(known, _)| known.borrow() == key).map(|(_, value)| value)
+    }
+
+    /// Inserts a value, or replaces that of an equal key.
+    pub fn insert(&mut self, key: K, value: V) {
+        let Self { tables, hasher, len } = self;
+        let hash = hasher.hash_one(&key);
+        if tables.is_empty() {
+            tables.resize_with(TABLES, HashTable::new);
+        }
+        let table = &mut tables[table_of(hash)];
+        match table.entry(hash, |(known, _)| *known == key, |(known, _)| hasher.hash_one(known)) {
+            Entry::Occupied(mut known) => known.get_mut().1 = value,
+            Entry::Vacant(vacant) => {
+                vacant.insert((key, value));
+                *len += 1;
+            }
+        }
+    }
+
+    pub fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        let hash = self.hasher.hash_one(key);
+        let table = self.tables.get_mut(table_of(hash))?;
+        let entry = table.find_entry(hash, |(known, _)| known.borrow() == key).ok()?;
+        self.len -= 1;
+        Some(entry.remove().0.1)
+    }
+}
+
+/// The index of a table. The tables themselves use the lowest and the highest bits of the hash.
+fn table_of(hash: u64) -> usize {
+    (hash >> 40) as usize % TABLES
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn behaves_like_the_map_of_the_standard_library(
+            steps in prop::collection::vec((0..40_u32, any::<Option<u8>>()), 0..200),
+        ) {
+            let (mut map, mut reference) = (LargeMap::default(), HashMap::new());
+            for (key, value) in steps {
+                let key = format!("name {key}");
+                match value {
+                    Some(value) => {
+                        map.insert(key.clone(), value);
+                        reference.insert(key.clone(), value);
+                    }
+                    None => prop_assert_eq!(map.remove(&*key), reference.remove(&key)),
+                }
+                prop_assert_eq!(map.get(&*key), reference.get(&key));
+                prop_assert_eq!(map.get_mut(&*key), reference.get_mut(&key));
+                prop_assert_eq!(map.contains_key(&*key), reference.contains_key(&key));
+                prop_assert_eq!((map.len(), map.is_empty()), (reference.len(), reference.is_empty()));
+            }
+        }
+    }
+
+    #[test]
+    fn no_insertion_moves_many_entries() {
+        let mut map = LargeMap::default();
+        for number in 0..100_000_u32 {
+            map.insert(number, ());
+        }
+        let longest = map.tables.iter().map(HashTable::len).max();
+        assert!(longest.is_some_and(|entries| entries < 1_000), "{longest:?}");
+    }
+}
