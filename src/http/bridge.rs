@@ -29,10 +29,8 @@ use crate::runtime::tcp::TcpStream;
 const READ_BYTES: usize = 4 << 10;
 /// The buffer of direct reads; held only while a large body arrives.
 const BULK_BYTES: usize = 64 << 10;
-/// How many direct reads may follow each other before one goes through the ring.
-///
-/// hyper yields after 16 reads by waking itself. While a core always has a task that is ready, its runtime does not look for wake-ups from
-/// other threads, so a core full of uploads would delay everything else.
+/// How many direct reads may follow each other before one goes through the ring, so that a fast sender lets the other connections of the
+/// core continue.
 const BULK_READS_MAX: usize = 8;
 /// Writes up to this size gather; a typical response is smaller.
 const GATHER_BYTES_MAX: usize = 2 << 10;

@@ -12,6 +12,7 @@ pub mod shutdown;
 pub(crate) mod socket;
 pub(crate) mod tcp;
 pub mod threads;
+mod turns;
 
 use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,12 +22,12 @@ use monoio::task::JoinHandle;
 /// Starts a task on the current core. It runs to its end even if its handle is dropped.
 #[expect(clippy::disallowed_methods, reason = "this is the replacement")]
 pub(crate) fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> JoinHandle<T> {
-    monoio::spawn(future)
+    monoio::spawn(turns::TakingTurns::new(future))
 }
 
 /// Lets every task that is ready on this core run before the caller continues.
 pub(crate) async fn yield_now() {
-    spawn(async {}).await;
+    turns::wait_for_others().await;
 }
 
 /// Waits on the current core's timer.

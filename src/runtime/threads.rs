@@ -16,6 +16,8 @@ use monoio::{FusionRuntime, IoUringDriver, LegacyDriver, RuntimeBuilder};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use super::turns::{Gate, TakingTurns};
+
 /// Entries of each submission queue. More gained nothing, and small rings fit into a low limit of locked memory.
 const RING_ENTRIES: u32 = 256;
 
@@ -210,13 +212,20 @@ fn core_thread(
         }
     };
     let Ok(ThreadCommand::Run(job)) = inbox.recv() else { return };
-    if catch_unwind(AssertUnwindSafe(|| runtime.block_on(job()))).is_err() {
+    if catch_unwind(AssertUnwindSafe(|| block_on(&mut runtime, job()))).is_err() {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("a core").to_owned();
         tracing::error!(core = name, "a core panicked; aborting");
         eprintln!("sluicegate: {name} panicked; aborting");
         std::process::abort();
     }
+}
+
+fn block_on<T>(runtime: &mut CoreRuntime, future: impl Future<Output = T>) -> T {
+    runtime.block_on(async {
+        let _gate = Gate::start();
+        TakingTurns::new(future).await
+    })
 }
 
 fn build_ring() -> io::Result<CoreRuntime> {
@@ -256,7 +265,7 @@ fn pin_to(cpu: usize) {
 /// Runs a future on an epoll runtime of the current thread.
 #[cfg(test)]
 pub(crate) fn block_on_epoll<T>(future: impl Future<Output = T>) -> T {
-    build_epoll().expect("epoll works everywhere").block_on(future)
+    block_on(&mut build_epoll().expect("epoll works everywhere"), future)
 }
 
 /// Starts `count` cores and runs `make(core)` on each until all have ended.
