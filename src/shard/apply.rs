@@ -92,8 +92,8 @@ impl Shard {
             let help = match &step.old {
                 Some(old) if step.same_help => old.help,
                 old => {
-                    let index = local.add_help(help);
-                    old.iter().for_each(|old| local.release_help(old.help));
+                    let index = local.helps.add(help);
+                    old.iter().for_each(|old| local.helps.release(old.help));
                     index
                 }
             };
@@ -177,7 +177,7 @@ impl Shard {
         self.retire_series(group, old.number, None);
         let family = &mut self.families[old.number];
         family.remove_holder(set);
-        family.release_help(old.help);
+        family.helps.release(old.help);
     }
 
     /// Remembers the lines that a group is about to release, if a running collection or commit may still contain them and a
@@ -220,6 +220,7 @@ impl Shard {
             bytes_bound: 0,
             families: Vec::new(),
         };
+        self.sets.add_group(set);
         let number = self.groups.insert(group);
         self.groups_by_key.insert(key.text().clone(), number);
         number

@@ -10,11 +10,12 @@ use smallvec::SmallVec;
 use crate::exposition::consistency::Inconsistency;
 use crate::exposition::model::MetricType;
 
+use super::helps::NO_HELP;
 use super::key::{GroupingKey, KeyParts};
 use super::registry::{ChangeError, FamilyChange, Presence, SharedFamily};
 use super::segments::GatheredRuns;
 use super::series::series_of;
-use super::tables::{GroupFamily, NO_HELP, Number};
+use super::tables::{GroupFamily, Number};
 use super::text_edit::{measure, write_time};
 use super::view::GroupTimes;
 use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
@@ -133,10 +134,10 @@ impl Shard {
             local.add_holder(set);
             let help = match on_core.help {
                 Some(index) => {
-                    local.add_help_at(index);
+                    local.helps.add_at(index);
                     index
                 }
-                None => local.add_help(family.help),
+                None => local.helps.add(family.help),
             };
             loaded.push(GroupFamily { number, help, push_seconds: family.push_seconds });
             self.load_lines(group, number, family.text, family.exact);
@@ -218,10 +219,10 @@ impl Shard {
             return Found { family: None, help: None };
         };
         let has_help = |index: &u32| {
-            local.groups_of_help(*index) > 0 && local.help(*index).is_some_and(|known| **known == *help)
+            local.helps.groups(*index) > 0 && local.helps.get(*index).is_some_and(|known| **known == *help)
         };
         let index = previous.map(|previous| previous.help).filter(has_help);
-        Found { family: number, help: index.or_else(|| local.find_help(help)) }
+        Found { family: number, help: index.or_else(|| local.helps.find(help)) }
     }
 
     /// Claims names, sets of label names and help texts. There are no collections or commits yet, so there is nothing to wait for.

@@ -15,6 +15,7 @@
 
 mod apply;
 mod duplicates;
+mod helps;
 pub mod key;
 mod large_map;
 pub mod list;
@@ -25,6 +26,8 @@ pub mod push;
 pub mod registry;
 pub mod segments;
 mod series;
+mod sets;
+mod small_map;
 mod tables;
 mod text_edit;
 pub mod view;
@@ -46,7 +49,7 @@ use crate::telemetry::OwnMetric;
 use duplicates::RetiredSeries;
 use large_map::LargeMap;
 use registry::{Core, Registry, SetId};
-use tables::{Group, LocalFamily, Map, Number, Slab};
+use tables::{Group, LocalFamily, Number, Slab};
 
 /// The family with the time of each group's last successful push.
 pub const PUSH_TIME: &str = "push_time_seconds";
@@ -76,7 +79,7 @@ pub struct Shard {
     families_by_name: LargeMap<Arc<str>, Number>,
     /// All families in the order of the exposition.
     order: BTreeMap<Arc<str>, Number>,
-    sets_by_names: Map<String, SetId>,
+    sets: sets::LocalSets,
     retired_series: Vec<RetiredSeries>,
     /// The latest time of a push. Push times never go backwards.
     latest_seconds: f64,
@@ -121,7 +124,7 @@ impl Shard {
             families: Slab::default(),
             families_by_name: LargeMap::default(),
             order: BTreeMap::new(),
-            sets_by_names: Map::default(),
+            sets: sets::LocalSets::default(),
             retired_series: Vec::new(),
             latest_seconds: 0.0,
             counts: Counts::default(),
@@ -157,15 +160,8 @@ impl Shard {
         self.families_by_name.remove(&shared.name);
     }
 
-    /// The id of a set of label names, given as [`key::GroupingKey::names`].
+    /// The number of a set of label names, given as [`key::GroupingKey::names`]; see [`sets::LocalSets::id`].
     fn set_id(&mut self, names: &str) -> SetId {
-        match self.sets_by_names.get(names) {
-            Some(id) => *id,
-            None => {
-                let id = self.registry.set_id(names);
-                self.sets_by_names.insert(names.to_owned(), id);
-                id
-            }
-        }
+        self.sets.id(names, &self.registry)
     }
 }

@@ -409,6 +409,8 @@ proptest! {
             prop_assert_eq!((counts.groups, counts.series, counts.segments, counts.bytes), (0, 0, 0, 0));
         }
         prop_assert_eq!(gateway.registry.len(), 2);
+        // Each core may keep the set that was asked for last.
+        prop_assert!(gateway.registry.sets_len() <= CORES);
     }
 }
 
@@ -419,6 +421,27 @@ fn pairs(job: &str, zone: Option<&str>) -> GroupingKey {
 
 fn put(key: &GroupingKey, body: &str) -> Push {
     push_of(Mode::Replace, key, body).expect("is readable")
+}
+
+/// Clients choose label names, so a set must not outlive the groups, the announcements and the retired slots that use it.
+#[test]
+fn sets_of_label_names_are_freed_with_their_last_group() {
+    let mut gateway = Gateway::new();
+    assert_eq!(gateway.push(put(&pairs("stays", None), "m 1\n")), Outcome::Applied);
+    for number in 0..500 {
+        let labels = [("job".to_owned(), "a".to_owned()), (format!("name{number}"), "x".to_owned())];
+        let key = GroupingKey::new(labels);
+        if number % 3 == 0 {
+            gateway.collect();
+        }
+        assert_eq!(gateway.push(put(&key, "m 1\n")), Outcome::Applied);
+        gateway.delete(&key);
+        if number % 2 == 0 {
+            gateway.commit();
+        }
+        // The set that stays, one that each core has not released yet, and those that a commit or collection retires.
+        assert!(gateway.registry.sets_len() <= 1 + CORES + 3, "{} sets", gateway.registry.sets_len());
+    }
 }
 
 /// A series released on a core that was already collected must not appear as another group's series on a core that was not.

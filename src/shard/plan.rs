@@ -7,11 +7,12 @@ use crate::exposition::consistency::Inconsistency;
 
 use super::Shard;
 use super::apply::ClaimedPlan;
+use super::helps::NO_HELP;
 use super::outcome::Rejection;
 use super::push::{Content, Mode, Push, PushedFamily};
 use super::registry::{AnnouncedSet, ChangeError, Epoch, FamilyChange, Presence, SetId};
 use super::series::has_new_series;
-use super::tables::{GroupFamily, NO_HELP, Number};
+use super::tables::{GroupFamily, Number};
 use super::text_edit::{Edit, TextEdit};
 
 /// The largest group that every engine can store, because a group is one record.
@@ -181,7 +182,7 @@ impl Shard {
             let local = &self.families[family.number];
             let lines: usize = local.text.run(group).map(<[u8]>::len).sum();
             let exact = local.text.exact(group).map_or(0, |exact| exact.len());
-            lines + exact + local.help(family.help).map_or(0, |help| help.len())
+            lines + exact + local.helps.get(family.help).map_or(0, |help| help.len())
         });
         bytes.sum::<usize>() as u64
     }
@@ -201,9 +202,9 @@ impl Shard {
             let local = self.families_by_name.get(name).copied();
             let old = local.and_then(|local| find_family(group_families, local));
             let help = push.help(pushed);
-            let same_help = local
-                .zip(old)
-                .is_some_and(|(local, old)| self.families[local].help(old.help).map(|help| &**help) == help);
+            let same_help = local.zip(old).is_some_and(|(local, old)| {
+                self.families[local].helps.get(old.help).map(|help| &**help) == help
+            });
             let change = match local {
                 Some(local) => {
                     let step = FamilyStep { pushed, help, local, old, same_help };
@@ -248,15 +249,15 @@ impl Shard {
             Some(_) if family.holders == 1 => Presence::Changed(pushed.kind),
             _ => return Err(Inconsistency::type_conflict(name, family.kind, pushed.kind)),
         };
-        let old_help = old.and_then(|old| family.help(old.help));
+        let old_help = old.and_then(|old| family.helps.get(old.help));
         let change = FamilyChange {
             name,
             presence,
             set_added: (old.is_none() && family.groups_of_set(set) == 0).then_some(set),
             set_dropped: None,
-            help_added: help.filter(|help| !same_help && family.find_help(help).is_none()).map(Arc::from),
+            help_added: help.filter(|help| !same_help && family.helps.find(help).is_none()).map(Arc::from),
             help_dropped: old
-                .filter(|old| !same_help && old.help != NO_HELP && family.groups_of_help(old.help) == 1)
+                .filter(|old| !same_help && old.help != NO_HELP && family.helps.groups(old.help) == 1)
                 .and(old_help.cloned()),
         };
         let is_empty = change.presence == Presence::Unchanged
@@ -271,7 +272,7 @@ impl Shard {
         let family = &self.families[old.number];
         let is_last = family.holders == 1;
         let set_dropped = (family.groups_of_set(set) == 1).then_some(set);
-        let help_dropped = family.help(old.help).filter(|_| family.groups_of_help(old.help) == 1).cloned();
+        let help_dropped = family.helps.get(old.help).filter(|_| family.helps.groups(old.help) == 1).cloned();
         (is_last || set_dropped.is_some() || help_dropped.is_some()).then(|| FamilyChange {
             name: &family.shared.name,
             presence: if is_last { Presence::Released } else { Presence::Unchanged },

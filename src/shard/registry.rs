@@ -13,6 +13,8 @@
 //! * A commit retires what its command released in the same way, so a claim never reaches the store before the release. Again,
 //!   the core itself may claim it at once, because its changes reach the store in order.
 
+mod helps;
+mod sets;
 mod tables;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,7 +27,7 @@ use tables::Tables;
 
 /// The number of a core.
 pub type Core = u32;
-/// The number of a set of grouping-label names, see [`Registry::set_id`].
+/// The number of a set of grouping-label names, see [`Registry::hold_set`].
 pub type SetId = u32;
 /// The number of a collection or commit, in the order in which they began. See [`Registry::is_past`].
 pub type Epoch = u64;
@@ -158,24 +160,23 @@ impl Registry {
         entry.shared.clone()
     }
 
-    /// The number of a set of grouping-label names, given as [`super::key::GroupingKey::names`].
-    pub fn set_id(&self, names: &str) -> SetId {
-        let mut tables = lock(&self.tables);
-        if let Some(id) = tables.set_ids.get(names) {
-            return *id;
-        }
-        let (id, names): (SetId, Arc<str>) = (tables.set_names.len() as SetId, names.into());
-        tables.set_names.push(names.clone());
-        tables.set_ids.insert(names, id);
-        id
+    /// Reserves the number of a set of grouping-label names, given as [`super::key::GroupingKey::names`], until
+    /// [`Self::release_set`] is called. Returns it with the names.
+    pub(super) fn hold_set(&self, names: &str) -> (SetId, Arc<str>) {
+        lock(&self.tables).sets.hold_named(names)
+    }
+
+    /// Ends the reservation by [`Self::hold_set`].
+    pub(super) fn release_set(&self, set: SetId) {
+        lock(&self.tables).sets.release(set);
     }
 
     /// The label names of the other sets that have series in a family, or whose series are retired.
     pub fn other_sets(&self, family: &str, own: SetId) -> Vec<Arc<str>> {
         let tables = lock(&self.tables);
         let Some(entry) = tables.families.get(family) else { return Vec::new() };
-        let others = entry.seen_sets().into_iter().filter(|set| *set != own);
-        others.map(|set| tables.set_names[set as usize].clone()).collect()
+        let all = std::iter::successors(entry.next_set(None), |set| entry.next_set(Some(*set)));
+        all.filter(|set| *set != own).map(|set| tables.sets.names(set).clone()).collect()
     }
 
     /// Begins a collection. Call this before the first core is asked for its snapshot, and drop the result when every core has
@@ -215,7 +216,7 @@ impl Registry {
     fn end(&self, epochs: &[Epoch]) {
         let mut tables = lock(&self.tables);
         tables.running.retain(|epoch| epochs.binary_search(epoch).is_err());
-        tables.free_retired();
+        tables.end_epochs();
         drop(tables);
         self.ended.notify(usize::MAX);
     }
@@ -266,5 +267,11 @@ impl Registry {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         lock(&self.tables).families.len()
+    }
+
+    /// The number of sets of label names in use.
+    #[cfg(test)]
+    pub(super) fn sets_len(&self) -> usize {
+        lock(&self.tables).sets.len()
     }
 }

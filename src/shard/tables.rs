@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use crate::exposition::model::MetricType;
 
+use super::helps::LocalHelps;
 use super::list::FailedPush;
 use super::registry::{SetId, SharedFamily};
 use super::segments::FamilyText;
+use super::small_map::SmallMap;
 
 pub(super) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -122,14 +122,11 @@ pub(super) struct Group {
 pub(super) struct GroupFamily {
     /// The family's number on this core.
     pub number: Number,
-    /// The index of the help text in [`LocalFamily::helps`], or [`NO_HELP`].
+    /// The index of the help text in [`LocalFamily::helps`], or [`super::helps::NO_HELP`].
     pub help: u32,
     /// Unix seconds of the push that last replaced it.
     pub push_seconds: f64,
 }
-
-/// The [`GroupFamily::help`] of a family that was pushed without HELP.
-pub(super) const NO_HELP: u32 = u32::MAX;
 
 /// A family on this core.
 #[derive(Debug)]
@@ -139,120 +136,37 @@ pub(super) struct LocalFamily {
     /// The number of groups that have it.
     pub holders: u32,
     /// The number of groups that have it, by set of label names.
-    pub sets: SmallVec<[(SetId, u32); 2]>,
-    /// Help texts with the number of groups that pushed them. An entry with 0 is free.
-    pub helps: SmallVec<[(Arc<str>, u32); 1]>,
+    sets: SmallMap<SetId, u32>,
+    pub helps: LocalHelps,
     pub text: Arc<FamilyText>,
 }
 
 impl LocalFamily {
     pub fn new(shared: Arc<SharedFamily>, kind: MetricType) -> Self {
-        Self { shared, kind, holders: 0, sets: SmallVec::new(), helps: SmallVec::new(), text: Arc::default() }
+        let (sets, helps) = (SmallMap::default(), LocalHelps::default());
+        Self { shared, kind, holders: 0, sets, helps, text: Arc::default() }
     }
 
     pub fn groups_of_set(&self, set: SetId) -> u32 {
-        self.sets.iter().find(|(known, _)| *known == set).map_or(0, |(_, count)| *count)
-    }
-
-    pub fn help(&self, index: u32) -> Option<&Arc<str>> {
-        self.helps.get(index as usize).map(|(help, _)| help)
-    }
-
-    /// The index of a help text, if a group has it.
-    pub fn find_help(&self, help: &str) -> Option<u32> {
-        self.helps.iter().position(|(known, count)| *count > 0 && **known == *help).map(|at| at as u32)
-    }
-
-    pub fn groups_of_help(&self, index: u32) -> u32 {
-        self.helps.get(index as usize).map_or(0, |(_, count)| *count)
-    }
-
-    /// Counts a group that pushed this help text. Returns its index.
-    pub fn add_help(&mut self, help: Option<&str>) -> u32 {
-        let Some(help) = help else { return NO_HELP };
-        if let Some(index) = self.find_help(help) {
-            self.add_help_at(index);
-            return index;
-        }
-        let free = self.helps.iter().position(|(_, count)| *count == 0);
-        match free {
-            Some(index) => {
-                self.helps[index] = (help.into(), 1);
-                index as u32
-            }
-            None => {
-                self.helps.push((help.into(), 1));
-                self.helps.len() as u32 - 1
-            }
-        }
-    }
-
-    /// Counts a group that pushed the help text with this index, or [`NO_HELP`].
-    pub fn add_help_at(&mut self, index: u32) {
-        if let Some((_, count)) = self.helps.get_mut(index as usize) {
-            *count += 1;
-        }
-    }
-
-    pub fn release_help(&mut self, index: u32) {
-        if let Some((_, count)) = self.helps.get_mut(index as usize) {
-            *count -= 1;
-        }
+        self.sets.get(set).copied().unwrap_or(0)
     }
 
     /// Counts a group that has the family.
     pub fn add_holder(&mut self, set: SetId) {
         self.holders += 1;
-        match self.sets.iter_mut().find(|(known, _)| *known == set) {
-            Some((_, count)) => *count += 1,
-            None => self.sets.push((set, 1)),
+        match self.sets.get_mut(set) {
+            Some(groups) => *groups += 1,
+            None => self.sets.insert(set, 1),
         }
     }
 
     pub fn remove_holder(&mut self, set: SetId) {
         self.holders -= 1;
-        if let Some(at) = self.sets.iter().position(|(known, _)| *known == set) {
-            self.sets[at].1 -= 1;
-            if self.sets[at].1 == 0 {
-                self.sets.remove(at);
+        if let Some(groups) = self.sets.get_mut(set) {
+            *groups -= 1;
+            if *groups == 0 {
+                self.sets.remove(set);
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn a_slab_behaves_like_a_map_of_numbers(
-            items in 0..3 * SLAB_ITEMS,
-            removed in prop::collection::vec(0..3 * SLAB_ITEMS, 0..20),
-            start in 0..4 * SLAB_ITEMS,
-        ) {
-            let (mut slab, mut reference) = (Slab::default(), BTreeMap::new());
-            for item in 0..items {
-                reference.insert(slab.insert(item), item);
-            }
-            for number in removed.iter().filter(|number| **number < items) {
-                prop_assert_eq!(slab.remove(*number), reference.remove(number));
-            }
-            prop_assert_eq!(slab.len(), reference.len());
-            prop_assert_eq!(slab.get(start), reference.get(&start));
-            let rest: Vec<_> = reference.range(start..).collect();
-            let found: Vec<_> = slab.from(start).collect();
-            prop_assert_eq!(found.len(), rest.len());
-            prop_assert!(found.iter().zip(rest).all(|((number, item), (known, other))| number == known && *item == other));
-            for item in 0..removed.len() as Number {
-                let number = slab.insert(item);
-                prop_assert_eq!(reference.insert(number, item), None);
-            }
-            prop_assert_eq!(slab.len(), reference.len());
         }
     }
 }

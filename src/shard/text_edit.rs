@@ -144,6 +144,7 @@ impl Shard {
             && let Some(group) = self.groups.remove(group)
         {
             self.groups_by_key.remove(&group.key);
+            self.sets.remove_group(group.set, &self.registry);
         }
         true
     }

@@ -110,7 +110,7 @@ impl<'s> GroupRef<'s> {
         Some(FamilyRef {
             name: &local.shared.name,
             kind: local.kind,
-            help: local.help(family.help).map(|help| &**help),
+            help: local.helps.get(family.help).map(|help| &**help),
             push_seconds: family.push_seconds,
             pieces: pieces.collect(),
             exact: exact.map(|exact| &**exact),
@@ -156,7 +156,7 @@ impl Shard {
                     FamilyView {
                         shared: local.shared.clone(),
                         kind: local.kind,
-                        help: local.help(family.help).cloned(),
+                        help: local.helps.get(family.help).cloned(),
                         push_seconds: family.push_seconds,
                         exact: local.text.exact(number),
                         text: local.text.run(number).collect::<Vec<_>>().concat(),

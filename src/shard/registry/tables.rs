@@ -1,5 +1,6 @@
 //! The tables of the registry: names, their types and holders, and what is retired.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +12,10 @@ use crate::exposition::model::MetricType;
 use crate::exposition::names::{Part, split_part};
 
 use super::super::large_map::LargeMap;
+use super::super::small_map::SmallMap;
 use super::super::tables::Map;
+use super::helps::Helps;
+use super::sets::Sets;
 use super::{AnnouncedSet, ChangeError, Core, Epoch, FamilyChange, Presence, SetId, SharedFamily, lock};
 
 type Names = SmallVec<[Arc<str>; 1]>;
@@ -21,15 +25,18 @@ pub(super) struct Tables {
     pub families: LargeMap<Arc<str>, Entry>,
     /// Names that need quotes, by their spelling in each escaping scheme.
     escaped: LargeMap<(Escaping, Box<str>), Names>,
-    pub set_ids: Map<Arc<str>, SetId>,
-    pub set_names: Vec<Arc<str>>,
+    pub sets: Sets,
     /// The epoch of the collection or commit that began last.
     pub latest: Epoch,
     /// The epochs of the running collections and commits, ascending.
     pub running: Vec<Epoch>,
-    /// Names with retired slots, to be checked when a collection or commit ends.
-    retired: Vec<Arc<str>>,
+    /// Everything that is retired, in the order of the epochs.
+    retired: VecDeque<RetiredSlot>,
 }
+
+/// How many retired slots are freed when a collection or commit ends. The others follow when the next ones end, or when something
+/// else is retired.
+const FREED_MAX: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -38,24 +45,40 @@ pub(super) struct Entry {
     /// The gateway itself has it.
     pub own: bool,
     cores: SmallVec<[Core; 4]>,
-    /// The number of cores and announcements that use each set.
-    sets: SmallVec<[(SetId, u32); 2]>,
-    /// Help texts with the number of cores that have them. The first one is shown.
-    helps: SmallVec<[(Arc<str>, u32); 1]>,
-    retired: SmallVec<[Retired; 1]>,
+    /// The sets that have series, are announced, or are retired.
+    sets: SmallMap<SetId, SetUses>,
+    helps: Helps,
+    /// The name as cores have retired it, with the last epoch for each core and type.
+    retired: SmallVec<[RetiredName; 1]>,
+}
+
+/// What uses a set in a family.
+#[derive(Debug, Clone, Copy, Default)]
+struct SetUses {
+    /// The number of cores and announcements.
+    holders: u32,
+    /// How often it is retired.
+    retired: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct RetiredName {
+    core: Core,
+    kind: MetricType,
+    epoch: Epoch,
 }
 
 /// A slot that a core released while a collection or commit was running.
-#[derive(Debug, Clone, Copy)]
-struct Retired {
-    core: Core,
+#[derive(Debug)]
+struct RetiredSlot {
     epoch: Epoch,
+    family: Arc<str>,
     slot: Slot,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Slot {
-    Name(MetricType),
+    Name,
     Set(SetId),
 }
 
@@ -85,8 +108,8 @@ impl Tables {
                     kind,
                     own: false,
                     cores: SmallVec::new(),
-                    sets: SmallVec::new(),
-                    helps: SmallVec::new(),
+                    sets: SmallMap::default(),
+                    helps: Helps::default(),
                     retired: SmallVec::new(),
                 },
             );
@@ -198,11 +221,7 @@ impl Tables {
     ) {
         let Some(entry) = self.families.get(name) else { return };
         for retired in &entry.retired {
-            if let Slot::Name(kind) = retired.slot
-                && retired.core != core
-                && matters(kind)
-                && !self.is_past(retired.epoch)
-            {
+            if retired.core != core && matters(retired.kind) && !self.is_past(retired.epoch) {
                 *wait = (*wait).max(Some(retired.epoch));
             }
         }
@@ -219,11 +238,8 @@ impl Tables {
         for change in changes {
             let Some(set) = change.set_added else { continue };
             let Some(entry) = self.families.get(change.name) else { continue };
-            let others = entry.sets.iter().any(|(other, _)| *other != set)
-                || entry.retired.iter().any(|retired| {
-                    matches!(retired.slot, Slot::Set(other) if other != set) && !self.is_past(retired.epoch)
-                });
-            if others
+            let others = entry.sets.len() - usize::from(entry.sets.get(set).is_some());
+            if others > 0
                 && !announced.iter().any(|known| known.set == set && known.family.name == entry.shared.name)
             {
                 new.push(AnnouncedSet { family: entry.shared.clone(), set });
@@ -233,9 +249,7 @@ impl Tables {
             return Ok(());
         }
         for AnnouncedSet { family, set } in &new {
-            if let Some(entry) = self.families.get_mut(&family.name) {
-                entry.add_set(*set);
-            }
+            self.add_set(&family.name, *set);
         }
         Err(ChangeError::Announced(self.latest, new))
     }
@@ -260,14 +274,14 @@ impl Tables {
             }
         }
         if let Some(set) = change.set_dropped {
-            self.retire_set(change.name, core, set);
+            self.retire_set(change.name, set);
             self.drop_set(change.name, set);
+        }
+        if let Some(set) = change.set_added {
+            self.add_set(change.name, set);
         }
         let entry = self.families.get_mut(change.name);
         let shared = entry.map(|entry| {
-            if let Some(set) = change.set_added {
-                entry.add_set(set);
-            }
             entry.change_help(change.help_added.as_ref(), change.help_dropped.as_ref());
             entry.shared.clone()
         });
@@ -276,35 +290,64 @@ impl Tables {
     }
 
     fn retire(&mut self, name: &str, core: Core) {
-        let Some(kind) = self.families.get(name).map(|entry| entry.kind) else { return };
-        self.push_retired(name, core, Slot::Name(kind));
-    }
-
-    fn retire_set(&mut self, name: &str, core: Core, set: SetId) {
-        self.push_retired(name, core, Slot::Set(set));
-    }
-
-    fn push_retired(&mut self, name: &str, core: Core, slot: Slot) {
         if self.running.is_empty() {
             return;
         }
         let epoch = self.latest;
-        if let Some(entry) = self.families.get_mut(name) {
-            entry.retired.push(Retired { core, epoch, slot });
+        let Some(entry) = self.families.get_mut(name) else { return };
+        let kind = entry.kind;
+        match entry.retired.iter_mut().find(|retired| retired.core == core && retired.kind == kind) {
+            Some(retired) => retired.epoch = epoch,
+            None => entry.retired.push(RetiredName { core, kind, epoch }),
+        }
+        let family = entry.shared.name.clone();
+        self.push_retired(RetiredSlot { epoch, family, slot: Slot::Name });
+    }
+
+    fn retire_set(&mut self, name: &str, set: SetId) {
+        if self.running.is_empty() {
+            return;
+        }
+        let epoch = self.latest;
+        let Some(entry) = self.families.get_mut(name) else { return };
+        let Some(uses) = entry.sets.get_mut(set) else { return };
+        uses.retired += 1;
+        let family = entry.shared.name.clone();
+        self.push_retired(RetiredSlot { epoch, family, slot: Slot::Set(set) });
+    }
+
+    fn push_retired(&mut self, slot: RetiredSlot) {
+        self.retired.push_back(slot);
+        // As many as are added, so that they do not pile up.
+        self.free_retired(2);
+    }
+
+    /// Counts a core or an announcement that uses a set in a family.
+    fn add_set(&mut self, name: &str, set: SetId) {
+        let Some(entry) = self.families.get_mut(name) else { return };
+        if let Some(uses) = entry.sets.get_mut(set) {
+            uses.holders += 1;
+        } else {
+            self.sets.hold(set);
+            entry.sets.insert(set, SetUses { holders: 1, retired: 0 });
             entry.count_sets();
-            self.retired.push(entry.shared.name.clone());
         }
     }
 
     pub fn drop_set(&mut self, name: &str, set: SetId) {
+        self.change_set(name, set, |uses| uses.holders -= 1);
+    }
+
+    /// Changes the uses of a set in a family, and removes the set if nothing is left.
+    fn change_set(&mut self, name: &str, set: SetId, change: impl FnOnce(&mut SetUses)) {
         let Some(entry) = self.families.get_mut(name) else { return };
-        if let Some(at) = entry.sets.iter().position(|(known, _)| *known == set) {
-            entry.sets[at].1 -= 1;
-            if entry.sets[at].1 == 0 {
-                entry.sets.remove(at);
-            }
+        let Some(uses) = entry.sets.get_mut(set) else { return };
+        change(uses);
+        if uses.holders == 0 && uses.retired == 0 {
+            entry.sets.remove(set);
+            entry.count_sets();
+            self.sets.release(set);
         }
-        entry.count_sets();
     }
 
     pub fn remove_if_unused(&mut self, name: &str) {
@@ -326,19 +369,33 @@ impl Tables {
         }
     }
 
-    pub fn free_retired(&mut self) {
-        let names = std::mem::take(&mut self.retired);
-        for name in names {
-            let oldest = self.running.first().copied();
-            let Some(entry) = self.families.get_mut(&name) else { continue };
-            entry.retired.retain(|retired| oldest.is_some_and(|oldest| oldest <= retired.epoch));
-            entry.count_sets();
-            if entry.retired.is_empty() {
-                self.remove_if_unused(&name);
-            } else {
-                self.retired.push(name);
+    /// Frees at most `count_max` retired slots whose epochs are past.
+    pub fn free_retired(&mut self, count_max: usize) {
+        for _ in 0..count_max {
+            let oldest = self.running.first().copied().unwrap_or(Epoch::MAX);
+            let Some(RetiredSlot { family, slot, .. }) =
+                self.retired.pop_front_if(|retired| retired.epoch < oldest)
+            else {
+                break;
+            };
+            match slot {
+                Slot::Set(set) => self.change_set(&family, set, |uses| uses.retired -= 1),
+                Slot::Name => {
+                    if let Some(entry) = self.families.get_mut(&family) {
+                        entry.retired.retain(|retired| retired.epoch >= oldest);
+                    }
+                }
             }
+            self.remove_if_unused(&family);
         }
+        if self.retired.is_empty() {
+            self.retired = VecDeque::new();
+        }
+    }
+
+    /// Frees retired slots after a collection or commit has ended.
+    pub fn end_epochs(&mut self) {
+        self.free_retired(FREED_MAX);
     }
 }
 
@@ -347,51 +404,23 @@ impl Entry {
         !self.own && self.cores.is_empty() && self.sets.is_empty() && self.retired.is_empty()
     }
 
-    fn add_set(&mut self, set: SetId) {
-        match self.sets.iter_mut().find(|(known, _)| *known == set) {
-            Some((_, count)) => *count += 1,
-            None => self.sets.push((set, 1)),
-        }
-        self.count_sets();
-    }
-
-    /// The sets that have series, and the sets whose series are retired.
-    pub fn seen_sets(&self) -> SmallVec<[SetId; 4]> {
-        let mut sets: SmallVec<[SetId; 4]> = self.sets.iter().map(|(set, _)| *set).collect();
-        sets.extend(self.retired.iter().filter_map(|retired| match retired.slot {
-            Slot::Set(set) => Some(set),
-            Slot::Name(_) => None,
-        }));
-        sets.sort_unstable();
-        sets.dedup();
-        sets
-    }
-
     fn count_sets(&self) {
-        self.shared.sets.store(self.seen_sets().len() as u32, Ordering::Release);
+        self.shared.sets.store(self.sets.len() as u32, Ordering::Release);
     }
 
-    /// Shows the first help text as long as any group has it, so that it does not alternate between scrapes.
+    /// The first set above `after`, or of all, that has series, is announced, or is retired.
+    pub fn next_set(&self, after: Option<SetId>) -> Option<SetId> {
+        self.sets.next_key(after)
+    }
+
     fn change_help(&mut self, added: Option<&Arc<str>>, dropped: Option<&Arc<str>>) {
         if added.is_none() && dropped.is_none() {
             return;
         }
-        if let Some(added) = added {
-            match self.helps.iter_mut().find(|(known, _)| known == added) {
-                Some((_, count)) => *count += 1,
-                None => self.helps.push((added.clone(), 1)),
-            }
-        }
-        if let Some(at) =
-            dropped.and_then(|dropped| self.helps.iter().position(|(known, _)| known == dropped))
-        {
-            self.helps[at].1 -= 1;
-            if self.helps[at].1 == 0 {
-                self.helps.remove(at);
-            }
-        }
+        added.into_iter().for_each(|added| self.helps.add(added));
+        dropped.into_iter().for_each(|dropped| self.helps.remove(dropped));
         if !self.own {
-            *lock(&self.shared.help) = self.helps.first().map(|(help, _)| help.clone());
+            *lock(&self.shared.help) = self.helps.first().cloned();
         }
     }
 }
