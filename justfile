@@ -33,6 +33,12 @@ fuzz target='text' seconds='60':
         target/fuzz-corpus/{{ target }} tests/fuzz/corpus/{{ target }} -- \
         -max_len=4096 -timeout=10 -max_total_time={{ seconds }}
 
+# What one hostile client can do: just attacks --only gzip. See tests/attacks/README.md.
+attacks *arguments:
+    cargo build --locked --release --package sluicegate --package sluicegate-attacks
+    target/release/sluicegate-attacks --gateway 'target/release/sluicegate --web.listen-address=127.0.0.1:{port}' \
+        --quick {{ arguments }}
+
 # Benchmarks of the code paths (criterion), or one of them: just bench push.
 bench name='*':
     cargo bench --locked --bench '{{ name }}'

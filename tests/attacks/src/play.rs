@@ -1,0 +1,201 @@
+//! One attack from start to end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+
+use crate::MIB;
+use crate::attack::Attack;
+use crate::gateway::{Gateway, GatewayCommand};
+use crate::http::{get, request};
+use crate::report::{Figures, Outcome};
+use crate::scene::{Scene, exchange_once, lower_priority};
+use crate::victims::{CLIENTS, Seen, Victims, push_of};
+
+/// Well-behaved clients run this long before the attack begins.
+const WARM_UP: Duration = Duration::from_millis(400);
+/// Back to normal is a push and a scrape that each take no longer than this.
+const NORMAL_MAX: Duration = Duration::from_secs(1);
+/// The report marks a longer recovery.
+pub const RECOVERY_WANTED: Duration = Duration::from_secs(1);
+/// A longer recovery is a failure.
+const RECOVERY_MAX: Duration = Duration::from_secs(30);
+/// How long freed memory may take to return to the system.
+const FREE_MAX: Duration = Duration::from_secs(2);
+/// The report marks a p99 of well-behaved pushes above this.
+pub const P99_WANTED: Duration = Duration::from_millis(50);
+/// Memory beyond the budget and what is stored: what the allocator keeps, connections, the well-behaved clients.
+const ALLOWANCE: u64 = 64 * MIB;
+/// Memory that may remain after everything was deleted. The allocator returns memory late and in part.
+const LEFT_MAX: u64 = 96 * MIB;
+
+/// What holds for all attacks of a run.
+pub struct Options {
+    pub duration: Duration,
+    pub is_quick: bool,
+    /// The gateway's budget for requests in flight, in bytes.
+    pub budget: u64,
+}
+
+/// Plays an attack on a fresh gateway.
+pub fn play(attack: &Attack, command: &GatewayCommand, options: &Options) -> Outcome {
+    let is_sluicegate = command.is_sluicegate();
+    if let (false, Some(reason)) = (is_sluicegate, attack.sluicegate_only) {
+        return Outcome::Skipped(reason.to_owned());
+    }
+    match measure(attack, command, is_sluicegate, options) {
+        Ok(figures) => Outcome::Played(Box::new(figures)),
+        Err(error) => Outcome::Skipped(format!("{error:#}")),
+    }
+}
+
+fn measure(
+    attack: &Attack,
+    command: &GatewayCommand,
+    is_sluicegate: bool,
+    options: &Options,
+) -> Result<Figures> {
+    let mut gateway = Gateway::start(command, attack, is_sluicegate)?;
+    let scene = Scene::new(gateway.address, options.is_quick);
+    let run = (attack.prepare)(&scene)?;
+    let scrape_every = Duration::from_millis(if options.is_quick { 250 } else { 1000 });
+    let victims = Victims::new(gateway.address, scrape_every, attack.may_delete);
+    let mut figures = Figures::default();
+
+    std::thread::scope(|scope| -> Result<()> {
+        let small = || std::thread::Builder::new().stack_size(256 * 1024);
+        for number in 0..CLIENTS {
+            let victims = &victims;
+            small().spawn_scoped(scope, move || victims.push(number))?;
+        }
+        small().spawn_scoped(scope, || victims.scrape())?;
+        let result = (|| {
+            std::thread::sleep(WARM_UP);
+            gateway.reset_peak()?;
+            let before = gateway.memory();
+            let cpu = gateway.cpu_seconds();
+
+            victims.record(true);
+            let begin = Instant::now();
+            let attackers = small().spawn_scoped(scope, || {
+                lower_priority();
+                run(&scene);
+            })?;
+            std::thread::sleep(options.duration);
+            scene.end();
+            figures.cpu_percent = (gateway.cpu_seconds() - cpu) / begin.elapsed().as_secs_f64() * 100.0;
+            attackers.join().map_err(|_| anyhow!("the attack panicked"))?;
+
+            let ended = Instant::now();
+            let is_normal = recover(&scene);
+            figures.recovery_seconds = ended.elapsed().as_secs_f64();
+            victims.record(false);
+            if let Some(status) = gateway.exit_status() {
+                figures.failures.push(format!("the gateway ended ({status}): {}", gateway.log()));
+                return Ok(());
+            }
+            if !is_normal {
+                figures.failures.push(format!("not back to normal after {RECOVERY_MAX:?}"));
+            }
+            wipe(&scene, &mut figures);
+            let left = freed(&gateway, before);
+            // Requests of the attack may have been in progress until now.
+            let peak = gateway.memory_peak();
+            let stored = attack.stores_mib * MIB;
+            if peak > before + stored + options.budget + ALLOWANCE {
+                figures.failures.push(format!(
+                    "{} MiB at peak: {} before, {} for stored groups, {} of budget",
+                    peak / MIB,
+                    before / MIB,
+                    stored / MIB,
+                    options.budget / MIB
+                ));
+            }
+            (figures.before_mib, figures.peak_mib, figures.left_mib) = (mib(before), mib(peak), mib(left));
+            if left > before + LEFT_MAX {
+                figures.failures.push(format!("{} MiB remain, {} before", left / MIB, before / MIB));
+            }
+            Ok(())
+        })();
+        scene.end();
+        victims.end();
+        result
+    })?;
+    figures.add(victims.seen());
+    if figures.failures.is_empty() {
+        match gateway.stop() {
+            Ok(duration) => figures.stop_seconds = duration.as_secs_f64(),
+            Err(problem) => figures.failures.push(problem),
+        }
+    }
+    if !is_sluicegate {
+        // Other programs are measured, not judged.
+        figures.notes = std::mem::take(&mut figures.failures);
+        figures.is_judged = false;
+    }
+    Ok(figures)
+}
+
+/// Waits until a push and a scrape on new connections work as always; `false` if they do not.
+fn recover(scene: &Scene) -> bool {
+    let begin = Instant::now();
+    while begin.elapsed() < RECOVERY_MAX {
+        let is_ok = |request: &[u8]| {
+            exchange_once(scene.address, request, NORMAL_MAX).is_ok_and(|status| status / 100 == 2)
+        };
+        if is_ok(&push_of(CLIENTS, 1)) && is_ok(&get("/metrics")) {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+/// Deletes everything.
+fn wipe(scene: &Scene, figures: &mut Figures) {
+    let wipe = request("PUT", "/api/v1/admin/wipe", &[], b"");
+    match exchange_once(scene.address, &wipe, RECOVERY_MAX) {
+        Ok(202) => {}
+        Ok(status) => figures.failures.push(format!("deleting everything: {status}")),
+        Err(error) => figures.failures.push(format!("deleting everything: {error}")),
+    }
+}
+
+/// The memory that remains after a moment.
+fn freed(gateway: &Gateway, before: u64) -> u64 {
+    let begin = Instant::now();
+    loop {
+        let left = gateway.memory();
+        if left <= before + LEFT_MAX / 4 || begin.elapsed() > FREE_MAX {
+            return left;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / MIB as f64
+}
+
+impl Figures {
+    fn add(&mut self, mut seen: Seen) {
+        seen.push_micros.sort_unstable();
+        seen.scrape_micros.sort_unstable();
+        let quantile = |sorted: &[u32], quantile: f64| {
+            let at = (sorted.len() as f64 * quantile) as usize;
+            sorted
+                .get(at.min(sorted.len().saturating_sub(1)))
+                .map_or(f64::NAN, |micros| f64::from(*micros) / 1000.0)
+        };
+        self.pushes = seen.push_micros.len();
+        self.push_p50_ms = quantile(&seen.push_micros, 0.5);
+        self.push_p99_ms = quantile(&seen.push_micros, 0.99);
+        self.push_max_ms = quantile(&seen.push_micros, 1.0);
+        self.scrapes = seen.scrape_micros.len();
+        self.scrape_p99_ms = quantile(&seen.scrape_micros, 0.99);
+        self.push_failures = seen.push_failures;
+        self.scrape_failures = seen.scrape_failures;
+        self.failures
+            .extend(seen.wrong_scrapes.into_iter().take(3).map(|problem| format!("wrong scrape: {problem}")));
+    }
+}
