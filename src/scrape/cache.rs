@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::merge::Unit;
 use crate::encoding::encode::{Coding, Form, Piece, PieceEncoder};
+use crate::shard::hash::hash_128;
 use crate::shard::segments::Segment;
 
 /// After how many scrapes in other forms the pieces of a form are dropped.
@@ -42,7 +43,7 @@ impl PieceCache {
     pub(crate) fn get(&self, unit: &Unit, form: Form) -> Option<Piece> {
         match unit {
             Unit::Segment(segment) => cached_with_segment(segment, form),
-            Unit::Copied(bytes) => self.get_copied(form, hash(bytes)),
+            Unit::Copied(bytes) => self.get_copied(form, hash_128(bytes)),
             Unit::Translated(piece) => Some(piece.clone()),
         }
     }
@@ -60,7 +61,7 @@ impl PieceCache {
             }
             Unit::Copied(bytes) => {
                 let piece = encoder.encode(form.coding, bytes.clone());
-                self.insert_copied(form, hash(&bytes), piece.clone());
+                self.insert_copied(form, hash_128(&bytes), piece.clone());
                 piece
             }
             Unit::Translated(piece) => piece,
@@ -98,10 +99,6 @@ fn cached_with_segment(segment: &Segment, form: Form) -> Option<Piece> {
         Coding::Gzip => segment.deflated().cloned().map(Piece::Gzip),
         Coding::Zstd | Coding::Identity => segment.piece(form),
     }
-}
-
-fn hash(text: &[u8]) -> u128 {
-    xxhash_rust::xxh3::xxh3_128(text)
 }
 
 #[cfg(test)]

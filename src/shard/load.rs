@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::exposition::consistency::Inconsistency;
 use crate::exposition::model::MetricType;
 
+use super::hash::hash_64;
 use super::helps::NO_HELP;
 use super::key::{GroupingKey, KeyParts};
 use super::registry::{ChangeError, FamilyChange, Presence, SharedFamily};
@@ -249,7 +250,7 @@ impl Shard {
         {
             for segment in family.text.segments() {
                 let series = series_of(&family.shared.name, family.kind, segment.text());
-                hashes.extend(series.map(xxhash_rust::xxh3::xxh3_64));
+                hashes.extend(series.map(hash_64));
             }
         }
         hashes

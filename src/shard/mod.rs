@@ -15,6 +15,7 @@
 
 mod apply;
 mod duplicates;
+pub(crate) mod hash;
 mod helps;
 pub mod key;
 mod large_map;
