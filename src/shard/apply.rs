@@ -14,7 +14,8 @@ use super::plan::{PushAttempt, Step, find_family};
 use super::push::{Mode, Push, PushedFamily};
 use super::registry::{RunningEpoch, SetId, SharedFamily};
 use super::series::has_new_series;
-use super::tables::{Group, GroupFamily, Number};
+use super::slab::Number;
+use super::tables::{Group, GroupFamily};
 use super::text_edit::{Edit, Lines, Splice, Target, TextEdit};
 use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
 

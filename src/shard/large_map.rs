@@ -12,6 +12,9 @@ use hashbrown::hash_table::Entry;
 /// The number of tables. Empty ones need no memory of their own.
 const TABLES: usize = 256;
 
+/// Tables with less room are never shrunk.
+const SHRINK_CAPACITY_MIN: usize = 16;
+
 /// A map from names or grouping keys, of which a client can create any number.
 #[derive(Debug)]
 pub(super) struct LargeMap<K, V> {
@@ -94,7 +97,13 @@ impl<K: Hash + Eq, V> LargeMap<K, V> {
         let table = self.tables.get_mut(table_of(hash))?;
         let entry = table.find_entry(hash, |(known, _)| known.borrow() == key).ok()?;
         self.len -= 1;
-        Some(entry.remove().0.1)
+        let ((_, value), vacant) = entry.remove();
+        let (table, hasher) = (vacant.into_table(), &self.hasher);
+        // A small table is not worth the work, and a factor keeps it from growing again at once.
+        if table.capacity() > SHRINK_CAPACITY_MIN && table.len() < table.capacity() / 8 {
+            table.shrink_to(2 * table.len(), |(known, _)| hasher.hash_one(known));
+        }
+        Some(value)
     }
 }
 
@@ -142,5 +151,15 @@ mod tests {
         }
         let longest = map.tables.iter().map(HashTable::len).max();
         assert!(longest.is_some_and(|entries| entries < 1_000), "{longest:?}");
+    }
+
+    #[test]
+    fn a_map_that_loses_its_entries_frees_their_memory() {
+        let mut map = LargeMap::default();
+        (0..100_000_u32).for_each(|number| map.insert(number, ()));
+        (1..100_000).for_each(|number| assert!(map.remove(&number).is_some()));
+        let capacity: usize = map.tables.iter().map(HashTable::capacity).sum();
+        assert!(capacity <= TABLES * SHRINK_CAPACITY_MIN, "{capacity}");
+        assert!(map.contains_key(&0));
     }
 }

@@ -28,6 +28,7 @@ pub mod registry;
 pub mod segments;
 mod series;
 mod sets;
+mod slab;
 mod small_map;
 mod tables;
 mod text_edit;
@@ -50,7 +51,8 @@ use crate::telemetry::OwnMetric;
 use duplicates::RetiredSeries;
 use large_map::LargeMap;
 use registry::{Core, Registry, SetId};
-use tables::{Group, LocalFamily, Number, Slab};
+use slab::{Number, Slab};
+use tables::{Group, LocalFamily};
 
 /// The family with the time of each group's last successful push.
 pub const PUSH_TIME: &str = "push_time_seconds";

@@ -12,7 +12,8 @@ use super::outcome::Rejection;
 use super::push::{Content, Mode, Push, PushedFamily};
 use super::registry::{AnnouncedSet, ChangeError, Epoch, FamilyChange, Presence, SetId};
 use super::series::has_new_series;
-use super::tables::{GroupFamily, Number};
+use super::slab::Number;
+use super::tables::GroupFamily;
 use super::text_edit::{Edit, TextEdit};
 
 /// The largest group that every engine can store, because a group is one record.

@@ -9,92 +9,10 @@ use super::helps::LocalHelps;
 use super::list::FailedPush;
 use super::registry::{SetId, SharedFamily};
 use super::segments::FamilyText;
+use super::slab::Number;
 use super::small_map::SmallMap;
 
 pub(super) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
-
-/// An index into a [`Slab`]. Numbers are dense, and reused after a removal.
-pub(super) type Number = u32;
-
-/// Items by dense numbers.
-///
-/// The `slab` crate numbers items with `usize`, cannot iterate from a number on, and moves all items when it grows.
-#[derive(Debug)]
-pub(super) struct Slab<T> {
-    /// All but the last one have [`SLAB_ITEMS`] items.
-    chunks: Vec<Vec<Option<T>>>,
-    free: Vec<Number>,
-    items: Number,
-}
-
-/// The number of items that stay together in memory.
-const SLAB_ITEMS: Number = 512;
-
-impl<T> Default for Slab<T> {
-    fn default() -> Self {
-        Self { chunks: Vec::new(), free: Vec::new(), items: 0 }
-    }
-}
-
-impl<T> Slab<T> {
-    pub fn insert(&mut self, item: T) -> Number {
-        if let Some(number) = self.free.pop() {
-            *self.slot(number) = Some(item);
-            return number;
-        }
-        let number = self.items;
-        self.items += 1;
-        match self.chunks.last_mut() {
-            Some(chunk) if chunk.len() < SLAB_ITEMS as usize => chunk.push(Some(item)),
-            _ => self.chunks.push(vec![Some(item)]),
-        }
-        number
-    }
-
-    pub fn remove(&mut self, number: Number) -> Option<T> {
-        let item = self.slot(number).take();
-        if item.is_some() {
-            self.free.push(number);
-        }
-        item
-    }
-
-    fn slot(&mut self, number: Number) -> &mut Option<T> {
-        &mut self.chunks[(number / SLAB_ITEMS) as usize][(number % SLAB_ITEMS) as usize]
-    }
-
-    pub fn len(&self) -> usize {
-        self.items as usize - self.free.len()
-    }
-
-    pub fn get(&self, number: Number) -> Option<&T> {
-        let chunk = self.chunks.get((number / SLAB_ITEMS) as usize)?;
-        chunk.get((number % SLAB_ITEMS) as usize)?.as_ref()
-    }
-
-    /// The items with this number and higher ones, with their numbers.
-    pub fn from(&self, start: Number) -> impl Iterator<Item = (Number, &T)> {
-        let mut skipped = (start % SLAB_ITEMS) as usize;
-        let chunks = self.chunks.get((start / SLAB_ITEMS) as usize..).unwrap_or_default();
-        let items =
-            chunks.iter().flat_map(move |chunk| &chunk[std::mem::take(&mut skipped).min(chunk.len())..]);
-        items.zip(start..).filter_map(|(item, number)| Some((number, item.as_ref()?)))
-    }
-}
-
-impl<T> std::ops::Index<Number> for Slab<T> {
-    type Output = T;
-
-    fn index(&self, number: Number) -> &T {
-        self.get(number).expect("a number is used only while its item exists")
-    }
-}
-
-impl<T> std::ops::IndexMut<Number> for Slab<T> {
-    fn index_mut(&mut self, number: Number) -> &mut T {
-        self.slot(number).as_mut().expect("a number is used only while its item exists")
-    }
-}
 
 /// A group.
 #[derive(Debug)]

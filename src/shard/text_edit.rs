@@ -15,7 +15,7 @@ use super::outcome::Outcome;
 use super::push::Push;
 use super::registry::RunningEpoch;
 use super::segments::{NewLines, RUN_BYTES_MAX, own_segments};
-use super::tables::Number;
+use super::slab::Number;
 use super::{FAILURE_TIME_NUMBER, Shard};
 
 /// A command that is decided and in the tables, and whose text is not complete yet. `S` is a guard of the shard.

@@ -9,7 +9,8 @@ use crate::exposition::model::MetricType;
 use super::Shard;
 use super::registry::SharedFamily;
 use super::segments::FamilyText;
-use super::tables::{Group, Number};
+use super::slab::Number;
+use super::tables::Group;
 
 /// A family of one core at one moment. Taking it copies no lines, and later pushes do not change it.
 #[derive(Debug, Clone)]

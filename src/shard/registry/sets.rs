@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::tables::{Map, Slab};
+use super::super::slab::Slab;
+use super::super::tables::Map;
 use super::SetId;
 
 /// All sets with their uses. A number is free again when nothing uses its set.
