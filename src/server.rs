@@ -21,6 +21,7 @@ use crate::handlers::router::Router;
 use crate::handlers::{Gateway, Handlers, RequestMetrics};
 use crate::http::accept::serve;
 use crate::http::limits::{Connections, Limits, ServerState};
+use crate::http::slots::Slots;
 use crate::runtime::budget::Budget;
 use crate::runtime::listen::{ListenError, Listeners};
 use crate::runtime::permits::Permits;
@@ -158,7 +159,8 @@ pub fn run(config: Config) -> Result<(), StartError> {
         workers,
         piece_cache: PieceCache::default(),
         budget,
-        scrapes: Permits::new(config.limits.web_scrapes_max.map(NonZero::get)),
+        scrapes: Slots::new(config.limits.web_scrapes_max.map(NonZero::get)),
+        group_lists: Slots::new(config.limits.web_group_lists_max.map(NonZero::get)),
         group_queries: Permits::new(Some(GROUP_QUERIES_MAX)),
         own_metrics,
         request_metrics: RequestMetrics::new(),
@@ -281,6 +283,7 @@ fn http_limits(config: &Config) -> Limits {
         head_timeout: limits.web_head_timeout,
         request_timeout: limits.web_request_timeout,
         response_timeout: limits.web_response_timeout,
+        response_rate_min: limits.web_response_rate_min,
         ..Limits::default()
     }
 }

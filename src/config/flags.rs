@@ -140,9 +140,15 @@ pub(super) struct LimitFlags {
     /// Maximum time for the client to read the response; slower clients are disconnected
     #[arg(long = "web.response-timeout", value_name = "DURATION", default_value = "120s")]
     pub web_response_timeout: Timeout,
+    /// Minimum rate at which the client reads a response, in bytes per second over ten seconds; slower clients are disconnected
+    #[arg(long = "web.response-rate-min", value_name = "SIZE", default_value = "1KiB")]
+    pub web_response_rate_min: ByteSize,
     /// Maximum number of concurrent scrapes; further scrapes get 503
     #[arg(long = "web.scrapes-max", value_name = "COUNT", value_parser = parse_count, default_value_t = 32)]
     pub web_scrapes_max: usize,
+    /// Maximum number of concurrent responses that list groups (the web page and the API); further requests get 503
+    #[arg(long = "web.group-lists-max", value_name = "COUNT", value_parser = parse_count, default_value_t = 16)]
+    pub web_group_lists_max: usize,
 }
 
 #[derive(Debug, Args)]

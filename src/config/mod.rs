@@ -90,8 +90,12 @@ pub struct Limits {
     pub web_request_timeout: Option<Duration>,
     /// Time for the client to read the response.
     pub web_response_timeout: Option<Duration>,
+    /// Bytes per second that the client must read of a response.
+    pub web_response_rate_min: Option<u64>,
     /// Concurrent scrapes.
     pub web_scrapes_max: Option<NonZeroUsize>,
+    /// Concurrent responses that list groups.
+    pub web_group_lists_max: Option<NonZeroUsize>,
 }
 
 /// A limit of memory whose default depends on the machine.
@@ -208,7 +212,9 @@ fn limits(flags: &Flags) -> Limits {
         web_head_timeout: limits.web_head_timeout.limit(),
         web_request_timeout: limits.web_request_timeout.limit(),
         web_response_timeout: limits.web_response_timeout.limit(),
+        web_response_rate_min: limits.web_response_rate_min.limit(),
         web_scrapes_max: NonZeroUsize::new(limits.web_scrapes_max),
+        web_group_lists_max: NonZeroUsize::new(limits.web_group_lists_max),
     }
 }
 
@@ -247,7 +253,9 @@ fn effective_flags(
         ("web.head-timeout", limits.web_head_timeout.to_string()),
         ("web.request-timeout", limits.web_request_timeout.to_string()),
         ("web.response-timeout", limits.web_response_timeout.to_string()),
+        ("web.response-rate-min", limits.web_response_rate_min.to_string()),
         ("web.scrapes-max", limits.web_scrapes_max.to_string()),
+        ("web.group-lists-max", limits.web_group_lists_max.to_string()),
         ("runtime.cores", runtime.cores.to_string()),
         ("runtime.driver", value_name(&runtime.driver)),
         ("log.level", value_name(&log.level)),

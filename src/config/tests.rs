@@ -62,7 +62,9 @@ fn defaults() {
             web_head_timeout: Some(Duration::from_secs(10)),
             web_request_timeout: Some(Duration::from_secs(60)),
             web_response_timeout: Some(Duration::from_secs(120)),
+            web_response_rate_min: Some(1 << 10),
             web_scrapes_max: NonZeroUsize::new(32),
+            web_group_lists_max: NonZeroUsize::new(16),
         }
     );
 }
@@ -78,7 +80,9 @@ fn zero_disables_a_limit() {
         "web.head-timeout",
         "web.request-timeout",
         "web.response-timeout",
+        "web.response-rate-min",
         "web.scrapes-max",
+        "web.group-lists-max",
     ];
     let flags = names.map(|name| format!("--{name}=0"));
     let limits = parsed(&flags.each_ref().map(String::as_str)).limits;
@@ -93,7 +97,9 @@ fn zero_disables_a_limit() {
             web_head_timeout: None,
             web_request_timeout: None,
             web_response_timeout: None,
+            web_response_rate_min: None,
             web_scrapes_max: None,
+            web_group_lists_max: None,
         }
     );
     for name in names {

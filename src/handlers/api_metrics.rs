@@ -26,9 +26,11 @@ use super::api::{json, to_json};
 use super::time::rfc3339;
 use super::{Error, Handlers, Request, streamed};
 use crate::http::response::Response;
+use crate::http::slots::ResponseGuard;
 
 /// All groups with their families. Streams, so that the response is never in memory as a whole.
-pub(super) async fn metrics(handlers: &Handlers, _: Request) -> Result<Response, Error> {
+pub(super) async fn metrics(handlers: &Handlers, request: Request) -> Result<Response, Error> {
+    let slot = handlers.group_list_slot(&request).await?;
     let mut is_first = true;
     let groups = handlers.all_groups().map(move |views| {
         let mut chunk = Vec::new();
@@ -41,7 +43,9 @@ pub(super) async fn metrics(handlers: &Handlers, _: Request) -> Result<Response,
         Bytes::from(chunk)
     });
     let start = Bytes::from_static(br#"{"status":"success","data":["#);
-    Ok(json(streamed(start, groups, Bytes::from_static(b"]}"))))
+    let mut response = json(streamed(start, groups, Bytes::from_static(b"]}")));
+    response.extensions_mut().insert(ResponseGuard::new(slot, ()));
+    Ok(response)
 }
 
 /// The document of one group.

@@ -37,6 +37,8 @@ pub(crate) enum Error {
     OutOfMemory(#[from] OutOfMemory),
     #[error("too many concurrent scrapes, try again")]
     TooManyScrapes,
+    #[error("too many concurrent responses with groups, try again")]
+    TooManyGroupLists,
     #[error("too many concurrent group queries, try again")]
     TooManyGroupQueries,
     #[error("restoring: {groups} groups so far{}", percent(*fraction))]
@@ -68,6 +70,7 @@ impl Error {
             Self::Command(_)
             | Self::OutOfMemory(_)
             | Self::TooManyScrapes
+            | Self::TooManyGroupLists
             | Self::TooManyGroupQueries
             | Self::Restoring { .. }
             | Self::StorageFailed(_) => StatusCode::SERVICE_UNAVAILABLE,

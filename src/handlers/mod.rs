@@ -46,6 +46,7 @@ use crate::http::limits::Connections;
 use crate::http::request_body::RequestBody;
 use crate::http::response::{self, Response};
 use crate::http::response_body::ResponseBody;
+use crate::http::slots::{Slot, Slots};
 use crate::runtime::budget::Budget;
 use crate::runtime::permits::Permits;
 use crate::runtime::shutdown::Shutdown;
@@ -74,7 +75,9 @@ pub(crate) struct Gateway {
     pub piece_cache: PieceCache,
     /// The memory of everything in flight.
     pub budget: Budget,
-    pub scrapes: Permits,
+    pub scrapes: Slots,
+    /// Responses that list groups.
+    pub group_lists: Slots,
     pub group_queries: Permits,
     pub own_metrics: Recorder,
     pub request_metrics: RequestMetrics,
@@ -193,6 +196,12 @@ impl Handlers {
             State::Failed(cause) if endpoint.writes() => Err(Error::StorageFailed(cause)),
             _ => Ok(()),
         }
+    }
+
+    /// A slot for a response that lists groups.
+    async fn group_list_slot(&self, request: &Request) -> Result<Slot, Error> {
+        let slot = self.gateway.group_lists.acquire(request.peer.ip()).await;
+        slot.ok_or(Error::TooManyGroupLists)
     }
 
     /// Copies all groups, core by core and a few at a time, while the client reads them.

@@ -12,7 +12,7 @@ use crate::exposition::escape::Escaping;
 use crate::exposition::names::NameRules;
 use crate::http::response::{Response, empty};
 use crate::http::response_body::ResponseBody;
-use crate::runtime::permits::Permit;
+use crate::http::slots::ResponseGuard;
 use crate::scrape::collect::collect;
 use crate::scrape::{merge, metrics, negotiate, translate};
 use crate::shard::Counts;
@@ -22,7 +22,7 @@ use crate::{cores, http, runtime, storage, telemetry};
 pub(super) async fn scrape(handlers: &Handlers, request: Request) -> Result<Response, Error> {
     let gateway = &handlers.gateway;
     let started = Instant::now();
-    let Some(permit) = gateway.scrapes.try_acquire() else {
+    let Some(slot) = gateway.scrapes.acquire(request.peer.ip()).await else {
         metrics::count_rejected();
         return Err(Error::TooManyScrapes);
     };
@@ -48,13 +48,13 @@ pub(super) async fn scrape(handlers: &Handlers, request: Request) -> Result<Resp
         drop(snapshots);
         handlers.encoder.translate(plan).await?
     };
-    let mut body = ResponseBody::pieces(handlers.encoder.encode(units, form).await?);
+    let body = ResponseBody::pieces(handlers.encoder.encode(units, form).await?);
 
     let encoding = coding.name();
     let bytes = body.len().unwrap_or_default();
     metrics::record_size(encoding, bytes);
-    body.hold(RunningScrape { _permit: permit, started, encoding });
     let mut response = empty(StatusCode::OK).map(|_| body);
+    response.extensions_mut().insert(ResponseGuard::new(slot, RunningScrape { started, encoding }));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, negotiate::content_type(format, escaping));
     headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
@@ -66,7 +66,6 @@ pub(super) async fn scrape(handlers: &Handlers, request: Request) -> Result<Resp
 
 /// A scrape whose body is being sent. Dropped, and then measured, when the body is sent or abandoned.
 struct RunningScrape {
-    _permit: Permit,
     started: Instant,
     encoding: &'static str,
 }
@@ -91,5 +90,6 @@ impl Gateway {
         }
         metrics::set_in_progress(self.scrapes.in_use());
         super::metrics::set_healthy(self.fault().is_none());
+        metrics::set_evicted(self.scrapes.evicted(), self.group_lists.evicted());
     }
 }

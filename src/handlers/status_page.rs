@@ -13,16 +13,19 @@ use crate::shard::GroupView;
 use super::time::rfc3339;
 use super::{Error, Handlers, Request, streamed};
 use crate::http::response::Response;
+use crate::http::slots::ResponseGuard;
 
 const STYLE: &str = "body{font:16px/1.4 system-ui,sans-serif;margin:1rem;max-width:70rem;color-scheme:light dark}\
 table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.2rem .6rem .2rem 0;\
 border-bottom:1px solid #8886}code{overflow-wrap:anywhere}pre{overflow-x:auto}.failed{color:#c33}";
 
 /// The list of groups. Streams, so that the page is never in memory as a whole.
-pub(super) async fn status_page(handlers: &Handlers, _: Request) -> Result<Response, Error> {
+pub(super) async fn status_page(handlers: &Handlers, request: Request) -> Result<Response, Error> {
+    let slot = handlers.group_list_slot(&request).await?;
     let config = &handlers.gateway.config;
     let rows = handlers.all_groups().map(|views| Bytes::from(views.iter().map(row).collect::<String>()));
     let mut response = Response::new(streamed(start(config), rows, end(config)));
+    response.extensions_mut().insert(ResponseGuard::new(slot, ()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

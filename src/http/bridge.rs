@@ -212,7 +212,7 @@ impl Bridge {
             self.gathered = buffer;
             self.gathered.clear();
         }
-        Poll::Ready(result.map(|_| ()))
+        Poll::Ready(result.map(|count| self.deadline.bytes_sent(count)))
     }
 
     fn start_write(&mut self) {
@@ -231,7 +231,9 @@ impl Bridge {
             all[0] = IoSlice::new(&self.gathered);
             let count = slices.len().min(SLICES_MAX - 1);
             all[1..=count].copy_from_slice(&slices[..count]);
-            match self.socket.send(&all[usize::from(self.gathered.is_empty())..=count]) {
+            let sent = self.socket.send(&all[usize::from(self.gathered.is_empty())..=count]);
+            self.deadline.bytes_sent(*sent.as_ref().unwrap_or(&0));
+            match sent {
                 Ok(sent) if sent > self.gathered.len() => {
                     let taken = sent - self.gathered.len();
                     self.gathered.clear();

@@ -27,6 +27,7 @@ use super::deadlines::{ConnectionDeadline, ConnectionTable, Phase, Stage};
 use super::limits::{Limits, ServerState, Timeout};
 use super::request_body::RequestBody;
 use super::response::error_with;
+use super::slots::ResponseGuard;
 use super::tracked_body::TrackedBody;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::tcp::TcpStream;
@@ -82,7 +83,7 @@ enum Ending {
     Closed,
     /// A head did not arrive in time.
     SlowHead,
-    /// The client did not read a response in time, or the program ends.
+    /// The client did not read a response in time, another client needs its slot, or the program ends.
     Abandoned,
 }
 
@@ -103,6 +104,7 @@ pub(super) async fn serve_connection<S: Service>(
         deadline.head_received(!request.body().is_end_stream());
         respond(request, peer, service.clone(), deadline.clone(), server.shutdown.clone())
     });
+    let socket = bridge.socket().clone();
     let mut connection = builder.serve_connection(bridge, respond_to);
     let mut shutting_down = false;
 
@@ -119,6 +121,10 @@ pub(super) async fn serve_connection<S: Service>(
                 Phase::Responding | Phase::Flushing => return Poll::Ready(Ending::Abandoned),
                 Phase::Working | Phase::Lingering => {}
             }
+        }
+        if deadline.take_sample_due() && (deadline.reads_too_slowly(socket.unread()) || deadline.is_evicted())
+        {
+            return Poll::Ready(Ending::Abandoned);
         }
         if table.stage() == Stage::Dropping {
             return Poll::Ready(Ending::Abandoned);
@@ -220,7 +226,7 @@ async fn respond<S: Service>(
     if is_last || shutdown.is_requested() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    deadline.response_started();
+    deadline.response_started(response.extensions_mut().remove::<ResponseGuard>());
     Ok(response)
 }
 

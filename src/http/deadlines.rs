@@ -10,6 +10,8 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::limits::Limits;
+use super::read_rate::{self, ReadRate, Reading};
+use super::slots::ResponseGuard;
 
 const TICK_MIN: Duration = Duration::from_millis(5);
 const TICK_MAX: Duration = Duration::from_millis(250);
@@ -55,6 +57,9 @@ pub(crate) struct ConnectionTable {
     response: u64,
     idle: u64,
     linger: u64,
+    /// The ticks of a window of [`ReadRate`], and the least that a client must read in it.
+    read_window: u64,
+    window_bytes_min: u64,
     deadlines: RefCell<Vec<Rc<ConnectionDeadline>>>,
     stage: Cell<Stage>,
     emptied: Cell<Option<Waker>>,
@@ -73,6 +78,11 @@ pub(crate) struct ConnectionDeadline {
     body_unread: Cell<bool>,
     /// Whether the connection has completed a request.
     responded: Cell<bool>,
+    read_rate: ReadRate,
+    /// The sweep asks for a sample of the read rate.
+    sample_due: Cell<bool>,
+    /// What the responses hold that the kernel does not have yet; several if requests are pipelined.
+    guards: RefCell<Vec<ResponseGuard>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -95,6 +105,11 @@ impl ConnectionTable {
             response: ticks(limits.response_timeout),
             idle: ticks(limits.idle_timeout),
             linger: ticks(Some(limits.linger_timeout)),
+            read_window: in_ticks(read_rate::WINDOW, tick_length),
+            window_bytes_min: limits
+                .response_rate_min
+                .unwrap_or(0)
+                .saturating_mul(read_rate::WINDOW.as_secs()),
             deadlines: RefCell::default(),
             stage: Cell::new(Stage::Serving),
             emptied: Cell::new(None),
@@ -113,6 +128,9 @@ impl ConnectionTable {
             body_timed_out: Cell::new(false),
             body_unread: Cell::new(false),
             responded: Cell::new(false),
+            read_rate: ReadRate::default(),
+            sample_due: Cell::new(false),
+            guards: RefCell::default(),
             waker: RefCell::new(None),
         });
         if self.stage.get() != Stage::Serving {
@@ -122,7 +140,7 @@ impl ConnectionTable {
         TableEntry(deadline)
     }
 
-    /// Wakes connections whose deadline has passed. Never returns.
+    /// Wakes connections whose deadline has passed, and those that have to sample how fast the client reads. Never returns.
     pub(crate) async fn sweep(&self) {
         let start = Instant::now();
         loop {
@@ -138,6 +156,9 @@ impl ConnectionTable {
             if deadline.tick.get() <= tick {
                 deadline.tick.set(NEVER);
                 deadline.expired.set(true);
+                deadline.wake();
+            } else if matches!(deadline.phase.get(), Phase::Responding | Phase::Flushing) {
+                deadline.sample_due.set(true);
                 deadline.wake();
             }
         }
@@ -248,7 +269,10 @@ impl ConnectionDeadline {
         self.body_unread.get()
     }
 
-    pub(crate) fn response_started(&self) {
+    /// A response begins. `guard` is kept until the kernel has its last byte.
+    pub(crate) fn response_started(&self, guard: Option<ResponseGuard>) {
+        self.guards.borrow_mut().extend(guard);
+        self.read_rate.restart();
         self.phase.set(Phase::Responding);
         self.expire_after(self.table.response);
     }
@@ -265,7 +289,33 @@ impl ConnectionDeadline {
             self.phase.set(Phase::Idle);
             self.responded.set(true);
             self.expire_after(self.table.idle);
+            self.guards.borrow_mut().clear();
         }
+    }
+
+    /// The kernel has accepted bytes.
+    pub(crate) fn bytes_sent(&self, count: usize) {
+        self.read_rate.add_sent(count);
+    }
+
+    /// Whether the sweep has asked for a sample. Returns true once per tick of a response.
+    pub(crate) fn take_sample_due(&self) -> bool {
+        self.sample_due.replace(false)
+    }
+
+    /// Samples how fast the client reads, given what its kernel has not acknowledged. Returns true if it is too slow.
+    pub(crate) fn reads_too_slowly(&self, unread: u64) -> bool {
+        let ConnectionTable { tick, read_window, window_bytes_min, .. } = &*self.table;
+        let reading = self.read_rate.sample(unread, tick.get(), *read_window, *window_bytes_min);
+        for guard in self.guards.borrow().iter() {
+            guard.set_stalled(reading != Reading::Progress);
+        }
+        reading == Reading::TooSlow
+    }
+
+    /// Whether a response of the connection has lost its slot.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.guards.borrow().iter().any(ResponseGuard::is_evicted)
     }
 
     pub(crate) fn linger(&self) {
@@ -370,7 +420,7 @@ mod tests {
         assert!(deadline.body_timed_out());
         assert_eq!(deadline.phase(), Phase::Working);
 
-        deadline.response_started();
+        deadline.response_started(None);
         table.advance_to(100_000);
         assert!(!deadline.take_expired(), "there is no response timeout");
         deadline.response_body_taken();

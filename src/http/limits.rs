@@ -30,6 +30,8 @@ pub struct Limits {
     pub request_timeout: Option<Duration>,
     /// From the response's head until the kernel has its last byte; then the connection is reset.
     pub response_timeout: Option<Duration>,
+    /// Bytes per second that a client must read of a response, averaged over ten seconds; then the connection is reset.
+    pub response_rate_min: Option<u64>,
     /// How long a connection may stay idle between two requests; then it is closed.
     pub idle_timeout: Option<Duration>,
     /// How long the gateway reads and discards after it responded to a request whose body was not read.
@@ -46,6 +48,7 @@ impl Default for Limits {
             head_timeout: Some(Duration::from_secs(10)),
             request_timeout: Some(Duration::from_secs(60)),
             response_timeout: Some(Duration::from_secs(120)),
+            response_rate_min: Some(1 << 10),
             // Longer than the idle timeout of common clients (Prometheus: five minutes), so that the client closes first. A push
             // that is sent while the server closes the connection would be lost.
             idle_timeout: Some(Duration::from_secs(330)),

@@ -2,7 +2,8 @@
 //!
 //! * [`accept`] accepts connections on one core and drains them at shutdown.
 //! * [`connection`] is the life of one connection; `bridge` connects hyper to the runtime.
-//! * `deadlines` enforces all timeouts with one sweep per core; [`limits`] bounds what a client can use.
+//! * `deadlines` enforces all timeouts with one sweep per core, which also samples how fast clients read (`read_rate`); [`limits`]
+//!   bounds what a client can use, `slots` how many long responses are sent at a time.
 //! * [`request_body`], [`response`] and `response_body` are for the handlers; `tracked_body` reports when a response is written.
 //!
 //! There is no HTTP/2 (the official program offers it over TLS only), no timer per connection or request, and no lock on the path of a
@@ -14,7 +15,9 @@ pub mod connection;
 mod deadlines;
 pub mod limits;
 pub(crate) mod metrics;
+mod read_rate;
 pub mod request_body;
 pub mod response;
 pub(crate) mod response_body;
+pub(crate) mod slots;
 mod tracked_body;

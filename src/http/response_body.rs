@@ -1,6 +1,5 @@
 //! The body of a response: bytes, pieces, or a stream.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,8 +13,6 @@ use http_body::{Frame, SizeHint};
 #[derive(Default)]
 pub(crate) struct ResponseBody {
     content: Content,
-    /// Dropped together with the body; for example a permit.
-    guard: Option<Box<dyn Any>>,
 }
 
 #[derive(Default)]
@@ -48,17 +45,12 @@ impl ResponseBody {
     pub(crate) fn pieces(pieces: impl IntoIterator<Item = Bytes>) -> Self {
         let pieces: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { content: Content::Pieces(pieces, len), guard: None }
+        Self { content: Content::Pieces(pieces, len) }
     }
 
     /// Pieces that are produced while they are sent.
     pub(crate) fn stream(stream: impl Stream<Item = Bytes> + 'static) -> Self {
-        Self { content: Content::Stream(Box::pin(stream)), guard: None }
-    }
-
-    /// Keeps `guard` until the body is sent or abandoned.
-    pub(crate) fn hold(&mut self, guard: impl Any) {
-        self.guard = Some(Box::new(guard));
+        Self { content: Content::Stream(Box::pin(stream)) }
     }
 
     /// The number of bytes to send, if known.

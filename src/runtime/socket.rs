@@ -13,6 +13,9 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sockopt};
 
 use super::tcp::TcpStream;
 
+/// How much of the sent data the peer has not acknowledged (`SIOCOUTQ`).
+const UNACKNOWLEDGED: rustix::ioctl::Opcode = 0x5411;
+
 /// One of the owners of a socket. It keeps the socket open, and its calls never wait.
 pub(crate) struct Socket {
     descriptor: RawFd,
@@ -42,7 +45,7 @@ impl WriteHalf {
 }
 
 impl Socket {
-    /// Splits a stream. The descriptor is closed when all three parts and all operations in flight have ended.
+    /// Splits a stream. The descriptor is closed when all parts, their clones and all operations in flight have ended.
     pub(crate) fn split(stream: TcpStream) -> (Socket, ReadHalf, WriteHalf) {
         let descriptor = stream.as_raw_fd();
         let (reader, writer) = stream.into_split();
@@ -70,6 +73,15 @@ impl Socket {
         Ok(received.1)
     }
 
+    /// How many bytes the kernel has accepted that the peer's kernel has not acknowledged.
+    pub(crate) fn unread(&self) -> u64 {
+        // SAFETY: for a TCP socket, this request writes one `int`.
+        let unread =
+            unsafe { rustix::ioctl::ioctl(self, rustix::ioctl::Getter::<UNACKNOWLEDGED, i32>::new()) };
+        // Fails only if the connection has ended, which the next write reports.
+        u64::try_from(unread.unwrap_or(0)).unwrap_or(0)
+    }
+
     /// Resets the connection, so that the kernel drops unsent data at once and the peer does not mistake a truncated response for a
     /// complete one.
     ///
@@ -80,6 +92,12 @@ impl Socket {
         if rustix::net::connect_unspec(self).is_err() {
             let _ = sockopt::set_socket_linger(self, Some(Duration::ZERO));
         }
+    }
+}
+
+impl Clone for Socket {
+    fn clone(&self) -> Self {
+        Self { descriptor: self.descriptor, _keeper: OwnedReadHalf(self._keeper.0.clone()) }
     }
 }
 

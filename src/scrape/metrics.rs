@@ -8,6 +8,12 @@ const REJECTED: OwnMetric = OwnMetric::counter(
     "sluicegate_scrapes_refused_total",
     "Total number of scrapes rejected because too many were in progress.",
 );
+const EVICTED: OwnMetric = OwnMetric::counter(
+    "sluicegate_responses_evicted_total",
+    "Total number of responses that were ended because the client read nothing and another one needed the slot, by kind: \
+     scrape or groups.",
+)
+.with_labels(&["kind"]);
 const DURATION: OwnMetric = OwnMetric::summary(
     "sluicegate_scrape_duration_seconds",
     "Duration of scrapes in seconds, from the request to the end of the response, by encoding.",
@@ -19,7 +25,7 @@ const SIZE: OwnMetric = OwnMetric::summary(
 )
 .with_labels(&["encoding"]);
 
-pub(crate) const METRICS: &[OwnMetric] = &[SCRAPES, REJECTED, DURATION, SIZE];
+pub(crate) const METRICS: &[OwnMetric] = &[SCRAPES, REJECTED, EVICTED, DURATION, SIZE];
 
 /// Creates all series, so that the first scrape does not add any.
 pub(crate) fn create_series() {
@@ -33,6 +39,13 @@ pub(crate) fn create_series() {
 /// Sets the number of scrapes in progress.
 pub(crate) fn set_in_progress(scrapes: usize) {
     metrics::gauge!(SCRAPES.name).set(scrapes as f64);
+}
+
+/// Sets how many responses of each kind have lost their slot.
+pub(crate) fn set_evicted(scrapes: u64, groups: u64) {
+    for (kind, evicted) in [("scrape", scrapes), ("groups", groups)] {
+        metrics::counter!(EVICTED.name, "kind" => kind).absolute(evicted);
+    }
 }
 
 /// Counts a scrape that was rejected because too many were in progress.

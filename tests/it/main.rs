@@ -21,6 +21,7 @@ mod races;
 mod routes;
 mod scrape_formats;
 mod shutdown;
+mod slow_readers;
 mod storage;
 mod storage_command;
 mod utf8_names;
