@@ -226,10 +226,10 @@ fn start_store(
 ) -> Result<Store, StartError> {
     // Before the engine opens the store, because that may make the store look newer than the official file.
     let official = OfficialFile::find(store)?;
-    let opened = store.clone();
+    let opener = engines::Opener::new(store.clone());
     let mailboxes = mailboxes.clone();
     let start = store::Start {
-        open: Box::new(move || engines::open(&opened)),
+        open: Box::new(move || opener.open()),
         import: Box::new(move |is_new| official.records(is_new)),
         deliver: Box::new(move |batch, committed| {
             mailboxes.send(batch.core, ShardCommand::Complete(batch, committed));

@@ -43,7 +43,7 @@ pub(crate) enum Error {
     TooManyGroupQueries,
     #[error("restoring: {groups} groups so far{}", percent(*fraction))]
     Restoring { groups: u64, fraction: Option<f64> },
-    #[error("storage failed: {0}; writes are rejected until a restart")]
+    #[error("storage failed: {0}; writes are rejected until it recovers")]
     StorageFailed(String),
     /// The health check of a gateway with a fault; 500, as in the official program.
     #[error("{0}")]

@@ -4,7 +4,6 @@ use http::StatusCode;
 
 use super::{Error, Gateway, Handlers, Request};
 use crate::http::response::{Response, text};
-use crate::storage::store::State;
 use crate::telemetry::faults;
 
 /// 200 unless storage has failed or a helper thread panicked. Scrapes continue in both cases.
@@ -18,10 +17,7 @@ pub(super) async fn healthy(handlers: &Handlers, _: Request) -> Result<Response,
 impl Gateway {
     /// Why the gateway is unhealthy. Waits for nothing, so that the health check answers while workers and the store are busy.
     pub(super) fn fault(&self) -> Option<String> {
-        match self.store.as_ref().map(|store| store.state()) {
-            Some(State::Failed(cause)) => Some(format!("storage failed: {cause}")),
-            _ => faults::unhealthy(),
-        }
+        self.store.as_ref().and_then(|store| store.fault()).or_else(faults::unhealthy)
     }
 }
 

@@ -128,6 +128,11 @@ impl Shard {
         GroupRef { shard: self, number, group: &self.groups[number] }
     }
 
+    /// The number of the group with this grouping key's text.
+    pub fn group_number(&self, key: &str) -> Option<u32> {
+        self.groups_by_key.get(key).copied()
+    }
+
     /// All families that have lines, sorted by name. Costs a pointer per family.
     pub fn snapshot(&self) -> Vec<FamilySnapshot> {
         let families = self.order.values().map(|number| &self.families[*number]);

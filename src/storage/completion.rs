@@ -3,7 +3,7 @@
 use futures_channel::oneshot;
 
 use crate::runtime::permits::Permit;
-use crate::shard::outcome::Outcome;
+use crate::shard::outcome::{Outcome, Rejection};
 
 /// The result of a client's command.
 pub(crate) type CommandResult = Result<Outcome, CommitFailed>;
@@ -41,6 +41,14 @@ pub(crate) enum Completion {
 }
 
 impl Completion {
+    /// Reports that the change is too large for the engine, which stores the group as it was before.
+    pub(crate) fn reject_too_large(self) {
+        match self {
+            Self::Command(reply, _) => reply.send(Ok(Outcome::Rejected(Rejection::TooLarge))),
+            other => other.complete(Err(CommitFailed)),
+        }
+    }
+
     /// Reports the result of the commit.
     pub(crate) fn complete(self, committed: Result<(), CommitFailed>) {
         match self {

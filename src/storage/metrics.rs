@@ -37,7 +37,7 @@ const RESTORE_SECONDS: OwnMetric =
     OwnMetric::gauge("sluicegate_storage_restore_seconds", "Duration of the last restore in seconds.");
 const FAILED: OwnMetric = OwnMetric::gauge(
     "sluicegate_storage_failed",
-    "1 if storage has failed and writes are rejected until a restart, otherwise 0.",
+    "1 if storage has failed and writes are rejected until it recovers, otherwise 0.",
 );
 const BACKGROUND_ERROR: OwnMetric = OwnMetric::gauge(
     "sluicegate_storage_trouble",

@@ -4,6 +4,7 @@
 //! * `store`, `writer`, `outbox`, `completion` — how changes get from the cores to the engine, and the thread that commits them.
 //! * `record_writer`, `stored_group` — a group as a record, and back.
 //! * `restore` — from the store into the shards, when the gateway starts.
+//! * `recovery` — opening a failed store again, without a restart.
 //! * [`import`] — the persistence file of the official program.
 //! * [`command`] — `sluicegate storage inspect|verify|migrate`.
 
@@ -15,6 +16,7 @@ pub(crate) mod metrics;
 pub(crate) mod outbox;
 mod progress;
 pub(crate) mod record_writer;
+mod recovery;
 mod restore;
 pub(crate) mod store;
 pub(crate) mod stored_group;

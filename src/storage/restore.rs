@@ -52,8 +52,8 @@ pub(crate) enum RestoreError {
         error: RecordError,
     },
     /// The engine panicked.
-    #[error("the storage engine panicked, see the log")]
-    Panicked,
+    #[error("the storage engine panicked: {0}")]
+    Panicked(String),
 }
 
 /// Why restoring in the engine's order stopped.
@@ -74,7 +74,7 @@ type Correction = (String, Option<Vec<u8>>);
 
 /// Opens the store and restores all groups.
 pub(crate) fn restore(
-    open: Open,
+    open: &Open,
     import: Import,
     durability: Durability,
     restoring: &Restoring<'_>,

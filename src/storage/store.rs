@@ -4,15 +4,15 @@
 //! in which they were applied. The [writer thread](super::writer) drains the queue, commits once, and sends every batch back to its
 //! core, which replies to the clients. Scrapes and health checks never wait for the store.
 //!
-//! After a failed commit the content of the disk is unknown. The store is then *failed*: it rejects every write until a restart, and
-//! scrapes continue.
+//! After a failed commit the content of the disk is unknown. The store is then *failed*: it rejects every write, and scrapes continue,
+//! until the writer thread has [recovered](super::recovery) it.
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use sluicegate_engine::{Durability, Stats, UnreadStore};
@@ -73,12 +73,12 @@ pub(crate) enum State {
     },
     /// Writes are accepted.
     Ready,
-    /// Writes are rejected for this reason, until a restart.
+    /// Writes are rejected for this reason, until the store has recovered.
     Failed(String),
 }
 
-/// Opens the store.
-pub(crate) type Open = Box<dyn FnOnce() -> Result<UnreadStore, OpenError> + Send>;
+/// Opens the store, also again after it failed.
+pub(crate) type Open = Box<dyn Fn() -> Result<UnreadStore, OpenError> + Send>;
 /// Returns the groups to import from the official program's file. The argument says whether the store is new.
 pub(crate) type Import = Box<dyn FnOnce(bool) -> Result<Records, ImportError> + Send>;
 /// Sends a batch back to its core, with the result of the commit.
@@ -103,7 +103,7 @@ pub(crate) struct Start {
 pub(crate) struct Store {
     queue: Sender<WriterCommand>,
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<JoinHandle<Result<(), CloseError>>>>,
 }
 
 /// A command to the writer thread.
@@ -117,8 +117,8 @@ pub(super) enum WriterCommand {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     phase: AtomicU8,
-    /// Why writes are rejected, or why the start failed.
-    pub(super) failure: OnceLock<String>,
+    /// Why writes are rejected.
+    pub(super) failure: Mutex<Option<String>>,
     pub(super) restored: Vec<Progress>,
     /// Approximate number of bytes to restore; 0 if unknown.
     pub(super) restore_bytes: AtomicU64,
@@ -156,6 +156,14 @@ impl Shared {
         self.phase.load(Ordering::Acquire) == phase as u8
     }
 
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_failure(&self, reason: Option<String>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
     /// The number of restored groups, and the bytes of their records.
     pub(super) fn restored(&self) -> (u64, u64) {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -174,6 +182,9 @@ pub enum CloseError {
     /// The writer thread panicked.
     #[error("the storage thread panicked")]
     Panicked,
+    /// The engine failed to close the store, or had failed before.
+    #[error("the store was not closed: {0}")]
+    NotClosed(String),
 }
 
 impl Store {
@@ -215,13 +226,22 @@ impl Store {
         if shared.is(Phase::Ready) {
             State::Ready
         } else if shared.is(Phase::Failed) {
-            State::Failed(shared.failure.get().cloned().unwrap_or_default())
+            State::Failed(shared.failure().unwrap_or_default())
         } else {
             let total = shared.restore_bytes.load(Ordering::Relaxed);
             let (groups, bytes) = shared.restored();
             let fraction = (total > 0).then(|| (bytes as f64 / total as f64).min(1.0));
             State::Restoring { groups, fraction }
         }
+    }
+
+    /// Why the gateway needs help: storage has failed, or a background thread of the engine panicked.
+    pub(crate) fn fault(&self) -> Option<String> {
+        if let State::Failed(cause) = self.state() {
+            return Some(format!("storage failed: {cause}"));
+        }
+        let stats = self.stats();
+        stats.background_error.filter(|_| stats.background_panic).map(|error| format!("storage: {error}"))
     }
 
     /// The engine's statistics, at most about a second old.
@@ -248,12 +268,7 @@ impl Store {
         if !self.shared.is(Phase::Restoring) {
             let _ = self.queue.send(WriterCommand::Close);
             let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if thread.is_some_and(|thread| thread.join().is_err()) {
-                return Err(CloseError::Panicked);
-            }
-        }
-        if self.shared.is(Phase::NotStarted) {
-            return Err(CloseError::NotStarted(self.shared.failure.get().cloned().unwrap_or_default()));
+            return thread.map_or(Ok(()), |thread| thread.join().unwrap_or(Err(CloseError::Panicked)));
         }
         Ok(())
     }

@@ -1,65 +1,80 @@
 //! The writer thread, which owns the engine: it restores the groups, then commits batches.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use sluicegate_engine::{Change, Durability, Engine};
+use sluicegate_engine::{Change, Durability, Engine, EngineError, Receipt};
 
-use super::completion::CommitFailed;
+use super::completion::{CommitFailed, Completion};
 use super::metrics::{BATCH_CHANGES, COMMIT_DURATION};
+use super::recovery::Recovery;
 use super::restore::{RestoreError, Restoring, restore};
-use super::store::{Batch, Deliver, GroupChange, Phase, Shared, Start, WriterCommand};
+use super::store::{
+    Batch, CloseError, Deliver, GroupChange, PendingChange, Phase, Shared, Start, WriterCommand,
+};
 use crate::runtime::scheduling::use_batch_scheduling;
 use crate::shard::registry::Registry;
+use crate::telemetry::faults;
 
 /// A commit of more bytes does not wait for further batches, so that its clients do not wait for the changes of many others.
 const COMMIT_BYTES_MAX: u64 = 16 << 20;
 /// How often the engine maintains itself, and how old its statistics may be.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
-const PANICKED: &str = "the storage engine panicked, see the log";
-
 /// The body of the writer thread.
-pub(super) fn run(start: Start, shared: &Shared, commands: &Receiver<WriterCommand>) {
+pub(super) fn run(
+    start: Start,
+    shared: &Shared,
+    commands: &Receiver<WriterCommand>,
+) -> Result<(), CloseError> {
     let Start { open, import, deliver, durability, shards, registry, shutdown } = start;
     // The longer the cores run before this thread does, the more changes go into one commit.
     use_batch_scheduling();
-    let restoring = Restoring { shards, shared };
-    let started = catch_unwind(AssertUnwindSafe(|| restore(open, import, durability, &restoring)))
-        .unwrap_or(Err(RestoreError::Panicked));
-    match started {
-        Ok(engine) => {
-            shared.enter(Phase::Ready);
-            let mut writer = Writer {
-                engine,
-                durability,
-                registry: &registry,
-                deliver: &deliver,
-                shared,
-                background_error: None,
-                maintained_at: Instant::now(),
-                commit_seconds: metrics::histogram!(COMMIT_DURATION.name),
-                batch_changes: metrics::histogram!(BATCH_CHANGES.name),
-            };
-            writer.publish_stats();
-            writer.serve(commands);
-            writer.close();
-        }
+    let restoring = Restoring { shards: shards.clone(), shared };
+    let started = faults::contain(|| restore(&open, import, durability, &restoring))
+        .unwrap_or_else(|panic| Err(RestoreError::Panicked(panic)));
+    let engine = match started {
+        Ok(engine) => engine,
         Err(error) => {
-            let _ = shared.failure.set(error.to_string());
+            // A change that arrives now is dropped with the channel, and its client gets 503.
             shared.enter(Phase::NotStarted);
             shutdown.request();
+            return Err(CloseError::NotStarted(error.to_string()));
         }
+    };
+    shared.enter(Phase::Ready);
+    let mut writer = Writer {
+        recovery: Recovery::new(open, shards, engine.stats().sequence),
+        engine: Some(engine),
+        durability,
+        in_flight: VecDeque::new(),
+        registry: &registry,
+        deliver: &deliver,
+        shared,
+        background_error: None,
+        maintained_at: Instant::now(),
+        commit_seconds: metrics::histogram!(COMMIT_DURATION.name),
+        batch_changes: metrics::histogram!(BATCH_CHANGES.name),
+    };
+    writer.publish_stats();
+    // A panic fails the changes that were in flight and all later ones, instead of leaving their clients without a response.
+    while let Err(panic) = faults::contain(|| writer.serve(commands)) {
+        writer.fail(panic);
+        writer.deliver_in_flight(Err(CommitFailed));
     }
-    // A change that arrives now is dropped with the channel, and its client gets 503.
+    writer.close()
 }
 
 struct Writer<'s> {
-    engine: Box<dyn Engine>,
+    /// `None` while a failed store is not open.
+    engine: Option<Box<dyn Engine>>,
+    recovery: Recovery,
     durability: Durability,
+    /// The batches that are being committed.
+    in_flight: VecDeque<Batch>,
     registry: &'s Registry,
     deliver: &'s Deliver,
     shared: &'s Shared,
@@ -72,20 +87,20 @@ struct Writer<'s> {
 
 impl Writer<'_> {
     fn serve(&mut self, commands: &Receiver<WriterCommand>) {
-        let mut batches = Vec::new();
         loop {
-            match commands.recv_timeout(MAINTENANCE_INTERVAL) {
-                Ok(WriterCommand::Commit(batch)) => batches.push(batch),
+            let until_due = MAINTENANCE_INTERVAL.saturating_sub(self.maintained_at.elapsed());
+            match commands.recv_timeout(until_due) {
+                Ok(WriterCommand::Commit(batch)) => self.in_flight.push_back(batch),
                 Err(RecvTimeoutError::Timeout) => self.maintain(),
                 Ok(WriterCommand::Close) | Err(RecvTimeoutError::Disconnected) => return,
             }
-            let mut bytes: u64 = batches.iter().map(|batch| batch.bytes).sum();
+            let mut bytes: u64 = self.in_flight.iter().map(|batch| batch.bytes).sum();
             let mut closing = false;
             while bytes < COMMIT_BYTES_MAX {
                 match commands.try_recv() {
                     Ok(WriterCommand::Commit(batch)) => {
                         bytes += batch.bytes;
-                        batches.push(batch);
+                        self.in_flight.push_back(batch);
                     }
                     Ok(WriterCommand::Close) => {
                         closing = true;
@@ -94,90 +109,115 @@ impl Writer<'_> {
                     Err(_) => break,
                 }
             }
-            if !batches.is_empty() {
-                self.commit_and_deliver(&mut batches, bytes);
+            if !self.in_flight.is_empty() {
+                let committed = self.commit();
+                self.deliver_in_flight(committed);
             }
             if closing {
                 return;
             }
-            if self.maintained_at.elapsed() >= MAINTENANCE_INTERVAL {
-                self.maintain();
-            }
         }
     }
 
-    /// Commits the batches together and sends them back to their cores.
-    fn commit_and_deliver(&mut self, batches: &mut Vec<Batch>, bytes: u64) {
-        let committed = self.commit(batches);
+    /// Sends the batches in flight back to their cores.
+    fn deliver_in_flight(&mut self, committed: Result<(), CommitFailed>) {
+        if committed.is_err() {
+            self.recovery.add(self.in_flight.iter().flat_map(|batch| &batch.changes));
+        }
         // Names that the changes released are free from now on. This also holds after a failed commit, because no later change that
-        // claims them can be committed.
-        let changes = batches.iter_mut().flat_map(|batch| &mut batch.changes);
+        // claims them can be committed before the store has recovered.
+        let changes = self.in_flight.iter_mut().flat_map(|batch| &mut batch.changes);
         self.registry.end_all(changes.filter_map(|change| change.commit.take()));
-        let count = batches.iter().map(|batch| batch.changes.len()).sum();
-        self.shared.queued.fetch_sub(count, Ordering::Relaxed);
-        self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        for batch in batches.drain(..) {
+        while let Some(batch) = self.in_flight.pop_front() {
+            self.shared.queued.fetch_sub(batch.changes.len(), Ordering::Relaxed);
+            self.shared.queued_bytes.fetch_sub(batch.bytes, Ordering::Relaxed);
             (self.deliver)(batch, committed);
         }
     }
 
-    fn commit(&mut self, batches: &[Batch]) -> Result<(), CommitFailed> {
-        if self.has_failed() {
+    /// Commits the batches in flight together.
+    fn commit(&mut self) -> Result<(), CommitFailed> {
+        if self.shared.failure().is_some() {
             return Err(CommitFailed);
         }
-        let changes: Vec<Change<'_>> = batches
+        let Some(engine) = &mut self.engine else { return Err(CommitFailed) };
+        let durability = self.durability;
+        let changes: Vec<Change<'_>> = self
+            .in_flight
             .iter()
             .flat_map(|batch| &batch.changes)
-            .filter_map(|pending| match &pending.change {
-                GroupChange::Put(record) => Some(Change::Put { key: &pending.key, record }),
-                GroupChange::Delete => Some(Change::Delete { key: &pending.key }),
-                GroupChange::Unchanged => None,
-            })
+            .filter_map(PendingChange::stored)
             .collect();
         if changes.is_empty() {
             return Ok(());
         }
         let started = Instant::now();
-        let (engine, durability) = (&mut self.engine, self.durability);
-        let result = catch_unwind(AssertUnwindSafe(|| engine.commit(&changes, durability)));
+        let mut result = faults::contain(|| engine.commit(&changes, durability));
         self.commit_seconds.record(started.elapsed().as_secs_f64());
         self.batch_changes.record(changes.len() as f64);
-        let reason = match result {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => PANICKED.to_owned(),
-        };
-        self.fail(reason);
+        if matches!(result, Ok(Err(EngineError::TooLarge { .. }))) {
+            let batches = &mut self.in_flight;
+            result = faults::contain(|| commit_one_by_one(engine.as_mut(), durability, batches));
+        }
+        match result {
+            Ok(Ok(receipt)) => {
+                self.recovery.set_acknowledged(receipt.sequence);
+                return Ok(());
+            }
+            Ok(Err(error)) => self.fail(error.to_string()),
+            Err(panic) => self.fail(panic),
+        }
         Err(CommitFailed)
     }
 
-    fn has_failed(&self) -> bool {
-        self.shared.failure.get().is_some()
-    }
-
-    fn fail(&self, reason: String) {
-        tracing::error!(error = %reason, "storage failed; rejecting writes until a restart (scrapes continue)");
-        let _ = self.shared.failure.set(reason);
+    fn fail(&mut self, reason: String) {
+        tracing::error!(error = %reason, "storage failed; rejecting writes until it recovers (scrapes continue)");
+        self.shared.set_failure(Some(reason));
         self.shared.enter(Phase::Failed);
+        self.recovery.begin();
     }
 
-    /// Lets the engine maintain itself.
+    /// Lets the engine maintain itself, or tries to recover a failed store.
     fn maintain(&mut self) {
-        if !self.has_failed() {
-            let engine = &mut self.engine;
-            match catch_unwind(AssertUnwindSafe(|| engine.maintain())) {
+        self.maintained_at = Instant::now();
+        if self.shared.failure().is_some() {
+            self.recover();
+        } else if let Some(engine) = &mut self.engine {
+            match faults::contain(|| engine.maintain()) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => self.fail(error.to_string()),
-                Err(_) => self.fail(PANICKED.to_owned()),
+                Err(panic) => self.fail(panic),
             }
         }
         self.publish_stats();
     }
 
+    fn recover(&mut self) {
+        if !self.recovery.is_due() {
+            return;
+        }
+        // A dropped engine loses nothing that was committed, and releases the store.
+        self.engine = None;
+        let recovery = &mut self.recovery;
+        match faults::contain(|| recovery.run()) {
+            Ok(Ok(engine)) => {
+                self.engine = Some(engine);
+                self.shared.set_failure(None);
+                self.shared.enter(Phase::Ready);
+                tracing::info!("storage recovered; accepting writes again");
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "storage cannot recover yet");
+                self.shared.set_failure(Some(error.to_string()));
+            }
+            Err(panic) => self.shared.set_failure(Some(panic)),
+        }
+    }
+
     /// Publishes the engine's statistics, and logs a change of its background error.
     fn publish_stats(&mut self) {
-        self.maintained_at = Instant::now();
-        let stats = self.engine.stats();
+        let Some(engine) = &self.engine else { return };
+        let stats = engine.stats();
         if stats.background_error != self.background_error {
             match &stats.background_error {
                 Some(error) => {
@@ -193,18 +233,53 @@ impl Writer<'_> {
         *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
     }
 
-    fn close(self) {
-        if self.has_failed() {
-            // Dropping the engine equals a kill: acknowledged pushes are safe.
-            return;
+    fn close(self) -> Result<(), CloseError> {
+        if let Some(reason) = self.shared.failure() {
+            // Dropping the engine equals a kill: it loses nothing that was committed.
+            return Err(CloseError::NotClosed(reason));
         }
+        let Some(engine) = self.engine else { return Ok(()) };
         let started = Instant::now();
-        match catch_unwind(AssertUnwindSafe(|| self.engine.close())) {
-            Ok(Ok(())) => tracing::info!(seconds = started.elapsed().as_secs_f64(), "store closed"),
-            Ok(Err(error)) => tracing::error!(%error, "cannot close the store; acknowledged pushes are safe"),
-            Err(_) => tracing::error!(
-                "the storage engine panicked while the store was closed; acknowledged pushes are safe"
-            ),
+        match faults::contain(|| engine.close()) {
+            Ok(Ok(())) => {
+                tracing::info!(seconds = started.elapsed().as_secs_f64(), "store closed");
+                Ok(())
+            }
+            Ok(Err(error)) => Err(CloseError::NotClosed(error.to_string())),
+            Err(panic) => Err(CloseError::NotClosed(panic)),
         }
     }
+}
+
+impl PendingChange {
+    /// The change for the engine.
+    fn stored(&self) -> Option<Change<'_>> {
+        match &self.change {
+            GroupChange::Put(record) => Some(Change::Put { key: &self.key, record }),
+            GroupChange::Delete => Some(Change::Delete { key: &self.key }),
+            GroupChange::Unchanged => None,
+        }
+    }
+}
+
+/// Commits each change as a batch of its own, because the engine cannot store all of them in one. Rejects those that are too large
+/// even then.
+fn commit_one_by_one(
+    engine: &mut dyn Engine,
+    durability: Durability,
+    batches: &mut VecDeque<Batch>,
+) -> Result<Receipt, EngineError> {
+    let mut last = Receipt { sequence: engine.stats().sequence };
+    for pending in batches.iter_mut().flat_map(|batch| &mut batch.changes) {
+        let Some(change) = pending.stored() else { continue };
+        match engine.commit(&[change], durability) {
+            Ok(receipt) => last = receipt,
+            Err(error @ EngineError::TooLarge { .. }) => {
+                tracing::error!(group = %pending.key, %error, "cannot store a group; its push was rejected");
+                std::mem::replace(&mut pending.completion, Completion::None).reject_too_large();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(last)
 }

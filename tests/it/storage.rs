@@ -165,43 +165,137 @@ fn the_start_fails_if_the_persistence_file_is_invalid() {
     assert_eq!(std::fs::read(&file).expect("the file exists"), b"not a gob");
 }
 
-/// A limit on the size of files simulates a full disk.
-#[test]
-fn difference_16_a_full_disk_rejects_writes_and_scrapes_continue() {
-    let path = folder("full");
-    let flags = flags("snapshot", &path);
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let limit = ["sh", "-c", "ulimit -f 8192; trap '' XFSZ; exec \"$@\"", "sh"];
-    let mut gateway = Gateway::start_by(&limit, &flags);
-    let body = format!("m{{x=\"{}\"}} 1\n", "x".repeat(1 << 20));
-    let mut acknowledged = 0;
-    let rejected = (0..100).find_map(|number| {
-        let response = gateway.request("PUT", &format!("/metrics/job/{number}"), &[], body.as_bytes());
-        if response.status == 200 {
-            acknowledged += 1;
-            return None;
-        }
-        Some(response)
+/// Starts a gateway that does not die of a signal when a limit on the size of files stops a write.
+fn start_without_signal(flags: &[String]) -> Gateway {
+    let wrapper = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
+    Gateway::start_by(&wrapper, &flags.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Waits until the health check says that storage has failed, and returns its text.
+fn wait_until_unhealthy(gateway: &Gateway) -> String {
+    wait_for("the health check to fail", Duration::from_secs(20), || {
+        let health = gateway.get("/-/healthy");
+        (health.status == 500).then(|| health.text())
+    })
+}
+
+/// Waits until the gateway accepts a push again.
+fn wait_until_accepted(gateway: &Gateway, path: &str, body: &str) {
+    wait_for("storage to recover", Duration::from_secs(60), || {
+        (gateway.put(path, body).status == 200).then_some(())
     });
-    let rejected = rejected.expect("100 pushes of 1 MiB exceed the limit");
-    assert_eq!(rejected.status, 503, "{}", rejected.text());
-    assert!(rejected.text().contains("outcome unknown"), "{}", rejected.text());
-    let health = gateway.request("GET", "/-/healthy", &[], b"");
-    assert_eq!(health.status, 500);
-    assert!(health.text().contains("storage failed"), "{}", health.text());
-    assert_eq!(gateway.request("PUT", "/metrics/job/late", &[], b"m 1\n").status, 503);
-    assert_eq!(gateway.request("DELETE", "/metrics/job/0", &[], b"").status, 503);
-    let scrape = gateway.request("GET", "/metrics", &[], b"");
-    assert_eq!(scrape.status, 200);
-    assert!(scrape.text().contains("sluicegate_storage_failed 1"), "the metric shows the failure");
-    gateway.kill();
-    let gateway = Gateway::start(&flags);
-    let times = pushed(&gateway).iter().filter(|line| line.starts_with("push_time_seconds{")).count();
-    assert!(
-        times == acknowledged || times == acknowledged + 1,
-        "{times} groups restored, {acknowledged} acknowledged"
-    );
-    assert_eq!(gateway.request("PUT", "/metrics/job/late", &[], b"m{x=\"1\"} 1\n").status, 200);
+    assert_eq!(gateway.get("/-/healthy").status, 200);
+}
+
+/// A limit on the size of files simulates a full disk. When there is space again, the gateway continues without a restart.
+#[test]
+fn difference_16_a_full_disk_rejects_writes_until_there_is_space() {
+    for engine in ENGINES.iter().map(|engine| engine.name) {
+        let path = folder(&format!("full-{engine}"));
+        let flags = flags(engine, &path);
+        let mut gateway = start_without_signal(&flags);
+        assert_eq!(gateway.put("/metrics/job/kept", "m 1\n").status, 200);
+        assert_eq!(gateway.put("/metrics/job/deleted", "m 1\n").status, 200);
+        gateway.limit_file_bytes(Some(0));
+        let failed = gateway.delete("/metrics/job/deleted");
+        assert_eq!(failed.status, 503, "{}", failed.text());
+        assert!(failed.text().contains("outcome unknown"), "{}", failed.text());
+        let health = gateway.get("/-/healthy");
+        assert_eq!(health.status, 500);
+        assert!(health.text().contains("storage failed"), "{}", health.text());
+        assert_eq!(gateway.put("/metrics/job/late", "m 1\n").status, 503);
+        assert_eq!(gateway.delete("/metrics/job/kept").status, 503);
+        let scrape = gateway.get("/metrics");
+        assert_eq!(scrape.status, 200);
+        assert!(scrape.text().contains("sluicegate_storage_failed 1"), "the metric shows the failure");
+
+        gateway.limit_file_bytes(None);
+        wait_until_accepted(&gateway, "/metrics/job/late", "m 2\n");
+        assert!(gateway.get("/metrics").text().contains("sluicegate_storage_failed 0"));
+        let before = pushed(&gateway);
+        assert!(before.iter().any(|line| line.contains("job=\"kept\"")));
+        assert!(!before.iter().any(|line| line.contains("job=\"deleted\"")), "memory has the delete");
+        gateway.kill();
+        let mut gateway = start(&flags);
+        assert_eq!(pushed(&gateway), before, "{engine}");
+        assert!(gateway.stop().success());
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_closed_is_an_exit_status() {
+    for engine in ENGINES.iter().map(|engine| engine.name) {
+        let path = folder(&format!("close-{engine}"));
+        let mut gateway = start_without_signal(&flags(engine, &path));
+        assert_eq!(gateway.put("/metrics/job/a", "m 1\n").status, 200);
+        gateway.limit_file_bytes(Some(0));
+        assert_eq!(gateway.stop().code(), Some(1), "{engine}: {}", gateway.log());
+    }
+}
+
+/// Nobody pushes, so only the gateway's own check can find it.
+#[test]
+fn a_removed_folder_is_noticed_without_a_push() {
+    for engine in ENGINES.iter().map(|engine| engine.name) {
+        let path = folder(&format!("removed-{engine}"));
+        let mut gateway = start(&flags(engine, &path));
+        assert_eq!(gateway.put("/metrics/job/a", "m 1\n").status, 200);
+        std::fs::remove_dir_all(&path).expect("the folder can be removed");
+        let text = wait_until_unhealthy(&gateway);
+        assert!(text.contains("removed, renamed or replaced"), "{text}");
+        assert_eq!(gateway.put("/metrics/job/b", "m 1\n").status, 503);
+        assert_eq!(gateway.get("/metrics").status, 200);
+        assert_eq!(gateway.stop().code(), Some(1));
+        assert!(!path.exists(), "the gateway does not begin a new store");
+    }
+}
+
+#[test]
+fn a_renamed_folder_is_noticed_and_used_again_when_it_is_back() {
+    for engine in ENGINES.iter().map(|engine| engine.name) {
+        let path = folder(&format!("renamed-{engine}"));
+        let moved = path.with_extension("moved");
+        let _ = std::fs::remove_dir_all(&moved);
+        let mut gateway = start(&flags(engine, &path));
+        assert_eq!(gateway.put("/metrics/job/a", "m 1\n").status, 200);
+        std::fs::rename(&path, &moved).expect("the folder can be renamed");
+        wait_until_unhealthy(&gateway);
+        // A folder in its place is not the store.
+        std::fs::create_dir(&path).expect("a folder can be created");
+        assert_eq!(gateway.put("/metrics/job/b", "m 1\n").status, 503);
+        std::fs::remove_dir_all(&path).expect("the folder can be removed");
+        std::fs::rename(&moved, &path).expect("the folder can be renamed");
+        wait_until_accepted(&gateway, "/metrics/job/b", "m 2\n");
+        let before = pushed(&gateway);
+        gateway.kill();
+        assert_eq!(pushed(&start(&flags(engine, &path))), before);
+    }
+}
+
+/// With durability `disk`, no push is acknowledged that is in deleted files.
+#[test]
+fn no_push_is_acknowledged_into_a_removed_folder() {
+    for engine in ENGINES.iter().map(|engine| engine.name) {
+        let path = folder(&format!("acknowledged-{engine}"));
+        let mut flags = flags(engine, &path);
+        flags.push("--storage.durability=disk".to_owned());
+        let gateway = start(&flags);
+        assert_eq!(gateway.put("/metrics/job/a", "m 1\n").status, 200);
+        std::fs::remove_dir_all(&path).expect("the folder can be removed");
+        assert_eq!(gateway.put("/metrics/job/b", "m 1\n").status, 503);
+    }
+}
+
+#[test]
+fn a_missing_file_of_the_store_is_noticed() {
+    let path = folder("missing");
+    let gateway = start(&flags("snapshot", &path));
+    assert_eq!(gateway.put("/metrics/job/a", "m 1\n").status, 200);
+    let log = std::fs::read_dir(&path).expect("a readable folder").flatten().map(|file| file.path());
+    let log = log.into_iter().find(|file| file.to_string_lossy().contains("log-")).expect("a log segment");
+    std::fs::remove_file(&log).expect("the file can be removed");
+    let text = wait_until_unhealthy(&gateway);
+    assert!(text.contains("log-"), "{text}");
 }
 
 /// The encoded record of a group with one push.

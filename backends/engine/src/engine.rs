@@ -33,11 +33,12 @@ pub trait Engine: Send {
     /// durability. Later commits of any durability never undo that.
     ///
     /// # Errors
-    /// [`EngineError::TooLarge`] changes nothing. After any other error it is unknown whether the batch is stored; the engine
+    /// [`EngineError::TooLarge`] changes nothing, and the engine accepts further batches. After any other error it is unknown whether the batch is stored; the engine
     /// has failed and returns [`EngineError::Failed`] from then on.
     fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Receipt, EngineError>;
 
-    /// Does periodic work. The caller calls it about once a second, also while nothing is committed.
+    /// Does periodic work, and reports what would make the next commit fail: an error of a background thread, or files that were
+    /// removed or replaced. The caller calls it about once a second, also while nothing is committed.
     ///
     /// # Errors
     /// As for a commit that failed: the engine has failed.
@@ -168,4 +169,6 @@ pub struct Stats {
     pub sequence_on_disk: u64,
     /// A failure of background work that persists, for example of writing an archive. It does not affect commits.
     pub background_error: Option<String>,
+    /// Whether the background error is a panic: a fault of the program, which does not end by itself.
+    pub background_panic: bool,
 }

@@ -33,6 +33,12 @@ pub enum EngineError {
         /// The locked file.
         file: PathBuf,
     },
+    /// The store was removed, renamed or replaced while it was open. What is written from now on would be lost.
+    #[error("{}: removed, renamed or replaced while the store is in use; put it back, or restart the gateway", file.display())]
+    Moved {
+        /// The file or folder that is no longer where it was.
+        file: PathBuf,
+    },
     /// An operation of the operating system failed.
     #[error("{}: cannot {doing}: {source}", file.display())]
     Io {
@@ -44,7 +50,7 @@ pub enum EngineError {
         source: io::Error,
     },
     /// An earlier batch failed, so the engine accepts no more.
-    #[error("storage failed: {why}; writes are rejected until the gateway restarts")]
+    #[error("storage failed: {why}; writes are rejected until it recovers")]
     Failed {
         /// The first error.
         why: String,

@@ -42,7 +42,7 @@ pub struct Sled {
     failure: Option<String>,
     /// sled's files of large values up to this number were synced.
     blobs_synced: i64,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Sled {
@@ -93,7 +93,7 @@ impl Sled {
             restore_seconds: open_seconds,
             failure: None,
             blobs_synced: -1,
-            _lock: lock,
+            lock,
         }))
     }
 
@@ -140,8 +140,20 @@ impl Sled {
         self.mark.write(self.known)?;
         if durability == Durability::Disk {
             self.mark.sync()?;
+            // A sync of deleted files succeeds.
+            self.lock.check()?;
         }
         Ok(())
+    }
+
+    /// Checks that the files of the store are still where they were.
+    fn check_files(&self) -> Result<(), EngineError> {
+        self.lock.check()?;
+        let files = [self.path.join("db"), self.mark.path().to_owned()];
+        match files.into_iter().find(|file| !file.exists()) {
+            Some(file) => Err(EngineError::Moved { file }),
+            None => Ok(()),
+        }
     }
 
     /// Syncs sled's files to the disk, which sled's own flush does not do.
@@ -214,6 +226,11 @@ impl Engine for Sled {
                 Err(error)
             }
         }
+    }
+
+    fn maintain(&mut self) -> Result<(), EngineError> {
+        self.refuse_if_failed()?;
+        self.check_files().inspect_err(|error| self.failure = Some(error.to_string()))
     }
 
     fn stats(&self) -> Stats {

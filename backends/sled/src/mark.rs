@@ -59,6 +59,10 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Creates the file of a new store.
     pub fn create(path: &Path) -> Result<Self, EngineError> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);

@@ -14,7 +14,7 @@ use crate::log::replay::{LogPart, Replay};
 use crate::log::segment;
 use crate::manifest::Manifest;
 use crate::partition::{Buffers, PartitionReader};
-use crate::store::Store;
+use crate::store::{BackgroundError, Store};
 
 /// The part of the log to merge: from its beginning to a segment to which nothing more is written.
 #[derive(Debug, Clone, Copy)]
@@ -28,10 +28,11 @@ impl Compaction {
     /// Compacts in the background: an error or a panic is reported as the engine's background error. The log keeps the data,
     /// and the next compaction starts over.
     pub fn run_in_background(self, store: &Store) {
+        let failed = |message, is_panic| Some(BackgroundError { message, is_panic });
         let error = match catch_panic(|| self.run(store)) {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(format!("compacting the log failed: {error}")),
-            Err(panic) => Some(format!("compacting the log panicked: {panic}")),
+            Ok(Err(error)) => failed(format!("compacting the log failed: {error}"), false),
+            Err(panic) => failed(format!("compacting the log panicked: {panic}"), true),
         };
         *lock(&store.background_error) = error;
     }

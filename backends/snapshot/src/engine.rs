@@ -197,12 +197,13 @@ impl Engine for Snapshot {
     }
 
     fn maintain(&mut self) -> Result<(), EngineError> {
+        self.store.failure.check()?;
+        self.check_parts().inspect_err(|error| self.store.failure.set(error))?;
         let Some(interval) = self.store.options.compaction_interval else { return Ok(()) };
         let is_due = self.compacted_at.elapsed() >= interval;
         if !is_due || self.store.log_bytes.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
-        self.store.failure.check()?;
         self.compacted_at = Instant::now();
         self.compact_whole_log().inspect_err(|error| self.store.failure.set(error))
     }
@@ -214,6 +215,7 @@ impl Engine for Snapshot {
             let written = UNIX_EPOCH + Duration::from_secs(unix_seconds);
             SystemTime::now().duration_since(written).unwrap_or_default().as_secs_f64()
         };
+        let background_error = lock(&self.store.background_error).clone();
         Stats {
             log_bytes: Some(self.store.log_bytes.load(Ordering::Acquire)),
             archive_bytes,
@@ -221,7 +223,8 @@ impl Engine for Snapshot {
             restore_seconds: self.restore_seconds,
             sequence: self.sequence,
             sequence_on_disk: self.store.syncs.synced().min(self.sequence),
-            background_error: lock(&self.store.background_error).clone(),
+            background_panic: background_error.as_ref().is_some_and(|error| error.is_panic),
+            background_error: background_error.map(|error| error.message),
         }
     }
 
@@ -275,6 +278,8 @@ impl Snapshot {
         if durability == Durability::Disk {
             self.store.syncs.push(writer.file.clone(), self.sequence);
             self.store.sync()?;
+            // A sync of deleted files succeeds.
+            self.store.folder.check()?;
         }
         let Some(workers) = &self.workers else { return Ok(()) };
         if let Some(length) = writer.request_next(&self.store.options) {
@@ -282,6 +287,17 @@ impl Snapshot {
         }
         if durability == Durability::Process {
             workers.sync_later();
+        }
+        Ok(())
+    }
+
+    /// Checks what commits rely on: the files of the store and the background threads.
+    fn check_parts(&self) -> Result<(), EngineError> {
+        self.store.check_files()?;
+        if self.workers.as_ref().is_some_and(|workers| !workers.are_running()) {
+            return Err(EngineError::Failed {
+                why: "a background thread of the engine has ended".to_owned(),
+            });
         }
         Ok(())
     }

@@ -29,6 +29,10 @@ pub(crate) trait FileSystem: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations, renames and removals durable.
     fn sync(&self) -> io::Result<()>;
+    /// Checks that the path still names this folder.
+    fn check(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
 }
 
 /// An open file.
@@ -44,7 +48,7 @@ pub(crate) trait RawFile: Send + Sync {
 /// A folder on disk, locked against other processes until this is dropped.
 pub(crate) struct Disk {
     folder: PathBuf,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Disk {
@@ -53,7 +57,7 @@ impl Disk {
             let file = folder.to_owned();
             EngineError::Io { file, doing: "create the folder", source }
         })?;
-        Ok(Self { folder: folder.to_owned(), _lock: Lock::take(&folder.join(LOCK_NAME))? })
+        Ok(Self { folder: folder.to_owned(), lock: Lock::take(&folder.join(LOCK_NAME))? })
     }
 }
 
@@ -89,6 +93,10 @@ impl FileSystem for Disk {
 
     fn sync(&self) -> io::Result<()> {
         fs::File::open(&self.folder)?.sync_all()
+    }
+
+    fn check(&self) -> Result<(), EngineError> {
+        self.lock.check()
     }
 }
 
@@ -164,6 +172,14 @@ impl Folder {
 
     pub fn sync(&self) -> Result<(), EngineError> {
         self.files.sync().map_err(|source| self.folder_error("sync the folder", source))
+    }
+
+    /// Checks that the path still names this folder.
+    ///
+    /// # Errors
+    /// [`EngineError::Moved`] if the folder was removed, renamed or replaced.
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.files.check()
     }
 
     /// Replaces a whole file. After a crash it has either the old content or the new one.

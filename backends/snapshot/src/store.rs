@@ -1,5 +1,6 @@
 //! The open store, shared by the thread that commits and the background threads.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -11,8 +12,15 @@ use crate::blanks::BlankPool;
 use crate::failure::{Failure, lock};
 use crate::files::{Folder, TEMPORARY_SUFFIX};
 use crate::log::segment;
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::sync::SyncQueue;
+
+/// Why background work failed.
+#[derive(Debug, Clone)]
+pub(crate) struct BackgroundError {
+    pub message: String,
+    pub is_panic: bool,
+}
 
 pub(crate) struct Store {
     pub folder: Folder,
@@ -28,7 +36,7 @@ pub(crate) struct Store {
     /// Makes a running compaction end early.
     pub stopping: AtomicBool,
     /// The error of the last compaction, if it failed.
-    pub background_error: Mutex<Option<String>>,
+    pub background_error: Mutex<Option<BackgroundError>>,
 }
 
 impl Store {
@@ -100,6 +108,31 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Checks that the files that make up the store are still there.
+    ///
+    /// # Errors
+    /// [`EngineError::Moved`] names what was removed, renamed or replaced.
+    pub fn check_files(&self) -> Result<(), EngineError> {
+        self.folder.check()?;
+        let manifest = self.manifest();
+        if !manifest.has_batches() {
+            // A new store has no files yet.
+            return Ok(());
+        }
+        let names: HashSet<String> = self.folder.names()?.into_iter().collect();
+        let archives = manifest.archive_ids().map(|id| id.file_name());
+        let segments = manifest.segments().map(segment::file_name);
+        let missing =
+            archives.chain(segments).chain([manifest::NAME.to_owned()]).find(|name| !names.contains(name));
+        match missing {
+            // A compaction may have replaced the manifest in the meantime, and removed what only the old one lists.
+            Some(name) if self.with_manifest(|current| *current == manifest) => {
+                Err(EngineError::Moved { file: self.folder.path(&name) })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sets [`Store::stopping`]: background work ends as soon as it can.

@@ -58,6 +58,11 @@ impl Workers {
         Ok(Self { store: store.clone(), disk, compactor, compaction_end: None })
     }
 
+    /// Whether both threads run. They catch the panics of their tasks, so nothing should end them.
+    pub fn are_running(&self) -> bool {
+        self.disk.is_running() && self.compactor.is_running()
+    }
+
     /// Starts a sync of the files in the queue.
     pub fn sync(&self) {
         self.disk.send(DiskTask::Sync);
@@ -140,6 +145,10 @@ impl<T: Send + 'static> Worker<T> {
             source,
         })?;
         Ok(Self { sender: Some(sender), thread: Some(thread) })
+    }
+
+    fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     fn send(&self, task: T) {

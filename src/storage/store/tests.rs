@@ -1,5 +1,7 @@
 //! The writer thread and the outbox, with an engine whose commits the test controls.
 
+mod faults;
+
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -51,10 +53,21 @@ type Delivered = Receiver<(Batch, Result<(), CommitFailed>)>;
 /// A store whose commits wait until the sender is dropped, and the batches that it delivers.
 fn blocked_store() -> (Arc<Store>, Sender<()>, Delivered) {
     let (release, blocked) = channel();
+    let blocked = Mutex::new(Some(blocked));
+    let open = move || {
+        let blocked = blocked.lock().expect("no panic").take().expect("the store is opened once");
+        Ok(UnreadStore::new(BlockedEngine(blocked)))
+    };
+    let (store, delivered) = started(Box::new(open));
+    (store, release, delivered)
+}
+
+/// A store with one core and this engine, and the batches that it delivers.
+fn started(open: Open) -> (Arc<Store>, Delivered) {
     let (deliver, delivered) = channel();
     let registry = Arc::new(Registry::default());
     let store = Store::start(Start {
-        open: Box::new(|| Ok(UnreadStore::new(BlockedEngine(blocked)))),
+        open,
         import: Box::new(|_| Ok(Records::new())),
         deliver: Box::new(move |batch, committed| {
             let _ = deliver.send((batch, committed));
@@ -66,7 +79,7 @@ fn blocked_store() -> (Arc<Store>, Sender<()>, Delivered) {
     })
     .expect("the thread starts");
     wait_until("the restore", || store.is_ready());
-    (Arc::new(store), release, delivered)
+    (Arc::new(store), delivered)
 }
 
 fn put(record: Vec<u8>, completion: Completion) -> PendingChange {
@@ -103,7 +116,11 @@ fn an_outbox_sends_its_changes_when_the_core_is_idle_or_the_batch_is_large() {
             results.push(rx);
         }
         assert_eq!(store.queued().0, 0, "the core may have more changes");
-        crate::runtime::yield_now().await;
+        for _ in 0..1000 {
+            if store.queued().0 == 0 {
+                crate::runtime::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        }
         assert_eq!(store.queued().0, 3);
         outbox.enqueue(put(vec![9; 2 << 20], Completion::None));
         assert_eq!(store.queued().0, 4, "a large batch is sent at once");

@@ -106,6 +106,16 @@ impl Gateway {
         self.wait()
     }
 
+    /// Limits the size of the files that the gateway writes from now on. A write beyond it fails, as on a full disk.
+    pub fn limit_file_bytes(&self, bytes_max: Option<u64>) {
+        use rustix::process::{Pid, Resource, getrlimit, prlimit};
+
+        // The soft limit; the hard one is inherited from this process.
+        let mut limit = getrlimit(Resource::Fsize);
+        limit.current = bytes_max.or(limit.maximum);
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).expect("own child");
+    }
+
     /// Sends SIGKILL and waits for the process to exit.
     pub fn kill(&mut self) {
         self.child.kill().expect("own child");

@@ -60,7 +60,9 @@ fn a_panicking_compaction_blocks_no_commit_and_is_tried_again() {
     assert!(disk.panics() > 1, "{} compactions panicked", disk.panics());
     assert!(engine.stats().log_bytes > Some(4 * TINY.log_bytes), "no commit waited for a compaction");
     wait_until("report of the panic", || {
-        engine.stats().background_error.is_some_and(|error| error.contains("panicked: injected panic"))
+        let stats = engine.stats();
+        stats.background_panic
+            && stats.background_error.is_some_and(|error| error.contains("panicked: injected panic"))
     });
     check_state(Arc::new(disk.after_kill(1)), BATCHES..=BATCHES, "killed while compactions panic");
 
@@ -96,6 +98,25 @@ fn a_panic_while_a_blank_segment_is_prepared_stops_no_commit_and_no_sync() {
         (engine, last + BATCHES)
     });
     wait_until("sync", || engine.stats().sequence_on_disk == last);
+}
+
+/// The caller learns of it from `maintain`, although nothing more is committed.
+#[test]
+fn a_failed_background_sync_is_found_without_a_commit() {
+    let disk = SimulatedDisk::new(4);
+    let mut engine = open(&disk);
+    commit_after(0, 1, engine.as_mut()).expect("a batch is committed");
+    engine.maintain().expect("nothing has failed yet");
+    disk.set_fault(Fault::Panic(Operation::Sync, "store-disk"));
+    let error = within_timeout(move || {
+        loop {
+            if let Err(error) = engine.maintain() {
+                return error;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    assert!(error.to_string().contains("injected panic"), "{error}");
 }
 
 #[test]
