@@ -26,7 +26,7 @@ conformance *arguments:
         --later tests/conformance/later.txt {{ arguments }} \
         --target-cmd 'target/release/sluicegate --web.listen-address=127.0.0.1:{port} {flags}'
 
-# Fuzz one target (text, protobuf, push_url, accept, encoded). Needs cargo-fuzz.
+# Fuzz one target (text, protobuf, push_url, accept, encoded, shard). Needs cargo-fuzz.
 fuzz target='text' seconds='60':
     mkdir -p target/fuzz-corpus/{{ target }}
     cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none {{ target }} \

@@ -23,6 +23,9 @@ pub mod encoding;
 pub mod exposition;
 pub mod handlers;
 pub mod http;
+#[cfg(any(test, feature = "reference"))]
+#[doc(hidden)]
+pub mod reference;
 pub mod runtime;
 pub mod scrape;
 pub mod server;

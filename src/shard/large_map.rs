@@ -31,7 +31,7 @@ impl<K, V> Default for LargeMap<K, V> {
 }
 
 impl<K: Hash + Eq, V> LargeMap<K, V> {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "reference"))]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -112,7 +112,7 @@ fn table_of(hash: u64) -> usize {
     (hash >> 40) as usize % TABLES
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "reference"))]
 mod tests {
     use std::collections::HashMap;
 

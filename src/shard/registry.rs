@@ -264,14 +264,14 @@ impl Registry {
     }
 
     /// The number of names, including the gateway's own.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    #[cfg(any(test, feature = "reference"))]
+    pub(crate) fn len(&self) -> usize {
         lock(&self.tables).families.len()
     }
 
     /// The number of sets of label names in use.
-    #[cfg(test)]
-    pub(super) fn sets_len(&self) -> usize {
+    #[cfg(any(test, feature = "reference"))]
+    pub(crate) fn sets_len(&self) -> usize {
         lock(&self.tables).sets.len()
     }
 }

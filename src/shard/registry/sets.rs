@@ -53,7 +53,7 @@ impl Sets {
         &self.sets[id].names
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "reference"))]
     pub fn len(&self) -> usize {
         self.sets.len()
     }

@@ -1,0 +1,523 @@
+//! A slow, simple reference implementation of a gateway: a map of groups, checked completely after every push. Tests and the fuzz
+//! target `shard` compare shards with it.
+//!
+//! Several shards share a registry, as the cores do. [`Gateway`] drives them as `cores::shard_task` does, but on one thread, with
+//! collections that begin, collect core by core, and end between the pushes, with snapshots that outlive their collection, and
+//! with a store that commits late. [`Comparison`] plays the same steps on both and panics at the first difference.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write as _;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use sluicegate_engine::record::Record;
+
+use crate::exposition::escape::{Escaping, NameKind, escape};
+use crate::exposition::model::MetricType;
+use crate::exposition::names::{NameRules, Part};
+use crate::exposition::render::{RenderError, render};
+use crate::exposition::text::parse;
+use crate::shard::key::GroupingKey;
+use crate::shard::outcome::Outcome;
+use crate::shard::push::{Content, Push};
+use crate::shard::registry::{Epoch, Registry, RunningEpoch};
+use crate::shard::{
+    Applied, Change, Decision, DuplicateCheck, FAILURE_TIME, FamilySnapshot, PUSH_TIME, Persistence,
+    PushAttempt, Shard, TextEdit,
+};
+use crate::storage::record_writer::RecordWriter;
+use crate::storage::stored_group::StoredGroup;
+
+pub use crate::shard::push::Mode;
+
+/// The number of shards.
+pub(crate) const CORES: usize = 2;
+/// Snapshots that are kept after their collection.
+const HELD_MAX: usize = 3;
+
+/// A family of the reference implementation: its type, and its series with their values.
+type ModelFamily = (MetricType, BTreeMap<String, String>);
+type ModelGroup = BTreeMap<String, ModelFamily>;
+
+/// Something that happens to a gateway. Numbers select from the lists below, modulo their length.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// A push to a group.
+    Push(Mode, usize, Vec<PushedFamily>),
+    /// A delete of a group.
+    Delete(usize),
+    /// Begins a collection, takes the snapshot of its next core, or ends it.
+    Collect,
+    /// Drops the snapshots of the oldest collection.
+    DropSnapshots,
+    /// The store commits this many of the changes that were sent to it, oldest first.
+    Commit(usize),
+    /// The gateway starts again with what its store contains.
+    Restart,
+}
+
+/// A family of a body.
+#[derive(Debug, Clone)]
+pub struct PushedFamily {
+    /// The name.
+    pub name: usize,
+    /// The type.
+    pub kind: usize,
+    /// The help text; 0 for none.
+    pub help: usize,
+    /// The labels of its series.
+    pub labels: BTreeSet<usize>,
+    /// The number of further series, so that segments are split and joined.
+    pub bulk: usize,
+}
+
+const KEYS: [&[(&str, &str)]; 7] = [
+    &[("job", "a")],
+    &[("job", "b")],
+    &[("job", "a"), ("zone", "x")],
+    &[("job", "b"), ("zone", "y")],
+    &[("job", "a"), ("rack", "1")],
+    &[("job", "a"), ("instance", "")],
+    &[("job", "a"), ("rack", "1"), ("zone", "x")],
+];
+/// Names that are parts of each other, and names that collide or are parts of each other when escaped.
+const NAMES: [[&str; 4]; 2] = [["m", "m_count", "m_sum", "n"], ["m.x", "m_x", "m-x_count", "m_dot_x"]];
+const TYPES: [&str; 4] = ["gauge", "counter", "histogram", "summary"];
+const LABELS: [&str; 5] = ["", "zone=\"x\"", "rack=\"1\"", "rack=\"1\",zone=\"x\"", "zone=\"y\""];
+const HELPS: [&str; 3] = ["one", "another\\n", "a longer text, which is the same in several groups"];
+
+/// A gateway and the reference implementation, which do the same.
+pub struct Comparison {
+    gateway: Gateway,
+    groups: BTreeMap<GroupKey, ModelGroup>,
+    names: [&'static str; 4],
+    /// The value of the next push's samples.
+    value: usize,
+}
+
+impl Comparison {
+    /// Both are empty. `names` selects the names of families: plain ones, or some that collide when they are escaped.
+    pub fn new(names: usize) -> Self {
+        Self { gateway: Gateway::new(), groups: BTreeMap::new(), names: NAMES[names % NAMES.len()], value: 0 }
+    }
+
+    /// Does the same in both and compares everything.
+    ///
+    /// # Panics
+    /// There is a difference.
+    pub fn play(&mut self, step: &Step) {
+        match step {
+            Step::Collect => self.gateway.collect(),
+            Step::DropSnapshots => self.gateway.drop_snapshots(),
+            Step::Commit(count) => self.gateway.commit_some(*count),
+            Step::Restart => self.restart(),
+            Step::Delete(number) => {
+                self.gateway.delete(&key(*number));
+                self.groups.remove(&**key(*number).text());
+            }
+            Step::Push(mode, number, families) => self.push(*mode, &key(*number), families),
+        }
+        self.value += 1;
+        self.compare();
+    }
+
+    fn push(&mut self, mode: Mode, key: &GroupingKey, families: &[PushedFamily]) {
+        let Some(push) = push_of(mode, key, &body(self.names, families, self.value)) else { return };
+        let is_admitted =
+            key.empty_instance_variant().is_none_or(|variant| !self.groups.contains_key(&**variant.text()));
+        let mut after = self.groups.clone();
+        let group = after.entry(key.text().to_string()).or_default();
+        if mode == Mode::Replace {
+            group.clear();
+        }
+        let is_sound = if let Content::Families(_, rendered) = &push.content {
+            for family in rendered.families() {
+                let lines = series(rendered.text(family));
+                group.insert(rendered.name(family).to_owned(), (family.kind, lines));
+            }
+            true
+        } else {
+            false
+        };
+        let is_accepted = is_sound && is_consistent(&after);
+        match (self.gateway.push(push), is_admitted, is_accepted) {
+            (Outcome::Rejected(_), false, _) => {}
+            (Outcome::Applied, true, true) => self.groups = after,
+            (Outcome::Inconsistent(_), true, false) => {
+                self.groups.entry(key.text().to_string()).or_default();
+            }
+            (outcome, ..) => {
+                panic!("{outcome:?}, but admitted: {is_admitted}, accepted: {is_accepted}; {after:#?}")
+            }
+        }
+    }
+
+    fn compare(&self) {
+        let mut shown = self.gateway.shown();
+        let times = shown.remove(PUSH_TIME).map_or(0, |(_, lines)| lines.len());
+        assert_eq!(times, self.groups.len());
+        shown.remove(FAILURE_TIME);
+        let mut wanted: BTreeMap<String, ModelFamily> = BTreeMap::new();
+        for (name, (kind, lines)) in self.groups.values().flatten() {
+            wanted.entry(name.clone()).or_insert_with(|| (*kind, BTreeMap::new())).1.extend(lines.clone());
+        }
+        assert_eq!(shown, wanted);
+        let counts = self.gateway.shards.iter().map(Shard::counts);
+        assert_eq!(counts.map(|counts| counts.groups).sum::<usize>(), self.groups.len());
+    }
+
+    /// Replaces the gateway by one that starts with its store, and compares both.
+    fn restart(&mut self) {
+        let gateway = &mut self.gateway;
+        while gateway.collection.is_some() {
+            gateway.collect();
+        }
+        gateway.commit();
+        let restarted = gateway.restarted();
+        assert_eq!(restarted.shown(), gateway.shown());
+        let counts = |gateway: &Gateway| -> Vec<(usize, usize, usize)> {
+            gateway.shards.iter().map(Shard::counts).map(|c| (c.groups, c.series, c.bytes)).collect()
+        };
+        assert_eq!(counts(&restarted), counts(gateway));
+        assert_eq!(restarted.registry.len(), gateway.registry.len());
+        *gateway = restarted;
+    }
+
+    /// Ends everything that is running, and deletes all groups, which leaves nothing behind.
+    ///
+    /// # Panics
+    /// Something is left.
+    pub fn end(mut self) {
+        let gateway = &mut self.gateway;
+        while gateway.collection.is_some() {
+            gateway.collect();
+        }
+        while !gateway.held.is_empty() {
+            gateway.drop_snapshots();
+        }
+        for number in 0..KEYS.len() {
+            gateway.delete(&key(number));
+        }
+        gateway.commit();
+        assert!(gateway.store.is_empty());
+        for shard in &gateway.shards {
+            let counts = shard.counts();
+            assert_eq!((counts.groups, counts.series, counts.segments, counts.bytes), (0, 0, 0, 0));
+        }
+        assert_eq!(gateway.registry.len(), 2);
+        // Each core may keep the set that was asked for last.
+        assert!(gateway.registry.sets_len() <= CORES);
+    }
+}
+
+fn key(number: usize) -> GroupingKey {
+    let labels = KEYS[number % KEYS.len()];
+    GroupingKey::new(labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+}
+
+/// A body in the text format. Of several families with one name, the first is used.
+fn body(names: [&str; 4], families: &[PushedFamily], value: usize) -> String {
+    // Writing to a string cannot fail.
+    let mut body = String::new();
+    let mut named = BTreeSet::new();
+    for family in families {
+        let name = names[family.name % names.len()];
+        if !named.insert(name) {
+            continue;
+        }
+        let kind = TYPES[family.kind % TYPES.len()];
+        let is_plain = NameKind::Metric.is_plain(name);
+        let quoted = if is_plain { name.to_owned() } else { format!("\"{name}\"") };
+        if family.help > 0 {
+            let _ = writeln!(body, "# HELP {quoted} {}", HELPS[family.help % HELPS.len()]);
+        }
+        let _ = writeln!(body, "# TYPE {quoted} {kind}");
+        let suffix = if matches!(kind, "histogram" | "summary") { "_count" } else { "" };
+        let start = if is_plain { format!("{name}{suffix}{{") } else { format!("{{\"{name}{suffix}\",") };
+        for labels in &family.labels {
+            let _ = writeln!(body, "{start}{}}} {value}", LABELS[labels % LABELS.len()]);
+        }
+        for number in 0..family.bulk {
+            let _ = writeln!(
+                body,
+                "{start}number=\"{number}\",text=\"a value that makes lines longer\"}} {value}"
+            );
+        }
+    }
+    body
+}
+
+/// `None` if the body does not parse, because a name is a part of its own histogram.
+pub(crate) fn push_of(mode: Mode, key: &GroupingKey, body: &str) -> Option<Push> {
+    let families = parse(body.as_bytes(), NameRules::Utf8).ok()?;
+    let content = match render(&families, &key.labels(), NameRules::Utf8, usize::MAX) {
+        Ok(rendered) => Content::new(rendered),
+        Err(RenderError::Inconsistent(reason)) => Content::Inconsistent(reason),
+        Err(RenderError::TooLarge) => unreachable!("there is no limit"),
+    };
+    Some(Push { key: key.clone(), mode, source: None, content })
+}
+
+/// The series of rendered lines with their values.
+fn series(text: &[u8]) -> BTreeMap<String, String> {
+    let text = std::str::from_utf8(text).expect("lines are UTF-8");
+    text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(s, v)| (s.to_owned(), v.to_owned())).collect()
+}
+
+/// The rules, applied to all groups after the push.
+fn is_consistent(groups: &BTreeMap<GroupKey, ModelGroup>) -> bool {
+    let mut kinds: BTreeMap<&str, MetricType> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for (name, (kind, lines)) in groups.values().flatten() {
+        if *kinds.entry(name).or_insert(*kind) != *kind || !lines.keys().all(|line| seen.insert(line)) {
+            return false;
+        }
+    }
+    Escaping::ALL.into_iter().all(|scheme| {
+        let shown = |name: &str| escape(name, scheme, NameKind::Metric).into_owned();
+        let kinds_shown: BTreeMap<String, MetricType> =
+            kinds.iter().map(|(name, kind)| (shown(name), *kind)).collect();
+        let is_free = |(name, kind): (&String, &MetricType)| {
+            let parts = Part::ALL.into_iter().filter(|part| part.is_part_of(*kind));
+            parts.into_iter().all(|part| !kinds_shown.contains_key(&*format!("{name}{}", part.suffix())))
+        };
+        kinds_shown.len() == kinds.len() && kinds_shown.iter().all(is_free)
+    })
+}
+
+type GroupKey = String;
+
+/// What an applied command sends to the store.
+struct StoredChange {
+    key: GroupKey,
+    /// `None` deletes the group.
+    record: Option<Vec<u8>>,
+    commit: Option<RunningEpoch>,
+    outcome: Outcome,
+}
+
+/// Changes the text of a command and writes the record of its group, both in the smallest slices.
+fn finish(key: &GroupingKey, mut edit: TextEdit<&mut Shard>) -> StoredChange {
+    let Applied { shard, change, commit, outcome } = loop {
+        match edit.advance(1) {
+            ControlFlow::Break(applied) => break applied,
+            ControlFlow::Continue(rest) => edit = rest,
+        }
+    };
+    let record = match change {
+        Change::Delete => None,
+        Change::Put(group) => {
+            let mut writer = RecordWriter::new(shard, group, Vec::new());
+            loop {
+                match writer.advance(1) {
+                    ControlFlow::Break((_, record)) => break Some(record),
+                    ControlFlow::Continue(rest) => writer = rest,
+                }
+            }
+        }
+    };
+    StoredChange { key: key.text().to_string(), record, commit, outcome }
+}
+
+/// Shards with a store.
+pub(crate) struct Gateway {
+    pub(crate) registry: Arc<Registry>,
+    shards: Vec<Shard>,
+    /// A running collection and its snapshots so far.
+    pub(crate) collection: Option<(RunningEpoch, Vec<Vec<FamilySnapshot>>)>,
+    /// Snapshots of earlier collections with the text that they had, as responses that are being sent.
+    held: VecDeque<Vec<(FamilySnapshot, Vec<u8>)>>,
+    /// The records of the store.
+    store: BTreeMap<GroupKey, Vec<u8>>,
+    /// Commits that have not ended.
+    pub(crate) commits: Vec<RunningEpoch>,
+    now: f64,
+}
+
+impl Gateway {
+    pub(crate) fn new() -> Self {
+        let registry = Arc::new(Registry::new([
+            (PUSH_TIME, MetricType::Gauge, "pushed"),
+            (FAILURE_TIME, MetricType::Gauge, "failed"),
+        ]));
+        let shards =
+            (0..CORES).map(|core| Shard::new(core as u32, registry.clone(), Persistence::Stored)).collect();
+        Self {
+            registry,
+            shards,
+            collection: None,
+            held: VecDeque::new(),
+            store: BTreeMap::new(),
+            commits: Vec::new(),
+            now: 1.0,
+        }
+    }
+
+    pub(crate) fn shard(&mut self, key: &GroupingKey) -> &mut Shard {
+        &mut self.shards[key.home(CORES)]
+    }
+
+    pub(crate) fn push(&mut self, push: Push) -> Outcome {
+        let (push, mut attempt) = (Arc::new(push), PushAttempt::default());
+        self.now += 1.0;
+        let now = self.now;
+        for _ in 0..20 {
+            match Shard::decide(self.shard(&push.key), &push, &mut attempt, now) {
+                Decision::Apply(edit) => {
+                    let stored = finish(&push.key, edit);
+                    return self.enqueue(stored);
+                }
+                Decision::Reject(rejection) => return Outcome::Rejected(rejection),
+                Decision::WaitFor(epoch) => self.wait(epoch),
+                Decision::NeedsLookup(families) => {
+                    if let Some(outcome) = self.look_up(&push, &families, &mut attempt) {
+                        return outcome;
+                    }
+                    attempt.looked_up = families;
+                }
+            }
+        }
+        panic!("a push was never decided");
+    }
+
+    fn look_up(
+        &mut self,
+        push: &Arc<Push>,
+        families: &[Arc<str>],
+        attempt: &mut PushAttempt,
+    ) -> Option<Outcome> {
+        let now = self.now;
+        for lookup in self.shard(&push.key).duplicate_lookups(push, families) {
+            let lookup = [lookup];
+            loop {
+                match self.shard(&lookup[0].key).find_duplicates(&lookup) {
+                    DuplicateCheck::Free => break,
+                    DuplicateCheck::Retired(epoch) => self.wait(epoch),
+                    DuplicateCheck::Found(reason) => {
+                        let edit = Shard::record_failure(self.shard(&push.key), push, attempt, reason, now);
+                        let stored = finish(&push.key, edit);
+                        return Some(self.enqueue(stored));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    pub(crate) fn delete(&mut self, key: &GroupingKey) {
+        let stored = finish(key, Shard::delete(self.shard(key), key));
+        self.enqueue(stored);
+    }
+
+    /// Sends a change to the store.
+    fn enqueue(&mut self, change: StoredChange) -> Outcome {
+        match change.record {
+            Some(record) => self.store.insert(change.key, record),
+            None => self.store.remove(&change.key),
+        };
+        self.commits.extend(change.commit);
+        change.outcome
+    }
+
+    pub(crate) fn commit(&mut self) {
+        self.commit_some(usize::MAX);
+    }
+
+    fn commit_some(&mut self, count: usize) {
+        let count = count.min(self.commits.len());
+        self.registry.end_all(self.commits.drain(..count));
+    }
+
+    /// A gateway that starts with the store of this one.
+    fn restarted(&self) -> Self {
+        let mut new = Self::new();
+        for (text, record) in &self.store {
+            let record = Record::decode(record).expect("was encoded");
+            let mut again = Vec::new();
+            record.encode(&mut again).expect("was encoded");
+            assert_eq!(&again, &self.store[text], "written in slices as at once");
+            let key = GroupingKey::from_text(text.as_str().into());
+            StoredGroup::new(text, record)
+                .load(new.shard(&key))
+                .expect("accepted groups do not contradict each other");
+        }
+        new.shards.iter_mut().for_each(Shard::end_loading);
+        let mut hashes: Vec<u64> = new.shards.iter().flat_map(Shard::series_hashes).collect();
+        hashes.sort_unstable();
+        assert!(hashes.windows(2).all(|pair| pair[0] != pair[1]), "a series exists twice");
+        new.store.clone_from(&self.store);
+        new
+    }
+
+    /// Ends the collection and the commits. A push waits for nothing else.
+    fn wait(&mut self, epoch: Epoch) {
+        while self.collection.is_some() {
+            self.collect();
+        }
+        self.commit();
+        assert!(self.registry.is_past(epoch));
+    }
+
+    pub(crate) fn collect(&mut self) {
+        match self.collection.take() {
+            None => self.collection = Some((self.registry.begin_collection(), Vec::new())),
+            Some((running, mut handed)) if handed.len() < CORES => {
+                handed.push(self.shards[handed.len()].snapshot());
+                self.collection = Some((running, handed));
+            }
+            Some((running, handed)) => {
+                drop(running);
+                check_snapshot(&handed);
+                if self.held.len() == HELD_MAX {
+                    self.drop_snapshots();
+                }
+                self.held.push_back(
+                    handed
+                        .into_iter()
+                        .flatten()
+                        .map(|family| (text_of(&family), family))
+                        .map(|(text, family)| (family, text))
+                        .collect(),
+                );
+            }
+        }
+    }
+
+    /// Drops the snapshots of the oldest collection, which must not have changed.
+    fn drop_snapshots(&mut self) {
+        for (family, text) in self.held.pop_front().into_iter().flatten() {
+            assert_eq!(text_of(&family), text, "a snapshot of {} has changed", family.shared.name);
+        }
+    }
+
+    /// What a scrape would show now.
+    fn shown(&self) -> BTreeMap<String, (MetricType, BTreeMap<String, String>)> {
+        let mut shown: BTreeMap<String, ModelFamily> = BTreeMap::new();
+        for handed in self.shards.iter().flat_map(Shard::snapshot) {
+            let entry = shown.entry(handed.shared.name.to_string());
+            let family = entry.or_insert_with(|| (handed.kind, BTreeMap::new()));
+            for segment in handed.text.segments() {
+                family.1.extend(series(segment.text()));
+            }
+        }
+        shown
+    }
+}
+
+fn text_of(family: &FamilySnapshot) -> Vec<u8> {
+    family.text.segments().flat_map(|segment| segment.text().to_vec()).collect()
+}
+
+/// Checks a scrape that was collected while pushes continued: each name has one type and is not a part of another, and no series
+/// occurs twice.
+fn check_snapshot(cores: &[Vec<FamilySnapshot>]) {
+    let mut groups: BTreeMap<GroupKey, ModelGroup> = BTreeMap::new();
+    for (core, handed) in cores.iter().enumerate() {
+        for family in handed {
+            let text = text_of(family);
+            let group = groups.entry(core.to_string()).or_default();
+            group.insert(family.shared.name.to_string(), (family.kind, series(&text)));
+        }
+    }
+    assert!(is_consistent(&groups), "a scrape shows a state that never existed: {groups:#?}");
+}

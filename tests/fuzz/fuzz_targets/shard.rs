@@ -1,0 +1,48 @@
+//! Shards against the reference implementation: pushes, deletes, scrapes core by core, snapshots that outlive their scrape,
+//! commits that end late, and restarts. The reference implementation finds the differences.
+#![no_main]
+
+use libfuzzer_sys::arbitrary::{Result, Unstructured};
+use libfuzzer_sys::fuzz_target;
+use sluicegate::reference::{Comparison, Mode, PushedFamily, Step};
+
+/// More steps need more time, and hardly reach more states.
+const STEPS_MAX: usize = 150;
+
+fuzz_target!(|input: &[u8]| {
+    let mut input = Unstructured::new(input);
+    let mut comparison = Comparison::new(input.int_in_range(0..=1).unwrap_or(0));
+    for _ in 0..STEPS_MAX {
+        if input.is_empty() {
+            break;
+        }
+        let Ok(step) = step(&mut input) else { break };
+        comparison.play(&step);
+    }
+    comparison.end();
+});
+
+fn step(input: &mut Unstructured<'_>) -> Result<Step> {
+    Ok(match input.int_in_range(0..=15)? {
+        0..=7 => {
+            let mode = if input.arbitrary()? { Mode::Replace } else { Mode::Merge };
+            let group = input.int_in_range(0..=6)?;
+            let families = (0..input.int_in_range(0..=4)?).map(|_| family(input)).collect::<Result<_>>()?;
+            Step::Push(mode, group, families)
+        }
+        8 | 9 => Step::Delete(input.int_in_range(0..=6)?),
+        10..=12 => Step::Collect,
+        13 => Step::DropSnapshots,
+        14 => Step::Commit(input.int_in_range(1..=20)?),
+        _ => Step::Restart,
+    })
+}
+
+fn family(input: &mut Unstructured<'_>) -> Result<PushedFamily> {
+    let (name, kind) = (input.int_in_range(0..=3)?, input.int_in_range(0..=3)?);
+    let labels: u8 = input.int_in_range(0..=31)?;
+    let labels = (0..5).filter(|label| labels & (1 << label) != 0).collect();
+    // A segment has about 16 KB, which are 300 such series.
+    let bulk = if input.ratio(1, 8)? { input.int_in_range(0..=700)? } else { 0 };
+    Ok(PushedFamily { name, kind, help: input.int_in_range(0..=3)?, labels, bulk })
+}
