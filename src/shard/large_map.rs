@@ -112,7 +112,7 @@ fn table_of(hash: u64) -> usize {
     (hash >> 40) as usize % TABLES
 }
 
-#[cfg(any(test, feature = "reference"))]
+#[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
