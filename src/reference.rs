@@ -200,7 +200,9 @@ impl Comparison {
         }
         gateway.commit();
         assert!(gateway.store.is_empty());
-        for shard in &gateway.shards {
+        for shard in &mut gateway.shards {
+            while shard.free_retired_series(1) {}
+            assert_eq!(shard.oldest_retired_series(), None);
             let counts = shard.counts();
             assert_eq!((counts.groups, counts.series, counts.segments, counts.bytes), (0, 0, 0, 0));
         }
@@ -442,6 +444,9 @@ impl Gateway {
     fn commit_some(&mut self, count: usize) {
         let count = count.min(self.commits.len());
         self.registry.end_all(self.commits.drain(..count));
+        for shard in &mut self.shards {
+            shard.free_retired_series(1);
+        }
     }
 
     /// A gateway that starts with the store of this one.

@@ -110,7 +110,7 @@ impl ShardTask {
         Ok(None)
     }
 
-    fn finish_push(&self, edit: TextEdit<ShardGuard>, push: Arc<Push>, reply: CommandReply) {
+    fn finish_push(self: &Rc<Self>, edit: TextEdit<ShardGuard>, push: Arc<Push>, reply: CommandReply) {
         let key = push.key.clone();
         drop(push);
         self.finish(edit, key, reply);
@@ -123,7 +123,7 @@ impl ShardTask {
     }
 
     /// Waits until every collection and commit that began at or before `epoch` has ended.
-    async fn wait_until_past(&self, epoch: Epoch) {
+    pub(super) async fn wait_until_past(&self, epoch: Epoch) {
         loop {
             let ended = self.registry.ended.listen();
             if self.registry.is_past(epoch) {

@@ -4,6 +4,7 @@
 //! between two slices, but no other command sees half a push. Long commands run in their own task, so they complete even if the
 //! client disconnects.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub(crate) struct ShardTask {
     pub(super) mailboxes: Mailboxes,
     /// Where changes wait for the storage engine; `None` without a store.
     outbox: Option<Rc<Outbox>>,
+    /// Whether a task frees retired series, see [`ShardTask::free_retired_series`].
+    freeing: Cell<bool>,
 }
 
 /// Why a command has no outcome.
@@ -72,7 +75,7 @@ impl ShardTask {
         store: Option<Arc<Store>>,
     ) -> Rc<Self> {
         let outbox = store.map(|store| Outbox::new(core, store));
-        Rc::new(Self { core, shard, registry, leases, mailboxes, outbox })
+        Rc::new(Self { core, shard, registry, leases, mailboxes, outbox, freeing: Cell::new(false) })
     }
 
     /// Executes the commands of other cores until no sender is left.
@@ -118,9 +121,9 @@ impl ShardTask {
                 });
             }
             ShardCommand::Wipe(tx) => {
-                let outbox = self.outbox.clone();
+                let task = self.clone();
                 self.with_shard(move |shard| {
-                    spawn(wipe(shard, outbox, tx));
+                    spawn(wipe(shard, task, tx));
                 });
             }
             ShardCommand::Complete(batch, committed) => {
@@ -155,14 +158,34 @@ impl ShardTask {
     }
 
     /// Completes a command that the shard applies: edits the text, then commits or replies. A large command continues in a task.
-    pub(super) fn finish(&self, edit: TextEdit<ShardGuard>, key: GroupingKey, reply: CommandReply) {
-        let command = InProgressCommand { key, reply, outbox: self.outbox.clone() };
+    pub(super) fn finish(self: &Rc<Self>, edit: TextEdit<ShardGuard>, key: GroupingKey, reply: CommandReply) {
+        let command = InProgressCommand { key, reply, task: self.clone() };
         match edit.advance(SLICE_BYTES) {
             ControlFlow::Break(applied) => command.commit(applied),
             ControlFlow::Continue(edit) => {
                 spawn(async move { command.commit(finish_edit(edit).await) });
             }
         }
+    }
+
+    /// Starts to free the retired series of the shard, if it has any.
+    fn free_retired_series_of(self: &Rc<Self>, shard: &Shard) {
+        if shard.oldest_retired_series().is_some() && !self.freeing.replace(true) {
+            spawn(self.clone().free_retired_series());
+        }
+    }
+
+    /// Frees retired series when the collections and commits that reserve them have ended.
+    async fn free_retired_series(self: Rc<Self>) {
+        loop {
+            let oldest = self.shard.lock_arc().await.oldest_retired_series();
+            let Some(epoch) = oldest else { break };
+            self.wait_until_past(epoch).await;
+            while self.shard.lock_arc().await.free_retired_series(SLICE_BYTES) {
+                yield_now().await;
+            }
+        }
+        self.freeing.set(false);
     }
 
     /// Replies to a push that the shard rejected. With a store, the reply is sent in order, after those of earlier commands.
@@ -185,15 +208,16 @@ impl ShardTask {
 struct InProgressCommand {
     key: GroupingKey,
     reply: CommandReply,
-    outbox: Option<Rc<Outbox>>,
+    task: Rc<ShardTask>,
 }
 
 impl InProgressCommand {
     /// Puts the group's record into the outbox; without a store, replies.
     fn commit(self, applied: Applied<ShardGuard>) {
         let Applied { shard, change, commit, outcome } = applied;
-        let Self { key, reply, outbox } = self;
-        let Some(outbox) = outbox else {
+        let Self { key, reply, task } = self;
+        task.free_retired_series_of(&shard);
+        let Some(outbox) = task.outbox.clone() else {
             drop(shard);
             return reply.send(Ok(outcome));
         };
@@ -238,11 +262,7 @@ async fn finish_record(mut writer: RecordWriter<ShardGuard>) -> (ShardGuard, Vec
 }
 
 /// Deletes all groups of a shard.
-async fn wipe(
-    mut shard: ShardGuard,
-    outbox: Option<Rc<Outbox>>,
-    tx: oneshot::Sender<Result<(), CommitFailed>>,
-) {
+async fn wipe(mut shard: ShardGuard, task: Rc<ShardTask>, tx: oneshot::Sender<Result<(), CommitFailed>>) {
     loop {
         let keys = shard.some_keys(WIPE_KEYS);
         if keys.is_empty() {
@@ -250,7 +270,7 @@ async fn wipe(
         }
         for key in keys {
             let applied = finish_edit(Shard::delete(shard, &GroupingKey::from_text(key.clone()))).await;
-            if let Some(outbox) = &outbox {
+            if let Some(outbox) = &task.outbox {
                 let (change, completion) = (GroupChange::Delete, Completion::None);
                 outbox.enqueue(PendingChange { key, change, commit: applied.commit, completion });
             }
@@ -258,8 +278,9 @@ async fn wipe(
         }
         yield_now().await;
     }
+    task.free_retired_series_of(&shard);
     let completion = Completion::Wipe(tx);
-    match outbox {
+    match &task.outbox {
         Some(outbox) => outbox.enqueue(PendingChange {
             key: "".into(),
             change: GroupChange::Unchanged,

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use crate::exposition::consistency::Inconsistency;
 
-use super::duplicates::RetiredSeries;
 use super::key::GroupingKey;
 use super::list::FailedPush;
 use super::outcome::Outcome;
 use super::plan::{PushAttempt, Step, find_family};
 use super::push::{Mode, Push, PushedFamily};
 use super::registry::{RunningEpoch, SetId, SharedFamily};
+use super::retired::RetiredLines;
+use super::segments::RUN_BYTES_MAX;
 use super::series::has_new_series;
 use super::slab::Number;
 use super::tables::{Group, GroupFamily};
@@ -188,10 +189,9 @@ impl Shard {
             return;
         }
         let Some(epoch) = self.registry.retirement_epoch() else { return };
-        let local = &self.families[family];
-        let text = local.text.run(group).collect::<Vec<_>>().concat();
-        let (family, key) = (local.shared.name.clone(), self.groups[group].key.clone());
-        self.retired_series.push(RetiredSeries { epoch, family, key, text });
+        let (local, key) = (&self.families[family], self.groups[group].key.clone());
+        let (family, lines) = (local.shared.name.clone(), local.text.lines(group));
+        self.retired_series.push(RetiredLines { epoch, family, key, lines });
     }
 
     /// Whether a group whose lines in a family are replaced by these, or removed, loses a series that another group could add.
@@ -206,6 +206,10 @@ impl Shard {
             return false;
         }
         let Some((push, pushed)) = new else { return true };
+        if local.text.is_long(group) || push.text(pushed).len() > RUN_BYTES_MAX {
+            // Comparing long lines takes longer than retiring them.
+            return true;
+        }
         let old = local.text.run(group).collect::<Vec<_>>().concat();
         local.kind != pushed.kind || has_new_series(&local.shared.name, local.kind, push.text(pushed), &old)
     }

@@ -13,6 +13,7 @@ use super::Shard;
 use super::key::GroupingKey;
 use super::push::Push;
 use super::registry::Epoch;
+use super::segments::GroupLines;
 use super::series::{contains_series, labels_of, series_of};
 
 /// A question to the home core of a group: does the group have this series?
@@ -35,15 +36,6 @@ pub enum DuplicateCheck {
     Found(Inconsistency),
     /// One of them is retired. The caller looks again when the epoch is past.
     Retired(Epoch),
-}
-
-/// Lines that a group released while a collection or commit was running, in a family in which duplicates are possible.
-#[derive(Debug)]
-pub(super) struct RetiredSeries {
-    pub epoch: Epoch,
-    pub family: Arc<str>,
-    pub key: Arc<str>,
-    pub text: Vec<u8>,
 }
 
 impl Shard {
@@ -70,8 +62,6 @@ impl Shard {
 
     /// Looks up series in groups of this core.
     pub fn find_duplicates(&mut self, lookups: &[SeriesLookup]) -> DuplicateCheck {
-        let registry = &self.registry;
-        self.retired_series.retain(|retired| !registry.is_past(retired.epoch));
         let mut found = DuplicateCheck::Free;
         for lookup in lookups {
             if self.has_series(lookup) {
@@ -80,16 +70,32 @@ impl Shard {
                     labels: labels_of(&lookup.series).to_owned(),
                 });
             }
-            let retired = self.retired_series.iter().rfind(|retired| {
-                retired.family == lookup.family
-                    && retired.key == *lookup.key.text()
-                    && contains_series(&retired.text, &lookup.series)
+            let oldest = self.registry.oldest_epoch();
+            let contains = |text: &[u8]| contains_series(text, &lookup.series);
+            let retired = self.retired_series.of(lookup).find(|retired| {
+                retired.epoch >= oldest
+                    && match &retired.lines {
+                        GroupLines::Copied(text) => contains(text),
+                        GroupLines::Segments(segments) => {
+                            segments.iter().any(|segment| contains(segment.text()))
+                        }
+                    }
             });
             if let Some(retired) = retired {
                 found = DuplicateCheck::Retired(retired.epoch);
             }
         }
         found
+    }
+
+    /// The epoch after which the next retired series can be freed. `None` if none are retired.
+    pub fn oldest_retired_series(&self) -> Option<Epoch> {
+        self.retired_series.oldest_epoch()
+    }
+
+    /// Frees retired series whose epochs are past, until about `bytes_max` bytes are freed. Returns whether some are left.
+    pub fn free_retired_series(&mut self, bytes_max: usize) -> bool {
+        self.retired_series.free(self.registry.oldest_epoch(), bytes_max)
     }
 
     fn has_series(&self, lookup: &SeriesLookup) -> bool {

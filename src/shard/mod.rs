@@ -25,6 +25,7 @@ pub mod outcome;
 mod plan;
 pub mod push;
 pub mod registry;
+mod retired;
 pub mod segments;
 mod series;
 mod sets;
@@ -48,9 +49,9 @@ pub use view::{FamilySnapshot, FamilyView, GroupView};
 
 use crate::exposition::model::MetricType;
 use crate::telemetry::OwnMetric;
-use duplicates::RetiredSeries;
 use large_map::LargeMap;
 use registry::{Core, Registry, SetId};
+use retired::RetiredSeries;
 use slab::{Number, Slab};
 use tables::{Group, LocalFamily};
 
@@ -83,7 +84,7 @@ pub struct Shard {
     /// All families in the order of the exposition.
     order: BTreeMap<Arc<str>, Number>,
     sets: sets::LocalSets,
-    retired_series: Vec<RetiredSeries>,
+    retired_series: RetiredSeries,
     /// The latest time of a push. Push times never go backwards.
     latest_seconds: f64,
     counts: Counts,
@@ -128,7 +129,7 @@ impl Shard {
             families_by_name: LargeMap::default(),
             order: BTreeMap::new(),
             sets: sets::LocalSets::default(),
-            retired_series: Vec::new(),
+            retired_series: RetiredSeries::default(),
             latest_seconds: 0.0,
             counts: Counts::default(),
             loading: load::Loading::default(),

@@ -71,6 +71,26 @@ fn sets_of_label_names_are_freed_with_their_last_group() {
     }
 }
 
+/// Long lines are retired without a copy, and freed when the commit has ended.
+#[test]
+fn long_retired_lines_are_freed_after_the_commit() {
+    let mut gateway = Gateway::new();
+    let (first, second) = (pairs("a", None), pairs("a", Some("x")));
+    let lines: String = (0..5_000).map(|number| format!("m{{a=\"{number}\"}} 1\n")).collect();
+    assert_eq!(gateway.push(put(&first, &lines)), Outcome::Applied);
+    assert_eq!(gateway.push(put(&second, "m 1\n")), Outcome::Applied);
+    gateway.delete(&first);
+    let shard = gateway.shard(&first);
+    assert!(shard.oldest_retired_series().is_some());
+    assert!(!shard.free_retired_series(usize::MAX), "the commit reserves them");
+    gateway.commit();
+    let shard = gateway.shard(&first);
+    let slices =
+        std::iter::repeat_with(|| shard.free_retired_series(64 << 10)).take_while(|more| *more).count();
+    assert!(slices >= 2, "{slices} slices");
+    assert_eq!(shard.oldest_retired_series(), None);
+}
+
 /// A series released on a core that was already collected must not appear as another group's series on a core that was not.
 #[test]
 fn a_retired_series_keeps_its_duplicate_out_of_the_same_scrape() {

@@ -226,6 +226,11 @@ impl Registry {
         lock(&self.tables).is_past(epoch)
     }
 
+    /// All epochs below this one are past.
+    pub(super) fn oldest_epoch(&self) -> Epoch {
+        lock(&self.tables).running.first().copied().unwrap_or(Epoch::MAX)
+    }
+
     /// The epoch with which something that is released now is retired. `None` if no collection and no commit is running.
     pub fn retirement_epoch(&self) -> Option<Epoch> {
         let tables = lock(&self.tables);

@@ -66,6 +66,41 @@ pub enum NewLines<'a> {
     Segments(Vec<Arc<Segment>>),
 }
 
+/// The lines of one group in a family, kept while the family changes.
+#[derive(Debug, Clone)]
+pub enum GroupLines {
+    /// A copy of at most [`RUN_BYTES_MAX`].
+    Copied(Vec<u8>),
+    /// Longer lines, shared with the family.
+    Segments(Vec<Arc<Segment>>),
+}
+
+impl GroupLines {
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Copied(text) => text.is_empty(),
+            Self::Segments(segments) => segments.is_empty(),
+        }
+    }
+
+    /// Frees lines until about `bytes_max` bytes are freed. Returns how many were.
+    pub fn free(&mut self, bytes_max: usize) -> usize {
+        match self {
+            Self::Copied(text) => std::mem::take(text).len(),
+            Self::Segments(segments) => {
+                let mut bytes = 0;
+                while bytes < bytes_max
+                    && let Some(segment) = segments.pop()
+                {
+                    bytes += segment.text.len();
+                }
+                bytes
+            }
+        }
+    }
+}
+
 impl FamilyText {
     /// The segments in order.
     pub fn segments(&self) -> impl ExactSizeIterator<Item = &Arc<Segment>> {
@@ -85,6 +120,21 @@ impl FamilyText {
     /// The lines of a group; several slices if they are long.
     pub fn run(&self, group: u32) -> impl Iterator<Item = &[u8]> {
         self.run_at(self.locate(group))
+    }
+
+    /// The lines of a group. Long ones are not copied.
+    pub fn lines(&self, group: u32) -> GroupLines {
+        match self.locate(group) {
+            Location::Exclusive(range) => {
+                GroupLines::Segments(self.entries[range].iter().map(|entry| entry.segment.clone()).collect())
+            }
+            location => GroupLines::Copied(self.run_at(location).collect::<Vec<_>>().concat()),
+        }
+    }
+
+    /// Whether the lines of a group are long, so that they have segments of their own.
+    pub fn is_long(&self, group: u32) -> bool {
+        matches!(self.locate(group), Location::Exclusive(_))
     }
 
     fn run_at(&self, location: Location) -> impl Iterator<Item = &[u8]> {
