@@ -3,9 +3,10 @@
 #[cfg(test)]
 mod metrics_doc;
 
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use event_listener::Event;
 
@@ -26,7 +27,7 @@ use crate::runtime::budget::Budget;
 use crate::runtime::listen::{ListenError, Listeners};
 use crate::runtime::permits::Permits;
 use crate::runtime::shutdown::Shutdown;
-use crate::runtime::threads::{Cores, DriverChoice, available, raise_descriptor_limit};
+use crate::runtime::threads::{Cores, DriverChoice, DriverInUse, available, raise_descriptor_limit};
 use crate::runtime::{memory, now_seconds, spawn};
 use crate::scrape::cache::PieceCache;
 use crate::scrape::merge::kind_of;
@@ -66,6 +67,7 @@ const METRICS: &[(&str, &[OwnMetric])] = &[
     ("storage", storage::metrics::METRICS),
     ("telemetry", telemetry::PROCESS_METRICS),
     ("telemetry", telemetry::faults::METRICS),
+    ("telemetry", telemetry::log::METRICS),
 ];
 
 /// The gateway's own metric families. Their names are reserved from the start, so that no push can take one with another
@@ -122,7 +124,13 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let shutdown = Shutdown::new();
     shutdown.request_on_signals().map_err(|source| StartError::Thread { thread: "signal", source })?;
 
-    announce(&config, &cores, &listeners, &own_metrics);
+    expose_info(&config, &cores, &own_metrics);
+    let listening = Listening {
+        addresses: listeners.addresses().to_vec(),
+        cores: count,
+        driver: cores.driver(),
+        engine: engine_name(&config),
+    };
     scrape::metrics::create_series();
     handlers::metrics::create_series();
 
@@ -135,8 +143,13 @@ pub fn run(config: Config) -> Result<(), StartError> {
         .map(|shard| Arc::new(async_lock::Mutex::new(shard)))
         .collect();
     let store = match &config.store {
-        Some(store) => Some(Arc::new(start_store(store, &shards, &registry, &mailboxes, &shutdown)?)),
-        None => None,
+        Some(store) => {
+            Some(Arc::new(start_store(store, &shards, &registry, &mailboxes, &shutdown, listening)?))
+        }
+        None => {
+            listening.log();
+            None
+        }
     };
     let connections = Arc::new(Connections::default());
     let budget = Budget::new(config.limits.memory_in_flight.bytes_max(memory::available()));
@@ -187,7 +200,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
             spawn(shard_task.run(inbox));
             if let Err(error) = serve(listeners, handlers, server).await {
                 tracing::error!(core, %error, "cannot serve; exiting");
-                std::process::exit(1);
+                telemetry::log::exit(1);
             }
             drained.wait_for_all().await;
         }
@@ -199,21 +212,38 @@ pub fn run(config: Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Logs how the gateway runs, and exposes it as metrics.
-fn announce(config: &Config, cores: &Cores, listeners: &Listeners, own_metrics: &Recorder) {
+fn engine_name(config: &Config) -> &'static str {
+    config.store.as_ref().map_or("memory", |store| store.engine.name)
+}
+
+/// Exposes how the gateway runs as metrics.
+fn expose_info(config: &Config, cores: &Cores, own_metrics: &Recorder) {
     let (count, driver) = (cores.count(), cores.driver().name());
-    let (engine, durability) = match &config.store {
-        Some(store) => (store.engine.name, store.durability.name()),
-        None => ("memory", "none"),
-    };
+    let (engine, durability) =
+        (engine_name(config), config.store.as_ref().map_or("none", |store| store.durability.name()));
     own_metrics.set_info(BUILD_INFO, &config.build.labels());
     own_metrics.set_info(RUNTIME_INFO, &[("cores", &count.to_string()), ("driver", driver)]);
     own_metrics.set_info(storage::metrics::INFO, &[("backend", engine), ("durability", durability)]);
     if let Some(reason) = cores.fallback() {
         tracing::warn!(reason, "io_uring unavailable, falling back to epoll");
     }
-    for address in listeners.addresses() {
-        tracing::info!(%address, cores = count, driver, store = engine, "listening");
+}
+
+/// What the log says once the gateway serves requests: at the start, or when its store is open. A gateway that finds the store of
+/// another engine exits without having said it.
+struct Listening {
+    addresses: Vec<SocketAddr>,
+    cores: usize,
+    driver: DriverInUse,
+    engine: &'static str,
+}
+
+impl Listening {
+    fn log(&self) {
+        let Self { addresses, cores, driver, engine } = self;
+        for address in addresses {
+            tracing::info!(%address, cores, driver = driver.name(), store = engine, "listening");
+        }
     }
 }
 
@@ -223,13 +253,15 @@ fn start_store(
     registry: &Arc<Registry>,
     mailboxes: &Mailboxes,
     shutdown: &Shutdown,
+    listening: Listening,
 ) -> Result<Store, StartError> {
     // Before the engine opens the store, because that may make the store look newer than the official file.
     let official = OfficialFile::find(store)?;
     let opener = engines::Opener::new(store.clone());
+    let opened = Once::new();
     let mailboxes = mailboxes.clone();
     let start = store::Start {
-        open: Box::new(move || opener.open()),
+        open: Box::new(move || opener.open().inspect(|_| opened.call_once(|| listening.log()))),
         import: Box::new(move |is_new| official.records(is_new)),
         deliver: Box::new(move |batch, committed| {
             mailboxes.send(batch.core, ShardCommand::Complete(batch, committed));

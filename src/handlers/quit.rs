@@ -13,7 +13,7 @@ pub(super) async fn quit(handlers: &Handlers, request: Request) -> Result<Respon
     if !gateway.config.lifecycle {
         return Ok(text(StatusCode::FORBIDDEN, "Lifecycle API is not enabled."));
     }
-    tracing::info!("shutting down: requested through /-/quit");
     gateway.shutdown.request();
+    tracing::info!("shutting down: requested through /-/quit");
     Ok(text(StatusCode::OK, "Requesting termination... Goodbye!"))
 }

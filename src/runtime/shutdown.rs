@@ -1,14 +1,18 @@
-//! Shutting down: one handle that every core awaits, requested by SIGTERM, SIGINT or a call.
+//! Signals, and shutting down: one handle that every core awaits, requested by SIGTERM, SIGINT or a call.
+//!
+//! Signals that are not named here keep their default effect. SIGQUIT, for example, ends the program with a core dump.
 
+use std::ffi::c_int;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use event_listener::Event;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use crate::telemetry::faults;
+use crate::telemetry::{faults, log};
 
 /// A request to end the program, shared by all its clones. It cannot be withdrawn.
 #[derive(Clone, Default)]
@@ -52,26 +56,64 @@ impl Shutdown {
     }
 
     /// Requests the shutdown at the first SIGTERM or SIGINT. A second signal exits at once with status 1, for an operator who does not want
-    /// to wait for the drain.
+    /// to wait for the drain. SIGHUP has no effect, so that the end of a terminal session, or a script that reloads every service, does
+    /// not end the program.
     ///
     /// # Errors
     /// If the signal handlers or the thread that waits for signals cannot be set up.
     pub fn request_on_signals(&self) -> io::Result<()> {
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let unattended = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            flag::register_conditional_default(signal, unattended.clone())?;
+        }
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let shutdown = self.clone();
+        let attended = Attended { unattended };
         faults::spawn("signals", move || {
+            let _attended = attended;
             for signal in signals.forever() {
-                let name = if signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
-                if shutdown.is_requested() {
-                    tracing::warn!(signal = name, "second signal; exiting at once");
-                    std::process::exit(1);
-                }
-                tracing::info!(signal = name, "shutting down");
-                shutdown.request();
+                shutdown.handle(signal);
             }
         })?;
         Ok(())
     }
+
+    fn handle(&self, signal: c_int) {
+        if signal == SIGHUP {
+            tracing::info!("SIGHUP ignored: there is nothing to reload");
+            return;
+        }
+        let signal = if signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
+        if self.is_requested() {
+            tracing::warn!(signal, "second signal; exiting at once");
+            log::exit(1);
+        }
+        self.request();
+        tracing::info!(signal, "shutting down");
+    }
+}
+
+/// Held by the thread that waits for signals. Without the thread, SIGTERM and SIGINT have their default effect, because nobody would
+/// react to them.
+struct Attended {
+    unattended: Arc<AtomicBool>,
+}
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        self.unattended.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Lets a write beyond the limit of file sizes (`ulimit -f`) fail with an error, which the store and the log handle, instead of
+/// ending the program.
+///
+/// # Errors
+/// If the signal handler cannot be set up.
+pub fn survive_file_size_limit() -> io::Result<()> {
+    // A handler that does nothing would do; this is the simplest one that needs no unsafe code.
+    flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+    Ok(())
 }
 
 #[cfg(test)]

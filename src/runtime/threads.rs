@@ -17,6 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::turns::{Gate, TakingTurns};
+use crate::telemetry::log;
 
 /// Entries of each submission queue. More gained nothing, and small rings fit into a low limit of locked memory.
 const RING_ENTRIES: u32 = 256;
@@ -213,10 +214,9 @@ fn core_thread(
     };
     let Ok(ThreadCommand::Run(job)) = inbox.recv() else { return };
     if catch_unwind(AssertUnwindSafe(|| block_on(&mut runtime, job()))).is_err() {
-        let thread = std::thread::current();
-        let name = thread.name().unwrap_or("a core").to_owned();
-        tracing::error!(core = name, "a core panicked; aborting");
-        eprintln!("sluicegate: {name} panicked; aborting");
+        // The panic itself is in the log.
+        tracing::error!("a core panicked; aborting");
+        log::flush();
         std::process::abort();
     }
 }

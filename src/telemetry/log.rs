@@ -1,18 +1,32 @@
 //! Logs: one line per event on stderr, in the two formats of the official program, so that existing log parsers work.
 //!
+//! Lines are written by a thread of their own ([`writer`]), so logging never waits. Before the program ends, [`flush`] waits for
+//! the lines that are left.
+//!
 //! Values can come from clients. They are escaped in both formats, so that a value cannot end its line or its quotes, or send a
 //! control character to a terminal.
 
+mod writer;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
+use std::panic::PanicHookInfo;
 use std::path::Path;
-use std::time::SystemTime;
+use std::process;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+use super::faults::panic_text;
+use super::own_metric::OwnMetric;
+use super::process::family;
+use super::recorder::OwnFamily;
+use writer::Queue;
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,29 +37,84 @@ pub enum Format {
     Json,
 }
 
-/// The process already has a subscriber for logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("logging is already set up")]
-pub struct AlreadyInstalled;
+/// How long [`flush`] waits for a stderr that accepts nothing.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Writes events of this level and above to stderr from now on, for the whole process.
-///
-/// # Errors
-/// If logging is already set up.
-pub fn install(level: LevelFilter, format: Format) -> Result<(), AlreadyInstalled> {
-    tracing::subscriber::set_global_default(subscriber(level, format, to_stderr))
-        .map_err(|_| AlreadyInstalled)
+const DROPPED_LINES: OwnMetric = OwnMetric::counter(
+    "sluicegate_log_dropped_lines_total",
+    "Total number of log lines dropped because stderr accepted them too slowly, or not at all.",
+);
+
+pub(crate) const METRICS: &[OwnMetric] = &[DROPPED_LINES];
+
+/// The lines to stderr. Empty until logging is set up.
+static STDERR: OnceLock<Queue> = OnceLock::new();
+
+/// Why logging cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The process already has a subscriber for logs.
+    #[error("logging is already set up")]
+    AlreadyInstalled,
+    /// The thread that writes lines cannot be started.
+    #[error("cannot start the log thread: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
-/// Writes the line with one call, so that lines of several threads do not mix. Errors are ignored: there is no other place to
-/// report them.
-fn to_stderr(line: &str) {
-    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+/// Writes events of this level and above, and panics, to stderr from now on, for the whole process.
+///
+/// # Errors
+/// If logging is already set up, or its thread cannot be started.
+pub fn install(level: LevelFilter, format: Format) -> Result<(), InstallError> {
+    let queue = Queue::start(writer::write_to_stderr, move |lines| dropped_line(format, lines))?;
+    let write = {
+        let queue = queue.clone();
+        move |line| queue.push(line)
+    };
+    tracing::subscriber::set_global_default(subscriber(level, format, write))
+        .map_err(|_| InstallError::AlreadyInstalled)?;
+    // Cannot be set already, because the subscriber was not.
+    let _ = STDERR.set(queue);
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Waits until the lines logged so far are written, or for half a second if stderr accepts nothing. To be called before the program
+/// ends.
+pub fn flush() {
+    if let Some(queue) = STDERR.get() {
+        queue.flush(FLUSH_TIMEOUT);
+    }
+}
+
+/// Ends the program, after [`flush`].
+pub fn exit(status: i32) -> ! {
+    flush();
+    process::exit(status)
+}
+
+/// The families of this module with their values.
+pub(super) fn families() -> Vec<OwnFamily> {
+    vec![family(DROPPED_LINES, STDERR.get().map_or(0, Queue::dropped) as f64)]
+}
+
+/// Logs a panic. The default hook would wait for stderr.
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("without a name");
+    let location = info.location().map(ToString::to_string).unwrap_or_default();
+    let error = panic_text(info.payload());
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        tracing::error!(thread, location, error, %backtrace, "panic");
+    } else {
+        tracing::error!(thread, location, error, "panic");
+    }
 }
 
 fn subscriber<W>(level: LevelFilter, format: Format, write: W) -> impl Subscriber + Send + Sync
 where
-    W: Fn(&str) + Send + Sync + 'static,
+    W: Fn(String) + Send + Sync + 'static,
 {
     tracing_subscriber::registry().with(Lines { format, write }.with_filter(level))
 }
@@ -55,23 +124,34 @@ struct Lines<W> {
     write: W,
 }
 
-impl<S: Subscriber, W: Fn(&str) + Send + Sync + 'static> Layer<S> for Lines<W> {
+impl<S: Subscriber, W: Fn(String) + Send + Sync + 'static> Layer<S> for Lines<W> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        (self.write)(&line(event, self.format, SystemTime::now()));
+        (self.write)(line(event, self.format, SystemTime::now()));
     }
 }
 
 /// Returns the line of an event, including LF.
 fn line(event: &Event<'_>, format: Format, now: SystemTime) -> String {
     let metadata = event.metadata();
-    let mut fields = Fields { format, message: String::new(), rest: String::new() };
+    let mut fields = Fields::new(format);
     event.record(&mut fields);
+    assemble(&fields, *metadata.level(), metadata.file().zip(metadata.line()), now)
+}
 
-    let mut line =
-        Fields { format, message: String::new(), rest: String::with_capacity(128 + fields.rest.len()) };
+/// The line that says how many lines are missing.
+fn dropped_line(format: Format, lines: u64) -> String {
+    let mut fields = Fields::new(format);
+    "dropped log lines because stderr did not accept them".clone_into(&mut fields.message);
+    fields.bare("lines", lines);
+    assemble(&fields, Level::WARN, Some((file!(), line!())), SystemTime::now())
+}
+
+fn assemble(fields: &Fields, level: Level, source: Option<(&str, u32)>, now: SystemTime) -> String {
+    let format = fields.format;
+    let mut line = Fields { rest: String::with_capacity(128 + fields.rest.len()), ..Fields::new(format) };
     line.text("time", &rfc3339_millis(now));
-    line.text("level", level_name(*metadata.level()));
-    if let (Some(file), Some(number)) = (metadata.file(), metadata.line()) {
+    line.text("level", level_name(level));
+    if let Some((file, number)) = source {
         let file = Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or(file);
         line.text("source", &format!("{file}:{number}"));
     }
@@ -99,6 +179,10 @@ struct Fields {
 }
 
 impl Fields {
+    fn new(format: Format) -> Self {
+        Self { format, message: String::new(), rest: String::new() }
+    }
+
     fn text(&mut self, key: &str, value: &str) {
         match self.format {
             Format::Logfmt => {
@@ -238,7 +322,7 @@ mod tests {
     fn logged(level: LevelFilter, format: Format, body: impl FnOnce()) -> String {
         let lines = Arc::new(Mutex::new(String::new()));
         let writer = Arc::clone(&lines);
-        let write = move |line: &str| writer.lock().expect("no panic while writing").push_str(line);
+        let write = move |line: String| writer.lock().expect("no panic while writing").push_str(&line);
         tracing::subscriber::with_default(subscriber(level, format, write), body);
         lines.lock().expect("no panic while writing").clone()
     }
@@ -251,8 +335,7 @@ mod tests {
 
     #[test]
     fn formats_times_with_milliseconds() {
-        let millis =
-            |millis| rfc3339_millis(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(millis));
+        let millis = |millis| rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
         assert_eq!(millis(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(millis(951_782_400_000), "2000-02-29T00:00:00.000Z");
         assert_eq!(millis(1_730_455_200_007), "2024-11-01T10:00:00.007Z");
@@ -288,6 +371,15 @@ mod tests {
         assert_eq!(object["ratio"], "NaN");
         assert_eq!(object["count"], -1);
         assert!(text.starts_with("{\"time\":\"20"), "{text}");
+    }
+
+    #[test]
+    fn the_line_about_dropped_lines_has_the_usual_layout() {
+        let logfmt = dropped_line(Format::Logfmt, 7);
+        assert!(logfmt.starts_with("time=") && logfmt.ends_with(" lines=7\n"), "{logfmt}");
+        assert!(logfmt.contains(" level=WARN source=log.rs:"), "{logfmt}");
+        let json: serde_json::Value = serde_json::from_str(&dropped_line(Format::Json, 7)).expect("JSON");
+        assert_eq!(json["lines"], 7);
     }
 
     #[test]

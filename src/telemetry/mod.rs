@@ -14,12 +14,13 @@ pub use process::METRICS as PROCESS_METRICS;
 pub use recorder::{OwnFamily, OwnSample, OwnValue, Recorder};
 
 /// Returns all families of the gateway's own with their current values: everything that was recorded,
-/// `process_*` and faults. They are
+/// `process_*`, faults and dropped log lines. They are
 /// sorted by name, and their series by labels. Reads a few small files in `/proc`.
 pub fn gather(recorder: &Recorder) -> Vec<OwnFamily> {
     let mut families = recorder.gather();
     families.extend(process::families());
     families.extend(faults::families());
+    families.extend(log::families());
     families.sort_by_key(|family| family.name);
     families
 }

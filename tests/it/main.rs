@@ -10,6 +10,7 @@ mod support;
 mod build_info;
 mod differences;
 mod drivers;
+mod faults;
 mod groups_api;
 mod hostile_bodies;
 mod http_framing;

@@ -5,10 +5,13 @@
 //! modules that describe behaviour of both programs.
 
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, prlimit};
 
 use super::exposition::Exposition;
 use super::http_client::{Connection, Response};
@@ -29,6 +32,15 @@ impl Gateway {
 
     /// Starts the gateway through a wrapper: a command that gets the gateway's command line as arguments and `exec`s it.
     pub fn start_by(wrapper: &[&str], flags: &[&str]) -> Self {
+        Self::start_as(wrapper, flags, None)
+    }
+
+    /// Starts the gateway with another stderr; [`Self::log`] then has stdout only.
+    pub fn start_with_stderr(stderr: &OwnedFd, flags: &[&str]) -> Self {
+        Self::start_as(&[], flags, Some(stderr))
+    }
+
+    fn start_as(wrapper: &[&str], flags: &[&str], stderr: Option<&OwnedFd>) -> Self {
         let driver =
             std::env::var("SLUICEGATE_TEST_DRIVER").map(|driver| format!("--runtime.driver={driver}"));
         let mut all: Vec<&str> = flags.to_vec();
@@ -39,7 +51,7 @@ impl Gateway {
         }
         // Another process may take the port before the gateway binds it.
         for _ in 0..3 {
-            let mut gateway = Self::spawn(wrapper, &all);
+            let mut gateway = Self::spawn(wrapper, &all, stderr);
             if gateway.becomes_ready() {
                 return gateway;
             }
@@ -50,10 +62,10 @@ impl Gateway {
 
     /// Starts the gateway without waiting until it is ready. Another process may take its port before it listens.
     pub fn begin(flags: &[&str]) -> Self {
-        Self::spawn(&[], flags)
+        Self::spawn(&[], flags, None)
     }
 
-    fn spawn(wrapper: &[&str], flags: &[&str]) -> Self {
+    fn spawn(wrapper: &[&str], flags: &[&str], stderr: Option<&OwnedFd>) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
@@ -73,7 +85,7 @@ impl Gateway {
             .args(flags)
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a second handle"))
-            .stderr(file)
+            .stderr(stderr.map_or_else(|| file.into(), |other| other.try_clone().expect("a second handle")))
             .spawn()
             .expect("the program starts");
         Self { port, child, log }
@@ -101,19 +113,21 @@ impl Gateway {
 
     /// Sends SIGTERM and waits for the process to exit.
     pub fn stop(&mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("own child");
+        self.signal(Signal::TERM);
         self.wait()
     }
 
     /// Limits the size of the files that the gateway writes from now on. A write beyond it fails, as on a full disk.
     pub fn limit_file_bytes(&self, bytes_max: Option<u64>) {
-        use rustix::process::{Pid, Resource, getrlimit, prlimit};
-
         // The soft limit; the hard one is inherited from this process.
         let mut limit = getrlimit(Resource::Fsize);
         limit.current = bytes_max.or(limit.maximum);
         prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).expect("own child");
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("own child");
     }
 
     /// Sends SIGKILL and waits for the process to exit.
@@ -124,7 +138,7 @@ impl Gateway {
 
     /// Starts the gateway with flags that make it exit. Returns its exit status and its log.
     pub fn fails_to_start(flags: &[&str]) -> (ExitStatus, String) {
-        let mut gateway = Self::spawn(&[], flags);
+        let mut gateway = Self::spawn(&[], flags, None);
         (gateway.wait(), gateway.log())
     }
 
