@@ -122,11 +122,9 @@ fn measure(
         result
     })?;
     figures.add(victims.seen());
-    if figures.failures.is_empty() {
-        match gateway.stop() {
-            Ok(duration) => figures.stop_seconds = duration.as_secs_f64(),
-            Err(problem) => figures.failures.push(problem),
-        }
+    match gateway.stop() {
+        Ok(duration) => figures.stop_seconds = duration.as_secs_f64(),
+        Err(problem) => figures.failures.push(problem),
     }
     if !is_sluicegate {
         // Other programs are measured, not judged.

@@ -16,6 +16,8 @@ const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Time between two rounds over held connections.
 const ROUND: Duration = Duration::from_millis(20);
+/// The receive buffer of a held connection.
+const RECEIVE_BYTES: usize = 4096;
 /// Attackers leave the processor to the gateway and to well-behaved clients, because real ones run on other machines.
 const NICENESS: i32 = 10;
 
@@ -61,7 +63,12 @@ impl Scene {
 
     /// A connection from the attacker's address.
     pub fn connect(&self) -> io::Result<TcpStream> {
+        self.connect_with(|_| Ok(()))
+    }
+
+    fn connect_with(&self, set: impl FnOnce(&Socket) -> io::Result<()>) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        set(&socket)?;
         socket.bind(&SockAddr::from(SocketAddr::from((ATTACKER, 0))))?;
         socket.connect_timeout(&SockAddr::from(self.address), WAIT_MAX)?;
         let stream = TcpStream::from(socket);
@@ -183,7 +190,9 @@ impl Scene {
                     return;
                 }
                 if slot.is_none() {
-                    let Ok(stream) = self.connect() else { break };
+                    // The system would otherwise read megabytes for a client that reads nothing.
+                    let small = |socket: &Socket| socket.set_recv_buffer_size(RECEIVE_BYTES);
+                    let Ok(stream) = self.connect_with(small) else { break };
                     if stream.set_nonblocking(true).is_ok() {
                         *slot = Some(Held { stream, sent: 0 });
                     }

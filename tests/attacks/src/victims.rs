@@ -1,4 +1,5 @@
-//! The well-behaved clients: a hundred that push ten times a second on persistent connections, and one that scrapes.
+//! The well-behaved clients: a hundred that push ten times a second, most of them on persistent connections, and one that
+//! scrapes.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Write};
@@ -13,6 +14,8 @@ use crate::http::{get, put, read_response};
 
 /// Number of clients that push.
 pub const CLIENTS: usize = 100;
+/// One client in this many opens a connection for each push, as short-lived jobs do.
+const NEWCOMER_EVERY: usize = 10;
 /// Time between two pushes of one client.
 const PUSH_EVERY: Duration = Duration::from_millis(100);
 /// A client gives up a push or a scrape after this time. Prometheus waits as long by default.
@@ -87,6 +90,9 @@ impl Victims {
             let begin = if due.elapsed() < PUSH_EVERY { Instant::now() } else { due };
             let records = self.records.load(Ordering::Relaxed);
             value += 1;
+            if number.is_multiple_of(NEWCOMER_EVERY) {
+                client.reader = None;
+            }
             let result = client.exchange(&push_of(number, value), None);
             if result.as_ref().is_ok_and(|status| status / 100 == 2) {
                 self.acknowledged[number].store(value, Ordering::Release);

@@ -96,7 +96,7 @@ fn wide_grouping_keys(_: &Scene) -> Result<Play> {
 /// Stores a group whose exposition has about 20 MB.
 fn store_large_group(scene: &Scene) -> Result<()> {
     let body = format!("attack_large{{text=\"{}\"}} 1\n", "x".repeat(1_000));
-    let lines = if scene.is_quick { 5_000 } else { 20_000 };
+    let lines = if scene.is_quick { 10_000 } else { 20_000 };
     let body = (0..lines).fold(String::new(), |mut all, number| {
         all.push_str(&body.replacen("attack_large{", &format!("attack_large{{n=\"{number}\","), 1));
         all

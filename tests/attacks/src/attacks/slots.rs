@@ -40,7 +40,7 @@ pub const ATTACKS: &[Attack] = &[
 ];
 
 fn store_medium_group(scene: &Scene) -> Result<()> {
-    let count = if scene.is_quick { 50_000 } else { 300_000 };
+    let count = if scene.is_quick { 150_000 } else { 300_000 };
     let body = gzip(series("attack_medium", count).as_bytes());
     scene.set_up(&put_encoded("/metrics/job/attack", "gzip", &body))
 }
