@@ -15,6 +15,8 @@
 //! * [`handlers`]: one file per endpoint.
 //! * [`server`]: start-up and composition.
 //!
+//! Beside them is `reference`, a slow and simple gateway for tests and for the fuzz target `shard`.
+//!
 //! The program is the only user of this library. Items are public for its tests, benches and fuzz targets.
 
 pub mod config;
