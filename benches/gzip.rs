@@ -8,6 +8,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sluicegate::encoding::decode::GZIP;
 use sluicegate::encoding::encode::{Coding, PieceEncoder};
 use sluicegate::encoding::gzip::{Deflater, Member};
+use sluicegate::exposition::memory::Unlimited;
 
 const PIECE_BYTES: usize = 16 << 10;
 const PIECES: usize = 1_000;
@@ -49,7 +50,7 @@ fn gzip(c: &mut Criterion) {
     member.push(&deflater.deflate([text.as_slice()]));
     let body = member.finish().concat();
     group.bench_function("gunzip a body of 16 KB", |b| {
-        b.iter(|| GZIP.decode(black_box(&body), usize::MAX));
+        b.iter(|| GZIP.decode(black_box(&body), usize::MAX, &mut Unlimited));
     });
 
     let pieces: Vec<_> = (0..PIECES).map(|seed| deflater.deflate([exposition(seed).as_slice()])).collect();

@@ -4,24 +4,20 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use http::HeaderMap;
-use sluicegate::handlers::push::{Format, prepare};
-use sluicegate::shard::push::Mode;
 
 mod support;
 
-use support::{PEER, RULES, apply, body, key, push, shard};
+use support::{apply, body, prepare, push, received, shard};
 
 fn bench_prepare(c: &mut Criterion) {
-    let bodies: Vec<String> = (0..509).map(body).collect();
+    let pushes: Vec<_> = (0..509).map(|number| received(number, body(number))).collect();
     let mut group = c.benchmark_group("push");
     group.throughput(Throughput::Elements(1));
     let mut at = 0;
     group.bench_function("parse and render", |b| {
         b.iter(|| {
-            at = (at + 1) % bodies.len();
-            let format = Format::of(&HeaderMap::new());
-            prepare(key(at as u32), Mode::Replace, format, black_box(bodies[at].as_bytes()), RULES, PEER)
+            at = (at + 1) % pushes.len();
+            prepare(black_box(&pushes[at]))
         });
     });
     group.finish();

@@ -271,7 +271,7 @@ pub(crate) fn push_of(mode: Mode, key: &GroupingKey, body: &str) -> Option<Push>
     let content = match render(&families, &key.labels(), NameRules::Utf8, usize::MAX) {
         Ok(rendered) => Content::new(rendered),
         Err(RenderError::Inconsistent(reason)) => Content::Inconsistent(reason),
-        Err(RenderError::TooLarge) => unreachable!("there is no limit"),
+        Err(error) => unreachable!("there is no limit: {error}"),
     };
     Some(Push { key: key.clone(), mode, source: None, content })
 }

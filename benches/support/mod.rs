@@ -6,9 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::HeaderMap;
+use sluicegate::exposition::memory::Unlimited;
 use sluicegate::exposition::model::MetricType;
 use sluicegate::exposition::names::NameRules;
-use sluicegate::handlers::push::{Format, PushRules, prepare};
+use sluicegate::handlers::push::{Format, PushRules, ReceivedPush};
 use sluicegate::shard::key::GroupingKey;
 use sluicegate::shard::push::{Mode, Push};
 use sluicegate::shard::registry::Registry;
@@ -64,11 +65,24 @@ pub fn key(group: u32) -> GroupingKey {
 
 /// A push to a group, parsed and rendered.
 pub fn push(group: u32, number: u32) -> Arc<Push> {
-    let format = Format::of(&HeaderMap::new());
-    Arc::new(
-        prepare(key(group), Mode::Replace, format, body(number).as_bytes(), RULES, PEER)
-            .expect("a valid body"),
-    )
+    Arc::new(prepare(&received(group, body(number))))
+}
+
+/// A push before it is parsed.
+pub fn received(group: u32, body: String) -> ReceivedPush {
+    ReceivedPush {
+        key: key(group),
+        mode: Mode::Replace,
+        format: Format::of(&HeaderMap::new()),
+        encoding: None,
+        body: body.into(),
+        source: PEER,
+    }
+}
+
+/// Parses and renders a push.
+pub fn prepare(received: &ReceivedPush) -> Push {
+    received.prepare(RULES, RULES.sizes(), &mut Unlimited).expect("a valid body")
 }
 
 /// Applies a push to a shard.

@@ -31,14 +31,19 @@ impl Workers {
         Ok(Self { jobs })
     }
 
-    /// Runs a job on one of the threads. Returns `None` if the job panicked; the thread survives.
+    /// Runs a job on one of the threads. Returns `None` if the job panicked; the thread survives. If the caller stops waiting before the
+    /// job begins, it is dropped.
+    ///
+    /// The queue has no limit of its own: whoever runs a job holds a permit, or a reservation for its memory.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut PieceEncoder) -> T + Send + 'static,
     ) -> Option<T> {
         let (tx, rx) = oneshot::channel();
         let job: Job = Box::new(move |encoder| {
-            let _ = tx.send(job(encoder));
+            if !tx.is_canceled() {
+                let _ = tx.send(job(encoder));
+            }
         });
         let _ = self.jobs.send(job);
         rx.await.ok()

@@ -13,15 +13,17 @@ use std::io::{self, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
+use crate::exposition::memory::{Memory, OutOfMemory};
+
 /// gzip: one or more members (RFC 1952). Any other bytes after a member are an error, even zeros, as in the official
 /// Pushgateway.
 pub static GZIP: ContentEncoding =
-    ContentEncoding { name: "gzip", decoder: |body, max| read_all(MultiGzDecoder::new(body), max) };
+    ContentEncoding { name: "gzip", decoder: |body, output| output.read_all(MultiGzDecoder::new(body)) };
 
 /// snappy: the framed stream, not the block format.
 static SNAPPY: ContentEncoding = ContentEncoding {
     name: "snappy",
-    decoder: |body, max| read_all(snap::read::FrameDecoder::new(body), max),
+    decoder: |body, output| output.read_all(snap::read::FrameDecoder::new(body)),
 };
 
 /// zstd: one or more frames (RFC 8878), with windows of up to 8 MiB as RFC 9659 requires over HTTP.
@@ -34,7 +36,7 @@ pub static ALL: [&ContentEncoding; 3] = [&GZIP, &SNAPPY, &ZSTD];
 #[derive(Debug)]
 pub struct ContentEncoding {
     name: &'static str,
-    decoder: fn(&[u8], usize) -> Result<Vec<u8>, DecodeError>,
+    decoder: fn(&[u8], &mut Output<'_>) -> Result<(), DecodeError>,
 }
 
 impl ContentEncoding {
@@ -48,13 +50,20 @@ impl ContentEncoding {
         self.name
     }
 
-    /// Decodes a whole body into at most `output_bytes_max` bytes.
+    /// Decodes a whole body into at most `output_bytes_max` bytes, which it reserves from `memory` while it decodes.
     ///
     /// # Errors
-    /// The stream is truncated or corrupt, also after its first member or frame, or the output exceeds the limit. No more
-    /// than the limit is decoded (zstd: than the limit and one step).
-    pub fn decode(&self, body: &[u8], output_bytes_max: usize) -> Result<Vec<u8>, DecodeError> {
-        (self.decoder)(body, output_bytes_max)
+    /// The stream is truncated or corrupt, also after its first member or frame, or the output exceeds the limit or the memory.
+    /// No more than that is decoded (zstd: than that and one step).
+    pub fn decode(
+        &self,
+        body: &[u8],
+        output_bytes_max: usize,
+        memory: &mut dyn Memory,
+    ) -> Result<Vec<u8>, DecodeError> {
+        let mut output = Output { text: Vec::new(), bytes_max: output_bytes_max, memory };
+        (self.decoder)(body, &mut output)?;
+        Ok(output.text)
     }
 }
 
@@ -73,24 +82,62 @@ pub enum DecodeError {
         /// The limit.
         output_bytes_max: usize,
     },
+    /// The output does not fit into the memory.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
 }
 
-fn read_all(decoder: impl Read, output_bytes_max: usize) -> Result<Vec<u8>, DecodeError> {
-    // Reading one byte beyond the limit proves that the limit is exceeded.
-    let bound = (output_bytes_max as u64).saturating_add(1);
-    let mut text = Vec::new();
-    if let Err(error) = decoder.take(bound).read_to_end(&mut text) {
-        return Err(match error.kind() {
-            io::ErrorKind::UnexpectedEof => DecodeError::Truncated,
-            _ => DecodeError::Corrupt(error.to_string()),
-        });
+/// What has been decoded, and how much more may be.
+struct Output<'m> {
+    text: Vec<u8>,
+    bytes_max: usize,
+    memory: &'m mut dyn Memory,
+}
+
+/// The first capacity of an output in bytes; the output of a typical body fits.
+const FIRST_BYTES: usize = 8 << 10;
+
+impl Output<'_> {
+    /// Makes room for more bytes.
+    fn reserve(&mut self, bytes: usize) -> Result<(), DecodeError> {
+        let (len, capacity) = (self.text.len(), self.text.capacity());
+        if capacity - len >= bytes {
+            return Ok(());
+        }
+        // A large text grows by less than twice, because the memory for it is taken at once.
+        let ahead = if len < 1 << 20 { len.max(FIRST_BYTES) } else { len / 4 };
+        let more = ahead.min(self.bytes_max.saturating_sub(len).saturating_add(1)).max(bytes);
+        self.memory.grow(len + more - capacity)?;
+        self.text.reserve_exact(more);
+        Ok(())
     }
-    check_size(&text, output_bytes_max)?;
-    Ok(text)
-}
 
-fn check_size(text: &[u8], output_bytes_max: usize) -> Result<(), DecodeError> {
-    if text.len() > output_bytes_max { Err(DecodeError::TooLarge { output_bytes_max }) } else { Ok(()) }
+    /// Checks the limit, with bytes that were decoded but not appended yet.
+    fn check(&self, pending_bytes: usize) -> Result<(), DecodeError> {
+        let output_bytes_max = self.bytes_max;
+        if self.text.len().saturating_add(pending_bytes) > output_bytes_max {
+            Err(DecodeError::TooLarge { output_bytes_max })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn read_all(&mut self, mut decoder: impl Read) -> Result<(), DecodeError> {
+        loop {
+            // One byte beyond the limit proves that it is exceeded.
+            self.reserve(1)?;
+            let room = (self.text.capacity() - self.text.len()) as u64;
+            let read = decoder.by_ref().take(room).read_to_end(&mut self.text);
+            let read = read.map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => DecodeError::Truncated,
+                _ => DecodeError::Corrupt(error.to_string()),
+            })?;
+            self.check(0)?;
+            if (read as u64) < room {
+                return Ok(());
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +150,7 @@ mod tests {
     use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
     use super::*;
+    use crate::exposition::memory::Unlimited;
 
     fn encode(encoding: &ContentEncoding, text: &[u8]) -> Vec<u8> {
         match encoding.name {
@@ -133,10 +181,10 @@ mod tests {
         ) {
             let body: Vec<u8> = texts.iter().flat_map(|text| encode(encoding, text)).collect();
             let len = texts.concat().len();
-            prop_assert_eq!(encoding.decode(&body, len), Ok(texts.concat()));
+            prop_assert_eq!(encoding.decode(&body, len, &mut Unlimited), Ok(texts.concat()));
             if len > 0 {
                 prop_assert_eq!(
-                    encoding.decode(&body, len - 1),
+                    encoding.decode(&body, len - 1, &mut Unlimited),
                     Err(DecodeError::TooLarge { output_bytes_max: len - 1 })
                 );
             }
@@ -149,12 +197,12 @@ mod tests {
             at: prop::sample::Index,
             flip: u8,
         ) {
-            let _ = encoding.decode(&body, 1000);
+            let _ = encoding.decode(&body, 1000, &mut Unlimited);
             let mut damaged = encode(encoding, b"m{zone=\"eu\"} 1\nm{zone=\"us\"} 2\nm{zone=\"eu-east\"} 1\n");
             damaged.extend_from_slice(&body);
             let at = at.index(damaged.len());
             damaged[at] ^= flip;
-            let _ = encoding.decode(&damaged, 1000);
+            let _ = encoding.decode(&damaged, 1000, &mut Unlimited);
         }
     }
 
@@ -167,7 +215,7 @@ mod tests {
                 if encoding.name == "snappy" && end == 10 {
                     continue;
                 }
-                let cut = encoding.decode(&body[..end], 100);
+                let cut = encoding.decode(&body[..end], 100, &mut Unlimited);
                 assert_eq!(cut, Err(DecodeError::Truncated), "{encoding:?} cut after {end} bytes");
             }
             // A second stream after a whole one is truncated.
@@ -176,7 +224,7 @@ mod tests {
                 if encoding.name == "snappy" && end == body.len() + 10 {
                     continue;
                 }
-                let cut = encoding.decode(&two[..end], 100);
+                let cut = encoding.decode(&two[..end], 100, &mut Unlimited);
                 assert_eq!(cut, Err(DecodeError::Truncated), "{encoding:?} cut after {end} bytes");
             }
         }
@@ -184,9 +232,9 @@ mod tests {
 
     #[test]
     fn an_empty_body_is_valid_except_for_gzip() {
-        assert_eq!(GZIP.decode(b"", 100), Err(DecodeError::Truncated));
-        assert_eq!(SNAPPY.decode(b"", 100), Ok(Vec::new()));
-        assert_eq!(ZSTD.decode(b"", 100), Ok(Vec::new()));
+        assert_eq!(GZIP.decode(b"", 100, &mut Unlimited), Err(DecodeError::Truncated));
+        assert_eq!(SNAPPY.decode(b"", 100, &mut Unlimited), Ok(Vec::new()));
+        assert_eq!(ZSTD.decode(b"", 100, &mut Unlimited), Ok(Vec::new()));
     }
 
     #[test]
@@ -196,7 +244,7 @@ mod tests {
             for at in body.len() - ends..body.len() {
                 let mut damaged = body.clone();
                 damaged[at] ^= 1;
-                let damaged = encoding.decode(&damaged, 100);
+                let damaged = encoding.decode(&damaged, 100, &mut Unlimited);
                 assert!(
                     matches!(damaged, Err(DecodeError::Corrupt(_))),
                     "{encoding:?} byte {at}: {damaged:?}"
@@ -210,16 +258,19 @@ mod tests {
         for encoding in ALL {
             let body = encode(encoding, b"m 1\n");
             for garbage in [b"\0".as_slice(), b"\0\0\0\0\0\0\0\0\0\0\0\0", b"x", b"some more text"] {
-                assert!(encoding.decode(&[body.as_slice(), garbage].concat(), 100).is_err(), "{garbage:?}");
+                assert!(
+                    encoding.decode(&[body.as_slice(), garbage].concat(), 100, &mut Unlimited).is_err(),
+                    "{garbage:?}"
+                );
             }
-            assert!(encoding.decode(b"m 1\nm is nothing but text\n", 100).is_err());
+            assert!(encoding.decode(b"m 1\nm is nothing but text\n", 100, &mut Unlimited).is_err());
         }
     }
 
     #[test]
     fn rejects_the_block_format_of_snappy() {
         let block = snap::raw::Encoder::new().compress_vec(b"m 1\n").expect("short");
-        assert!(SNAPPY.decode(&block, 100).is_err());
+        assert!(SNAPPY.decode(&block, 100, &mut Unlimited).is_err());
     }
 
     #[test]
@@ -229,7 +280,7 @@ mod tests {
             // A decoder that read the whole body would report that it is truncated.
             let half = &bomb[..bomb.len() / 2];
             let too_large = Err(DecodeError::TooLarge { output_bytes_max: 1 << 20 });
-            assert_eq!(encoding.decode(half, 1 << 20), too_large, "{encoding:?}");
+            assert_eq!(encoding.decode(half, 1 << 20, &mut Unlimited), too_large, "{encoding:?}");
         }
     }
 
@@ -237,16 +288,16 @@ mod tests {
     fn rejects_a_zstd_window_beyond_the_limit() {
         // Magic number, an empty descriptor, a window of 2^41 bytes, an empty last block.
         let frame = [0x28, 0xb5, 0x2f, 0xfd, 0, 31 << 3, 1, 0, 0];
-        assert!(matches!(ZSTD.decode(&frame, 100), Err(DecodeError::Corrupt(_))));
+        assert!(matches!(ZSTD.decode(&frame, 100, &mut Unlimited), Err(DecodeError::Corrupt(_))));
     }
 
     #[test]
     fn skippable_zstd_frames_are_skipped() {
         let mut body = vec![0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, b'x', b'y', b'z'];
-        assert_eq!(ZSTD.decode(&body, 100), Ok(Vec::new()));
+        assert_eq!(ZSTD.decode(&body, 100, &mut Unlimited), Ok(Vec::new()));
         body.extend_from_slice(&encode(&ZSTD, b"m 1\n"));
-        assert_eq!(ZSTD.decode(&body, 100), Ok(b"m 1\n".to_vec()));
-        assert_eq!(ZSTD.decode(&body[..9], 100), Err(DecodeError::Truncated));
+        assert_eq!(ZSTD.decode(&body, 100, &mut Unlimited), Ok(b"m 1\n".to_vec()));
+        assert_eq!(ZSTD.decode(&body[..9], 100, &mut Unlimited), Err(DecodeError::Truncated));
     }
 
     #[test]

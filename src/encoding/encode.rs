@@ -120,6 +120,7 @@ impl PieceEncoder {
 mod tests {
     use super::*;
     use crate::encoding::decode::ZSTD;
+    use crate::exposition::memory::Unlimited;
     use proptest::prelude::*;
 
     proptest! {
@@ -137,7 +138,7 @@ mod tests {
                     other => prop_assert!(false, "{other:?}"),
                 }
             }
-            prop_assert_eq!(ZSTD.decode(&sent, 1 << 20).expect("valid"), texts.concat().into_bytes());
+            prop_assert_eq!(ZSTD.decode(&sent, 1 << 20, &mut Unlimited).expect("valid"), texts.concat().into_bytes());
         }
     }
 }

@@ -205,6 +205,7 @@ mod tests {
 
     use super::*;
     use crate::encoding::decode::GZIP;
+    use crate::exposition::memory::Unlimited;
 
     fn stitch<'a>(pieces: impl IntoIterator<Item = &'a Deflated>) -> Vec<u8> {
         let mut member = Member::default();
@@ -252,7 +253,7 @@ mod tests {
             let pieces: Vec<_> = texts.iter().map(|text| deflater.deflate([text.as_slice()])).collect();
             let member = stitch(&pieces);
             prop_assert_eq!(gunzip(&member), texts.concat());
-            prop_assert_eq!(GZIP.decode(&member, usize::MAX).unwrap(), texts.concat());
+            prop_assert_eq!(GZIP.decode(&member, usize::MAX, &mut Unlimited).unwrap(), texts.concat());
         }
 
         #[test]

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::consistency::{Inconsistency, check_names};
 use super::escape::{NameKind, SCHEMES, collision, escape};
 use super::labels::{write_help, write_label, write_metric_name, write_plain_label, write_series_start};
+use super::memory::{Memory, OutOfMemory, Unlimited};
 use super::model::{Families, Family, Label, Metric, MetricType, Point, Span, Value};
 use super::names::NameRules;
 use super::number::write_float;
@@ -17,8 +18,14 @@ use super::protobuf::{FamilyHeader, write_header_fields, write_metric};
 
 /// The label that every series has; it is empty if neither the body nor the grouping key has it.
 const INSTANCE: &str = "instance";
-/// `a="",` is the shortest label. It bounds the number of labels in a number of bytes.
-const LABEL_BYTES_MIN: usize = 5;
+/// What a label takes beside its name and value: `=`, two quotes, and a comma or a brace.
+const LABEL_BYTES_MORE: usize = 4;
+/// How many labels are collected, or bytes written, between two looks at the memory.
+const MEASURE_LABELS: usize = 4 << 10;
+const MEASURE_BYTES: usize = 64 << 10;
+/// What the checks of names and series after escaping take, for each name and for each label.
+const ESCAPED_NAME_BYTES: usize = 256;
+const ESCAPED_LABEL_BYTES: usize = 128;
 
 /// The rendered lines of one body, in one buffer.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +76,11 @@ impl Rendered {
         family.exact.map(|span| &self.buffer[span.range()])
     }
 
+    /// The bytes of all names, texts and lines.
+    pub fn bytes(&self) -> usize {
+        self.names.len() + self.buffer.len()
+    }
+
     /// Retains the families for whose name `keep` returns true.
     pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
         let names = &self.names;
@@ -85,6 +97,9 @@ pub enum RenderError {
     /// The lines exceed the limit. The labels of the grouping key are repeated on each of them.
     #[error("the pushed series with their grouping labels are too large")]
     TooLarge,
+    /// The lines do not fit into the memory.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
 }
 
 /// Renders the families of a body for one group.
@@ -103,14 +118,37 @@ pub fn render(
     rules: NameRules,
     bytes_max: usize,
 ) -> Result<Rendered, RenderError> {
+    render_within(families, grouping, rules, bytes_max, &mut Unlimited)
+}
+
+/// Renders the families of a body, and reserves what the lines need from `memory` while it renders.
+///
+/// # Errors
+/// Those of [`render`], or the lines do not fit into the memory.
+pub fn render_within(
+    families: &Families<'_>,
+    grouping: &[(String, String)],
+    rules: NameRules,
+    bytes_max: usize,
+    memory: &mut dyn Memory,
+) -> Result<Rendered, RenderError> {
     if let Some(rejection) = &families.rejection {
         return Err(Inconsistency::clone(rejection).into());
     }
+    let may_quote = rules == NameRules::Utf8;
+    let name_bytes = if may_quote { ESCAPED_NAME_BYTES } else { 2 * size_of::<(&str, MetricType)>() };
+    memory.grow(families.families.len() * name_bytes)?;
     check_names(families, rules)?;
     let mut renderer = Renderer {
         families,
         grouping,
-        may_quote: rules == NameRules::Utf8,
+        grouping_bytes: labels_bytes(grouping.iter().map(|(name, value)| (name, value))),
+        may_quote,
+        memory,
+        reserved_bytes: 0,
+        next_labels: 0,
+        next_bytes: 0,
+        family_bytes: 0,
         bytes_max: bytes_max.min(u32::MAX as usize),
         names: String::with_capacity(families.families.len() * 64),
         out: Vec::with_capacity(estimate(families, grouping)),
@@ -122,6 +160,7 @@ pub fn render(
     for family in &families.families {
         rendered.push(renderer.family(family)?);
     }
+    renderer.reserve(0)?;
     renderer.out.shrink_to_fit();
     Ok(Rendered { names: renderer.names, buffer: renderer.out.into(), families: rendered })
 }
@@ -133,13 +172,27 @@ fn estimate(families: &Families<'_>, grouping: &[(String, String)]) -> usize {
     (lines * (grouping + 64)).min(1 << 20)
 }
 
+/// The bytes of labels in a line, if nothing has to be escaped.
+fn labels_bytes<N: AsRef<str>>(labels: impl Iterator<Item = (N, N)>) -> usize {
+    labels.map(|(name, value)| name.as_ref().len() + value.as_ref().len() + LABEL_BYTES_MORE).sum()
+}
+
 /// The state of rendering one body. The scratch tables are reused between families.
-struct Renderer<'f, 'a> {
+struct Renderer<'f, 'a, 'm> {
     families: &'f Families<'a>,
     grouping: &'f [(String, String)],
+    grouping_bytes: usize,
     /// Whether names may need quotes.
     may_quote: bool,
     bytes_max: usize,
+    memory: &'m mut dyn Memory,
+    /// What is reserved for all of the following.
+    reserved_bytes: usize,
+    /// The length of `sorted` from which on the memory is compared again, and that of `out`.
+    next_labels: usize,
+    next_bytes: usize,
+    /// The least that the lines of the current family take.
+    family_bytes: usize,
     names: String,
     out: Vec<u8>,
     /// The labels of the current family's metrics, merged with those of the group and sorted by name within each metric.
@@ -149,10 +202,12 @@ struct Renderer<'f, 'a> {
     scratch: Vec<u8>,
 }
 
-impl<'f, 'a> Renderer<'f, 'a> {
+impl<'f, 'a> Renderer<'f, 'a, '_> {
     fn family(&mut self, family: &'f Family<'a>) -> Result<RenderedFamily, RenderError> {
         self.sorted.clear();
         self.metrics.clear();
+        self.family_bytes = 0;
+        self.next_labels = MEASURE_LABELS;
         for metric in self.families.metrics_of(family) {
             self.collect(family, metric)?;
         }
@@ -188,8 +243,30 @@ impl<'f, 'a> Renderer<'f, 'a> {
         Ok(span(start, self.out.len()))
     }
 
-    fn check_size(&self) -> Result<(), RenderError> {
-        if self.names.len() + self.out.len() > self.bytes_max { Err(RenderError::TooLarge) } else { Ok(()) }
+    fn check_size(&mut self) -> Result<(), RenderError> {
+        if self.names.len() + self.out.len() > self.bytes_max {
+            return Err(RenderError::TooLarge);
+        }
+        if self.out.len() >= self.next_bytes {
+            self.next_bytes = self.out.len() + MEASURE_BYTES;
+            self.reserve(0)?;
+        }
+        Ok(())
+    }
+
+    /// Reserves memory for the tables and lines as they are, and bytes beyond them for a moment.
+    fn reserve(&mut self, more_bytes: usize) -> Result<(), OutOfMemory> {
+        let sorting_bytes = self.metrics.len() * size_of::<(Span, &Metric)>() / 2;
+        let bytes = self.sorted.len() * size_of::<(&str, &str)>()
+            + self.metrics.len() * size_of::<(Span, &Metric)>()
+            + sorting_bytes
+            + self.out.len()
+            + self.names.len()
+            + self.scratch.len()
+            + more_bytes;
+        self.memory.grow(bytes.saturating_sub(self.reserved_bytes))?;
+        self.reserved_bytes = self.reserved_bytes.max(bytes);
+        Ok(())
     }
 
     fn push_name(&mut self, name: &str) -> Span {
@@ -203,9 +280,6 @@ impl<'f, 'a> Renderer<'f, 'a> {
         if metric.timestamp.is_some() {
             return Err(Inconsistency::Timestamp.into());
         }
-        if self.sorted.len() > self.bytes_max / LABEL_BYTES_MIN {
-            return Err(RenderError::TooLarge);
-        }
         let generated = match family.kind {
             MetricType::Histogram | MetricType::GaugeHistogram => Some("le"),
             MetricType::Summary => Some("quantile"),
@@ -213,6 +287,14 @@ impl<'f, 'a> Renderer<'f, 'a> {
         };
         let start = self.sorted.len();
         let own: &'f [Label<'a>] = self.families.labels_of(metric);
+        let own_bytes = labels_bytes(own.iter().map(|Label { name, value }| (name, value)));
+        // Before anything is sorted or written, because both take long if long labels are repeated on many lines. Own labels may be
+        // replaced, so they count only where that makes no difference.
+        let line_bytes = family.name.len() + self.grouping_bytes.max(own_bytes);
+        self.family_bytes = self.family_bytes.saturating_add(line_bytes.saturating_mul(lines_of(metric)));
+        if (self.names.len() + self.out.len()).saturating_add(self.family_bytes) > self.bytes_max {
+            return Err(RenderError::TooLarge);
+        }
         for Label { name, value } in own {
             if name.starts_with("__") {
                 let metric = family.name.to_string();
@@ -242,6 +324,10 @@ impl<'f, 'a> Renderer<'f, 'a> {
             return Err(Inconsistency::EscapedLabels { metric: family.name.to_string(), label, other }.into());
         }
         self.metrics.push((span(start, self.sorted.len()), metric));
+        if self.sorted.len() >= self.next_labels {
+            self.next_labels = self.sorted.len() + MEASURE_LABELS;
+            self.reserve(0)?;
+        }
         Ok(())
     }
 
@@ -273,11 +359,12 @@ impl<'f, 'a> Renderer<'f, 'a> {
     }
 
     /// Rejects series that are equal for scrapers without UTF-8 support.
-    fn check_escaped_series(&self, family: &Family<'_>) -> Result<(), Inconsistency> {
-        let labels = |labels: &Span| self.sorted[labels.range()].iter();
-        if self.metrics.iter().all(|(span, _)| labels(span).all(|(name, _)| NameKind::Label.is_plain(name))) {
+    fn check_escaped_series(&mut self, family: &Family<'_>) -> Result<(), RenderError> {
+        if self.sorted.iter().all(|(name, _)| NameKind::Label.is_plain(name)) {
             return Ok(());
         }
+        self.reserve(self.sorted.len() * ESCAPED_LABEL_BYTES + self.metrics.len() * ESCAPED_NAME_BYTES)?;
+        let labels = |labels: &Span| self.sorted[labels.range()].iter();
         for scheme in SCHEMES {
             let mut series = HashSet::with_capacity(self.metrics.len());
             for (span, _) in &self.metrics {
@@ -286,7 +373,7 @@ impl<'f, 'a> Renderer<'f, 'a> {
                     .collect();
                 escaped.sort_unstable();
                 if !series.insert(escaped) {
-                    return Err(Inconsistency::EscapedSeries { metric: family.name.to_string() });
+                    return Err(Inconsistency::EscapedSeries { metric: family.name.to_string() }.into());
                 }
             }
         }
@@ -329,6 +416,16 @@ impl<'f, 'a> Renderer<'f, 'a> {
             }
         }
         is_exact
+    }
+}
+
+/// The number of lines of a metric; of a histogram without the `+Inf` bucket, at least.
+fn lines_of(metric: &Metric) -> usize {
+    match &metric.value {
+        Value::Single(_) => 1,
+        Value::Summary { quantiles: points, .. } | Value::Histogram { buckets: points, .. } => {
+            points.len() + 2
+        }
     }
 }
 

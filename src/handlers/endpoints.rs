@@ -10,7 +10,11 @@ use crate::http::response::Response;
 /// What an endpoint does with the body of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyUse {
+    /// The handler reads it.
     Read,
+    /// A short one is read and discarded, so that the client can use the connection again.
+    Skipped,
+    /// It is not read, and the connection is closed.
     Ignored,
 }
 
@@ -84,7 +88,7 @@ endpoints! {
         paths: GROUP, methods: &["POST", "PUT"], metric_label: Some("push"), body: BodyUse::Read, ..WRITES
     };
     Delete => delete::delete, Row {
-        paths: GROUP, methods: &["DELETE"], metric_label: Some("delete"), body: BodyUse::Read, ..WRITES
+        paths: GROUP, methods: &["DELETE"], metric_label: Some("delete"), body: BodyUse::Skipped, ..WRITES
     };
     StatusPage => status_page::status_page, Row {
         paths: &[Path::exact("/status"), Path::exact("/")], metric_label: Some("status"), ..READS

@@ -65,16 +65,20 @@ impl Error {
             | Self::Inconsistent(_) => StatusCode::BAD_REQUEST,
             Self::Body(BodyError::TimedOut) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(BodyError::TooLarge)
-            | Self::Push(PushError::TooLarge)
+            | Self::Push(PushError::TooLarge | PushError::RenderedTooLarge { .. })
             | Self::Rejected(Rejection::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Command(_)
             | Self::OutOfMemory(_)
+            | Self::Body(BodyError::OutOfMemory(_))
+            | Self::Push(PushError::OutOfMemory(_))
             | Self::TooManyScrapes
             | Self::TooManyGroupLists
             | Self::TooManyGroupQueries
             | Self::Restoring { .. }
             | Self::StorageFailed(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Unhealthy(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unhealthy(_) | Self::Push(PushError::Panicked) | Self::Internal => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 

@@ -43,7 +43,7 @@ use crate::cores::shard_task::ShardTask;
 use crate::cores::workers::Workers;
 use crate::http::connection::Service;
 use crate::http::limits::Connections;
-use crate::http::request_body::RequestBody;
+use crate::http::request_body::{BodyError, RequestBody};
 use crate::http::response::{self, Response};
 use crate::http::response_body::ResponseBody;
 use crate::http::slots::{Slot, Slots};
@@ -92,7 +92,10 @@ pub(crate) struct Handlers {
     encoder: Encoder,
 }
 
-/// A routed request whose body has been read.
+/// How much of a body that no handler wants is read.
+const SKIPPED_BODY_BYTES_MAX: u64 = 64 << 10;
+
+/// A routed request.
 pub(crate) struct Request {
     parts: Parts,
     peer: SocketAddr,
@@ -100,8 +103,8 @@ pub(crate) struct Request {
     path_head: &'static str,
     /// What follows the fixed part of the path, decoded.
     path_tail: String,
-    /// Empty if the endpoint ignores the body.
-    body: Bytes,
+    /// `None` if the endpoint does not read it.
+    body: Option<RequestBody>,
 }
 
 impl Service for Handlers {
@@ -118,16 +121,10 @@ impl Service for Handlers {
         let head_bytes = head_bytes(&parts);
         let method = parts.method.clone();
 
-        let (response, body_bytes) = match self.read_body(endpoint, &parts, body).await {
-            Ok(body) => {
-                let body_bytes = body.len() as u64;
-                (self.respond(parts, peer, routed, body).await, body_bytes)
-            }
-            Err(error) => (Err(error), 0),
-        };
-        let response = response.unwrap_or_else(Error::into_response);
+        // As in the official program, a chunked body does not count.
+        let request_bytes = head_bytes + body.announced_bytes().unwrap_or_default();
+        let response = self.respond(parts, peer, routed, body).await.unwrap_or_else(Error::into_response);
         if let Some(endpoint) = endpoint {
-            let request_bytes = head_bytes + body_bytes;
             self.gateway.request_metrics.observe(
                 endpoint,
                 &method,
@@ -146,20 +143,20 @@ impl Handlers {
         Rc::new(Self { gateway, shard_task, encoder })
     }
 
-    /// Reads the body if the endpoint wants one. Outside the API, an encoded body is decoded even if the endpoint ignores it or the path
-    /// is invalid, as by the official program.
-    async fn read_body(
-        &self,
-        endpoint: Option<Endpoint>,
-        parts: &Parts,
-        body: RequestBody,
-    ) -> Result<Bytes, Error> {
-        let wants_body = endpoint.is_some_and(|endpoint| endpoint.body() == BodyUse::Read);
-        let is_encoded = push::is_encoded(&parts.headers) && !self.gateway.router.is_api(parts.uri.path());
-        if wants_body || is_encoded {
-            self.read_and_decode(&parts.headers, body).await
-        } else {
-            Ok(Bytes::new())
+    /// Reads and discards a body that no handler reads, if it is short. Outside the API, a short body that cannot be decoded is an error
+    /// even if nothing wants it, as in the official program.
+    async fn skip_body(&self, parts: &Parts, body: RequestBody, use_of_body: BodyUse) -> Result<(), Error> {
+        match push::encoding(&parts.headers) {
+            Some(encoding) if !self.gateway.router.is_api(parts.uri.path()) => {
+                let mut memory = self.gateway.budget.request();
+                match body.collect(Some(SKIPPED_BODY_BYTES_MAX), &mut memory).await {
+                    Ok(body) => Ok(push::check_encoded(encoding, &body)?),
+                    Err(BodyError::TooLarge | BodyError::OutOfMemory(_)) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            _ if use_of_body == BodyUse::Ignored => Ok(()),
+            _ => Ok(body.skip(SKIPPED_BODY_BYTES_MAX).await?),
         }
     }
 
@@ -168,8 +165,18 @@ impl Handlers {
         parts: Parts,
         peer: SocketAddr,
         routed: Option<Routed>,
-        body: Bytes,
+        body: RequestBody,
     ) -> Result<Response, Error> {
+        let use_of_body = match &routed {
+            Some(Routed::Found { endpoint, .. }) => endpoint.body(),
+            _ => BodyUse::Ignored,
+        };
+        let body = if use_of_body == BodyUse::Read {
+            Some(body)
+        } else {
+            self.skip_body(&parts, body, use_of_body).await?;
+            None
+        };
         match routed {
             None => Err(Error::InvalidPercentEncoding),
             Some(Routed::NotFound) => Err(Error::NotFound),
@@ -177,11 +184,19 @@ impl Handlers {
             Some(Routed::NotAllowed(methods)) => Ok(response::method_not_allowed(&methods)),
             Some(Routed::Options(methods)) => Ok(response::allowed_methods(&methods)),
             Some(Routed::Found { endpoint, path_head, path_tail }) => {
-                self.check_availability(endpoint)?;
                 let request = Request { parts, peer, path_head, path_tail, body };
-                endpoint.call(self, request).await
+                match self.check_availability(endpoint) {
+                    Ok(()) => endpoint.call(self, request).await,
+                    Err(error) => Err(self.reject(request, error).await),
+                }
             }
         }
+    }
+
+    /// Rejects a request whose body has not been read. Returns the error of the body if it has one, otherwise `error`.
+    async fn reject(&self, request: Request, error: Error) -> Error {
+        let Some(body) = request.body else { return error };
+        self.skip_body(&request.parts, body, BodyUse::Skipped).await.err().unwrap_or(error)
     }
 
     /// Rejects requests that cannot be served while groups are restored, and writes after storage has failed.

@@ -3,6 +3,7 @@
 //! The accepting core reads, decodes, parses, checks and renders the body. The home core of the group only compares the result with the
 //! other groups and splices the rendered lines.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -17,23 +18,28 @@ use super::{Error, Handlers, Request};
 use crate::cores::command::ShardCommand;
 use crate::cores::shard_task::CommandError;
 use crate::encoding::decode::{ContentEncoding, DecodeError};
+use crate::exposition::memory::{Memory, OutOfMemory, Unlimited};
 use crate::exposition::names::NameRules;
 use crate::exposition::protobuf::{self, ProtobufError};
-use crate::exposition::render::{RenderError, render};
+use crate::exposition::render::{RenderError, render_within};
 use crate::exposition::text::{self, ParseError};
-use crate::http::request_body::RequestBody;
 use crate::http::response::{Response, empty};
+use crate::runtime::budget::Reservation;
+use crate::runtime::permits::Permit;
 use crate::shard::key::GroupingKey;
 use crate::shard::outcome::{Outcome, Rejection};
 use crate::shard::push::{Content, Mode, Push};
 use crate::shard::{FAILURE_TIME, PUSH_TIME};
 
-/// Longer bodies are parsed on a worker, so that the core continues to serve.
-const CORE_BODY_BYTES_MAX: usize = 256 * 1024;
-/// Longer encoded bodies are decoded on a worker.
-const CORE_ENCODED_BYTES_MAX: usize = CORE_BODY_BYTES_MAX / 8;
+/// Longer encoded bodies are decoded on a worker. Shorter ones too, if they turn out to be long.
+const CORE_ENCODED_BYTES_MAX: usize = 32 << 10;
 /// How many times longer than the maximum body the rendered lines may be: they repeat the labels of the path.
 const RENDERED_FACTOR: usize = 4;
+/// How many times longer than its own body the rendered lines of a push may be. With an ordinary grouping key, even the shortest line
+/// becomes less than 64 times as long.
+const RENDERED_BODY_FACTOR: usize = 64;
+/// Lines up to this size may be rendered from any body.
+const RENDERED_BYTES_MIN: usize = 4 << 20;
 
 /// The rules for reading a push.
 #[derive(Debug, Clone, Copy)]
@@ -47,9 +53,43 @@ pub struct PushRules {
 }
 
 impl PushRules {
-    /// The limit of a decoded body as a length in memory.
-    fn decoded_bytes_max(&self) -> usize {
-        self.body_bytes_max.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX)
+    /// The limits of any push.
+    pub fn sizes(&self) -> SizeLimits {
+        let decoded_bytes_max =
+            self.body_bytes_max.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
+        SizeLimits {
+            decoded_bytes_max,
+            rendered_bytes_max: decoded_bytes_max.saturating_mul(RENDERED_FACTOR),
+        }
+    }
+}
+
+/// How large a push may become.
+#[derive(Debug, Clone, Copy)]
+pub struct SizeLimits {
+    /// Bytes of the decoded body.
+    decoded_bytes_max: usize,
+    /// Bytes of the rendered lines.
+    rendered_bytes_max: usize,
+}
+
+impl SizeLimits {
+    /// What a core prepares itself, in a few milliseconds at most. Larger pushes go to a worker, which begins again: what a push becomes is
+    /// known only when it is done.
+    const CORE: Self = Self { decoded_bytes_max: 256 << 10, rendered_bytes_max: 1 << 20 };
+
+    /// The limits for a push that is prepared on a core.
+    fn on_core(self) -> Self {
+        Self {
+            decoded_bytes_max: self.decoded_bytes_max.min(Self::CORE.decoded_bytes_max),
+            rendered_bytes_max: self.rendered_bytes_max.min(Self::CORE.rendered_bytes_max),
+        }
+    }
+
+    /// Bytes of the lines that may be rendered from a decoded body of this length.
+    fn rendered_bytes_max(&self, body_bytes: usize) -> usize {
+        let of_body = body_bytes.saturating_mul(RENDERED_BODY_FACTOR).max(RENDERED_BYTES_MIN);
+        self.rendered_bytes_max.min(of_body)
     }
 }
 
@@ -66,25 +106,90 @@ pub enum PushError {
     },
     /// It is not valid text; names the line.
     #[error(transparent)]
-    Text(#[from] ParseError),
+    Text(ParseError),
     /// It is not valid protobuf; names the message.
     #[error(transparent)]
-    Protobuf(#[from] ProtobufError),
-    /// It is too large, as sent, decoded or rendered.
+    Protobuf(ProtobufError),
+    /// It is too large, as sent or decoded.
     #[error("the pushed body is too large")]
     TooLarge,
+    /// Its lines are too large.
+    #[error(
+        "the pushed series and the labels of the group are too large: together more than {bytes_max} bytes"
+    )]
+    RenderedTooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// It does not fit into the memory for requests.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+    /// A worker panicked; the reason is in the log.
+    #[error("internal error, see the log")]
+    Panicked,
+}
+
+impl From<ParseError> for PushError {
+    fn from(error: ParseError) -> Self {
+        match error {
+            ParseError::OutOfMemory(error) => Self::OutOfMemory(error),
+            error => Self::Text(error),
+        }
+    }
+}
+
+impl From<ProtobufError> for PushError {
+    fn from(error: ProtobufError) -> Self {
+        match error {
+            ProtobufError::OutOfMemory(error) => Self::OutOfMemory(error),
+            error => Self::Protobuf(error),
+        }
+    }
+}
+
+/// A push whose body has been read.
+#[derive(Debug)]
+pub struct ReceivedPush {
+    /// The group.
+    pub key: GroupingKey,
+    /// Replace or merge.
+    pub mode: Mode,
+    /// The format of the decoded body.
+    pub format: Format,
+    /// The encoding of the body; `None` if it is sent as it is.
+    pub encoding: Option<&'static ContentEncoding>,
+    /// The body.
+    pub body: Bytes,
+    /// The address of the client.
+    pub source: SocketAddr,
 }
 
 /// 200, or 202 without the consistency check.
-pub(super) async fn push(handlers: &Handlers, request: Request) -> Result<Response, Error> {
+pub(super) async fn push(handlers: &Handlers, mut request: Request) -> Result<Response, Error> {
     let rules = handlers.gateway.rules;
-    let key = grouping_key(&request.group_path(), rules.names)?;
-    let mode = if request.parts.method == Method::PUT { Mode::Replace } else { Mode::Merge };
-    let format = Format::of(&request.parts.headers);
-    let push = Arc::new(handlers.prepare(key, mode, format, request.body, request.peer).await?);
+    let key = match grouping_key(&request.group_path(), rules.names) {
+        Ok(key) => key,
+        Err(error) => return Err(handlers.reject(request, error.into()).await),
+    };
+    let mut memory = handlers.gateway.budget.request();
+    let body = match request.body.take() {
+        Some(body) => body.collect(rules.body_bytes_max, &mut memory).await?,
+        None => Bytes::new(),
+    };
+    let headers = &request.parts.headers;
+    let received = ReceivedPush {
+        key,
+        mode: if request.parts.method == Method::PUT { Mode::Replace } else { Mode::Merge },
+        format: Format::of(headers),
+        encoding: encoding(headers),
+        body,
+        source: request.peer,
+    };
+    let (push, memory) = handlers.prepare(received, memory).await?;
+    let push = Arc::new(push);
     // This clone keeps the push alive until the result arrives, see `ShardCommand::Push`.
     let sent = push.clone();
-    let command = |permit, tx| ShardCommand::Push(sent, permit, tx);
+    let command = |permit: Permit, tx| ShardCommand::Push(sent, permit.holding(memory), tx);
     let outcome = handlers.shard_task.execute_at_home(&push.key, command).await.map_err(Error::no_outcome)?;
     count_outcome(&outcome);
     match outcome {
@@ -107,38 +212,34 @@ impl Request {
 }
 
 impl Handlers {
-    /// Reads a whole body and decodes it; a long one on a worker.
-    pub(super) async fn read_and_decode(
-        &self,
-        headers: &HeaderMap,
-        body: RequestBody,
-    ) -> Result<Bytes, Error> {
-        let rules = self.gateway.rules;
-        let body = body.collect(rules.body_bytes_max).await?;
-        let Some(encoding) = encoding(headers) else { return Ok(body) };
-        if body.len() <= CORE_ENCODED_BYTES_MAX {
-            return Ok(decode(encoding, &body, rules)?);
-        }
-        let decoded = self.gateway.workers.run(move |_| decode(encoding, &body, rules)).await;
-        Ok(decoded.ok_or(Error::Internal)??)
-    }
-
-    /// Parses and renders a body; a long one on a worker.
+    /// Decodes, parses and renders a push, on a worker unless all of that is short. Then the memory is that of the result.
     async fn prepare(
         &self,
-        key: GroupingKey,
-        mode: Mode,
-        format: Format,
-        body: Bytes,
-        source: SocketAddr,
-    ) -> Result<Push, Error> {
+        received: ReceivedPush,
+        mut memory: Reservation,
+    ) -> Result<(Push, Reservation), PushError> {
         let rules = self.gateway.rules;
-        if body.len() <= CORE_BODY_BYTES_MAX {
-            return Ok(prepare(key, mode, format, &body, rules, source)?);
+        if received.may_be_short() {
+            // A core prepares one push at a time, so this needs no reservation; the result does.
+            match received.prepare(rules, rules.sizes().on_core(), &mut Unlimited) {
+                // The worker finds out whether it is too large for any push.
+                Err(PushError::TooLarge | PushError::RenderedTooLarge { .. }) => {}
+                result => {
+                    let push = result?;
+                    return if memory.try_resize(push.memory_bytes()) {
+                        Ok((push, memory))
+                    } else {
+                        Err(OutOfMemory.into())
+                    };
+                }
+            }
         }
-        let prepared =
-            self.gateway.workers.run(move |_| prepare(key, mode, format, &body, rules, source)).await;
-        Ok(prepared.ok_or(Error::Internal)??)
+        let prepared = self.gateway.workers.run(move |_| {
+            let push = received.prepare(rules, rules.sizes(), &mut memory)?;
+            memory.shrink_to(push.memory_bytes());
+            Ok((push, memory))
+        });
+        prepared.await.ok_or(PushError::Panicked)?
     }
 }
 
@@ -211,51 +312,73 @@ fn split_parameter(text: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// The content encoding of a body. Unknown encodings are ignored, as by the official program.
-fn encoding(headers: &HeaderMap) -> Option<&'static ContentEncoding> {
+pub(super) fn encoding(headers: &HeaderMap) -> Option<&'static ContentEncoding> {
     headers.get(CONTENT_ENCODING).and_then(|value| ContentEncoding::named(value.as_bytes()))
 }
 
-/// Whether a body has a known content encoding.
-pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
-    encoding(headers).is_some()
-}
-
-/// Decodes a body's content encoding.
-fn decode(encoding: &'static ContentEncoding, body: &Bytes, rules: PushRules) -> Result<Bytes, PushError> {
-    match encoding.decode(body, rules.decoded_bytes_max()) {
-        Ok(decoded) => Ok(decoded.into()),
-        Err(DecodeError::TooLarge { .. }) => Err(PushError::TooLarge),
-        Err(source) => Err(PushError::Decode { encoding, source }),
+/// Checks that a body which nothing wants can be decoded, as far as that is soon known.
+pub(super) fn check_encoded(encoding: &'static ContentEncoding, body: &[u8]) -> Result<(), PushError> {
+    match decode(encoding, body, SizeLimits::CORE.decoded_bytes_max, &mut Unlimited) {
+        Ok(_) | Err(PushError::TooLarge) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
-/// Parses a decoded body and renders its lines for a group.
-///
-/// # Errors
-/// See [`PushError`]. A body that contradicts itself is not an error here: its group gets a failure time.
-pub fn prepare(
-    key: GroupingKey,
-    mode: Mode,
-    format: Format,
+/// Decodes a body's content encoding.
+fn decode(
+    encoding: &'static ContentEncoding,
     body: &[u8],
-    rules: PushRules,
-    source: SocketAddr,
-) -> Result<Push, PushError> {
-    let families = match format {
-        Format::Text => text::parse(body, rules.names)?,
-        Format::Protobuf => protobuf::parse(body, rules.names)?,
-    };
-    let bytes_max = rules.decoded_bytes_max().saturating_mul(RENDERED_FACTOR);
-    let content = match render(&families, &key.labels(), rules.names, bytes_max) {
-        Ok(mut rendered) => {
-            // The gateway sets both times itself and ignores pushed ones.
-            rendered.retain(|name| name != PUSH_TIME && name != FAILURE_TIME);
-            Content::new(rendered)
-        }
-        Err(RenderError::Inconsistent(reason)) => Content::Inconsistent(reason),
-        Err(RenderError::TooLarge) => return Err(PushError::TooLarge),
-    };
-    Ok(Push { key, mode, source: Some(source), content })
+    bytes_max: usize,
+    memory: &mut dyn Memory,
+) -> Result<Vec<u8>, PushError> {
+    encoding.decode(body, bytes_max, memory).map_err(|error| match error {
+        DecodeError::TooLarge { .. } => PushError::TooLarge,
+        DecodeError::OutOfMemory(error) => PushError::OutOfMemory(error),
+        source => PushError::Decode { encoding, source },
+    })
+}
+
+impl ReceivedPush {
+    /// Whether it is worth the attempt to prepare the push on the core.
+    fn may_be_short(&self) -> bool {
+        let bytes_max =
+            if self.encoding.is_some() { CORE_ENCODED_BYTES_MAX } else { SizeLimits::CORE.decoded_bytes_max };
+        self.body.len() <= bytes_max
+    }
+
+    /// Decodes and parses the body, and renders its lines for the group. Reserves what all of that takes together.
+    ///
+    /// # Errors
+    /// See [`PushError`]. A body that contradicts itself is not an error here: its group gets a failure time.
+    pub fn prepare(
+        &self,
+        rules: PushRules,
+        sizes: SizeLimits,
+        memory: &mut dyn Memory,
+    ) -> Result<Push, PushError> {
+        let decoded = match self.encoding {
+            Some(encoding) => Cow::Owned(decode(encoding, &self.body, sizes.decoded_bytes_max, memory)?),
+            None => Cow::Borrowed(&*self.body),
+        };
+        let families = match self.format {
+            Format::Text => text::parse_within(&decoded, rules.names, memory)?,
+            Format::Protobuf => protobuf::parse_within(&decoded, rules.names, memory)?,
+        };
+        let bytes_max = sizes.rendered_bytes_max(decoded.len());
+        let content = match render_within(&families, &self.key.labels(), rules.names, bytes_max, memory) {
+            Ok(mut rendered) => {
+                // The gateway sets both times itself and ignores pushed ones.
+                rendered.retain(|name| name != PUSH_TIME && name != FAILURE_TIME);
+                // Long families are copied into segments.
+                memory.grow(rendered.bytes())?;
+                Content::new(rendered)
+            }
+            Err(RenderError::Inconsistent(reason)) => Content::Inconsistent(reason),
+            Err(RenderError::TooLarge) => return Err(PushError::RenderedTooLarge { bytes_max }),
+            Err(RenderError::OutOfMemory(error)) => return Err(error.into()),
+        };
+        Ok(Push { key: self.key.clone(), mode: self.mode, source: Some(self.source), content })
+    }
 }
 
 #[cfg(test)]

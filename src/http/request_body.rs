@@ -4,15 +4,16 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::deadlines::ConnectionDeadline;
+use crate::exposition::memory::{Memory, OutOfMemory};
 
-/// Maximum memory to reserve for the announced length of a body, because an announcement costs the client nothing.
-const RESERVE_BYTES_MAX: usize = 256 << 10;
+/// From this size on, the buffer of a body grows by a quarter instead of doubling.
+const LARGE_BYTES: usize = 1 << 20;
 
 /// The body of a request as it arrives.
 pub struct RequestBody {
@@ -33,6 +34,9 @@ pub enum BodyError {
     /// It ended early, or its chunks are malformed.
     #[error("the body is malformed: {}", with_cause(.0))]
     Malformed(#[source] hyper::Error),
+    /// It does not fit into the memory for requests.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
 }
 
 fn with_cause(error: &hyper::Error) -> String {
@@ -47,37 +51,80 @@ impl RequestBody {
         RequestBody { incoming, deadline, failed: false }
     }
 
-    /// Reads the whole body, up to `bytes_max` bytes. A body that arrived in one piece is not copied.
+    /// The length that the client announced; `None` if the body is chunked.
+    pub(crate) fn announced_bytes(&self) -> Option<u64> {
+        self.size_hint().exact()
+    }
+
+    /// Reads the whole body, up to `bytes_max` bytes, and reserves `memory` for what has arrived. A body that arrived in one piece is not
+    /// copied.
     ///
     /// # Errors
     /// See [`BodyError`]. A body that announces more than `bytes_max` is rejected before any of it is read.
-    pub async fn collect(mut self, bytes_max: Option<u64>) -> Result<Bytes, BodyError> {
+    pub async fn collect(
+        mut self,
+        bytes_max: Option<u64>,
+        memory: &mut dyn Memory,
+    ) -> Result<Bytes, BodyError> {
         let bytes_max = bytes_max.unwrap_or(u64::MAX);
         if self.size_hint().lower() > bytes_max {
             return Err(BodyError::TooLarge);
         }
         let mut first = Bytes::new();
-        let mut rest = BytesMut::new();
-        let mut length: u64 = 0;
+        let mut rest = Vec::new();
+        let mut reserved = 0;
         while let Some(frame) = self.frame().await {
             // Trailers are ignored.
             let Ok(data) = frame?.into_data() else { continue };
-            length += data.len() as u64;
-            if length > bytes_max {
+            let length = first.len() + rest.len() + data.len();
+            if length as u64 > bytes_max {
                 return Err(BodyError::TooLarge);
             }
-            if first.is_empty() && rest.is_empty() {
+            if reserved == 0 {
+                memory.grow(length)?;
+                reserved = length;
                 first = data;
                 continue;
             }
-            if !first.is_empty() {
-                let announced = usize::try_from(self.size_hint().lower()).unwrap_or(usize::MAX);
-                rest.reserve(first.len() + data.len() + announced.min(RESERVE_BYTES_MAX));
+            // Pieces are copied, because there may be millions of one byte each.
+            if length > rest.capacity() {
+                let capacity = self.capacity_for(length);
+                memory.grow(capacity.saturating_sub(reserved))?;
+                reserved = reserved.max(capacity);
+                rest.reserve_exact(capacity - rest.len());
                 rest.extend_from_slice(&std::mem::take(&mut first));
             }
             rest.extend_from_slice(&data);
         }
-        Ok(if rest.is_empty() { first } else { rest.freeze() })
+        Ok(if rest.is_empty() { first } else { rest.into() })
+    }
+
+    /// The capacity of a buffer for a body of which `length` bytes have arrived. An announcement costs the client nothing, so it reserves
+    /// no more than has arrived.
+    fn capacity_for(&self, length: usize) -> usize {
+        let ahead = if length < LARGE_BYTES { length } else { length / 4 };
+        let announced =
+            self.announced_bytes().map_or(usize::MAX, |rest| rest.try_into().unwrap_or(usize::MAX));
+        length.saturating_add(ahead.min(announced))
+    }
+
+    /// Reads and discards a body of up to `bytes_max` bytes, so that the connection can be used again. The rest of a longer one stays
+    /// unread.
+    ///
+    /// # Errors
+    /// See [`BodyError`].
+    pub(crate) async fn skip(mut self, bytes_max: u64) -> Result<(), BodyError> {
+        if self.size_hint().lower() > bytes_max {
+            return Ok(());
+        }
+        let mut length = 0;
+        while let Some(frame) = self.frame().await {
+            length += frame?.into_data().map_or(0, |data| data.len() as u64);
+            if length > bytes_max {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

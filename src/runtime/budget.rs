@@ -123,6 +123,17 @@ impl Reservation {
         true
     }
 
+    /// Grows or shrinks to `bytes`. If they do not fit, returns false and changes nothing.
+    pub(crate) fn try_resize(&mut self, bytes: usize) -> bool {
+        match bytes.checked_sub(self.used) {
+            Some(more) => self.try_grow(more),
+            None => {
+                self.shrink_to(bytes);
+                true
+            }
+        }
+    }
+
     /// Returns what exceeds `bytes`. A reservation that is smaller does not change.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         self.used = self.used.min(bytes);

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::budget::Reservation;
+
 /// A limited number of permits. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Permits {
@@ -14,6 +16,8 @@ pub(crate) struct Permits {
 #[derive(Debug)]
 pub(crate) struct Permit {
     taken: Arc<AtomicUsize>,
+    /// The memory of what the permit is for.
+    memory: Option<Reservation>,
 }
 
 impl Permits {
@@ -25,13 +29,22 @@ impl Permits {
     /// A permit, or `None` if all are taken. Never waits.
     pub(crate) fn try_acquire(&self) -> Option<Permit> {
         // Counted before the comparison; a permit beyond the limit is returned by its drop.
-        let permit = Permit { taken: self.taken.clone() };
+        let permit = Permit { taken: self.taken.clone(), memory: None };
         (self.taken.fetch_add(1, Ordering::Relaxed) < self.max).then_some(permit)
     }
 
     /// How many permits are taken.
     pub(crate) fn in_use(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
+    }
+}
+
+impl Permit {
+    /// Keeps the memory reserved until the permit is returned.
+    pub(crate) fn holding(self, memory: Reservation) -> Self {
+        let mut permit = self;
+        permit.memory = Some(memory);
+        permit
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::exposition::consistency::Inconsistency;
 use crate::exposition::model::MetricType;
-use crate::exposition::render::Rendered;
+use crate::exposition::render::{Rendered, RenderedFamily};
 
 use super::key::GroupingKey;
 use super::segments::{NewLines, RUN_BYTES_MAX, Segment, own_segments};
@@ -108,6 +108,14 @@ impl Push {
             self.text(family).len() + self.help(family).map_or(0, str::len) + exact.map_or(0, <[u8]>::len)
         });
         bytes.sum::<usize>() as u64
+    }
+
+    /// The memory that the push takes on its way.
+    pub fn memory_bytes(&self) -> usize {
+        let Content::Families(families, rendered) = &self.content else { return 0 };
+        let segments = families.iter().filter(|family| !family.segments.is_empty());
+        let copied: usize = segments.map(|family| self.text(family).len()).sum();
+        rendered.bytes() + copied + families.len() * (size_of::<PushedFamily>() + size_of::<RenderedFamily>())
     }
 
     fn rendered(&self) -> &Rendered {

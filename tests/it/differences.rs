@@ -131,6 +131,22 @@ fn difference_07_a_body_beyond_the_limit_is_413() {
 }
 
 #[test]
+fn difference_07_long_labels_of_the_url_are_repeated_only_so_often() {
+    let gateway = Gateway::start(&[]);
+    let long = format!("/metrics/job/a/zone/{}", "z".repeat(30_000));
+    let series = |count: usize| (0..count).map(|n| format!("m{{n=\"{n}\"}} 1\n")).collect::<String>();
+    assert_eq!(gateway.put(&long, &series(100)).status, 200);
+    let response = gateway.put(&long, &series(1_000));
+    assert_eq!(response.status, 413);
+    assert!(response.text().contains("labels of the group"), "{}", response.text());
+    // Labels of the usual length may be repeated on any number of series.
+    assert_eq!(
+        gateway.put("/metrics/job/nightly/instance/host-1.example/zone/eu", &series(100_000)).status,
+        200
+    );
+}
+
+#[test]
 fn difference_07_a_head_beyond_the_limit_is_431() {
     let gateway = Gateway::start(&["--web.head-bytes-max=8KiB"]);
     let status =

@@ -11,6 +11,7 @@ use super::message::{self, Exemplar, Timestamp};
 use super::native_histogram;
 use super::wire::{Fields, WireError};
 use crate::exposition::consistency::Inconsistency;
+use crate::exposition::memory::{Memory, OutOfMemory, Unlimited};
 use crate::exposition::model::{Families, Family, Label, Metric, MetricType, Point, Span, Value};
 use crate::exposition::names::NameRules;
 
@@ -19,17 +20,37 @@ const EXACT_METRIC_BYTES_MAX: usize = 1 << 20;
 /// Up to this number, comparing label names one by one is cheaper than sorting them.
 const FEW_LABELS: usize = 16;
 
-/// Why a protobuf body was rejected, and in which message.
+/// Why a protobuf body was not parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("protobuf parsing error in message {message}: {reason}")]
-pub struct ProtobufError {
-    message: usize,
-    reason: MessageError,
+pub enum ProtobufError {
+    /// It is not valid.
+    #[error("protobuf parsing error in message {message}: {reason}")]
+    Invalid {
+        /// The number of the message, starting at 1.
+        message: usize,
+        /// What is wrong.
+        reason: MessageError,
+    },
+    /// Its metrics do not fit into the memory.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+}
+
+impl ProtobufError {
+    fn new(message: usize, reason: MessageError) -> Self {
+        match reason {
+            MessageError::OutOfMemory(reason) => Self::OutOfMemory(reason),
+            reason => Self::Invalid { message, reason },
+        }
+    }
 }
 
 /// Why a message cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum MessageError {
+#[expect(missing_docs, reason = "the texts say what is wrong")]
+pub enum MessageError {
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
     #[error("body of 4 GiB or more")]
     BodyTooLarge,
     #[error(transparent)]
@@ -67,11 +88,24 @@ impl From<Inconsistency> for MetricError {
 /// # Errors
 /// The bytes are not such messages, or `rules` do not allow a name.
 pub fn parse(body: &[u8], rules: NameRules) -> Result<Families<'_>, ProtobufError> {
+    parse_within(body, rules, &mut Unlimited)
+}
+
+/// Parses a body of delimited messages, and reserves what its families need from `memory` while it parses. A compact body needs many
+/// times its size.
+///
+/// # Errors
+/// Those of [`parse`], or the families do not fit into the memory.
+pub fn parse_within<'a>(
+    body: &'a [u8],
+    rules: NameRules,
+    memory: &mut dyn Memory,
+) -> Result<Families<'a>, ProtobufError> {
     // Spans are 32 bits wide, and no table has more entries than the body has bytes.
     if u32::try_from(body.len()).is_err() {
-        return Err(ProtobufError { message: 1, reason: MessageError::BodyTooLarge });
+        return Err(ProtobufError::new(1, MessageError::BodyTooLarge));
     }
-    let mut decoder = Decoder { rules, ..Decoder::default() };
+    let mut decoder = Decoder::new(rules, memory);
     let mut messages = Fields::new(body);
     let mut number = 0;
     while !messages.is_empty() {
@@ -79,8 +113,9 @@ pub fn parse(body: &[u8], rules: NameRules) -> Result<Families<'_>, ProtobufErro
         let message = messages.delimited().map_err(MessageError::from);
         message
             .and_then(|message| decoder.family(message))
-            .map_err(|reason| ProtobufError { message: number, reason })?;
+            .map_err(|reason| ProtobufError::new(number, reason))?;
     }
+    decoder.reserve(0).map_err(|reason| ProtobufError::new(number, reason.into()))?;
     Ok(decoder.finish())
 }
 
@@ -89,22 +124,74 @@ pub fn parse(body: &[u8], rules: NameRules) -> Result<Families<'_>, ProtobufErro
 /// # Errors
 /// The bytes are not such a message.
 pub fn decode_family(message: &[u8]) -> Result<Families<'_>, ProtobufError> {
-    let mut decoder = Decoder { rules: NameRules::Utf8, ..Decoder::default() };
-    decoder.family(message).map_err(|reason| ProtobufError { message: 1, reason })?;
+    let mut memory = Unlimited;
+    let mut decoder = Decoder::new(NameRules::Utf8, &mut memory);
+    decoder.family(message).map_err(|reason| ProtobufError::new(1, reason))?;
     Ok(decoder.finish())
 }
 
+/// How many entries are added to the tables between two looks at their size.
+const MEASURE_ENTRIES: usize = 1 << 10;
+/// How much memory decoding a message of generated code takes, per byte of the message: two bytes can be a bucket.
+const EXACT_MESSAGE_FACTOR: usize = 80;
+
 /// The tables while they grow.
-#[derive(Default)]
-struct Decoder<'a> {
+struct Decoder<'a, 'm> {
     rules: NameRules,
     tables: Families<'a>,
     by_name: HashMap<Cow<'a, str>, usize, foldhash::fast::RandomState>,
     /// The first inconsistency of each family. A later family with the same name may replace it.
     rejections: Vec<Option<Box<Inconsistency>>>,
+    memory: &'m mut dyn Memory,
+    /// The memory of texts that do not borrow from the body.
+    copied_bytes: usize,
+    /// What is reserved for the tables.
+    reserved_bytes: usize,
+    /// The number of entries from which on their size is compared again.
+    next_measure: usize,
 }
 
-impl<'a> Decoder<'a> {
+impl<'a, 'm> Decoder<'a, 'm> {
+    fn new(rules: NameRules, memory: &'m mut dyn Memory) -> Self {
+        Self {
+            rules,
+            tables: Families::default(),
+            by_name: HashMap::default(),
+            rejections: Vec::new(),
+            memory,
+            copied_bytes: 0,
+            reserved_bytes: 0,
+            next_measure: MEASURE_ENTRIES,
+        }
+    }
+
+    #[inline]
+    fn measure_now_and_then(&mut self) -> Result<(), OutOfMemory> {
+        let Families { families, metrics, labels, points, .. } = &self.tables;
+        let entries = families.len() + metrics.len() + labels.len() + points.len();
+        if entries < self.next_measure {
+            return Ok(());
+        }
+        self.next_measure = entries + MEASURE_ENTRIES;
+        self.reserve(0)
+    }
+
+    /// Reserves memory for the tables as they are, and bytes beyond them for a moment.
+    fn reserve(&mut self, more_bytes: usize) -> Result<(), OutOfMemory> {
+        let Families { families, metrics, labels, points, exact, .. } = &self.tables;
+        let bytes = families.len() * (size_of::<Family<'_>>() + size_of::<Option<Box<Inconsistency>>>())
+            + self.by_name.capacity() * 2 * size_of::<(Cow<'_, str>, usize)>()
+            + metrics.len() * size_of::<Metric>()
+            + labels.len() * size_of::<Label<'_>>()
+            + points.len() * size_of::<Point>()
+            + exact.len()
+            + self.copied_bytes
+            + more_bytes;
+        self.memory.grow(bytes.saturating_sub(self.reserved_bytes))?;
+        self.reserved_bytes = self.reserved_bytes.max(bytes);
+        Ok(())
+    }
+
     fn finish(mut self) -> Families<'a> {
         self.tables.rejection = self.rejections.into_iter().flatten().next();
         self.tables
@@ -116,6 +203,12 @@ impl<'a> Decoder<'a> {
             Ok(name) if self.rules.allow_metric_name(name) => Cow::Borrowed(name),
             _ => return Err(MessageError::MetricName(String::from_utf8_lossy(name).into_owned())),
         };
+        if let Some(Cow::Owned(text)) = &help {
+            self.copied_bytes += text.capacity();
+        }
+        if let Some(Cow::Owned(text)) = &unit {
+            self.copied_bytes += text.capacity();
+        }
         let start = self.tables.metrics.len();
         let mut rejection = None;
         let mut fields = Fields::new(message);
@@ -136,6 +229,7 @@ impl<'a> Decoder<'a> {
         }
         let metrics = span(start, self.tables.metrics.len());
         let family = Family { name: name.clone(), help, unit, kind, metrics };
+        self.measure_now_and_then()?;
         match self.by_name.entry(name) {
             Entry::Vacant(entry) => {
                 entry.insert(self.rejections.len());
@@ -159,7 +253,10 @@ impl<'a> Decoder<'a> {
         while let Some(field) = fields.next()? {
             match field.number {
                 1 => match self.label(name, field.value.bytes()?) {
-                    Ok(label) => self.tables.labels.push(label),
+                    Ok(label) => {
+                        self.tables.labels.push(label);
+                        self.measure_now_and_then()?;
+                    }
                     Err(MetricError::Inconsistent(reason)) => rejection = Some(reason),
                     Err(error) => return Err(error),
                 },
@@ -189,7 +286,7 @@ impl<'a> Decoder<'a> {
             None => Span::default(),
         };
         self.tables.metrics.push(Metric { labels, value, timestamp, exact });
-        Ok(())
+        Ok(self.measure_now_and_then()?)
     }
 
     fn label(&self, metric: &str, message: &'a [u8]) -> Result<Label<'a>, MetricError> {
@@ -244,7 +341,7 @@ impl<'a> Decoder<'a> {
         kind: MetricType,
         message: &'a [u8],
         partial: &mut PartialValue,
-    ) -> Result<(), WireError> {
+    ) -> Result<(), MessageError> {
         let mut fields = Fields::new(message);
         while let Some(field) = fields.next()? {
             match (kind, field.number) {
@@ -261,11 +358,13 @@ impl<'a> Decoder<'a> {
                 (MetricType::Summary, 3) => {
                     let point = parse_quantile(field.value.bytes()?)?;
                     self.tables.points.push(point);
+                    self.measure_now_and_then()?;
                 }
                 (MetricType::Summary, _) => {}
                 (_, 3) => {
                     let (point, needs_message) = parse_bucket(field.value.bytes()?)?;
                     self.tables.points.push(point);
+                    self.measure_now_and_then()?;
                     partial.needs_message |= needs_message;
                 }
                 (_, 4) => partial.float_count = Some(field.value.double()?),
@@ -306,6 +405,7 @@ impl<'a> Decoder<'a> {
         if metric.len() > EXACT_METRIC_BYTES_MAX {
             return Err(Inconsistency::MetricTooLarge { metric: name.to_owned() }.into());
         }
+        self.reserve(metric.len() * EXACT_MESSAGE_FACTOR)?;
         let metric = message::Metric::decode(metric)?;
         let mut known = message::Metric::default();
         match kind {

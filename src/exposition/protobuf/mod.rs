@@ -29,7 +29,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{ProtobufError, decode_family, parse};
+pub use decode::{MessageError, ProtobufError, decode_family, parse, parse_within};
 pub use encode::{FamilyHeader, write_family_header};
 pub(super) use encode::{write_header_fields, write_metric};
 pub use escape_labels::escape_metrics;

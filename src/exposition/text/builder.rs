@@ -113,6 +113,27 @@ impl<'a> FamiliesBuilder<'a> {
         }
     }
 
+    // --- size
+
+    /// The memory of the tables. Vectors count with what they contain, because the system does not provide the unused end of a large
+    /// one; hash tables spread over all of theirs.
+    pub(super) fn bytes(&self) -> usize {
+        self.families.len() * (size_of::<Family<'_>>() + size_of::<FamilyState>())
+            + self.metrics.len() * size_of::<Metric>()
+            + self.labels.len() * size_of::<Label<'_>>()
+            + self.points.len() * size_of::<Point>()
+            + self.by_name.capacity() * 2 * size_of::<u32>()
+            + self.by_labels.capacity() * 2 * size_of::<IndexedMetric>()
+            + self.metric_runs.bytes()
+            + self.point_runs.bytes()
+    }
+
+    /// The memory that [`Self::finish`] needs for a moment.
+    pub(super) fn finish_bytes(&self) -> usize {
+        let metrics = self.metric_runs.gathering_bytes(self.metrics.len() * size_of::<Metric>());
+        metrics.max(self.point_runs.gathering_bytes(self.points.len() * size_of::<Point>()))
+    }
+
     // --- families
 
     /// The role and the length of the name at the start of the text, if it is the name of the current family or of one of

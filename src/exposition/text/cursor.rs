@@ -16,6 +16,8 @@ pub(super) struct Cursor<'a> {
     line_start: usize,
     /// The next byte to read.
     pub(super) pos: usize,
+    /// The memory of tokens that do not borrow from the body.
+    pub(super) copied_bytes: usize,
 }
 
 /// A token that has not been checked for UTF-8.
@@ -28,7 +30,7 @@ pub(super) enum Token {
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(body: &'a [u8]) -> Self {
-        Self { body, text: str::from_utf8(body).ok(), line_start: 0, pos: 0 }
+        Self { body, text: str::from_utf8(body).ok(), line_start: 0, pos: 0, copied_bytes: 0 }
     }
 
     /// Records where the current line begins. Lines are counted only when an error needs the number.
@@ -156,6 +158,7 @@ impl<'a> Cursor<'a> {
             match self.peek() {
                 b'"' => {
                     self.pos += 1;
+                    self.copied_bytes += out.capacity() + ALLOCATION_BYTES;
                     return Ok(Token::Resolved(out));
                 }
                 b'\\' => {
@@ -190,12 +193,17 @@ impl<'a> Cursor<'a> {
         }
         Ok(match self.text.and_then(|text| text.get(raw.clone())) {
             Some(help) => Cow::Borrowed(help),
-            None => String::from_utf8_lossy(&self.body[raw]),
+            None => {
+                let help = String::from_utf8_lossy(&self.body[raw]);
+                self.copied_bytes += help.len() + ALLOCATION_BYTES;
+                help
+            }
         })
     }
 
     fn help_with_escapes(&mut self, end: usize) -> Result<Cow<'a, str>, ParseError> {
         let mut out = Vec::with_capacity(end - self.pos);
+        self.copied_bytes += end - self.pos + ALLOCATION_BYTES;
         while let Some(run) = memchr(b'\\', &self.body[self.pos.min(end)..end]) {
             out.extend_from_slice(&self.body[self.pos..self.pos + run]);
             self.pos += run + 1;
@@ -252,6 +260,8 @@ fn resolve_escape(byte: u8) -> Option<u8> {
     }
 }
 
+/// What an allocation costs beyond its bytes.
+const ALLOCATION_BYTES: usize = 16;
 /// Extra capacity for the bytes after the first escape sequence; enough in the usual case.
 const RESOLVED_BYTES_MORE: usize = 32;
 

@@ -5,16 +5,25 @@ use std::borrow::Cow;
 use super::builder::{FamiliesBuilder, Role};
 use super::cursor::{Cursor, Token};
 use super::error::{ParseError, quote, quote_byte};
+use crate::exposition::memory::Memory;
 use crate::exposition::model::{Families, Label, MetricType};
 use crate::exposition::names::{Alphabet, LABEL, METRIC, METRIC_NAME_LABEL, NameRules};
 use crate::exposition::number;
 
 /// Parses a body line by line and adds its samples to a [`FamiliesBuilder`].
-pub(super) struct Parser<'a> {
+pub(super) struct Parser<'a, 'm> {
     cursor: Cursor<'a>,
     families: FamiliesBuilder<'a>,
     rules: NameRules,
+    memory: &'m mut dyn Memory,
+    /// What is reserved for the families.
+    reserved_bytes: usize,
+    /// The position from which on their size is compared again.
+    next_measure: usize,
 }
+
+/// How much of a body is parsed between two looks at the size of its families.
+const MEASURE_BYTES: usize = 16 << 10;
 
 /// A name. Without quotes it consists of characters of the alphabet.
 enum Name<'a> {
@@ -27,14 +36,22 @@ enum Keyword {
     Type,
 }
 
-impl<'a> Parser<'a> {
-    pub(super) fn new(body: &'a [u8], rules: NameRules) -> Self {
-        Self { cursor: Cursor::new(body), families: FamiliesBuilder::for_body(body.len()), rules }
+impl<'a, 'm> Parser<'a, 'm> {
+    pub(super) fn new(body: &'a [u8], rules: NameRules, memory: &'m mut dyn Memory) -> Self {
+        Self {
+            cursor: Cursor::new(body),
+            families: FamiliesBuilder::for_body(body.len()),
+            rules,
+            memory,
+            reserved_bytes: 0,
+            next_measure: MEASURE_BYTES,
+        }
     }
 
     pub(super) fn run(&mut self) -> Result<Families<'a>, ParseError> {
         loop {
             self.cursor.begin_line();
+            self.measure_now_and_then()?;
             self.cursor.skip_blanks();
             match self.cursor.peek() {
                 b'#' => {
@@ -42,10 +59,30 @@ impl<'a> Parser<'a> {
                     self.comment()?;
                 }
                 b'\n' => self.cursor.pos += 1,
-                _ if self.cursor.at_end() => return Ok(self.families.finish()),
+                _ if self.cursor.at_end() => {
+                    self.reserve(self.families.bytes() + self.families.finish_bytes())?;
+                    return Ok(self.families.finish());
+                }
                 _ => self.sample()?,
             }
         }
+    }
+
+    #[inline]
+    fn measure_now_and_then(&mut self) -> Result<(), ParseError> {
+        if self.cursor.pos < self.next_measure {
+            return Ok(());
+        }
+        self.next_measure = self.cursor.pos + MEASURE_BYTES;
+        self.reserve(self.families.bytes())
+    }
+
+    /// Reserves memory for tables of this size, and for the texts that had to be copied.
+    fn reserve(&mut self, table_bytes: usize) -> Result<(), ParseError> {
+        let bytes = table_bytes + self.cursor.copied_bytes;
+        self.memory.grow(bytes.saturating_sub(self.reserved_bytes))?;
+        self.reserved_bytes = self.reserved_bytes.max(bytes);
+        Ok(())
     }
 
     fn comment(&mut self) -> Result<(), ParseError> {
@@ -228,6 +265,7 @@ impl<'a> Parser<'a> {
     fn labels(&mut self, outer: Option<Role>, start: usize, rank: &mut f64) -> Result<Role, ParseError> {
         let mut role = outer;
         loop {
+            self.measure_now_and_then()?;
             self.cursor.skip_blanks();
             if self.cursor.eat(b'}') {
                 break;

@@ -34,6 +34,16 @@ impl Runs {
         span.end += 1;
     }
 
+    /// The memory of the runs.
+    pub(super) fn bytes(&self) -> usize {
+        self.runs.len() * size_of::<Run>()
+    }
+
+    /// The memory for making entries of that many bytes contiguous.
+    pub(super) fn gathering_bytes(&self, entries_bytes: usize) -> usize {
+        if self.scattered { entries_bytes + self.runs.len() * 3 * size_of::<(Run, u32)>() } else { 0 }
+    }
+
     /// Makes the entries of each owner contiguous, in the order of the owners' numbers, and calls `set_span` with each
     /// owner's new span. Does nothing if the entries are contiguous already.
     pub(super) fn make_contiguous<T: Clone>(

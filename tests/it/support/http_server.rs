@@ -16,6 +16,7 @@ use super::skip;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use sluicegate::exposition::memory::Unlimited;
 use sluicegate::http::accept::serve;
 use sluicegate::http::connection::Service;
 use sluicegate::http::limits::{Connections, Limits, ServerState};
@@ -85,11 +86,11 @@ impl Service for TestService {
         let (head, body) = request.into_parts();
         match head.uri.path() {
             "/-/healthy" => Response::new(Bytes::from_static(b"OK").into()),
-            "/metrics/job/probe" => match body.collect(Some(BODY_BYTES_MAX)).await {
+            "/metrics/job/probe" => match body.collect(Some(BODY_BYTES_MAX), &mut Unlimited).await {
                 Ok(_) => Response::new(Bytes::new().into()),
                 Err(err) => error(status_of(&err), &err.to_string()),
             },
-            "/echo" => match body.collect(None).await {
+            "/echo" => match body.collect(None, &mut Unlimited).await {
                 Ok(body) => Response::new(body.into()),
                 Err(err) => error(status_of(&err), &err.to_string()),
             },
@@ -109,7 +110,7 @@ impl Service for TestService {
 
 fn status_of(err: &BodyError) -> StatusCode {
     match err {
-        BodyError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        BodyError::TooLarge | BodyError::OutOfMemory(_) => StatusCode::PAYLOAD_TOO_LARGE,
         BodyError::TimedOut => StatusCode::REQUEST_TIMEOUT,
         BodyError::Malformed(_) => StatusCode::BAD_REQUEST,
     }

@@ -50,7 +50,7 @@ fn rejection(families: &[MetricFamily]) -> Option<String> {
     match render(&families, &[("job".to_owned(), "a".to_owned())], NameRules::Legacy, 1 << 20) {
         Ok(_) => None,
         Err(RenderError::Inconsistent(reason)) => Some(reason.to_string()),
-        Err(RenderError::TooLarge) => panic!("too large"),
+        Err(error) => panic!("{error}"),
     }
 }
 
