@@ -349,7 +349,8 @@ pub(crate) struct Gateway {
     store: BTreeMap<GroupKey, Vec<u8>>,
     /// Commits that have not ended.
     pub(crate) commits: Vec<RunningEpoch>,
-    now: f64,
+    /// The time of the last push.
+    pub(crate) now: f64,
 }
 
 impl Gateway {
@@ -450,7 +451,7 @@ impl Gateway {
     }
 
     /// A gateway that starts with the store of this one.
-    fn restarted(&self) -> Self {
+    pub(crate) fn restarted(&self) -> Self {
         let mut new = Self::new();
         for (text, record) in &self.store {
             let record = Record::decode(record).expect("was encoded");

@@ -42,7 +42,7 @@ pub(crate) async fn timeout<T>(duration: Duration, future: impl Future<Output = 
     monoio::time::timeout(duration, future).await.ok()
 }
 
-/// The wall-clock time in Unix seconds.
+/// The wall-clock time in Unix seconds. A clock before 1970 counts as the first second of 1970, because 0 means never.
 pub(crate) fn now_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1.0, |since| since.as_secs_f64())
 }

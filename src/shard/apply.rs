@@ -61,7 +61,7 @@ impl Shard {
         plan: ClaimedPlan,
         now_seconds: f64,
     ) -> Edit {
-        let now = self.next_seconds(now_seconds);
+        let now = self.time_of_push(group, now_seconds);
         let mut splices = VecDeque::with_capacity(plan.steps.len() + plan.dropped.len() + 2);
         let group = group.unwrap_or_else(|| {
             splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(0.0) });
@@ -127,10 +127,11 @@ impl Shard {
     /// Gives a group a failure time, and creates it if necessary.
     pub(super) fn apply_failure(&mut self, push: &Push, reason: Inconsistency, now_seconds: f64) -> Edit {
         let key = &push.key;
-        let now = self.next_seconds(now_seconds);
+        let group = self.groups_by_key.get(key.text()).copied();
+        let now = self.time_of_failure(group, now_seconds);
         let mut splices = VecDeque::with_capacity(2);
-        let group = match self.groups_by_key.get(key.text()) {
-            Some(group) => *group,
+        let group = match group {
+            Some(group) => group,
             None => {
                 let set = self.set_id(&key.names());
                 splices.push_back(Splice { family: PUSH_TIME_NUMBER, lines: Lines::Time(0.0) });
@@ -231,9 +232,17 @@ impl Shard {
         number
     }
 
-    /// The time of a push that is applied now. It never goes backwards.
-    fn next_seconds(&mut self, now_seconds: f64) -> f64 {
-        self.latest_seconds = self.latest_seconds.max(now_seconds);
-        self.latest_seconds
+    /// The time of a push that is applied now. Within a group, times never go backwards, and a push is later than the failures before
+    /// it, so that the last push is known to be successful. A clock that was wrong affects no other group.
+    fn time_of_push(&self, group: Option<Number>, now_seconds: f64) -> f64 {
+        let Some(group) = group.map(|group| &self.groups[group]) else { return now_seconds };
+        let after_failure = if group.failure_seconds > 0.0 { group.failure_seconds.next_up() } else { 0.0 };
+        now_seconds.max(group.push_seconds).max(after_failure)
+    }
+
+    /// The time of a failed push, not before the group's other times.
+    fn time_of_failure(&self, group: Option<Number>, now_seconds: f64) -> f64 {
+        let Some(group) = group.map(|group| &self.groups[group]) else { return now_seconds };
+        now_seconds.max(group.push_seconds).max(group.failure_seconds)
     }
 }

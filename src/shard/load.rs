@@ -151,7 +151,6 @@ impl Shard {
         entry.bytes_bound = bytes_bound as u64;
         entry.push_seconds = times.push_seconds;
         entry.failure_seconds = times.failure_seconds;
-        self.latest_seconds = self.latest_seconds.max(times.push_seconds).max(times.failure_seconds);
         let mut line = Vec::new();
         for (number, seconds) in
             [(PUSH_TIME_NUMBER, times.push_seconds), (FAILURE_TIME_NUMBER, times.failure_seconds)]

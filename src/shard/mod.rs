@@ -85,8 +85,6 @@ pub struct Shard {
     order: BTreeMap<Arc<str>, Number>,
     sets: sets::LocalSets,
     retired_series: RetiredSeries,
-    /// The latest time of a push. Push times never go backwards.
-    latest_seconds: f64,
     counts: Counts,
     loading: load::Loading,
     persistence: Persistence,
@@ -130,7 +128,6 @@ impl Shard {
             order: BTreeMap::new(),
             sets: sets::LocalSets::default(),
             retired_series: RetiredSeries::default(),
-            latest_seconds: 0.0,
             counts: Counts::default(),
             loading: load::Loading::default(),
             persistence,

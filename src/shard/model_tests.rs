@@ -165,3 +165,44 @@ fn a_claim_waits_for_the_commit_of_the_release() {
     let decision = Shard::decide(gateway.shard(&first), &again, &mut attempt, 9.0);
     assert!(matches!(decision, Decision::Apply(_)));
 }
+
+/// A push time in the future hides that a group is stale, so it must not spread to groups that were pushed later.
+#[test]
+fn push_times_follow_a_corrected_clock() {
+    let mut gateway = Gateway::new();
+    // More than cores, so that pushes with the wrong and with the corrected clock meet on one.
+    let keys: Vec<_> = (0..4 * CORES).map(|number| pairs(&format!("job{number}"), None)).collect();
+    let (early, late) = keys.split_at(2 * CORES);
+    let push = |gateway: &mut Gateway, key: &GroupingKey, body| {
+        let outcome = gateway.push(put(key, body));
+        let (groups, _) = gateway.shard(key).copy_groups(0, usize::MAX);
+        let group = groups.into_iter().find(|group| group.key == *key.text()).expect("the group exists");
+        (outcome, group)
+    };
+    gateway.now = 1e9;
+    for key in early {
+        push(&mut gateway, key, "m 1\n");
+    }
+    gateway.now = 100.0;
+    for key in late {
+        assert_eq!(push(&mut gateway, key, "m 1\n").1.push_seconds, gateway.now);
+    }
+    gateway.commit();
+    let mut gateway = gateway.restarted();
+    gateway.now = 200.0;
+    for key in late {
+        assert_eq!(push(&mut gateway, key, "m 2\n").1.push_seconds, gateway.now);
+    }
+
+    // Within a group, no time is before an earlier one, and the last push is known to be successful.
+    let (_, pushed) = push(&mut gateway, &early[0], "m 2\n");
+    assert_eq!(pushed.push_seconds, 1e9 + 1.0);
+    let (outcome, failed) = push(&mut gateway, &early[0], "# TYPE m counter\nm 3\n");
+    assert!(matches!(outcome, Outcome::Inconsistent(_)), "{outcome:?}");
+    assert_eq!(failed.failure_seconds, pushed.push_seconds);
+    let (_, again) = push(&mut gateway, &early[0], "m 3\n");
+    assert!(again.push_seconds > failed.failure_seconds && again.push_seconds < 1e9 + 2.0);
+
+    gateway.delete(&early[0]);
+    assert_eq!(push(&mut gateway, &early[0], "m 4\n").1.push_seconds, gateway.now);
+}
