@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Waker};
 
 use sluicegate_engine::record::Record;
 
@@ -22,7 +24,7 @@ use crate::shard::outcome::Outcome;
 use crate::shard::push::{Content, Push};
 use crate::shard::registry::{Epoch, Registry, RunningEpoch};
 use crate::shard::{
-    Applied, Change, Decision, DuplicateCheck, FAILURE_TIME, FamilySnapshot, PUSH_TIME, Persistence,
+    Applied, Change, Decision, DuplicateCheck, FAILURE_TIME, FamilySnapshot, PUSH_TIME, Pace, Persistence,
     PushAttempt, Shard, TextEdit,
 };
 use crate::storage::record_writer::RecordWriter;
@@ -314,6 +316,20 @@ struct StoredChange {
     outcome: Outcome,
 }
 
+/// Runs a computation in slices of this cost. Also returns how many there were.
+pub(crate) fn in_slices<T>(cost: usize, computation: impl AsyncFnOnce(&Pace) -> T) -> (T, usize) {
+    let pace = Pace::slices(cost);
+    let mut computation = pin!(computation(&pace));
+    let mut context = Context::from_waker(Waker::noop());
+    let mut slices = 1;
+    loop {
+        match computation.as_mut().poll(&mut context) {
+            Poll::Ready(result) => return (result, slices),
+            Poll::Pending => slices += 1,
+        }
+    }
+}
+
 /// Changes the text of a command and writes the record of its group, both in the smallest slices.
 fn finish(key: &GroupingKey, mut edit: TextEdit<&mut Shard>) -> StoredChange {
     let Applied { shard, change, commit, outcome } = loop {
@@ -381,7 +397,11 @@ impl Gateway {
         self.now += 1.0;
         let now = self.now;
         for _ in 0..20 {
-            match Shard::decide(self.shard(&push.key), &push, &mut attempt, now) {
+            let shard = self.shard(&push.key);
+            let (decision, _) = in_slices(1, async |pace| {
+                Shard::decide_in_slices(shard, &push, &mut attempt, now, pace).await
+            });
+            match decision {
                 Decision::Apply(edit) => {
                     let stored = finish(&push.key, edit);
                     return self.enqueue(stored);
@@ -424,7 +444,9 @@ impl Gateway {
     }
 
     pub(crate) fn delete(&mut self, key: &GroupingKey) {
-        let stored = finish(key, Shard::delete(self.shard(key), key));
+        let shard = self.shard(key);
+        let (edit, _) = in_slices(1, async |pace| Shard::delete_in_slices(shard, key, pace).await);
+        let stored = finish(key, edit);
         self.enqueue(stored);
     }
 
@@ -484,7 +506,8 @@ impl Gateway {
         match self.collection.take() {
             None => self.collection = Some((self.registry.begin_collection(), Vec::new())),
             Some((running, mut handed)) if handed.len() < CORES => {
-                handed.push(self.shards[handed.len()].snapshot());
+                let shard = &self.shards[handed.len()];
+                handed.push(in_slices(1, async |pace| shard.snapshot_in_slices(pace).await).0);
                 self.collection = Some((running, handed));
             }
             Some((running, handed)) => {

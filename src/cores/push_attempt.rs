@@ -12,6 +12,7 @@ use futures_channel::oneshot;
 use super::command::ShardCommand;
 use super::leases::Lease;
 use super::shard_task::{ShardGuard, ShardTask};
+use super::slices::in_slices;
 use crate::exposition::consistency::Inconsistency;
 use crate::runtime::{now_seconds, spawn};
 use crate::shard::outcome::Rejection;
@@ -24,7 +25,8 @@ impl ShardTask {
     /// Applies or rejects a push at once if the shard is free and can decide, otherwise in a task.
     pub(super) fn push(self: &Rc<Self>, push: Arc<Push>, reply: CommandReply) {
         let mut attempt = PushAttempt::default();
-        let shard = self.shard.try_lock_arc();
+        let is_small = |shard: &ShardGuard| !shard.is_large(&push.key, push.families_len());
+        let shard = self.shard.try_lock_arc().filter(is_small);
         let decision = shard.map(|shard| Shard::decide(shard, &push, &mut attempt, now_seconds()));
         match decision {
             Some(Decision::Apply(edit)) => self.finish_push(edit, push, reply),
@@ -72,9 +74,17 @@ impl ShardTask {
                 }
                 None => {}
             }
-            let shard = self.shard.lock_arc().await;
-            decision = Some(Shard::decide(shard, &push, &mut attempt, now_seconds()));
+            decision = Some(self.decide(&push, &mut attempt).await);
         }
+    }
+
+    /// Lets the shard decide about a push, in slices if it is large.
+    async fn decide(&self, push: &Arc<Push>, attempt: &mut PushAttempt) -> Decision<TextEdit<ShardGuard>> {
+        let shard = self.shard.lock_arc().await;
+        if !shard.is_large(&push.key, push.families_len()) {
+            return Shard::decide(shard, push, attempt, now_seconds());
+        }
+        in_slices(async |pace| Shard::decide_in_slices(shard, push, attempt, now_seconds(), pace).await).await
     }
 
     /// Looks for the push's series in the groups of all cores.

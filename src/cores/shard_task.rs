@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use super::command::ShardCommand;
 use super::leases::Leases;
 use super::mailbox::{Inbox, Mailboxes};
+use super::slices::{SLICE_BYTES, in_slices};
 use crate::runtime::permits::Permit;
 use crate::runtime::{spawn, yield_now};
 use crate::shard::key::GroupingKey;
@@ -27,10 +28,10 @@ use crate::storage::outbox::Outbox;
 use crate::storage::record_writer::RecordWriter;
 use crate::storage::store::{GroupChange, PendingChange, Store};
 
-/// How much text is edited or written between two yields; about a quarter of a millisecond.
-const SLICE_BYTES: usize = 1 << 20;
 /// How much text of groups one command copies.
 const COPY_BYTES: usize = 64 * 1024;
+/// A snapshot of more families is taken in slices.
+const SNAPSHOT_FAMILIES: usize = 4096;
 /// How many groups a wipe deletes between two yields.
 const WIPE_KEYS: usize = 256;
 
@@ -116,8 +117,17 @@ impl ShardTask {
             ShardCommand::Delete(key, permit, tx) => {
                 let task = self.clone();
                 self.with_shard(move |shard| {
-                    let edit = Shard::delete(shard, &key);
-                    task.finish(edit, key, CommandReply { permit, tx });
+                    let reply = CommandReply { permit, tx };
+                    if shard.is_large(&key, 0) {
+                        spawn(async move {
+                            let edit =
+                                in_slices(async |pace| Shard::delete_in_slices(shard, &key, pace).await)
+                                    .await;
+                            task.finish(edit, key, reply);
+                        });
+                    } else {
+                        task.finish(Shard::delete(shard, &key), key, reply);
+                    }
                 });
             }
             ShardCommand::Wipe(tx) => {
@@ -132,7 +142,14 @@ impl ShardTask {
                 }
             }
             ShardCommand::Snapshot(tx) => self.with_shard(move |shard| {
-                let _ = tx.send((shard.snapshot(), shard.counts()));
+                if shard.counts().families > SNAPSHOT_FAMILIES {
+                    spawn(async move {
+                        let snapshot = in_slices(async |pace| shard.snapshot_in_slices(pace).await).await;
+                        let _ = tx.send((snapshot, shard.counts()));
+                    });
+                } else {
+                    let _ = tx.send((shard.snapshot(), shard.counts()));
+                }
             }),
             ShardCommand::CopyGroups(from, tx) => self.with_shard(move |shard| {
                 let _ = tx.send(shard.copy_groups(from, COPY_BYTES));
@@ -263,13 +280,14 @@ async fn finish_record(mut writer: RecordWriter<ShardGuard>) -> (ShardGuard, Vec
 
 /// Deletes all groups of a shard.
 async fn wipe(mut shard: ShardGuard, task: Rc<ShardTask>, tx: oneshot::Sender<Result<(), CommitFailed>>) {
-    loop {
-        let keys = shard.some_keys(WIPE_KEYS);
-        if keys.is_empty() {
-            break;
-        }
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let keys;
+        (keys, next) = shard.some_keys(from, WIPE_KEYS);
         for key in keys {
-            let applied = finish_edit(Shard::delete(shard, &GroupingKey::from_text(key.clone()))).await;
+            let deleted = GroupingKey::from_text(key.clone());
+            let edit = in_slices(async |pace| Shard::delete_in_slices(shard, &deleted, pace).await).await;
+            let applied = finish_edit(edit).await;
             if let Some(outbox) = &task.outbox {
                 let (change, completion) = (GroupChange::Delete, Completion::None);
                 outbox.enqueue(PendingChange { key, change, commit: applied.commit, completion });

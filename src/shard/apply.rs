@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use crate::exposition::consistency::Inconsistency;
 
+use super::group_families::GroupFamilies;
 use super::key::GroupingKey;
 use super::list::FailedPush;
 use super::outcome::Outcome;
-use super::plan::{PushAttempt, Step, find_family};
-use super::push::{Mode, Push, PushedFamily};
+use super::pace::{CHANGE, Pace, at_once};
+use super::plan::{PushAttempt, Step};
+use super::push::{Push, PushedFamily};
 use super::registry::{RunningEpoch, SetId, SharedFamily};
 use super::retired::RetiredLines;
 use super::segments::RUN_BYTES_MAX;
@@ -27,6 +29,8 @@ pub(super) struct ClaimedPlan {
     pub dropped: Vec<GroupFamily>,
     /// The families new to this core, by [`Step::change`].
     pub families: Vec<Option<Arc<SharedFamily>>>,
+    /// The bytes of the push.
+    pub bytes: u64,
     /// Reserves what the push releases.
     pub commit: Option<RunningEpoch>,
 }
@@ -47,33 +51,45 @@ impl Shard {
     }
 
     /// Deletes a group, if it exists. A delete is never rejected.
-    pub fn delete<S: DerefMut<Target = Self>>(mut shard: S, key: &GroupingKey) -> TextEdit<S> {
-        let edit = shard.apply_delete(key);
+    pub fn delete<S: DerefMut<Target = Self>>(shard: S, key: &GroupingKey) -> TextEdit<S> {
+        at_once(Self::delete_in_slices(shard, key, &Pace::unlimited()))
+    }
+
+    /// The same in slices, for a group that [`Shard::is_large`].
+    pub async fn delete_in_slices<S: DerefMut<Target = Self>>(
+        mut shard: S,
+        key: &GroupingKey,
+        pace: &Pace,
+    ) -> TextEdit<S> {
+        let edit = shard.apply_delete(key, pace).await;
         TextEdit::new(shard, edit)
     }
 
     /// Applies a push whose names are claimed.
-    pub(super) fn apply_push(
+    pub(super) async fn apply_push(
         &mut self,
         push: &Arc<Push>,
         group: Option<Number>,
         set: SetId,
         plan: ClaimedPlan,
         now_seconds: f64,
+        pace: &Pace,
     ) -> Edit {
         let now = self.time_of_push(group, now_seconds);
         let mut splices = VecDeque::with_capacity(plan.steps.len() + plan.dropped.len() + 2);
         let group = group.unwrap_or_else(|| {
             splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(0.0) });
-            self.add_group(&push.key, set, now)
+            self.add_group(&push.key, set, now, plan.steps.len())
         });
-        let bytes_bound = self.bytes_bound_after(push, Some(group));
+        let bytes_bound = self.bytes_bound_after(push.mode, plan.bytes, Some(group));
         for old in &plan.dropped {
+            pace.spend(CHANGE).await;
             self.release(group, old, set);
+            self.groups[group].families.remove(old.number);
             splices.push_back(Splice { family: old.number, lines: Lines::None });
         }
-        let mut new = Vec::with_capacity(plan.steps.len());
         for step in &plan.steps {
+            pace.spend(CHANGE).await;
             let pushed = &push.families()[step.pushed];
             let family = step.local.unwrap_or_else(|| {
                 let shared = step.change.and_then(|change| plan.families[change].clone());
@@ -82,8 +98,8 @@ impl Shard {
                     pushed.kind,
                 )
             });
-            if step.old.is_some() {
-                self.retire_series(group, family, Some((push, pushed)));
+            if step.old.is_some() && self.loses_series(group, family, push, pushed, pace).await {
+                self.retire_series(group, family);
             }
             let help = push.help(pushed);
             let local = &mut self.families[family];
@@ -99,21 +115,15 @@ impl Shard {
                     index
                 }
             };
-            new.push(GroupFamily { number: family, help, push_seconds: now });
+            let new = GroupFamily { number: family, help, push_seconds: now };
+            self.groups[group].families.insert(new);
             splices.push_back(Splice { family, lines: Lines::Pushed(step.pushed) });
         }
-        if push.mode == Mode::Merge {
-            new.sort_unstable_by_key(|new| new.number);
-            let pushed = new.clone();
-            let stays = |old: &&GroupFamily| find_family(&pushed, old.number).is_none();
-            new.extend(self.groups[group].families.iter().filter(stays));
-        }
-        new.sort_unstable_by_key(|new| new.number);
-        new.shrink_to_fit();
+        pace.drop_all(plan.families).await;
         let entry = &mut self.groups[group];
-        entry.families = new;
         entry.push_seconds = now;
         entry.bytes_bound = bytes_bound;
+        self.families_max = self.families_max.max(entry.families.len());
         splices.push_back(Splice { family: PUSH_TIME_NUMBER, lines: Lines::Time(now) });
         Edit {
             target: Target::Put(group),
@@ -135,7 +145,7 @@ impl Shard {
             None => {
                 let set = self.set_id(&key.names());
                 splices.push_back(Splice { family: PUSH_TIME_NUMBER, lines: Lines::Time(0.0) });
-                self.add_group(key, set, now)
+                self.add_group(key, set, now, 0)
             }
         };
         self.groups[group].failure_seconds = now;
@@ -145,7 +155,7 @@ impl Shard {
         Edit { target: Target::Put(group), splices, push: None, commit: None, outcome }
     }
 
-    fn apply_delete(&mut self, key: &GroupingKey) -> Edit {
+    async fn apply_delete(&mut self, key: &GroupingKey, pace: &Pace) -> Edit {
         let mut edit = Edit {
             target: Target::Missing,
             splices: VecDeque::new(),
@@ -157,17 +167,23 @@ impl Shard {
         edit.target = Target::Delete(group);
         let set = self.groups[group].set;
         let families = std::mem::take(&mut self.groups[group].families);
-        let changes: Vec<_> = families.iter().filter_map(|old| self.change_for_release(old, set)).collect();
-        let releases =
-            !changes.is_empty() || families.iter().any(|old| self.loses_series(group, old.number, None));
+        let (mut changes, mut releases) = (Vec::new(), false);
+        for old in families.iter() {
+            pace.spend(CHANGE).await;
+            changes.extend(self.change_for_release(old, set));
+            releases |= self.families[old.number].shared.has_several_sets();
+        }
+        releases |= !changes.is_empty();
         edit.commit = (self.is_stored() && releases).then(|| self.registry.begin_commit());
         if !changes.is_empty() {
             let released = self.registry.change(self.core, &changes, &[]);
             debug_assert!(released.is_ok(), "a release cannot conflict");
         }
+        pace.drop_all(changes).await;
         edit.splices.reserve_exact(families.len() + 2);
-        for old in families {
-            self.release(group, &old, set);
+        for old in families.iter() {
+            pace.spend(CHANGE).await;
+            self.release(group, old, set);
             edit.splices.push_back(Splice { family: old.number, lines: Lines::None });
         }
         for family in [PUSH_TIME_NUMBER, FAILURE_TIME_NUMBER] {
@@ -177,7 +193,9 @@ impl Shard {
     }
 
     fn release(&mut self, group: Number, old: &GroupFamily, set: SetId) {
-        self.retire_series(group, old.number, None);
+        if self.families[old.number].shared.has_several_sets() {
+            self.retire_series(group, old.number);
+        }
         let family = &mut self.families[old.number];
         family.remove_holder(set);
         family.helps.release(old.help);
@@ -185,37 +203,42 @@ impl Shard {
 
     /// Remembers the lines that a group is about to release, if a running collection or commit may still contain them and a
     /// group on another core could add a duplicate of them to it.
-    fn retire_series(&mut self, group: Number, family: Number, new: Option<(&Push, &PushedFamily)>) {
-        if !self.loses_series(group, family, new) {
-            return;
-        }
+    fn retire_series(&mut self, group: Number, family: Number) {
         let Some(epoch) = self.registry.retirement_epoch() else { return };
         let (local, key) = (&self.families[family], self.groups[group].key.clone());
         let (family, lines) = (local.shared.name.clone(), local.text.lines(group));
         self.retired_series.push(RetiredLines { epoch, family, key, lines });
     }
 
-    /// Whether a group whose lines in a family are replaced by these, or removed, loses a series that another group could add.
-    pub(super) fn loses_series(
+    /// Whether a group whose lines in a family are replaced by these loses a series that another group could add.
+    pub(super) async fn loses_series(
         &self,
         group: Number,
         family: Number,
-        new: Option<(&Push, &PushedFamily)>,
+        push: &Push,
+        pushed: &PushedFamily,
+        pace: &Pace,
     ) -> bool {
         let local = &self.families[family];
         if !local.shared.has_several_sets() {
             return false;
         }
-        let Some((push, pushed)) = new else { return true };
         if local.text.is_long(group) || push.text(pushed).len() > RUN_BYTES_MAX {
             // Comparing long lines takes longer than retiring them.
             return true;
         }
-        let old = local.text.run(group).collect::<Vec<_>>().concat();
-        local.kind != pushed.kind || has_new_series(&local.shared.name, local.kind, push.text(pushed), &old)
+        let (old, new) = (local.text.run(group), [push.text(pushed)]);
+        local.kind != pushed.kind || has_new_series(&local.shared.name, local.kind, new, old, pace).await
     }
 
-    pub(super) fn add_group(&mut self, key: &GroupingKey, set: SetId, created_seconds: f64) -> Number {
+    /// Adds a group, with memory for so many families.
+    pub(super) fn add_group(
+        &mut self,
+        key: &GroupingKey,
+        set: SetId,
+        created_seconds: f64,
+        families: usize,
+    ) -> Number {
         let group = Group {
             key: key.text().clone(),
             set,
@@ -224,7 +247,7 @@ impl Shard {
             created_seconds,
             last_failure: None,
             bytes_bound: 0,
-            families: Vec::new(),
+            families: GroupFamilies::with_capacity(families),
         };
         self.sets.add_group(set);
         let number = self.groups.insert(group);

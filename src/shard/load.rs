@@ -122,7 +122,7 @@ impl Shard {
         let claimed = if changes.is_empty() { Vec::new() } else { self.claim(&changes)? };
         // New families, in the order of their changes and so of `families`.
         let mut claimed = claimed.into_iter().flatten();
-        let group = self.add_group(key, set, times.created_seconds);
+        let group = self.add_group(key, set, times.created_seconds, 0);
         let mut loaded = Vec::with_capacity(families.len());
         let mut bytes_bound = 0;
         for (family, on_core) in families.zip(found) {
@@ -145,9 +145,9 @@ impl Shard {
             self.load_lines(group, number, family.text, family.exact);
         }
         self.loading.previous.clone_from(&loaded);
-        loaded.sort_unstable_by_key(|loaded| loaded.number);
         let entry = &mut self.groups[group];
-        entry.families = loaded;
+        entry.families = loaded.into_iter().collect();
+        self.families_max = self.families_max.max(entry.families.len());
         entry.bytes_bound = bytes_bound as u64;
         entry.push_seconds = times.push_seconds;
         entry.failure_seconds = times.failure_seconds;

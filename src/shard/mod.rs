@@ -9,12 +9,14 @@
 //! * `apply`, `text_edit` — changing the tables, then the text in slices.
 //! * `duplicates` — equal series in two groups.
 //! * [`registry`] — the names that all cores must agree on.
-//! * `tables`, `large_map`, [`segments`], `series` — groups and families, and the text of a family.
+//! * `tables`, `group_families`, `large_map`, [`segments`], `series` — groups and families, and the text of a family.
+//! * `pace` — long computations in slices.
 //! * [`view`], [`list`] — reading: snapshots, copies and pages of groups.
 //! * `load` — inserting stored groups at start.
 
 mod apply;
 mod duplicates;
+mod group_families;
 pub(crate) mod hash;
 mod helps;
 pub mod key;
@@ -22,6 +24,7 @@ mod large_map;
 pub mod list;
 mod load;
 pub mod outcome;
+mod pace;
 mod plan;
 pub mod push;
 pub mod registry;
@@ -43,6 +46,7 @@ use std::sync::Arc;
 
 pub use duplicates::{DuplicateCheck, SeriesLookup};
 pub use load::{FamilyLines, GroupHead, LoadError};
+pub use pace::Pace;
 pub use plan::{Decision, PushAttempt};
 pub use text_edit::{Applied, Change, TextEdit};
 pub use view::{FamilySnapshot, FamilyView, GroupView};
@@ -86,6 +90,8 @@ pub struct Shard {
     sets: sets::LocalSets,
     retired_series: RetiredSeries,
     counts: Counts,
+    /// The most families that a group ever had.
+    families_max: usize,
     loading: load::Loading,
     persistence: Persistence,
 }
@@ -129,6 +135,7 @@ impl Shard {
             sets: sets::LocalSets::default(),
             retired_series: RetiredSeries::default(),
             counts: Counts::default(),
+            families_max: 0,
             loading: load::Loading::default(),
             persistence,
         };

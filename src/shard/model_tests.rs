@@ -1,14 +1,15 @@
 //! Shards compared with the reference implementation, and cases that once went wrong.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use proptest::prelude::*;
 
 use super::key::GroupingKey;
 use super::outcome::Outcome;
 use super::push::{Mode, Push};
-use super::{Decision, PushAttempt, Shard};
-use crate::reference::{CORES, Comparison, Gateway, PushedFamily, Step, push_of};
+use super::{Applied, Decision, PushAttempt, Shard};
+use crate::reference::{CORES, Comparison, Gateway, PushedFamily, Step, in_slices, push_of};
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let family = (0..4_usize, 0..4_usize, 0..3_usize, prop::collection::btree_set(0..5_usize, 1..3))
@@ -205,4 +206,46 @@ fn push_times_follow_a_corrected_clock() {
 
     gateway.delete(&early[0]);
     assert_eq!(push(&mut gateway, &early[0], "m 4\n").1.push_seconds, gateway.now);
+}
+
+/// A command with very many families once held its core for seconds.
+#[test]
+fn a_command_with_many_families_pauses_regularly() {
+    const FAMILIES: usize = 5_000;
+    /// More than the longest step.
+    const SLICE: usize = 16 * 1024;
+    /// The fewest slices, if each family is one step of the lowest cost.
+    const SLICES_MIN: usize = FAMILIES * 256 / SLICE;
+    let body = |count: usize| -> String {
+        // Not in the order of the names.
+        (0..count).map(|number| format!("m{} 1\n", number * 7919 % FAMILIES)).collect()
+    };
+    let mut gateway = Gateway::new();
+    let key = pairs("a", None);
+    let slices_of_push = |gateway: &mut Gateway, count: usize| {
+        let (push, mut attempt) = (Arc::new(put(&key, &body(count))), PushAttempt::default());
+        assert!(gateway.shard(&key).is_large(&key, push.families_len()));
+        let (decision, slices) = in_slices(SLICE, async |pace| {
+            Shard::decide_in_slices(gateway.shard(&key), &push, &mut attempt, 1.0, pace).await
+        });
+        let Decision::Apply(edit) = decision else { panic!("nothing prevents the push") };
+        let Applied { commit, .. } = edit.finish();
+        drop(commit);
+        slices
+    };
+    let slices = slices_of_push(&mut gateway, FAMILIES);
+    assert!(slices >= 3 * SLICES_MIN, "planned, claimed and applied in {slices} slices");
+    // Removes nearly all of them again.
+    let slices = slices_of_push(&mut gateway, 1);
+    assert!(slices >= 3 * SLICES_MIN, "planned, released and applied in {slices} slices");
+    slices_of_push(&mut gateway, FAMILIES);
+    let shard = gateway.shard(&key);
+    let (snapshot, slices) = in_slices(SLICE, async |pace| shard.snapshot_in_slices(pace).await);
+    assert_eq!(snapshot.len(), FAMILIES + 2);
+    assert!(slices >= SLICES_MIN, "in {slices} slices");
+    assert!(shard.is_large(&key, 0));
+    let (edit, slices) = in_slices(SLICE, async |pace| Shard::delete_in_slices(shard, &key, pace).await);
+    edit.finish();
+    assert!(slices >= 3 * SLICES_MIN, "in {slices} slices");
+    assert_eq!(gateway.shard(&key).counts().families, 2);
 }

@@ -1,5 +1,6 @@
 //! What a push would change: decided without changing anything, so that it can be decided again.
 
+use std::collections::BTreeSet;
 use std::ops::DerefMut;
 use std::sync::Arc;
 
@@ -7,8 +8,11 @@ use crate::exposition::consistency::Inconsistency;
 
 use super::Shard;
 use super::apply::ClaimedPlan;
+use super::group_families::GroupFamilies;
 use super::helps::NO_HELP;
+use super::key::GroupingKey;
 use super::outcome::Rejection;
+use super::pace::{CHANGE, LOOK, Pace, at_once};
 use super::push::{Content, Mode, Push, PushedFamily};
 use super::registry::{AnnouncedSet, ChangeError, Epoch, FamilyChange, Presence, SetId};
 use super::series::has_new_series;
@@ -18,6 +22,9 @@ use super::text_edit::{Edit, TextEdit};
 
 /// The largest group that every engine can store, because a group is one record.
 pub(super) const STORED_BYTES_MAX: u64 = 512 << 20;
+
+/// A push or delete with more families is decided and applied in slices. About half a millisecond is enough for so many.
+const FAMILIES_AT_ONCE_MAX: usize = 256;
 
 /// What a shard decides about a push. Only [`Decision::Apply`] changes the shard.
 #[derive(Debug)]
@@ -72,12 +79,23 @@ impl Shard {
     ///
     /// Reading what other groups hold and claiming it are one step, so nothing can happen in between.
     pub fn decide<S: DerefMut<Target = Self>>(
-        mut shard: S,
+        shard: S,
         push: &Arc<Push>,
         attempt: &mut PushAttempt,
         now_seconds: f64,
     ) -> Decision<TextEdit<S>> {
-        let decision = shard.decide_or_wait(push, attempt, now_seconds);
+        at_once(Self::decide_in_slices(shard, push, attempt, now_seconds, &Pace::unlimited()))
+    }
+
+    /// The same in slices, for a push that [`Shard::is_large`].
+    pub async fn decide_in_slices<S: DerefMut<Target = Self>>(
+        mut shard: S,
+        push: &Arc<Push>,
+        attempt: &mut PushAttempt,
+        now_seconds: f64,
+        pace: &Pace,
+    ) -> Decision<TextEdit<S>> {
+        let decision = shard.decide_or_wait(push, attempt, now_seconds, pace).await;
         if matches!(decision, Decision::Apply(_) | Decision::Reject(_)) {
             shard.registry.withdraw(&std::mem::take(&mut attempt.announced));
         }
@@ -89,11 +107,24 @@ impl Shard {
         }
     }
 
-    fn decide_or_wait(
+    /// Whether a push to this key, with so many families, must be decided in slices. With no families, whether a delete must be.
+    pub fn is_large(&self, key: &GroupingKey, families: usize) -> bool {
+        let of_group = || {
+            let group = self.groups_by_key.get(key.text())?;
+            Some(self.groups[*group].families.len())
+        };
+        families > FAMILIES_AT_ONCE_MAX
+            // Spares nearly all pushes the look-up.
+            || (self.families_max > FAMILIES_AT_ONCE_MAX
+                && of_group().is_some_and(|families| families > FAMILIES_AT_ONCE_MAX))
+    }
+
+    async fn decide_or_wait(
         &mut self,
         push: &Arc<Push>,
         attempt: &mut PushAttempt,
         now_seconds: f64,
+        pace: &Pace,
     ) -> Decision<Edit> {
         debug_assert!(!self.is_loading(), "pushes are accepted only after all groups are loaded");
         let group = self.groups_by_key.get(push.key.text()).copied();
@@ -109,19 +140,20 @@ impl Shard {
             Some(number) => self.groups[number].set,
             None => self.set_id(&push.key.names()),
         };
-        if self.is_stored() && self.is_too_large(push, group) {
+        let bytes = push.bytes(pace).await;
+        if self.is_stored() && self.is_too_large(push.mode, bytes, group, pace).await {
             return Decision::Reject(Rejection::TooLarge);
         }
-        let plan = match self.plan(push, group, set) {
+        let plan = match self.plan(push, group, set, pace).await {
             Ok(plan) => plan,
             Err(reason) => return Decision::Apply(self.apply_failure(push, reason, now_seconds)),
         };
-        let unsure = self.unsure_families(push, &plan, group, attempt);
+        let unsure = self.unsure_families(push, &plan, group, attempt, pace).await;
         if !unsure.is_empty() {
             return Decision::NeedsLookup(unsure);
         }
-        let commit =
-            (self.is_stored() && self.releases(push, &plan, group)).then(|| self.registry.begin_commit());
+        let releases = self.is_stored() && self.releases(push, &plan, group, pace).await;
+        let commit = releases.then(|| self.registry.begin_commit());
         let mut families = Vec::new();
         if !plan.changes.is_empty() {
             match self.registry.change(self.core, &plan.changes, &attempt.announced) {
@@ -136,72 +168,89 @@ impl Shard {
                 }
             }
         }
-        let Plan { steps, dropped, .. } = plan;
-        let plan = ClaimedPlan { steps, dropped, families, commit };
-        Decision::Apply(self.apply_push(push, group, set, plan, now_seconds))
+        let Plan { steps, dropped, changes } = plan;
+        pace.drop_all(changes).await;
+        let plan = ClaimedPlan { steps, dropped, families, bytes, commit };
+        Decision::Apply(self.apply_push(push, group, set, plan, now_seconds, pace).await)
     }
 
     /// Whether a push releases a name, a set of label names, or series that another group could add.
-    fn releases(&self, push: &Push, plan: &Plan<'_>, group: Option<Number>) -> bool {
+    async fn releases(&self, push: &Push, plan: &Plan<'_>, group: Option<Number>, pace: &Pace) -> bool {
         let Some(group) = group else { return false };
-        let at_registry = |change: &FamilyChange<'_>| {
-            matches!(change.presence, Presence::Changed(_) | Presence::Released)
-                || change.set_dropped.is_some()
-        };
-        plan.changes.iter().any(at_registry)
-            || plan.dropped.iter().any(|old| self.families[old.number].shared.has_several_sets())
-            || plan.steps.iter().any(|step| {
-                let pushed = &push.families()[step.pushed];
-                step.old.is_some_and(|old| self.loses_series(group, old.number, Some((push, pushed))))
-            })
+        for change in &plan.changes {
+            pace.spend(LOOK).await;
+            let is_release = matches!(change.presence, Presence::Changed(_) | Presence::Released);
+            if is_release || change.set_dropped.is_some() {
+                return true;
+            }
+        }
+        for old in &plan.dropped {
+            pace.spend(LOOK).await;
+            if self.families[old.number].shared.has_several_sets() {
+                return true;
+            }
+        }
+        for step in &plan.steps {
+            pace.spend(LOOK).await;
+            let Some(old) = &step.old else { continue };
+            let pushed = &push.families()[step.pushed];
+            if self.loses_series(group, old.number, push, pushed, pace).await {
+                return true;
+            }
+        }
+        false
     }
 
     /// Whether the group after this push may be too large for a store.
-    fn is_too_large(&mut self, push: &Push, group: Option<Number>) -> bool {
-        if self.bytes_bound_after(push, group) <= STORED_BYTES_MAX {
+    async fn is_too_large(&mut self, mode: Mode, bytes: u64, group: Option<Number>, pace: &Pace) -> bool {
+        if self.bytes_bound_after(mode, bytes, group) <= STORED_BYTES_MAX {
             return false;
         }
         // The bound also counts what later pushes replaced, so count exactly.
         if let Some(group) = group {
-            self.groups[group].bytes_bound = self.bytes_of(group);
+            self.groups[group].bytes_bound = self.bytes_of(group, pace).await;
         }
-        self.bytes_bound_after(push, group) > STORED_BYTES_MAX
+        self.bytes_bound_after(mode, bytes, group) > STORED_BYTES_MAX
     }
 
-    /// An upper bound of the bytes of a group after a push: nothing of the group is replaced.
-    pub(super) fn bytes_bound_after(&self, push: &Push, group: Option<Number>) -> u64 {
-        let old = match push.mode {
+    /// An upper bound of the bytes of a group after a push with so many bytes: nothing of the group is replaced.
+    pub(super) fn bytes_bound_after(&self, mode: Mode, bytes: u64, group: Option<Number>) -> u64 {
+        let old = match mode {
             Mode::Merge => group.map_or(0, |group| self.groups[group].bytes_bound),
             Mode::Replace => 0,
         };
-        old + push.bytes()
+        old + bytes
     }
 
     /// The exact bytes of a group's lines, help texts and protobuf.
-    fn bytes_of(&self, group: Number) -> u64 {
-        let bytes = self.groups[group].families.iter().map(|family| {
+    async fn bytes_of(&self, group: Number, pace: &Pace) -> u64 {
+        let mut bytes = 0;
+        for family in self.groups[group].families.iter() {
+            pace.spend(LOOK).await;
             let local = &self.families[family.number];
             let lines: usize = local.text.run(group).map(<[u8]>::len).sum();
             let exact = local.text.exact(group).map_or(0, |exact| exact.len());
-            lines + exact + local.helps.get(family.help).map_or(0, |help| help.len())
-        });
-        bytes.sum::<usize>() as u64
+            bytes += lines + exact + local.helps.get(family.help).map_or(0, |help| help.len());
+        }
+        bytes as u64
     }
 
     /// Compares the pushed families with those of the group and of this core.
-    fn plan<'p>(
+    async fn plan<'p>(
         &'p self,
         push: &'p Push,
         group: Option<Number>,
         set: SetId,
+        pace: &Pace,
     ) -> Result<Plan<'p>, Inconsistency> {
-        let group_families: &[GroupFamily] = group.map_or(&[], |number| &self.groups[number].families);
+        let group_families = group.map(|number| &self.groups[number].families);
         let steps = Vec::with_capacity(push.families().len());
         let mut plan = Plan { steps, dropped: Vec::new(), changes: Vec::new() };
         for (index, pushed) in push.families().iter().enumerate() {
+            pace.spend(CHANGE).await;
             let name = push.name(pushed);
             let local = self.families_by_name.get(name).copied();
-            let old = local.and_then(|local| find_family(group_families, local));
+            let old = local.and_then(|local| group_families?.get(local).copied());
             let help = push.help(pushed);
             let same_help = local.zip(old).is_some_and(|(local, old)| {
                 self.families[local].helps.get(old.help).map(|help| &**help) == help
@@ -225,13 +274,22 @@ impl Shard {
             });
             plan.steps.push(Step { pushed: index, local, old, same_help, change });
         }
-        if push.mode == Mode::Replace {
-            let mut pushed: Vec<Number> = plan.steps.iter().filter_map(|step| step.local).collect();
-            pushed.sort_unstable();
-            let is_dropped = |old: &&GroupFamily| pushed.binary_search(&old.number).is_err();
-            let dropped = || group_families.iter().filter(is_dropped);
-            plan.dropped.extend(dropped());
-            plan.changes.extend(dropped().filter_map(|old| self.change_for_release(old, set)));
+        if push.mode == Mode::Replace
+            && let Some(group_families) = group_families
+        {
+            let mut stay = GroupFamilies::with_capacity(plan.steps.len());
+            for step in &plan.steps {
+                pace.spend(LOOK).await;
+                step.old.into_iter().for_each(|old| stay.insert(old));
+            }
+            let mut stay = stay.iter().peekable();
+            for old in group_families.iter() {
+                pace.spend(CHANGE).await;
+                if stay.next_if(|stays| stays.number == old.number).is_none() {
+                    plan.dropped.push(*old);
+                    plan.changes.extend(self.change_for_release(old, set));
+                }
+            }
         }
         Ok(plan)
     }
@@ -288,16 +346,19 @@ impl Shard {
     /// Two groups with equal label names differ in a value, and the values of the URL are on every series. Duplicates are
     /// therefore possible only in a family with several sets of label names, and only for series that the group did not have
     /// before.
-    fn unsure_families(
+    async fn unsure_families(
         &self,
         push: &Push,
         plan: &Plan<'_>,
         group: Option<Number>,
         attempt: &PushAttempt,
+        pace: &Pace,
     ) -> Vec<Arc<str>> {
-        let mut unsure = Vec::new();
+        // Sorted: leases are acquired in the order of names, or two pushes could deadlock.
+        let mut unsure = BTreeSet::new();
         let mut all_looked_up = true;
         for step in &plan.steps {
+            pace.spend(LOOK).await;
             let pushed = &push.families()[step.pushed];
             let name = push.name(pushed);
             let announced = || attempt.announced.iter().find(|known| *known.family.name == *name);
@@ -311,23 +372,24 @@ impl Shard {
             if !shared.has_several_sets() {
                 continue;
             }
-            let old: Vec<u8> = match (group, step.local) {
-                (Some(group), Some(local)) => {
-                    self.families[local].text.run(group).collect::<Vec<_>>().concat()
-                }
-                _ => Vec::new(),
-            };
-            if has_new_series(name, pushed.kind, &old, push.text(pushed)) {
-                all_looked_up &= attempt.looked_up.contains(&shared.name);
-                unsure.push(shared.name.clone());
+            let old = step.local.zip(group).map(|(local, group)| self.families[local].text.run(group));
+            let new = [push.text(pushed)];
+            if has_new_series(name, pushed.kind, old.into_iter().flatten(), new, pace).await {
+                all_looked_up &= attempt.looked_up.binary_search(&shared.name).is_ok();
+                unsure.insert(shared.name.clone());
             }
         }
+        let mut families = Vec::new();
+        while let Some(family) = unsure.pop_first() {
+            pace.spend(LOOK).await;
+            // All of them, also those already looked up.
+            families.push(family);
+        }
         if all_looked_up {
+            pace.drop_all(families).await;
             return Vec::new();
         }
-        // All of them, also those already looked up: leases are acquired in the order of names, or two pushes could deadlock.
-        unsure.sort_unstable();
-        unsure
+        families
     }
 }
 
@@ -340,9 +402,4 @@ struct FamilyStep<'p> {
     old: Option<GroupFamily>,
     /// See [`Step::same_help`].
     same_help: bool,
-}
-
-/// A family of a group, whose families are sorted by number.
-pub(super) fn find_family(families: &[GroupFamily], family: Number) -> Option<GroupFamily> {
-    families.binary_search_by_key(&family, |known| known.number).ok().map(|at| families[at])
 }

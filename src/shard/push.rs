@@ -9,6 +9,7 @@ use crate::exposition::model::MetricType;
 use crate::exposition::render::{Rendered, RenderedFamily};
 
 use super::key::GroupingKey;
+use super::pace::{LOOK, Pace};
 use super::segments::{NewLines, RUN_BYTES_MAX, Segment, own_segments};
 
 /// How a push treats the families that its group already has.
@@ -70,6 +71,11 @@ impl Content {
 }
 
 impl Push {
+    /// The number of its families.
+    pub fn families_len(&self) -> usize {
+        self.families().len()
+    }
+
     pub(super) fn families(&self) -> &[PushedFamily] {
         match &self.content {
             Content::Families(families, _) => families,
@@ -102,12 +108,16 @@ impl Push {
     }
 
     /// The bytes of all lines, help texts and protobuf.
-    pub(super) fn bytes(&self) -> u64 {
-        let bytes = self.families().iter().map(|family| {
+    pub(super) async fn bytes(&self, pace: &Pace) -> u64 {
+        let mut bytes = 0;
+        for family in self.families() {
+            pace.spend(LOOK / 16).await;
             let exact = self.rendered().exact(&self.rendered().families()[family.index]);
-            self.text(family).len() + self.help(family).map_or(0, str::len) + exact.map_or(0, <[u8]>::len)
-        });
-        bytes.sum::<usize>() as u64
+            bytes += self.text(family).len()
+                + self.help(family).map_or(0, str::len)
+                + exact.map_or(0, <[u8]>::len);
+        }
+        bytes as u64
     }
 
     /// The memory that the push takes on its way.

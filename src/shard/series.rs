@@ -7,6 +7,8 @@ use crate::exposition::labels::{read_quoted, write_series_start};
 use crate::exposition::model::MetricType;
 use crate::exposition::names::Part;
 
+use super::pace::Pace;
+
 /// The `name{labels}` of each series in a family's lines, in order.
 pub(super) fn series_of<'t>(
     name: &'t str,
@@ -30,12 +32,31 @@ pub(super) fn ends_metric(name: &str, kind: MetricType, lines: &[u8]) -> bool {
     !Part::Count.is_part_of(kind) || series_of(name, kind, last).next().is_some()
 }
 
-/// Whether `new` has a series that `old` does not have. Both are in the official order.
-pub(super) fn has_new_series(name: &str, kind: MetricType, old: &[u8], new: &[u8]) -> bool {
-    let mut old = series_of(name, kind, old);
-    // The order is the same, so one pass over `old` finds each series of `new`.
-    !series_of(name, kind, new).all(|series| old.any(|known| known == series))
+/// Whether `new` has a series that `old` does not have. Both are pieces of text in the official order; no piece ends within a line.
+pub(super) async fn has_new_series<'t>(
+    name: &'t str,
+    kind: MetricType,
+    old: impl IntoIterator<Item = &'t [u8]>,
+    new: impl IntoIterator<Item = &'t [u8]>,
+    pace: &Pace,
+) -> bool {
+    let mut old = old.into_iter().flat_map(|piece| series_of(name, kind, piece));
+    for series in new.into_iter().flat_map(|piece| series_of(name, kind, piece)) {
+        pace.spend(LINE + series.len()).await;
+        // The order is the same, so one pass over `old` finds each series of `new`.
+        loop {
+            let Some(known) = old.next() else { return true };
+            if known == series {
+                break;
+            }
+            pace.spend(LINE + known.len()).await;
+        }
+    }
+    false
 }
+
+/// The cost of reading a line beside its bytes.
+const LINE: usize = 32;
 
 /// Whether the lines contain a series, given as [`series_of`] yields it.
 pub(super) fn contains_series(text: &[u8], series: &[u8]) -> bool {
@@ -56,6 +77,7 @@ pub(super) fn labels_of(series: &[u8]) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pace::at_once;
     use super::*;
 
     const HISTOGRAM: &[u8] =
@@ -79,11 +101,18 @@ mod tests {
     #[test]
     fn only_a_series_that_did_not_exist_is_new() {
         let old = b"m{a=\"1\"} 1\nm{a=\"2\"} 1\n";
-        let kind = MetricType::Gauge;
-        assert!(!has_new_series("m", kind, old, b"m{a=\"2\"} 9\n"));
-        assert!(!has_new_series("m", kind, old, old));
-        assert!(has_new_series("m", kind, old, b"m{a=\"1\"} 1\nm{a=\"3\"} 1\n"));
-        assert!(has_new_series("m", kind, b"", b"m{a=\"1\"} 1\n"));
+        let pace = Pace::unlimited();
+        let has_new = |old: &[u8], new: &[u8]| {
+            let kind = MetricType::Gauge;
+            let lines = |text| <[u8]>::split_inclusive(text, |byte| *byte == b'\n');
+            let of_lines = at_once(has_new_series("m", kind, lines(old), lines(new), &pace));
+            assert_eq!(of_lines, at_once(has_new_series("m", kind, [old], [new], &pace)));
+            of_lines
+        };
+        assert!(!has_new(old, b"m{a=\"2\"} 9\n"));
+        assert!(!has_new(old, old));
+        assert!(has_new(old, b"m{a=\"1\"} 1\nm{a=\"3\"} 1\n"));
+        assert!(has_new(b"", b"m{a=\"1\"} 1\n"));
     }
 
     #[test]

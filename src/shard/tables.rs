@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::exposition::model::MetricType;
 
+use super::group_families::GroupFamilies;
 use super::helps::LocalHelps;
 use super::list::FailedPush;
 use super::registry::{SetId, SharedFamily};
@@ -31,8 +32,7 @@ pub(super) struct Group {
     pub last_failure: Option<Arc<FailedPush>>,
     /// An upper bound of the bytes of its lines, help texts and protobuf. Counted exactly only if it exceeds a limit.
     pub bytes_bound: u64,
-    /// Its families, sorted by number.
-    pub families: Vec<GroupFamily>,
+    pub families: GroupFamilies,
 }
 
 /// A family of a group. There is one for each family of each group, so it has to be small.

@@ -7,10 +7,11 @@ use smallvec::SmallVec;
 use crate::exposition::model::MetricType;
 
 use super::Shard;
+use super::pace::{LOOK, Pace, at_once};
 use super::registry::SharedFamily;
 use super::segments::FamilyText;
 use super::slab::Number;
-use super::tables::Group;
+use super::tables::{Group, LocalFamily};
 
 /// A family of one core at one moment. Taking it copies no lines, and later pushes do not change it.
 #[derive(Debug, Clone)]
@@ -77,6 +78,8 @@ pub struct GroupRef<'s> {
 /// A family of a group in place.
 #[derive(Debug)]
 pub struct FamilyRef<'s> {
+    /// The number, by which the families of a group are sorted.
+    pub number: u32,
     /// The name.
     pub name: &'s str,
     /// The type.
@@ -103,12 +106,13 @@ impl<'s> GroupRef<'s> {
         self.group.families.len()
     }
 
-    /// The family with this index.
-    pub fn family(&self, index: usize) -> Option<FamilyRef<'s>> {
-        let family = self.group.families.get(index)?;
+    /// The family with this number, or else the one with the next higher number.
+    pub fn family_from(&self, number: u32) -> Option<FamilyRef<'s>> {
+        let family = self.group.families.from(number).next()?;
         let local = &self.shard.families[family.number];
         let (pieces, exact) = local.text.lines_and_exact(self.number);
         Some(FamilyRef {
+            number: family.number,
             name: &local.shared.name,
             kind: local.kind,
             help: local.helps.get(family.help).map(|help| &**help),
@@ -135,15 +139,20 @@ impl Shard {
 
     /// All families that have lines, sorted by name. Costs a pointer per family.
     pub fn snapshot(&self) -> Vec<FamilySnapshot> {
-        let families = self.order.values().map(|number| &self.families[*number]);
-        families
-            .filter(|family| !family.text.is_empty())
-            .map(|family| FamilySnapshot {
-                shared: family.shared.clone(),
-                kind: family.kind,
-                text: family.text.clone(),
-            })
-            .collect()
+        at_once(self.snapshot_in_slices(&Pace::unlimited()))
+    }
+
+    /// The same in slices. The shard must not change in between.
+    pub async fn snapshot_in_slices(&self, pace: &Pace) -> Vec<FamilySnapshot> {
+        let mut snapshot = Vec::with_capacity(self.order.len());
+        for number in self.order.values() {
+            pace.spend(LOOK).await;
+            let LocalFamily { shared, kind, text, .. } = &self.families[*number];
+            if !text.is_empty() {
+                snapshot.push(FamilySnapshot { shared: shared.clone(), kind: *kind, text: text.clone() });
+            }
+        }
+        snapshot
     }
 
     /// Copies groups from a group number on until about `bytes_max` bytes are copied. Also returns the number of the next group;
@@ -181,8 +190,11 @@ impl Shard {
         (views, None)
     }
 
-    /// The keys of some groups, for deleting all of them step by step.
-    pub fn some_keys(&self, count_max: usize) -> Vec<Arc<str>> {
-        self.groups.from(0).take(count_max).map(|(_, group)| group.key.clone()).collect()
+    /// The keys of some groups from a group number on, for deleting all of them step by step. Also returns the number of the next
+    /// group; `None` at the end.
+    pub fn some_keys(&self, from: u32, count_max: usize) -> (Vec<Arc<str>>, Option<u32>) {
+        let mut groups = self.groups.from(from);
+        let keys = groups.by_ref().take(count_max).map(|(_, group)| group.key.clone()).collect();
+        (keys, groups.next().map(|(number, _)| number))
     }
 }

@@ -25,8 +25,8 @@ pub(crate) struct RecordWriter<S> {
 struct PartialRecord {
     group: u32,
     out: Vec<u8>,
-    /// The index of the next family.
-    family: usize,
+    /// The number of the next family; families in between do not exist.
+    family: u32,
     /// How many pieces of its lines are written; `None` if its head is not.
     pieces: Option<usize>,
 }
@@ -55,17 +55,20 @@ impl<S: Deref<Target = Shard>> RecordWriter<S> {
 impl PartialRecord {
     /// Writes about `bytes_max` more bytes. Returns whether the record is complete.
     fn advance(&mut self, shard: &Shard, bytes_max: usize) -> bool {
+        /// The cost of a family beside its bytes, in bytes.
+        const FAMILY_BYTES: usize = 256;
         let group = shard.group(self.group);
-        let end = self.out.len().saturating_add(bytes_max);
+        let mut end = self.out.len().saturating_add(bytes_max);
         if self.out.is_empty() {
             write_head(&mut self.out, group);
         }
-        while let Some(family) = group.family(self.family) {
+        while let Some(family) = group.family_from(self.family) {
             if self.out.len() >= end {
                 return false;
             }
             self.pieces = write_family(&mut self.out, &family, self.pieces, end);
-            self.family += usize::from(self.pieces.is_none());
+            self.family = family.number + u32::from(self.pieces.is_none());
+            end = end.saturating_sub(FAMILY_BYTES);
         }
         true
     }

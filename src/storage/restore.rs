@@ -216,11 +216,10 @@ impl Restoring<'_> {
     fn clear(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock_blocking();
-            loop {
-                let keys = shard.some_keys(CLEAR_KEYS);
-                if keys.is_empty() {
-                    break;
-                }
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let keys;
+                (keys, next) = shard.some_keys(from, CLEAR_KEYS);
                 for key in keys {
                     let _ = Shard::delete(&mut *shard, &GroupingKey::from_text(key)).finish();
                 }
