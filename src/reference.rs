@@ -356,7 +356,7 @@ fn finish(key: &GroupingKey, mut edit: TextEdit<&mut Shard>) -> StoredChange {
 /// Shards with a store.
 pub(crate) struct Gateway {
     pub(crate) registry: Arc<Registry>,
-    shards: Vec<Shard>,
+    pub(crate) shards: Vec<Shard>,
     /// A running collection and its snapshots so far.
     pub(crate) collection: Option<(RunningEpoch, Vec<Vec<FamilySnapshot>>)>,
     /// Snapshots of earlier collections with the text that they had, as responses that are being sent.

@@ -10,10 +10,11 @@ use async_lock::MutexGuardArc;
 
 type Table = HashMap<Arc<str>, Arc<async_lock::Mutex<()>>>;
 
-/// The leases that are held or waited for.
+/// The leases that are held or waited for, and the turn of large pushes.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     table: Mutex<Table>,
+    large_push: async_lock::Mutex<()>,
 }
 
 /// A lease on one family; released on drop.
@@ -36,6 +37,11 @@ impl Leases {
             leases.push(Lease { leases: self.clone(), family: family.clone(), guard });
         }
         leases
+    }
+
+    /// The right to decide about a large push. Held while the shard decides, and not while a lease is waited for.
+    pub(crate) async fn large_push(&self) -> async_lock::MutexGuard<'_, ()> {
+        self.large_push.lock().await
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {

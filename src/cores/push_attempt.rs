@@ -84,6 +84,10 @@ impl ShardTask {
         if !shard.is_large(&push.key, push.families_len()) {
             return Shard::decide(shard, push, attempt, now_seconds());
         }
+        drop(shard);
+        // Before the shard, because the shard must not wait for another core.
+        let _turn = self.leases.large_push().await;
+        let shard = self.shard.lock_arc().await;
         in_slices(async |pace| Shard::decide_in_slices(shard, push, attempt, now_seconds(), pace).await).await
     }
 

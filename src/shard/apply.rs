@@ -13,7 +13,7 @@ use super::outcome::Outcome;
 use super::pace::{CHANGE, Pace, at_once};
 use super::plan::{PushAttempt, Step};
 use super::push::{Push, PushedFamily};
-use super::registry::{RunningEpoch, SetId, SharedFamily};
+use super::registry::{Announcements, RunningEpoch, SetId, SharedFamily};
 use super::retired::RetiredLines;
 use super::segments::RUN_BYTES_MAX;
 use super::series::has_new_series;
@@ -45,7 +45,8 @@ impl Shard {
         reason: Inconsistency,
         now_seconds: f64,
     ) -> TextEdit<S> {
-        shard.registry.withdraw(&std::mem::take(&mut attempt.announced));
+        let announced = std::mem::take(&mut attempt.announced);
+        at_once(shard.registry.withdraw(announced, &Pace::unlimited()));
         let edit = shard.apply_failure(push, reason, now_seconds);
         TextEdit::new(shard, edit)
     }
@@ -176,7 +177,7 @@ impl Shard {
         releases |= !changes.is_empty();
         edit.commit = (self.is_stored() && releases).then(|| self.registry.begin_commit());
         if !changes.is_empty() {
-            let released = self.registry.change(self.core, &changes, &[]);
+            let released = self.change_registry(&changes, &Announcements::new(), pace).await;
             debug_assert!(released.is_ok(), "a release cannot conflict");
         }
         pace.drop_all(changes).await;

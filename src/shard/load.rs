@@ -13,7 +13,8 @@ use crate::exposition::model::MetricType;
 use super::hash::hash_64;
 use super::helps::NO_HELP;
 use super::key::{GroupingKey, KeyParts};
-use super::registry::{ChangeError, FamilyChange, Presence, SharedFamily};
+use super::pace::{Pace, at_once};
+use super::registry::{Announcements, ChangeError, FamilyChange, Presence, SharedFamily};
 use super::segments::GatheredRuns;
 use super::series::series_of;
 use super::slab::Number;
@@ -228,16 +229,18 @@ impl Shard {
 
     /// Claims names, sets of label names and help texts. There are no collections or commits yet, so there is nothing to wait for.
     fn claim(&self, changes: &[FamilyChange<'_>]) -> Result<Vec<Option<Arc<SharedFamily>>>, LoadError> {
-        let mut announced = Vec::new();
+        let mut announced = Announcements::new();
         let claimed = loop {
             match self.registry.change(self.core, changes, &announced) {
                 Ok(claimed) => break Ok(claimed),
-                Err(ChangeError::Announced(_, sets)) => announced.extend(sets),
+                Err(ChangeError::Announced(_, sets)) => {
+                    announced.extend(sets.into_iter().map(|set| (set.family.name.clone(), set)));
+                }
                 Err(ChangeError::Conflict(reason)) => break Err(reason.into()),
                 Err(ChangeError::Retired(_)) => break Err(LoadError::NotQuiet),
             }
         };
-        self.registry.withdraw(&announced);
+        at_once(self.registry.withdraw(announced, &Pace::unlimited()));
         claimed
     }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::key::GroupingKey;
 use super::outcome::Outcome;
 use super::push::{Mode, Push};
-use super::{Applied, Decision, PushAttempt, Shard};
+use super::{Applied, Decision, Pace, PushAttempt, Shard};
 use crate::reference::{CORES, Comparison, Gateway, PushedFamily, Step, in_slices, push_of};
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -248,4 +248,114 @@ fn a_command_with_many_families_pauses_regularly() {
     edit.finish();
     assert!(slices >= 3 * SLICES_MIN, "in {slices} slices");
     assert_eq!(gateway.shard(&key).counts().families, 2);
+}
+
+/// Lets a large push pause everywhere, and a push on another core be decided there. Both must end as if one had been first.
+#[test]
+fn a_push_beside_a_large_one_is_decided_as_if_one_were_first() {
+    let job_on = |wanted: usize| {
+        let mut keys = (0..).map(|number| pairs(&format!("job{number}"), None));
+        keys.find(|key| key.home(CORES) == wanted).expect("some job has its group on that core")
+    };
+    let (large_key, small_key) = (job_on(0), job_on(1));
+    let held = "# TYPE a gauge\na 1\n# TYPE b gauge\nb 1\n# TYPE c counter\nc 1\n";
+    // Releases a, changes the type of b, keeps c, and claims the others.
+    let claims = "# TYPE b counter\nb 1\n# TYPE c counter\nc 1\n# TYPE d gauge\nd 1\n# TYPE e histogram\ne_count 1\n\
+                  # TYPE \"f.x\" gauge\n{\"f.x\"} 1\n# TYPE g gauge\ng 1\n";
+    let conflicting = format!("{claims}# TYPE z counter\nz 1\n");
+    let others = [
+        "# TYPE a gauge\na 2\n",
+        "# TYPE a counter\na 2\n",
+        "# TYPE a histogram\na_count 2\n",
+        "# TYPE b gauge\nb 2\n",
+        "# TYPE b counter\nb 2\n",
+        "# TYPE c gauge\nc 2\n",
+        "# TYPE c counter\nc 2\n",
+        "# TYPE d gauge\nd 2\n",
+        "# TYPE d summary\nd_count 2\n",
+        "# TYPE e_count gauge\ne_count 2\n",
+        "# TYPE f_x gauge\nf_x 2\n",
+        "# TYPE h gauge\nh 2\n",
+    ];
+    let start = || {
+        let mut gateway = Gateway::new();
+        assert_eq!(gateway.push(put(&large_key, held)), Outcome::Applied);
+        assert_eq!(gateway.push(put(&small_key, "# TYPE z gauge\nz 1\n")), Outcome::Applied);
+        gateway.commit();
+        gateway
+    };
+    let is_applied = |outcome: Outcome| outcome == Outcome::Applied;
+    for large in [claims, &conflicting] {
+        for other in others {
+            let small = || put(&small_key, &format!("# TYPE z gauge\nz 1\n{other}"));
+            let mut in_order = start();
+            let large_first =
+                (is_applied(in_order.push(put(&large_key, large))), is_applied(in_order.push(small())));
+            let mut in_order = start();
+            let small_first = is_applied(in_order.push(small()));
+            let small_first = (is_applied(in_order.push(put(&large_key, large))), small_first);
+            for pauses in 0.. {
+                let mut gateway = start();
+                let (large, small) = (Arc::new(put(&large_key, large)), Arc::new(small()));
+                let (mut large_attempt, mut small_attempt) = (PushAttempt::default(), PushAttempt::default());
+                let [large_shard, small_shard] = gateway.shards.as_mut_slice() else {
+                    panic!("there are two cores")
+                };
+                let pace = Pace::slices(1);
+                let mut decision = Box::pin(Shard::decide_in_slices(
+                    &mut *large_shard,
+                    &large,
+                    &mut large_attempt,
+                    2.0,
+                    &pace,
+                ));
+                let mut context = Context::from_waker(Waker::noop());
+                let mut decided = None;
+                for _ in 0..pauses {
+                    if let Poll::Ready(ready) = decision.as_mut().poll(&mut context) {
+                        decided = Some(ready);
+                        break;
+                    }
+                }
+                let is_past_the_end = decided.is_some();
+                let mut small_outcome = None;
+                if let Decision::Apply(edit) =
+                    Shard::decide(&mut *small_shard, &small, &mut small_attempt, 2.0)
+                {
+                    small_outcome = Some(edit.finish());
+                }
+                let large_decision = match decided {
+                    Some(decided) => decided,
+                    None => loop {
+                        if let Poll::Ready(ready) = decision.as_mut().poll(&mut context) {
+                            break ready;
+                        }
+                    },
+                };
+                drop(decision);
+                // The same pushes again, now that nothing else is in progress.
+                let mut large_outcome = None;
+                if let Decision::Apply(edit) = large_decision {
+                    large_outcome = Some(edit.finish());
+                }
+                let applied =
+                    |applied: Option<Applied<&mut Shard>>| applied.map(|applied| is_applied(applied.outcome));
+                // Ends the commits, for which a push may wait.
+                let (large_applied, small_applied) = (applied(large_outcome), applied(small_outcome));
+                let finish = |gateway: &mut Gateway, push: Arc<Push>| {
+                    is_applied(gateway.push(Arc::into_inner(push).expect("only one refers to the push")))
+                };
+                let large_applied = large_applied.unwrap_or_else(|| finish(&mut gateway, large));
+                let small_applied = small_applied.unwrap_or_else(|| finish(&mut gateway, small));
+                let both = (large_applied, small_applied);
+                assert!(
+                    both == large_first || both == small_first,
+                    "{other:?} after {pauses} pauses: {both:?}, but {large_first:?} or {small_first:?} in order"
+                );
+                if is_past_the_end {
+                    break;
+                }
+            }
+        }
+    }
 }

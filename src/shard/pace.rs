@@ -30,6 +30,10 @@ impl Pace {
         Self { slice: cost, left: Cell::new(cost) }
     }
 
+    pub(super) fn is_unlimited(&self) -> bool {
+        self.slice == usize::MAX
+    }
+
     /// Counts a step. Pauses if it does not fit in the slice.
     pub(super) fn spend(&self, cost: usize) -> Spend<'_> {
         Spend { pace: self, cost, has_paused: false }

@@ -14,7 +14,7 @@ use super::key::GroupingKey;
 use super::outcome::Rejection;
 use super::pace::{CHANGE, LOOK, Pace, at_once};
 use super::push::{Content, Mode, Push, PushedFamily};
-use super::registry::{AnnouncedSet, ChangeError, Epoch, FamilyChange, Presence, SetId};
+use super::registry::{Announcements, ChangeError, Epoch, FamilyChange, Presence, SetId, SharedFamily};
 use super::series::has_new_series;
 use super::slab::Number;
 use super::tables::GroupFamily;
@@ -48,7 +48,7 @@ pub struct PushAttempt {
     /// Families whose leases the caller holds and in which it found no duplicate.
     pub looked_up: Vec<Arc<str>>,
     /// Sets of label names announced for this push.
-    pub(super) announced: Vec<AnnouncedSet>,
+    pub(super) announced: Announcements,
 }
 
 /// What a push does to one family of its group.
@@ -87,7 +87,7 @@ impl Shard {
         at_once(Self::decide_in_slices(shard, push, attempt, now_seconds, &Pace::unlimited()))
     }
 
-    /// The same in slices, for a push that [`Shard::is_large`].
+    /// The same in slices, for a push that [`Shard::is_large`]. Such pushes take turns, over all cores.
     pub async fn decide_in_slices<S: DerefMut<Target = Self>>(
         mut shard: S,
         push: &Arc<Push>,
@@ -97,7 +97,7 @@ impl Shard {
     ) -> Decision<TextEdit<S>> {
         let decision = shard.decide_or_wait(push, attempt, now_seconds, pace).await;
         if matches!(decision, Decision::Apply(_) | Decision::Reject(_)) {
-            shard.registry.withdraw(&std::mem::take(&mut attempt.announced));
+            shard.registry.withdraw(std::mem::take(&mut attempt.announced), pace).await;
         }
         match decision {
             Decision::Reject(rejection) => Decision::Reject(rejection),
@@ -156,14 +156,16 @@ impl Shard {
         let commit = releases.then(|| self.registry.begin_commit());
         let mut families = Vec::new();
         if !plan.changes.is_empty() {
-            match self.registry.change(self.core, &plan.changes, &attempt.announced) {
+            match self.change_registry(&plan.changes, &attempt.announced, pace).await {
                 Ok(claimed) => families = claimed,
                 Err(ChangeError::Conflict(reason)) => {
                     return Decision::Apply(self.apply_failure(push, reason, now_seconds));
                 }
                 Err(ChangeError::Retired(epoch)) => return Decision::WaitFor(epoch),
                 Err(ChangeError::Announced(epoch, sets)) => {
-                    attempt.announced.extend(sets);
+                    for set in sets {
+                        attempt.announced.insert(set.family.name.clone(), set);
+                    }
                     return Decision::WaitFor(epoch);
                 }
             }
@@ -172,6 +174,19 @@ impl Shard {
         pace.drop_all(changes).await;
         let plan = ClaimedPlan { steps, dropped, families, bytes, commit };
         Decision::Apply(self.apply_push(push, group, set, plan, now_seconds, pace).await)
+    }
+
+    pub(super) async fn change_registry(
+        &self,
+        changes: &[FamilyChange<'_>],
+        announced: &Announcements,
+        pace: &Pace,
+    ) -> Result<Vec<Option<Arc<SharedFamily>>>, ChangeError> {
+        if pace.is_unlimited() {
+            self.registry.change(self.core, changes, announced)
+        } else {
+            self.registry.change_in_slices(self.core, changes, announced, pace).await
+        }
     }
 
     /// Whether a push releases a name, a set of label names, or series that another group could add.
@@ -361,7 +376,7 @@ impl Shard {
             pace.spend(LOOK).await;
             let pushed = &push.families()[step.pushed];
             let name = push.name(pushed);
-            let announced = || attempt.announced.iter().find(|known| *known.family.name == *name);
+            let announced = || attempt.announced.get(name);
             let shared = match step.local {
                 Some(local) => &self.families[local].shared,
                 None => match announced() {

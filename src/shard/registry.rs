@@ -14,15 +14,19 @@
 //!   the core itself may claim it at once, because its changes reach the store in order.
 
 mod helps;
+mod large_change;
 mod sets;
 mod tables;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::exposition::consistency::Inconsistency;
 use crate::exposition::model::MetricType;
 
+use super::pace::{CHANGE, Pace};
+use large_change::BATCH;
 use tables::Tables;
 
 /// The number of a core.
@@ -112,6 +116,9 @@ pub struct AnnouncedSet {
     /// The set.
     pub set: SetId,
 }
+
+/// The sets that are announced for a push, by family.
+pub type Announcements = BTreeMap<Arc<str>, AnnouncedSet>;
 
 /// Why a change was not made. Nothing changed except announcements.
 #[derive(Debug, Clone)]
@@ -248,7 +255,7 @@ impl Registry {
         &self,
         core: Core,
         changes: &[FamilyChange<'_>],
-        announced: &[AnnouncedSet],
+        announced: &Announcements,
     ) -> Result<Vec<Option<Arc<SharedFamily>>>, ChangeError> {
         let mut tables = lock(&self.tables);
         tables.check(core, changes)?;
@@ -257,14 +264,17 @@ impl Registry {
     }
 
     /// Withdraws the announcements of a push that was decided.
-    pub fn withdraw(&self, announced: &[AnnouncedSet]) {
-        if announced.is_empty() {
-            return;
-        }
-        let mut tables = lock(&self.tables);
-        for AnnouncedSet { family, set } in announced {
-            tables.drop_set(&family.name, *set);
-            tables.remove_if_unused(&family.name);
+    pub(super) async fn withdraw(&self, mut announced: Announcements, pace: &Pace) {
+        while !announced.is_empty() {
+            {
+                let mut tables = lock(&self.tables);
+                for _ in 0..BATCH {
+                    let Some((_, AnnouncedSet { family, set })) = announced.pop_first() else { break };
+                    tables.drop_set(&family.name, set);
+                    tables.remove_if_unused(&family.name);
+                }
+            }
+            pace.spend(BATCH * CHANGE).await;
         }
     }
 

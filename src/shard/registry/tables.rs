@@ -16,7 +16,9 @@ use super::super::small_map::SmallMap;
 use super::super::tables::Map;
 use super::helps::Helps;
 use super::sets::Sets;
-use super::{AnnouncedSet, ChangeError, Core, Epoch, FamilyChange, Presence, SetId, SharedFamily, lock};
+use super::{
+    AnnouncedSet, Announcements, ChangeError, Core, Epoch, FamilyChange, Presence, SetId, SharedFamily, lock,
+};
 
 type Names = SmallVec<[Arc<str>; 1]>;
 
@@ -50,6 +52,21 @@ pub(super) struct Entry {
     helps: Helps,
     /// The name as cores have retired it, with the last epoch for each core and type.
     retired: SmallVec<[RetiredName; 1]>,
+    /// What a large change is about to do with it.
+    pending: Option<Box<Pending>>,
+}
+
+/// A part of a change that is made in slices, see [`super::Registry::change_in_slices`]. There is one such change at a time.
+#[derive(Debug)]
+struct Pending {
+    core: Core,
+    /// Past when the change is made or abandoned.
+    epoch: Epoch,
+    /// The type with which the core claims the name.
+    claimed: Option<MetricType>,
+    /// The core releases the name as it is.
+    is_released: bool,
+    set_added: Option<SetId>,
 }
 
 /// What uses a set in a family.
@@ -111,6 +128,7 @@ impl Tables {
                     sets: SmallMap::default(),
                     helps: Helps::default(),
                     retired: SmallVec::new(),
+                    pending: None,
                 },
             );
         }
@@ -124,45 +142,87 @@ impl Tables {
             .filter(|change| !matches!(change.presence, Presence::Unchanged))
             .map(|change| (change.name, ()))
             .collect();
-        // The type of a name that exists apart from what these changes release.
+        let mut wait = None;
+        let is_released = |name: &str| released.contains_key(name);
+        changes.iter().try_for_each(|change| self.check_one(core, change, &is_released, &mut wait))?;
+        wait.map_or(Ok(()), |epoch| Err(ChangeError::Retired(epoch)))
+    }
+
+    /// Checks one change. `is_released` says which names the core releases in the same step, beside those that are marked. Raises
+    /// `wait` to the epoch that has to be past.
+    pub fn check_one(
+        &self,
+        core: Core,
+        change: &FamilyChange<'_>,
+        is_released: &impl Fn(&str) -> bool,
+        wait: &mut Option<Epoch>,
+    ) -> Result<(), ChangeError> {
+        // The type of a name that exists apart from what is being released.
         let existing = |name: &str| -> Option<MetricType> {
             let entry = self.families.get(name)?;
-            let others = entry.cores.iter().any(|holder| *holder != core || !released.contains_key(name));
-            (entry.own || others).then_some(entry.kind)
+            let stays =
+                |holder: &Core| !(*holder == core && is_released(name)) && !entry.is_releasing(*holder);
+            (entry.own || entry.cores.iter().any(stays)).then_some(entry.kind)
         };
-        let mut wait = None;
-        for change in changes {
-            let (Presence::Claimed(kind) | Presence::Changed(kind)) = change.presence else { continue };
-            if let Some(other) = existing(change.name).filter(|other| *other != kind) {
-                return Err(ChangeError::Conflict(Inconsistency::type_conflict(change.name, other, kind)));
-            }
-            self.wait_for_retired(change.name, core, |other| other != kind, &mut wait);
-            for part in Part::ALL.into_iter().filter(|part| part.is_part_of(kind)) {
-                let made = format!("{}{}", change.name, part.suffix());
-                if existing(&made).is_some() {
-                    return Err(ChangeError::Conflict(Inconsistency::suffix_collision(
-                        &made,
-                        change.name,
-                        kind,
-                    )));
-                }
-                self.wait_for_retired(&made, core, |_| true, &mut wait);
-            }
-            if let Some((base, part)) = split_part(change.name) {
-                if let Some(other) = existing(base).filter(|other| part.is_part_of(*other)) {
-                    return Err(ChangeError::Conflict(Inconsistency::suffix_collision(
-                        change.name,
-                        base,
-                        other,
-                    )));
-                }
-                self.wait_for_retired(base, core, |other| part.is_part_of(other), &mut wait);
-            }
-            if !self.escaped.is_empty() || !NameKind::Metric.is_plain(change.name) {
-                self.check_escaped(core, change.name, kind, &existing, &mut wait)?;
-            }
+        if let Some(set) = change.set_added
+            && let Some(pending) = self.pending_elsewhere(change.name, core)
+            && pending.set_added.is_some_and(|other| other != set)
+        {
+            *wait = (*wait).max(Some(pending.epoch));
         }
-        wait.map_or(Ok(()), |epoch| Err(ChangeError::Retired(epoch)))
+        let (Presence::Claimed(kind) | Presence::Changed(kind)) = change.presence else { return Ok(()) };
+        if let Some(other) = existing(change.name).filter(|other| *other != kind) {
+            return Err(ChangeError::Conflict(Inconsistency::type_conflict(change.name, other, kind)));
+        }
+        self.wait_for_retired(change.name, core, |other| other != kind, wait);
+        for part in Part::ALL.into_iter().filter(|part| part.is_part_of(kind)) {
+            let made = format!("{}{}", change.name, part.suffix());
+            if existing(&made).is_some() {
+                return Err(ChangeError::Conflict(Inconsistency::suffix_collision(&made, change.name, kind)));
+            }
+            self.wait_for_retired(&made, core, |_| true, wait);
+        }
+        if let Some((base, part)) = split_part(change.name) {
+            if let Some(other) = existing(base).filter(|other| part.is_part_of(*other)) {
+                return Err(ChangeError::Conflict(Inconsistency::suffix_collision(change.name, base, other)));
+            }
+            self.wait_for_retired(base, core, |other| part.is_part_of(other), wait);
+        }
+        if !self.escaped.is_empty() || !NameKind::Metric.is_plain(change.name) {
+            self.check_escaped(core, change.name, kind, &existing, wait)?;
+        }
+        Ok(())
+    }
+
+    /// What a large change of another core is about to do with a name.
+    fn pending_elsewhere(&self, name: &str, core: Core) -> Option<&Pending> {
+        self.families.get(name)?.pending.as_deref().filter(|pending| pending.core != core)
+    }
+
+    /// Marks a name as part of a large change, so that changes of other cores which collide with it wait.
+    pub fn mark(&mut self, core: Core, epoch: Epoch, change: &FamilyChange<'_>) {
+        let (claimed, is_released) = match change.presence {
+            Presence::Unchanged => (None, false),
+            Presence::Claimed(kind) => (Some(kind), false),
+            Presence::Changed(kind) => (Some(kind), true),
+            Presence::Released => (None, true),
+        };
+        let entry = match claimed {
+            Some(kind) => Some(self.entry(change.name, kind)),
+            None => self.families.get_mut(change.name),
+        };
+        if let Some(entry) = entry {
+            let set_added = change.set_added;
+            entry.pending = Some(Box::new(Pending { core, epoch, claimed, is_released, set_added }));
+        }
+    }
+
+    /// Removes the mark of a change that is not made.
+    pub fn unmark(&mut self, name: &str) {
+        if let Some(entry) = self.families.get_mut(name) {
+            entry.pending = None;
+        }
+        self.remove_if_unused(name);
     }
 
     /// Checks a claimed name against the names that collide with it when escaped: equal names, and parts of histograms and
@@ -225,6 +285,12 @@ impl Tables {
                 *wait = (*wait).max(Some(retired.epoch));
             }
         }
+        if let Some(pending) = entry.pending.as_deref().filter(|pending| pending.core != core) {
+            let is_released = entry.cores.iter().any(|holder| entry.is_releasing(*holder));
+            if pending.claimed.is_some_and(&matters) || (is_released && matters(entry.kind)) {
+                *wait = (*wait).max(Some(pending.epoch));
+            }
+        }
     }
 
     /// Announces sets of label names that join others in a family. From then on, all pushes look for duplicates before they add
@@ -232,29 +298,34 @@ impl Tables {
     pub fn announce(
         &mut self,
         changes: &[FamilyChange<'_>],
-        announced: &[AnnouncedSet],
+        announced: &Announcements,
     ) -> Result<(), ChangeError> {
-        let mut new = Vec::new();
-        for change in changes {
-            let Some(set) = change.set_added else { continue };
-            let Some(entry) = self.families.get(change.name) else { continue };
-            let others = entry.sets.len() - usize::from(entry.sets.get(set).is_some());
-            if others > 0
-                && !announced.iter().any(|known| known.set == set && known.family.name == entry.shared.name)
-            {
-                new.push(AnnouncedSet { family: entry.shared.clone(), set });
-            }
+        let new: Vec<_> = changes.iter().filter_map(|change| self.announce_one(change, announced)).collect();
+        if new.is_empty() { Ok(()) } else { Err(ChangeError::Announced(self.latest, new)) }
+    }
+
+    /// Announces the set that a change adds, if it must be and is not yet.
+    pub fn announce_one(
+        &mut self,
+        change: &FamilyChange<'_>,
+        announced: &Announcements,
+    ) -> Option<AnnouncedSet> {
+        let set = change.set_added?;
+        let entry = self.families.get(change.name)?;
+        let others = entry.sets.len() - usize::from(entry.sets.get(set).is_some());
+        if others == 0 || announced.get(change.name).is_some_and(|known| known.set == set) {
+            return None;
         }
-        if new.is_empty() {
-            return Ok(());
-        }
-        for AnnouncedSet { family, set } in &new {
-            self.add_set(&family.name, *set);
-        }
-        Err(ChangeError::Announced(self.latest, new))
+        let family = entry.shared.clone();
+        self.add_set(change.name, set);
+        Some(AnnouncedSet { family, set })
     }
 
     pub fn apply(&mut self, core: Core, change: &FamilyChange<'_>) -> Option<Arc<SharedFamily>> {
+        if let Some(entry) = self.families.get_mut(change.name) {
+            // A mark of another core stays: that change is yet to come.
+            entry.pending.take_if(|pending| pending.core == core);
+        }
         match change.presence {
             Presence::Unchanged => {}
             Presence::Claimed(kind) => {
@@ -401,7 +472,16 @@ impl Tables {
 
 impl Entry {
     fn is_unused(&self) -> bool {
-        !self.own && self.cores.is_empty() && self.sets.is_empty() && self.retired.is_empty()
+        !self.own
+            && self.cores.is_empty()
+            && self.sets.is_empty()
+            && self.retired.is_empty()
+            && self.pending.is_none()
+    }
+
+    /// Whether a large change is about to release this core's hold.
+    fn is_releasing(&self, holder: Core) -> bool {
+        self.pending.as_deref().is_some_and(|pending| pending.core == holder && pending.is_released)
     }
 
     fn count_sets(&self) {
