@@ -1,9 +1,10 @@
 //! Operational faults: a stderr or stdout that accepts nothing, signals, limits of the system.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _, pipe};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use rustix::process::Signal;
 use sluicegate::storage::engines::ENGINES;
 
 use crate::support::gateway::{Gateway, program};
-use crate::support::wait_for;
+use crate::support::{skip, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -159,4 +160,92 @@ fn help_for_a_reader_that_left_is_no_error_and_a_full_disk_is() {
     let (status, error) = help(File::options().write(true).open("/dev/full").expect("a device"));
     assert_eq!(status, Some(1));
     assert!(error.starts_with("sluicegate: error: cannot write to stdout: "), "{error}");
+}
+
+/// A gateway whose clock is wrong by a number of seconds that can change.
+struct WrongClock {
+    folder: tempfile::TempDir,
+}
+
+impl WrongClock {
+    /// `None` without a C compiler, which is reported as a skip.
+    fn new() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/wrong_clock.c");
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-o"])
+            .args([&folder.path().join("clock.so"), Path::new(source)])
+            .status();
+        if !built.is_ok_and(|status| status.success()) {
+            skip::report("cc", "no C compiler");
+            return None;
+        }
+        Some(Self { folder })
+    }
+
+    fn set(&self, seconds: i64) {
+        let (new, file) = (self.folder.path().join("new"), self.folder.path().join("offset"));
+        fs::write(&new, seconds.to_string()).and_then(|()| fs::rename(&new, &file)).expect("a file");
+    }
+
+    fn start(&self, flags: &[&str]) -> Gateway {
+        let path = self.folder.path().display();
+        let (library, offset) = (format!("LD_PRELOAD={path}/clock.so"), format!("WRONG_CLOCK={path}/offset"));
+        Gateway::start_by(&["env", &library, &offset], flags)
+    }
+}
+
+#[test]
+fn a_clock_before_1970_or_after_9999_does_not_end_the_gateway() {
+    let Some(clock) = WrongClock::new() else { return };
+    for (seconds, date) in [(-3_000_000_000, "Thu, 01 Jan 1970 00:00:00 GMT"), (400_000_000_000, " 9999 ")] {
+        clock.set(seconds);
+        for engine in ENGINES.iter().map(|engine| engine.name).chain(["memory"]) {
+            if engine == "sled" && seconds < 0 {
+                // sled itself cannot open a store then; the gateway exits with its error.
+                continue;
+            }
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = format!("--storage.path={}", folder.path().display());
+            let backend = format!("--storage.backend={engine}");
+            let flags: &[&str] = if engine == "memory" { &[] } else { &[&backend, &path] };
+            for _ in 0..2 {
+                let mut gateway = clock.start(flags);
+                let response = gateway.put("/metrics/job/a", "m 1\n");
+                assert_eq!(response.status, 200, "{}", response.text());
+                assert!(response.header("date").is_some_and(|shown| shown.contains(date)), "{response:?}");
+                for page in ["/", "/metrics", "/api/v1/metrics", "/api/v1/groups", "/-/healthy"] {
+                    assert_eq!(gateway.get(page).status, 200, "{page}");
+                }
+                assert_eq!(gateway.stop().code(), Some(0), "{}", gateway.log());
+            }
+        }
+    }
+}
+
+#[test]
+fn push_times_follow_a_clock_that_was_corrected() {
+    let Some(clock) = WrongClock::new() else { return };
+    let engine = ENGINES[0].name;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = format!("--storage.path={}", folder.path().display());
+    let flags = [&format!("--storage.backend={engine}"), path.as_str(), "--runtime.cores=1"];
+    let time = |gateway: &Gateway, job: &str| -> f64 {
+        assert_eq!(gateway.put(&format!("/metrics/job/{job}"), "m 1\n").status, 200);
+        let scrape = gateway.scrape();
+        let time = scrape.value("push_time_seconds", &[("instance", ""), ("job", job)]);
+        time.expect("the group's push time").parse().expect("a number")
+    };
+    clock.set(1_000_000_000);
+    let mut gateway = clock.start(&flags);
+    let future = time(&gateway, "early");
+    clock.set(0);
+    let now = time(&gateway, "late");
+    assert!(now < future - 999_000_000.0, "{now} {future}");
+    gateway.stop();
+    let gateway = clock.start(&flags);
+    assert!(time(&gateway, "late") < future - 999_000_000.0);
+    assert_eq!(time(&gateway, "early"), future);
+    assert_eq!(gateway.delete("/metrics/job/early").status, 202);
+    assert!(time(&gateway, "early") < future - 999_000_000.0);
 }
