@@ -23,6 +23,10 @@ const LABEL_BYTES_MORE: usize = 4;
 /// How many labels are collected, or bytes written, between two looks at the memory.
 const MEASURE_LABELS: usize = 4 << 10;
 const MEASURE_BYTES: usize = 64 << 10;
+/// The memory for a metric of more lines is reserved before they are written.
+const MANY_LINES: usize = 1 << 10;
+/// What a line takes beside its name and labels: `_bucket`, the bound and the value.
+const LINE_BYTES_MORE: usize = 48;
 /// What the checks of names and series after escaping take, for each name and for each label.
 const ESCAPED_NAME_BYTES: usize = 256;
 const ESCAPED_LABEL_BYTES: usize = 128;
@@ -221,6 +225,11 @@ impl<'f, 'a> Renderer<'f, 'a, '_> {
         let mut text_is_exact = family.unit.is_none();
         for index in 0..self.metrics.len() {
             let (labels, metric) = self.metrics[index];
+            if lines_of(metric) > MANY_LINES {
+                let labels_bytes = labels_bytes(self.sorted[labels.range()].iter().copied());
+                let line_bytes = family.name.len() + labels_bytes + LINE_BYTES_MORE;
+                self.reserve(lines_of(metric).saturating_mul(line_bytes))?;
+            }
             text_is_exact &= self.metric(&family.name, labels, metric);
             self.check_size()?;
         }

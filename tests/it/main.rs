@@ -15,6 +15,7 @@ mod groups_api;
 mod hostile_bodies;
 mod http_framing;
 mod http_limits;
+mod memory;
 mod official_import;
 mod prometheus;
 mod pushes;
