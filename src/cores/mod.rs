@@ -9,5 +9,5 @@ pub(crate) mod mailbox;
 pub(crate) mod metrics;
 mod push_attempt;
 pub(crate) mod shard_task;
-mod slices;
+pub(crate) mod slices;
 pub(crate) mod workers;

@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use super::command::ShardCommand;
 use super::leases::Leases;
 use super::mailbox::{Inbox, Mailboxes};
-use super::slices::{SLICE_BYTES, in_slices};
+use super::slices::{SLICE_BYTES, drop_in_slices, in_slices};
 use crate::runtime::permits::Permit;
 use crate::runtime::{spawn, yield_now};
 use crate::shard::key::GroupingKey;
@@ -145,7 +145,11 @@ impl ShardTask {
                 if shard.counts().families > SNAPSHOT_FAMILIES {
                     spawn(async move {
                         let snapshot = in_slices(async |pace| shard.snapshot_in_slices(pace).await).await;
-                        let _ = tx.send((snapshot, shard.counts()));
+                        let sent = tx.send((snapshot, shard.counts()));
+                        drop(shard);
+                        if let Err((snapshot, _)) = sent {
+                            drop_in_slices(snapshot).await;
+                        }
                     });
                 } else {
                     let _ = tx.send((shard.snapshot(), shard.counts()));

@@ -19,3 +19,8 @@ pub(super) async fn in_slices<T>(computation: impl AsyncFnOnce(&Pace) -> T) -> T
         yield_now().await;
     }
 }
+
+/// Drops items in slices.
+pub(crate) async fn drop_in_slices<T>(items: Vec<T>) {
+    in_slices(async |pace| pace.drop_all(items).await).await;
+}

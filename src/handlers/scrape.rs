@@ -14,7 +14,7 @@ use crate::http::response::{Response, empty};
 use crate::http::response_body::ResponseBody;
 use crate::http::slots::ResponseGuard;
 use crate::scrape::collect::collect;
-use crate::scrape::{merge, metrics, negotiate, translate};
+use crate::scrape::{metrics, negotiate};
 use crate::shard::Counts;
 use crate::{cores, http, runtime, storage, telemetry};
 
@@ -38,16 +38,7 @@ pub(super) async fn scrape(handlers: &Handlers, request: Request) -> Result<Resp
         NameRules::Utf8 => escaping,
     };
     let form = Form { format, escaping: spelling, coding };
-    // The snapshot is dropped before anything is awaited: a push would have to copy the segments that the snapshot shares.
-    let units = if form.is_stored_text() {
-        let units = merge::merge(&snapshots.families, &own);
-        drop(snapshots);
-        units
-    } else {
-        let plan = translate::plan(&snapshots.families, &own, form);
-        drop(snapshots);
-        handlers.encoder.translate(plan).await?
-    };
+    let units = handlers.encoder.units(snapshots.families, own, form).await?;
     let body = ResponseBody::pieces(handlers.encoder.encode(units, form).await?);
 
     let encoding = coding.name();

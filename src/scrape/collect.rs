@@ -7,6 +7,8 @@ use futures_util::future::try_join_all;
 
 use crate::cores::command::ShardCommand;
 use crate::cores::mailbox::Mailboxes;
+use crate::cores::slices::drop_in_slices;
+use crate::runtime::spawn;
 use crate::shard::registry::Registry;
 use crate::shard::{Counts, FamilySnapshot};
 
@@ -20,13 +22,25 @@ pub(crate) struct Snapshots {
 /// Takes a snapshot of every core. Returns `None` if the gateway is shutting down.
 pub(crate) async fn collect(registry: &Arc<Registry>, mailboxes: &Mailboxes) -> Option<Snapshots> {
     // Until it is dropped, names that cores release stay reserved, even if the client disconnects.
-    let _collection = registry.begin_collection();
-    let requested = (0..mailboxes.cores()).map(|core| {
-        let (tx, rx) = oneshot::channel();
-        mailboxes.send(core, ShardCommand::Snapshot(tx));
-        rx
+    let collection = registry.begin_collection();
+    let requested: Vec<_> = (0..mailboxes.cores())
+        .map(|core| {
+            let (tx, rx) = oneshot::channel();
+            mailboxes.send(core, ShardCommand::Snapshot(tx));
+            rx
+        })
+        .collect();
+    let (tx, rx) = oneshot::channel();
+    // In a task of its own: if the client disconnects, large snapshots are still dropped in slices.
+    spawn(async move {
+        let Ok(snapshots) = try_join_all(requested).await else { return };
+        drop(collection);
+        let (families, counts) = snapshots.into_iter().unzip();
+        if let Err(Snapshots { families, .. }) = tx.send(Snapshots { families, counts }) {
+            for snapshot in families {
+                drop_in_slices(snapshot).await;
+            }
+        }
     });
-    let snapshots = try_join_all(requested).await.ok()?;
-    let (families, counts) = snapshots.into_iter().unzip();
-    Some(Snapshots { families, counts })
+    rx.await.ok()
 }

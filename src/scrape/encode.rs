@@ -9,16 +9,26 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::cache::PieceCache;
-use super::merge::{Unit, plain};
-use super::translate::{Part, Plan, Source, TranslateError};
+use super::merge::{Unit, merge, plain};
+use super::translate::{Part, Plan, Source, TranslateError, plan};
 use crate::cores::workers::Workers;
 use crate::encoding::encode::{Coding, Form, Piece, PieceEncoder};
 use crate::encoding::gzip::Member;
+use crate::runtime::yield_now;
+use crate::shard::FamilySnapshot;
+use crate::telemetry::OwnFamily;
 
 /// How much a worker processes at a time; about a millisecond of work.
 const BATCH_BYTES: usize = 256 * 1024;
 /// Up to this size the core compresses by itself, in about a tenth of a millisecond: waking a worker takes as long.
 const CORE_BYTES_MAX: usize = 48 * 1024;
+
+/// A core merges and assembles so many families and segments itself, in about a millisecond.
+const CORE_ITEMS_MAX: usize = 8 * 1024;
+/// How many bytes are hashed between two yields.
+const HASHED_BYTES_MAX: usize = 4 << 20;
+/// The least cost of looking for a unit in the cache, in hashed bytes.
+const HASHED_BYTES_MIN: usize = 1024;
 
 /// A worker failed. The log has the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,31 +47,55 @@ impl Encoder {
         Self { encoder: RefCell::default(), workers, cache }
     }
 
-    /// Translates the segments of a plan that are not cached in its form, and assembles the units.
+    /// The units of an exposition in a form, from the snapshots of all cores (each list sorted by name) and the gateway's own
+    /// families. Segments that are not cached in that form are translated on the workers.
+    ///
+    /// The snapshots are dropped before anything else is awaited, here or on a worker: a push would have to copy the segments that
+    /// they share.
     ///
     /// # Errors
     /// If a worker failed.
-    pub(crate) async fn translate(&self, mut plan: Plan) -> Result<Vec<Unit>, EncodeFailed> {
-        let sources = std::mem::take(&mut plan.sources);
-        let mut parts: Vec<Option<Part>> = sources.iter().map(Source::cached).collect();
-        let missing = sources.into_iter().enumerate().filter(|(at, _)| parts[*at].is_none()).collect();
-        let batches = into_batches(missing, Source::text_len).into_iter().map(|batch| {
+    pub(crate) async fn units(
+        &self,
+        cores: Vec<Vec<FamilySnapshot>>,
+        own: Vec<OwnFamily>,
+        form: Form,
+    ) -> Result<Vec<Unit>, EncodeFailed> {
+        let is_large = is_large(&cores);
+        if form.is_stored_text() {
+            return self.run(is_large, move || merge(&cores, &own)).await;
+        }
+        let LookUp { plan, mut parts, missing } =
+            self.run(is_large, move || LookUp::new(plan(&cores, &own, form))).await?;
+        let batches = missing.into_iter().map(|batch| {
             self.workers.run(move |encoder| {
                 let translate = |(at, source): (usize, Source)| Ok((at, source.translate(encoder)?));
                 batch.into_iter().map(translate).collect::<Result<Vec<_>, TranslateError>>()
             })
         });
+        let mut translated = Vec::new();
         for batch in join_all(batches.collect::<Vec<_>>()).await {
-            let translated = batch.ok_or(EncodeFailed)?.map_err(|error| {
+            translated.push(batch.ok_or(EncodeFailed)?.map_err(|error| {
                 tracing::error!(%error, "cannot translate rendered lines");
                 EncodeFailed
-            })?;
-            for (at, part) in translated {
+            })?);
+        }
+        let assemble = move || {
+            for (at, part) in translated.into_iter().flatten() {
                 parts[at] = Some(part);
             }
-        }
-        let parts = parts.into_iter().collect::<Option<Vec<_>>>().ok_or(EncodeFailed)?;
-        Ok(plan.assemble(parts))
+            Some(plan.assemble(parts.into_iter().collect::<Option<_>>()?))
+        };
+        self.run(is_large, assemble).await?.ok_or(EncodeFailed)
+    }
+
+    /// Runs a job on a worker if it is large, otherwise at once.
+    async fn run<T: Send + 'static>(
+        &self,
+        is_large: bool,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, EncodeFailed> {
+        if is_large { self.workers.run(|_| job()).await.ok_or(EncodeFailed) } else { Ok(job()) }
     }
 
     /// Turns units into the pieces of one response body.
@@ -69,12 +103,21 @@ impl Encoder {
     /// # Errors
     /// If a worker failed.
     pub(crate) async fn encode(&self, units: Vec<Unit>, form: Form) -> Result<Vec<Bytes>, EncodeFailed> {
+        let is_large = units.len() > CORE_ITEMS_MAX;
         if form.coding == Coding::Identity {
-            return units.into_iter().map(plain).collect::<Option<_>>().ok_or(EncodeFailed);
+            let pieces = move || units.into_iter().map(plain).collect::<Option<_>>();
+            return self.run(is_large, pieces).await?.ok_or(EncodeFailed);
         }
         let mut pieces: Vec<Option<Piece>> = Vec::with_capacity(units.len());
         let mut missing: Vec<(usize, Unit)> = Vec::new();
+        let mut hashed_bytes = 0;
         for (at, unit) in units.into_iter().enumerate() {
+            hashed_bytes +=
+                HASHED_BYTES_MIN.max(if let Unit::Copied(bytes) = &unit { bytes.len() } else { 0 });
+            if hashed_bytes >= HASHED_BYTES_MAX {
+                hashed_bytes = 0;
+                yield_now().await;
+            }
             let cached = self.cache.get(&unit, form);
             if cached.is_none() {
                 missing.push((at, unit));
@@ -92,7 +135,7 @@ impl Encoder {
             }
         }
         self.cache.end_scrape(form);
-        stitch(pieces).ok_or(EncodeFailed)
+        self.run(is_large, move || stitch(pieces)).await?.ok_or(EncodeFailed)
     }
 
     async fn encode_on_workers(
@@ -112,6 +155,29 @@ impl Encoder {
             pieces.extend(batch.ok_or(EncodeFailed)?);
         }
         Ok(pieces)
+    }
+}
+
+/// Whether merging these snapshots would hold a core too long.
+fn is_large(cores: &[Vec<FamilySnapshot>]) -> bool {
+    let families: usize = cores.iter().map(Vec::len).sum();
+    let segments = || cores.iter().flatten().map(|family| family.text.segments().len()).sum::<usize>();
+    families > CORE_ITEMS_MAX || families + segments() > CORE_ITEMS_MAX
+}
+
+/// The parts of a plan that are cached, and the others in batches for the workers.
+struct LookUp {
+    plan: Plan,
+    parts: Vec<Option<Part>>,
+    missing: Vec<Vec<(usize, Source)>>,
+}
+
+impl LookUp {
+    fn new(mut plan: Plan) -> Self {
+        let sources = std::mem::take(&mut plan.sources);
+        let parts: Vec<Option<Part>> = sources.iter().map(Source::cached).collect();
+        let missing = sources.into_iter().enumerate().filter(|(at, _)| parts[*at].is_none()).collect();
+        Self { plan, parts, missing: into_batches(missing, Source::text_len) }
     }
 }
 
@@ -143,4 +209,61 @@ fn into_batches<T>(items: Vec<(usize, T)>, len: impl Fn(&T) -> usize) -> Vec<Vec
         batches.last_mut().expect("a batch was pushed").push((at, item));
     }
     batches
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::exposition::Format;
+    use crate::exposition::escape::Escaping;
+    use crate::reference::push_of;
+    use crate::shard::key::GroupingKey;
+    use crate::shard::push::Mode;
+    use crate::shard::registry::Registry;
+    use crate::shard::{Decision, Persistence, PushAttempt, Shard};
+
+    fn snapshot(families: usize) -> Vec<FamilySnapshot> {
+        let mut shard = Shard::new(0, Arc::new(Registry::default()), Persistence::InMemory);
+        let key = GroupingKey::new([("job".to_owned(), "a".to_owned())]);
+        let body: String = (0..families).map(|number| format!("m{number} 1\n")).collect();
+        let push = Arc::new(push_of(Mode::Replace, &key, &body).expect("is readable"));
+        let decision = Shard::decide(&mut shard, &push, &mut PushAttempt::default(), 1.0);
+        let Decision::Apply(edit) = decision else { panic!("nothing prevents the push") };
+        edit.finish();
+        shard.snapshot()
+    }
+
+    fn text(units: Vec<Unit>) -> Vec<u8> {
+        units.into_iter().filter_map(plain).collect::<Vec<_>>().concat()
+    }
+
+    #[test]
+    fn many_families_are_merged_on_a_worker() {
+        let encoder = Encoder::new(Workers::start(1).expect("the thread starts"), PieceCache::default());
+        let text_form =
+            Form { format: Format::Text, escaping: Escaping::AllowUtf8, coding: Coding::Identity };
+        let protobuf_form = Form { format: Format::Protobuf, ..text_form };
+        for (families, is_large) in [(10, false), (CORE_ITEMS_MAX + 1, true)] {
+            let snapshot = snapshot(families);
+            for form in [text_form, protobuf_form] {
+                let mut units = Box::pin(encoder.units(vec![snapshot.clone()], Vec::new(), form));
+                let mut first = units.as_mut().now_or_never();
+                assert_eq!(first.is_none(), is_large || form == protobuf_form);
+                while first.is_none() {
+                    std::thread::yield_now();
+                    first = units.as_mut().now_or_never();
+                }
+                let units = first.expect("is some").expect("the worker does not fail");
+                if form == text_form {
+                    assert!(text(units) == text(merge(std::slice::from_ref(&snapshot), &[])));
+                } else {
+                    assert!(!units.is_empty());
+                }
+            }
+        }
+    }
 }

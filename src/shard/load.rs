@@ -199,6 +199,8 @@ impl Shard {
     pub fn end_loading(&mut self) {
         for family in 0..self.loading.gathered.len() {
             self.append_gathered(family as Number);
+            // Not only at the end: with very many families, the empty buffers would be the largest part of the memory.
+            self.loading.gathered[family] = GatheredRuns::default();
         }
         self.loading = Loading::default();
     }

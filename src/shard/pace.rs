@@ -40,7 +40,7 @@ impl Pace {
     }
 
     /// Drops items in slices.
-    pub(super) async fn drop_all<T>(&self, mut items: Vec<T>) {
+    pub(crate) async fn drop_all<T>(&self, mut items: Vec<T>) {
         while items.pop().is_some() {
             self.spend(LOOK).await;
         }
