@@ -5,38 +5,37 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::{join, join_all, select};
+use futures_util::future::{join_all, join3, select};
 use hyper::server::conn::http1::Builder;
 
 use super::bridge::Bridge;
-use super::connection::{Service, builder, linger, serve_connection};
+use super::connection::{Service, TOO_MANY_CONNECTIONS, builder, linger, serve_connection};
 use super::deadlines::{ConnectionTable, Stage};
 use super::limits::ServerState;
-use crate::runtime::shutdown::Shutdown;
+use super::room::{PUBLISH_INTERVAL, Room};
 use crate::runtime::tcp::{AcceptStop, Listener, TcpStream};
-use crate::runtime::{sleep, spawn, timeout};
+use crate::runtime::{sleep, spawn, timeout, yield_now};
 
 /// How long to wait before the next accept when the kernel has no descriptor or memory for a connection.
 const BACKOFF: Duration = Duration::from_millis(50);
-/// How many rejected connections per core linger, so that their clients see the response. Beyond that, a reset may discard the response.
-const LINGERING_REJECTED_MAX: usize = 256;
+/// How many connections per core wait for room and linger if they are rejected, so that their clients see the response. Beyond that, a
+/// reset may discard the response.
+const REJECTED_MAX: usize = 256;
 /// How many bytes are read and discarded after a rejected connection got its response.
 const REJECTED_LINGER_BYTES_MAX: usize = 256 << 10;
+/// How many connections may be accepted before other tasks of the core continue.
+const ACCEPTS_PER_TURN: usize = 16;
 /// How long dropped connections may take to release their descriptors.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
-
-const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\n\
-    retry-after: 1\r\nconnection: close\r\ncontent-length: 21\r\n\r\n\
-    too many connections\n";
 
 /// What the accepting tasks of a core share.
 struct Acceptor<S> {
     service: Rc<S>,
     builder: Rc<Builder>,
     connections: Rc<ConnectionTable>,
-    /// Rejected connections that linger.
+    /// Connections that wait for room, or are rejected and linger.
     rejected: Rc<ConnectionTable>,
+    room: Room,
     server: ServerState,
 }
 
@@ -50,10 +49,12 @@ pub async fn serve<S: Service>(
     service: Rc<S>,
     server: ServerState,
 ) -> io::Result<()> {
+    let connections = ConnectionTable::new(&server.limits);
     let acceptor = Rc::new(Acceptor {
         service,
         builder: Rc::new(builder(&server.limits)),
-        connections: ConnectionTable::new(&server.limits),
+        room: Room::new(connections.clone(), server.connections.clone()),
+        connections,
         rejected: ConnectionTable::new(&server.limits),
         server: server.clone(),
     });
@@ -73,8 +74,12 @@ pub async fn serve<S: Service>(
         join_all(accepting).await;
         drain(&acceptor).await;
     });
-    let sweeps = std::pin::pin!(join(acceptor.connections.sweep(), acceptor.rejected.sweep()));
-    // The sweeps never end.
+    let sweeps = std::pin::pin!(join3(
+        acceptor.connections.sweep(),
+        acceptor.rejected.sweep(),
+        acceptor.room.serve_other_cores()
+    ));
+    // These never end.
     select(drained, sweeps).await;
     Ok(())
 }
@@ -96,10 +101,22 @@ async fn drain<S: Service>(acceptor: &Acceptor<S>) {
 
 async fn accept_all<S: Service>(listener: Listener, acceptor: Rc<Acceptor<S>>) {
     let shutdown = acceptor.server.shutdown.clone();
+    let mut is_failing = false;
+    let mut accepts: usize = 0;
     while !shutdown.is_requested() {
         match listener.accept().await {
-            Ok((stream, peer)) => Rc::clone(&acceptor).accept(stream, peer),
-            Err(err) => backoff_after_accept_error(&err, &shutdown).await,
+            Ok((stream, peer)) => {
+                is_failing = false;
+                Rc::clone(&acceptor).accept(stream, peer);
+            }
+            Err(err) => {
+                let was_failing = std::mem::replace(&mut is_failing, true);
+                acceptor.recover_from_accept_error(&err, was_failing).await;
+            }
+        }
+        accepts = accepts.wrapping_add(1);
+        if accepts.is_multiple_of(ACCEPTS_PER_TURN) {
+            yield_now().await;
         }
     }
     // The kernel has already completed the handshake of these connections.
@@ -108,50 +125,58 @@ async fn accept_all<S: Service>(listener: Listener, acceptor: Rc<Acceptor<S>>) {
     }
 }
 
-/// Waits if the kernel lacks descriptors or memory. A client that disconnected early is not an error.
-async fn backoff_after_accept_error(err: &io::Error, shutdown: &Shutdown) {
-    if shutdown.is_requested() || err.kind() == io::ErrorKind::ConnectionAborted {
-        return;
-    }
-    if err.kind() != io::ErrorKind::WouldBlock {
-        tracing::warn!(error = %err, "cannot accept a connection");
-    }
-    sleep(BACKOFF).await;
-}
-
 impl<S: Service> Acceptor<S> {
-    /// Serves a new connection, or rejects it if there are too many.
-    fn accept(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
-        if !self.server.connections.enter(self.server.limits.connections_max) {
-            spawn(self.reject(stream));
+    /// If the kernel lacks descriptors or memory, makes room and waits. A client that disconnected early is not an error.
+    async fn recover_from_accept_error(&self, err: &io::Error, was_failing: bool) {
+        if self.server.shutdown.is_requested() || err.kind() == io::ErrorKind::ConnectionAborted {
             return;
         }
-        spawn(async move {
-            let (service, builder) = (self.service.clone(), self.builder.clone());
-            serve_connection(stream, peer, service, builder, self.connections.clone(), &self.server).await;
-            self.server.connections.leave();
-        });
+        if err.kind() != io::ErrorKind::WouldBlock {
+            if !was_failing {
+                tracing::warn!(error = %err, "cannot accept connections; closing those that have waited longest");
+            }
+            self.room.make();
+        }
+        sleep(BACKOFF).await;
     }
 
-    async fn reject(self: Rc<Self>, stream: TcpStream) {
+    /// Serves a new connection. If there are too many, closes another one, or rejects it.
+    fn accept(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let before = self.server.connections.enter();
+        if self.server.limits.connections_max.is_none_or(|max| before < max) || self.room.make() {
+            spawn(self.serve(stream, peer));
+        } else {
+            spawn(self.decide_later(stream, peer));
+        }
+    }
+
+    async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let (service, builder) = (self.service.clone(), self.builder.clone());
+        serve_connection(stream, peer, service, builder, self.connections.clone(), &self.server).await;
+        self.server.connections.leave();
+    }
+
+    /// Waits until the other cores have published which connections wait, or until some have ended. Then serves or rejects.
+    async fn decide_later(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let entry = self.rejected.enter();
+        let connections = &self.server.connections;
+        let max = self.server.limits.connections_max;
+        // Waiting and lingering take descriptors, too.
+        let may_linger =
+            self.rejected.count() <= max.map_or(REJECTED_MAX, |max| (max / 16).clamp(1, REJECTED_MAX));
+        if may_linger {
+            sleep(2 * PUBLISH_INTERVAL).await;
+            if max.is_none_or(|max| connections.current() <= max) || self.room.make() {
+                drop(entry);
+                return self.serve(stream, peer).await;
+            }
+        }
+        connections.reject();
         let mut bridge = Bridge::new(stream, entry.deadline().clone());
         // If the kernel has no space for these few bytes, the client is not reading.
         let _ = bridge.socket().send(&[IoSlice::new(TOO_MANY_CONNECTIONS)]);
-        if self.rejected.count() <= LINGERING_REJECTED_MAX {
+        if may_linger {
             linger(&mut bridge, entry.deadline(), REJECTED_LINGER_BYTES_MAX).await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::TOO_MANY_CONNECTIONS;
-
-    #[test]
-    fn the_canned_response_has_the_right_content_length() {
-        let text = std::str::from_utf8(TOO_MANY_CONNECTIONS).expect("the response is ASCII");
-        let (head, body) = text.split_once("\r\n\r\n").expect("the response has a head and a body");
-        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
     }
 }

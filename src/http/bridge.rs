@@ -276,6 +276,7 @@ impl Read for Bridge {
         let this = &mut *self;
         if let Some(count) = this.receive_bulk(cursor.remaining())? {
             cursor.put_slice(&this.bulk[..count]);
+            this.deadline.bytes_received();
             return Poll::Ready(Ok(()));
         }
         ready!(this.poll_input(context))?;

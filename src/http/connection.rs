@@ -39,6 +39,12 @@ const LINGER_TURN_BYTES: usize = 1 << 20;
 /// The maximum of hyper's write and head buffers, unless the head limit is larger.
 const BUFFER_BYTES: usize = 400 << 10;
 
+/// Sent if there are too many connections.
+pub(super) const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 21\r\n\r\n\
+    too many connections\n";
+
 /// Sent where hyper would close the connection without a response.
 const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\n\
@@ -85,6 +91,8 @@ enum Ending {
     SlowHead,
     /// The client did not read a response in time, another client needs its slot, or the program ends.
     Abandoned,
+    /// It was closed to make room for another one.
+    MadeRoom,
 }
 
 /// Serves a connection to its end.
@@ -126,6 +134,9 @@ pub(super) async fn serve_connection<S: Service>(
         {
             return Poll::Ready(Ending::Abandoned);
         }
+        if deadline.must_make_room() {
+            return Poll::Ready(Ending::MadeRoom);
+        }
         if table.stage() == Stage::Dropping {
             return Poll::Ready(Ending::Abandoned);
         }
@@ -151,6 +162,11 @@ pub(super) async fn serve_connection<S: Service>(
     let mut bridge = connection.into_parts().io;
     match ending {
         Ending::Closed => {}
+        // Does not linger, because that would take the room.
+        Ending::MadeRoom if deadline.phase() == Phase::Idle => {}
+        Ending::MadeRoom => {
+            let _ = bridge.socket().send(&[IoSlice::new(TOO_MANY_CONNECTIONS)]);
+        }
         Ending::Abandoned => {
             connections.count_timeout(Timeout::Response);
             bridge.socket().reset();
@@ -163,7 +179,7 @@ pub(super) async fn serve_connection<S: Service>(
         }
         Ending::Done | Ending::NotHttp => {
             let flushed = std::future::poll_fn(|context| {
-                if deadline.take_expired() || table.stage() == Stage::Dropping {
+                if deadline.take_expired() || deadline.must_make_room() || table.stage() == Stage::Dropping {
                     return Poll::Ready(false);
                 }
                 Pin::new(&mut bridge).poll_flush(context).map(|result| result.is_ok())
@@ -250,14 +266,16 @@ fn violation<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{SLOW_HEAD, violation};
+    use super::{SLOW_HEAD, TOO_MANY_CONNECTIONS, violation};
     use http::Request;
 
     #[test]
-    fn the_canned_response_has_the_right_content_length() {
-        let text = std::str::from_utf8(SLOW_HEAD).expect("the response is ASCII");
-        let (head, body) = text.split_once("\r\n\r\n").expect("the response has a head and a body");
-        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
+    fn the_canned_responses_have_the_right_content_length() {
+        for response in [SLOW_HEAD, TOO_MANY_CONNECTIONS] {
+            let text = std::str::from_utf8(response).expect("the response is ASCII");
+            let (head, body) = text.split_once("\r\n\r\n").expect("the response has a head and a body");
+            assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::limits::Limits;
 use super::read_rate::{self, ReadRate, Reading};
 use super::slots::ResponseGuard;
+use super::waiting::{Node, WaitingLists, WaitsFor};
 
 const TICK_MIN: Duration = Duration::from_millis(5);
 const TICK_MAX: Duration = Duration::from_millis(250);
@@ -61,6 +62,7 @@ pub(crate) struct ConnectionTable {
     read_window: u64,
     window_bytes_min: u64,
     deadlines: RefCell<Vec<Rc<ConnectionDeadline>>>,
+    waiting: RefCell<WaitingLists<Rc<ConnectionDeadline>>>,
     stage: Cell<Stage>,
     emptied: Cell<Option<Waker>>,
 }
@@ -70,10 +72,13 @@ pub(crate) struct ConnectionDeadline {
     table: Rc<ConnectionTable>,
     /// Its index in the table.
     index: Cell<usize>,
+    /// Its node in the lists of waiting connections.
+    node: Node,
     phase: Cell<Phase>,
     /// The first tick that is too late.
     tick: Cell<u64>,
     expired: Cell<bool>,
+    must_make_room: Cell<bool>,
     body_timed_out: Cell<bool>,
     body_unread: Cell<bool>,
     /// Whether the connection has completed a request.
@@ -111,6 +116,7 @@ impl ConnectionTable {
                 .unwrap_or(0)
                 .saturating_mul(read_rate::WINDOW.as_secs()),
             deadlines: RefCell::default(),
+            waiting: RefCell::default(),
             stage: Cell::new(Stage::Serving),
             emptied: Cell::new(None),
         })
@@ -119,20 +125,28 @@ impl ConnectionTable {
     /// Adds a new connection.
     pub(crate) fn enter(self: &Rc<Self>) -> TableEntry {
         let mut deadlines = self.deadlines.borrow_mut();
-        let deadline = Rc::new(ConnectionDeadline {
-            table: self.clone(),
-            index: Cell::new(deadlines.len()),
-            phase: Cell::new(Phase::Idle),
-            tick: Cell::new(self.after(self.head)),
-            expired: Cell::new(false),
-            body_timed_out: Cell::new(false),
-            body_unread: Cell::new(false),
-            responded: Cell::new(false),
-            read_rate: ReadRate::default(),
-            sample_due: Cell::new(false),
-            guards: RefCell::default(),
-            waker: RefCell::new(None),
+        let mut waiting = self.waiting.borrow_mut();
+        let added = waiting.add(|node| {
+            Rc::new(ConnectionDeadline {
+                table: self.clone(),
+                index: Cell::new(deadlines.len()),
+                node,
+                phase: Cell::new(Phase::Idle),
+                tick: Cell::new(self.after(self.head)),
+                expired: Cell::new(false),
+                must_make_room: Cell::new(false),
+                body_timed_out: Cell::new(false),
+                body_unread: Cell::new(false),
+                responded: Cell::new(false),
+                read_rate: ReadRate::default(),
+                sample_due: Cell::new(false),
+                guards: RefCell::default(),
+                waker: RefCell::new(None),
+            })
         });
+        let deadline = added.clone();
+        drop(waiting);
+        deadline.enter_phase(Phase::Idle);
         if self.stage.get() != Stage::Serving {
             deadline.tighten();
         }
@@ -170,6 +184,30 @@ impl ConnectionTable {
 
     pub(crate) fn count(&self) -> usize {
         self.deadlines.borrow().len()
+    }
+
+    /// Now, on the clock of [`Self::longest_since_millis`].
+    pub(super) fn now_millis(&self) -> u64 {
+        self.millis_of(self.tick.get())
+    }
+
+    /// Since when a connection waits that has waited longest.
+    pub(super) fn longest_since_millis(&self, waits_for: WaitsFor) -> Option<u64> {
+        self.waiting.borrow().longest(waits_for).map(|(since, _)| self.millis_of(since))
+    }
+
+    /// Closes the connection that has waited longest, to make room for another one. Returns whether there was one.
+    pub(super) fn close_longest(&self, waits_for: WaitsFor) -> bool {
+        let longest = self.waiting.borrow().longest(waits_for).map(|(_, deadline)| deadline.clone());
+        let Some(deadline) = longest else { return false };
+        self.waiting.borrow_mut().set(deadline.node, None, self.tick.get());
+        deadline.must_make_room.set(true);
+        deadline.wake();
+        true
+    }
+
+    fn millis_of(&self, tick: u64) -> u64 {
+        tick.saturating_mul(u64::try_from(self.tick_length.as_millis()).unwrap_or(NEVER))
     }
 
     /// Enters a stage of the shutdown, for present and future connections.
@@ -221,13 +259,23 @@ impl ConnectionDeadline {
         self.expired.replace(false)
     }
 
+    /// Whether the connection must be closed to make room for another one.
+    pub(super) fn must_make_room(&self) -> bool {
+        self.must_make_room.get()
+    }
+
     /// Bytes have arrived. Between two requests, this begins a head.
     pub(crate) fn bytes_received(&self) {
-        if self.phase.get() == Phase::Idle {
-            self.phase.set(Phase::Head);
-            if self.responded.get() {
-                self.expire_after(self.table.head);
+        match self.phase.get() {
+            Phase::Idle => {
+                self.enter_phase(Phase::Head);
+                if self.responded.get() {
+                    self.expire_after(self.table.head);
+                }
             }
+            // Waits anew.
+            Phase::Body => self.enter_phase(Phase::Body),
+            Phase::Head | Phase::Working | Phase::Responding | Phase::Flushing | Phase::Lingering => {}
         }
     }
 
@@ -235,17 +283,17 @@ impl ConnectionDeadline {
         self.body_unread.set(false);
         self.body_timed_out.set(false);
         if body_follows {
-            self.phase.set(Phase::Body);
+            self.enter_phase(Phase::Body);
             self.expire_after(self.table.request);
         } else {
-            self.phase.set(Phase::Working);
+            self.enter_phase(Phase::Working);
             self.expire_after(NEVER);
         }
     }
 
     pub(crate) fn body_received(&self) {
         if self.phase.get() == Phase::Body {
-            self.phase.set(Phase::Working);
+            self.enter_phase(Phase::Working);
             self.expire_after(NEVER);
         }
     }
@@ -273,20 +321,20 @@ impl ConnectionDeadline {
     pub(crate) fn response_started(&self, guard: Option<ResponseGuard>) {
         self.guards.borrow_mut().extend(guard);
         self.read_rate.restart();
-        self.phase.set(Phase::Responding);
+        self.enter_phase(Phase::Responding);
         self.expire_after(self.table.response);
     }
 
     pub(crate) fn response_body_taken(&self) {
         if self.phase.get() == Phase::Responding {
-            self.phase.set(Phase::Flushing);
+            self.enter_phase(Phase::Flushing);
         }
     }
 
     /// The kernel has everything that was written. After a whole response, the request is complete.
     pub(crate) fn flushed(&self) {
         if self.phase.get() == Phase::Flushing {
-            self.phase.set(Phase::Idle);
+            self.enter_phase(Phase::Idle);
             self.responded.set(true);
             self.expire_after(self.table.idle);
             self.guards.borrow_mut().clear();
@@ -319,12 +367,12 @@ impl ConnectionDeadline {
     }
 
     pub(crate) fn linger(&self) {
-        self.phase.set(Phase::Lingering);
+        self.enter_phase(Phase::Lingering);
         self.expire_after(self.table.linger);
     }
 
     pub(crate) fn may_linger(&self) -> bool {
-        self.table.stage.get() != Stage::Dropping
+        self.table.stage.get() != Stage::Dropping && !self.must_make_room()
     }
 
     /// Whether a draining server may close the connection. A connection without a first request, or with a head that has begun, is not
@@ -334,6 +382,19 @@ impl ConnectionDeadline {
             Phase::Idle => self.responded.get(),
             Phase::Head => false,
             Phase::Body | Phase::Working | Phase::Responding | Phase::Flushing | Phase::Lingering => true,
+        }
+    }
+
+    fn enter_phase(&self, phase: Phase) {
+        self.phase.set(phase);
+        let waits_for = match phase {
+            Phase::Idle => Some(WaitsFor::Request),
+            Phase::Head | Phase::Lingering => Some(WaitsFor::Head),
+            Phase::Body => Some(WaitsFor::Body),
+            Phase::Working | Phase::Responding | Phase::Flushing => None,
+        };
+        if !self.must_make_room() {
+            self.table.waiting.borrow_mut().set(self.node, waits_for, self.table.tick.get());
         }
     }
 
@@ -367,6 +428,7 @@ impl TableEntry {
 impl Drop for TableEntry {
     fn drop(&mut self) {
         let table = &self.0.table;
+        table.waiting.borrow_mut().remove(self.0.node);
         let mut deadlines = table.deadlines.borrow_mut();
         let index = self.0.index.get();
         deadlines.swap_remove(index);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::room::CoreRooms;
 use crate::runtime::shutdown::Shutdown;
 
 /// The limits, counts and shutdown request that all cores share.
@@ -22,7 +23,8 @@ pub struct ServerState {
 pub struct Limits {
     /// Bytes of a request's head, including the request line; beyond it the response is 431.
     pub head_bytes_max: Option<usize>,
-    /// Concurrent connections over all cores; beyond it the response is 503.
+    /// Concurrent connections over all cores. Beyond it, the connection that has waited longest for its client is closed; if none waits, the
+    /// response is 503.
     pub connections_max: Option<usize>,
     /// From the first byte of a head (or from the accept, for the first head of a connection) to its end: 408.
     pub head_timeout: Option<Duration>,
@@ -89,7 +91,9 @@ pub struct Connections {
     current: AtomicUsize,
     accepted: AtomicU64,
     rejected: AtomicU64,
+    closed_for_room: AtomicU64,
     timed_out: [AtomicU64; Timeout::ALL.len()],
+    pub(super) rooms: CoreRooms,
 }
 
 impl Connections {
@@ -108,6 +112,11 @@ impl Connections {
         self.rejected.load(Ordering::Relaxed)
     }
 
+    /// Connections closed to make room for others, since the start.
+    pub fn closed_for_room(&self) -> u64 {
+        self.closed_for_room.load(Ordering::Relaxed)
+    }
+
     /// Connections that hit a timeout, since the start.
     pub fn timed_out(&self, timeout: Timeout) -> u64 {
         self.timed_out[timeout as usize].load(Ordering::Relaxed)
@@ -117,16 +126,21 @@ impl Connections {
         self.timed_out[timeout as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a new connection, unless there are `max` already.
-    pub(crate) fn enter(&self, max: Option<usize>) -> bool {
-        let before = self.current.fetch_add(1, Ordering::Relaxed);
-        if max.is_some_and(|max| before >= max) {
-            self.current.fetch_sub(1, Ordering::Relaxed);
-            self.rejected.fetch_add(1, Ordering::Relaxed);
-            return false;
-        }
+    /// Counts a new connection. Returns how many there were before.
+    pub(crate) fn enter(&self) -> usize {
         self.accepted.fetch_add(1, Ordering::Relaxed);
-        true
+        self.current.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counts a connection that entered as rejected instead.
+    pub(crate) fn reject(&self) {
+        self.current.fetch_sub(1, Ordering::Relaxed);
+        self.accepted.fetch_sub(1, Ordering::Relaxed);
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_closed_for_room(&self) {
+        self.closed_for_room.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn leave(&self) {
@@ -139,14 +153,12 @@ mod tests {
     use super::Connections;
 
     #[test]
-    fn connections_are_limited_and_counted() {
+    fn connections_are_counted() {
         let connections = Connections::default();
-        assert!(connections.enter(Some(2)) && connections.enter(Some(2)));
-        assert!(!connections.enter(Some(2)));
+        assert_eq!((connections.enter(), connections.enter(), connections.enter()), (0, 1, 2));
+        connections.reject();
         assert_eq!((connections.current(), connections.accepted(), connections.rejected()), (2, 2, 1));
         connections.leave();
-        assert!(connections.enter(Some(2)));
-        assert!(connections.enter(None));
-        assert_eq!(connections.current(), 3);
+        assert_eq!((connections.current(), connections.accepted()), (1, 2));
     }
 }

@@ -11,19 +11,24 @@ const REJECTED: OwnMetric = OwnMetric::counter(
     "sluicegate_connections_refused_total",
     "Total number of connections rejected because too many were open.",
 );
+const CLOSED_FOR_ROOM: OwnMetric = OwnMetric::counter(
+    "sluicegate_connections_closed_for_room_total",
+    "Total number of connections closed while they waited for the client, because too many were open.",
+);
 const TIMEOUTS: OwnMetric = OwnMetric::counter(
     "sluicegate_timeouts_total",
     "Total number of connections that exceeded a time limit, by phase: head, request or response.",
 )
 .with_labels(&["phase"]);
 
-pub(crate) const METRICS: &[OwnMetric] = &[CONNECTIONS, ACCEPTED, REJECTED, TIMEOUTS];
+pub(crate) const METRICS: &[OwnMetric] = &[CONNECTIONS, ACCEPTED, REJECTED, CLOSED_FOR_ROOM, TIMEOUTS];
 
 /// Sets the metrics from the counts of all cores.
 pub(crate) fn set(connections: &Connections) {
     metrics::gauge!(CONNECTIONS.name).set(connections.current() as f64);
     metrics::counter!(ACCEPTED.name).absolute(connections.accepted());
     metrics::counter!(REJECTED.name).absolute(connections.rejected());
+    metrics::counter!(CLOSED_FOR_ROOM.name).absolute(connections.closed_for_room());
     for timeout in Timeout::ALL {
         metrics::counter!(TIMEOUTS.name, "phase" => timeout.name()).absolute(connections.timed_out(timeout));
     }

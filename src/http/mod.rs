@@ -3,7 +3,8 @@
 //! * [`accept`] accepts connections on one core and drains them at shutdown.
 //! * [`connection`] is the life of one connection; `bridge` connects hyper to the runtime.
 //! * `deadlines` enforces all timeouts with one sweep per core, which also samples how fast clients read (`read_rate`); [`limits`]
-//!   bounds what a client can use, `slots` how many long responses are sent at a time.
+//!   bounds what a client can use, `slots` how many long responses are sent at a time; `room` closes waiting connections if there are too
+//!   many.
 //! * [`request_body`], [`response`] and `response_body` are for the handlers; `tracked_body` reports when a response is written.
 //!
 //! There is no HTTP/2 (the official program offers it over TLS only), no timer per connection or request, and no lock on the path of a
@@ -19,5 +20,7 @@ mod read_rate;
 pub mod request_body;
 pub mod response;
 pub(crate) mod response_body;
+mod room;
 pub(crate) mod slots;
 mod tracked_body;
+mod waiting;

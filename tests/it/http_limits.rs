@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sluicegate::http::limits::{Limits, Timeout};
 
 use crate::support::child_process;
-use crate::support::http_server::{Client, Server, on_both_drivers, push, short_timeouts};
+use crate::support::http_server::{Server, on_both_drivers, push, short_timeouts};
 
 #[test]
 fn a_head_beyond_its_limit_is_431() {
@@ -150,33 +150,6 @@ fn child_aborts_connections() {
         assert_eq!(server.connections.accepted(), 1_064);
         assert_eq!(server.statuses(push("Content-Length: 4\r\n", "a 1\n")), [200]);
         println!("\n{ABORTED}{driver}");
-    });
-}
-
-#[test]
-fn a_connection_beyond_the_limit_is_503() {
-    on_both_drivers(|driver| {
-        let server = Server::start(driver, Limits { connections_max: Some(4), ..Limits::default() });
-        let mut kept: Vec<Client> = (0..4).map(|_| server.client()).collect();
-        server.wait_until("four connections", |server| server.connections.current() == 4);
-        // The request is larger than the kernel's buffers, so the client is still sending when the server responds.
-        let body = "a 1\n".repeat(50_000);
-        for _ in 0..3 {
-            let mut client = server.client();
-            client.send(push(&format!("Content-Length: {}\r\n", body.len()), &body));
-            let response = client.response().expect("a response");
-            assert_eq!(response.status, 503);
-            assert!(response.head.contains("retry-after: 1\r\n"), "{}", response.head);
-            assert!(client.is_closed());
-        }
-        assert_eq!((server.connections.current(), server.connections.rejected()), (4, 3));
-        for client in &mut kept {
-            client.send(push("Content-Length: 4\r\n", "a 1\n"));
-            assert_eq!(client.response().expect("a response").status, 200);
-        }
-        kept.clear();
-        server.wait_until("the end of all connections", |server| server.connections.current() == 0);
-        assert_eq!(server.statuses("GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n"), [200]);
     });
 }
 

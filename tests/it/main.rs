@@ -8,6 +8,7 @@
 mod support;
 
 mod build_info;
+mod connection_limits;
 mod differences;
 mod drivers;
 mod faults;

@@ -1,0 +1,170 @@
+//! The connections of a core that wait for their client, so that the one that waits longest can be closed when there are too many.
+//!
+//! Each change takes constant time: a connection is a node of at most one doubly linked list, and the nodes are numbered.
+
+/// What a connection waits for, in the order in which connections are closed to make room for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WaitsFor {
+    /// The first byte of a request.
+    Request,
+    /// The rest of a head, or the client's end of a connection that is done.
+    Head,
+    /// More of a body.
+    Body,
+}
+
+impl WaitsFor {
+    /// In the order in which connections are closed.
+    pub(super) const ALL: [WaitsFor; 3] = [WaitsFor::Request, WaitsFor::Head, WaitsFor::Body];
+}
+
+/// The number of a node.
+pub(super) type Node = u32;
+
+/// No node.
+const NONE: Node = Node::MAX;
+
+/// One list for each [`WaitsFor`], in the order in which the connections began to wait.
+#[derive(Debug)]
+pub(super) struct WaitingLists<T> {
+    nodes: Vec<Linked<T>>,
+    free: Vec<Node>,
+    lists: [List; WaitsFor::ALL.len()],
+}
+
+#[derive(Debug)]
+struct Linked<T> {
+    /// `None` if the node is free.
+    connection: Option<T>,
+    waits_for: Option<WaitsFor>,
+    since: u64,
+    previous: Node,
+    next: Node,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct List {
+    first: Node,
+    last: Node,
+}
+
+impl<T> Default for WaitingLists<T> {
+    fn default() -> Self {
+        let list = List { first: NONE, last: NONE };
+        Self { nodes: Vec::new(), free: Vec::new(), lists: [list; WaitsFor::ALL.len()] }
+    }
+}
+
+impl<T> WaitingLists<T> {
+    /// Adds a connection, which is in no list at first.
+    pub(super) fn add(&mut self, make: impl FnOnce(Node) -> T) -> &T {
+        let node = self.free.pop().unwrap_or_else(|| {
+            let (connection, waits_for) = (None, None);
+            self.nodes.push(Linked { connection, waits_for, since: 0, previous: NONE, next: NONE });
+            // There are fewer connections than descriptors, whose numbers are 31 bits wide.
+            (self.nodes.len() - 1) as Node
+        });
+        self.nodes[node as usize].connection.insert(make(node))
+    }
+
+    /// Removes a connection.
+    pub(super) fn remove(&mut self, node: Node) {
+        self.unlink(node);
+        self.nodes[node as usize].connection = None;
+        self.free.push(node);
+    }
+
+    /// Moves a connection to the end of a list, or out of its list. `since` must not decrease.
+    pub(super) fn set(&mut self, node: Node, waits_for: Option<WaitsFor>, since: u64) {
+        let linked = &self.nodes[node as usize];
+        if linked.waits_for == waits_for && (waits_for.is_none() || linked.since == since) {
+            return;
+        }
+        self.unlink(node);
+        let Some(list) = waits_for else { return };
+        let last = std::mem::replace(&mut self.lists[list as usize].last, node);
+        match last {
+            NONE => self.lists[list as usize].first = node,
+            last => self.nodes[last as usize].next = node,
+        }
+        let linked = &mut self.nodes[node as usize];
+        (linked.waits_for, linked.since, linked.previous, linked.next) = (waits_for, since, last, NONE);
+    }
+
+    /// The connection that has waited longest, and since when.
+    pub(super) fn longest(&self, waits_for: WaitsFor) -> Option<(u64, &T)> {
+        let linked = self.nodes.get(self.lists[waits_for as usize].first as usize)?;
+        linked.connection.as_ref().map(|connection| (linked.since, connection))
+    }
+
+    fn unlink(&mut self, node: Node) {
+        let linked = &mut self.nodes[node as usize];
+        let Some(list) = linked.waits_for.take() else { return };
+        let (previous, next) = (linked.previous, linked.next);
+        match previous {
+            NONE => self.lists[list as usize].first = next,
+            previous => self.nodes[previous as usize].next = next,
+        }
+        match next {
+            NONE => self.lists[list as usize].last = previous,
+            next => self.nodes[next as usize].previous = previous,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add,
+        Remove(usize),
+        Set(usize, Option<WaitsFor>),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let waits_for = prop::option::of(prop::sample::select(&WaitsFor::ALL[..]));
+        let step = prop_oneof![
+            Just(Step::Add),
+            any::<usize>().prop_map(Step::Remove),
+            (any::<usize>(), waits_for).prop_map(|(at, waits_for)| Step::Set(at, waits_for)),
+        ];
+        prop::collection::vec(step, 0..200)
+    }
+
+    proptest! {
+        #[test]
+        fn the_lists_are_sorted_by_the_time_of_waiting(steps in steps()) {
+            let mut lists = WaitingLists::<(usize, Node)>::default();
+            // By connection: its node, what it waits for, and since when.
+            let mut reference: Vec<(usize, Node, Option<WaitsFor>, u64)> = Vec::new();
+            for (time, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Add => {
+                        let (_, node) = *lists.add(|node| (time, node));
+                        reference.push((time, node, None, 0));
+                    }
+                    Step::Remove(at) if !reference.is_empty() => {
+                        let removed = reference.swap_remove(at % reference.len());
+                        lists.remove(removed.1);
+                    }
+                    Step::Set(at, waits_for) if !reference.is_empty() => {
+                        let at = at % reference.len();
+                        lists.set(reference[at].1, waits_for, time as u64);
+                        (reference[at].2, reference[at].3) = (waits_for, time as u64);
+                    }
+                    Step::Remove(_) | Step::Set(..) => {}
+                }
+                for list in WaitsFor::ALL {
+                    let waiting = reference.iter().filter(|(_, _, waits_for, _)| *waits_for == Some(list));
+                    let longest = waiting.min_by_key(|(_, _, _, since)| *since);
+                    let expected = longest.map(|(connection, node, _, since)| (*since, (*connection, *node)));
+                    prop_assert_eq!(lists.longest(list).map(|(since, entry)| (since, *entry)), expected);
+                }
+            }
+        }
+    }
+}

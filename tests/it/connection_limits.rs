@@ -1,0 +1,103 @@
+//! Limits on the number of connections: whose connections are closed, and what happens without descriptors.
+
+use std::time::Duration;
+
+use sluicegate::http::limits::{Limits, Timeout};
+
+use crate::support::gateway::Gateway;
+use crate::support::http_server::{Client, Server, on_both_drivers, push};
+use crate::support::wait_for;
+
+const HEALTHY: &str = "GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n";
+/// A response that fills the buffers of a client that does not read.
+const LONG_RESPONSE: &str = "GET /pieces?1000 HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// A server with the most connections that it allows.
+fn full_server(
+    driver: sluicegate::runtime::threads::DriverInUse,
+    first_bytes: &str,
+) -> (Server, Vec<Client>) {
+    let server = Server::start(driver, Limits { connections_max: Some(8), ..Limits::default() });
+    let clients = (0..8)
+        .map(|_| {
+            let mut client = server.client();
+            client.send(first_bytes);
+            client
+        })
+        .collect();
+    server.wait_until("eight connections", |server| server.connections.current() == 8);
+    (server, clients)
+}
+
+#[test]
+fn connections_without_a_request_make_room() {
+    on_both_drivers(|driver| {
+        let (server, _idle) = full_server(driver, "");
+        for _ in 0..100 {
+            let mut client = server.client();
+            client.send(HEALTHY);
+            assert_eq!(client.response().expect("a response").status, 200);
+        }
+        assert!(server.connections.closed_for_room() > 0);
+        assert_eq!(server.connections.rejected(), 0);
+    });
+}
+
+#[test]
+fn connections_between_two_requests_make_room() {
+    on_both_drivers(|driver| {
+        let (server, mut clients) = full_server(driver, HEALTHY);
+        for client in &mut clients {
+            assert_eq!(client.response().expect("a response").status, 200);
+        }
+        let mut client = server.client();
+        client.send(HEALTHY);
+        assert_eq!(client.response().expect("a response").status, 200);
+        server.wait_until("the end of one connection", |server| server.connections.current() == 8);
+        assert_eq!((server.connections.closed_for_room(), server.connections.rejected()), (1, 0));
+    });
+}
+
+#[test]
+fn slow_heads_and_bodies_make_room() {
+    on_both_drivers(|driver| {
+        for first_bytes in ["GET /-/heal", &push("Content-Length: 100\r\n", "a 1\n")] {
+            let (server, _slow) = full_server(driver, first_bytes);
+            // They may wait for a while, so the first clients may be rejected.
+            server.wait_until("a response", |server| {
+                let mut client = server.client();
+                client.send(HEALTHY);
+                client.response().is_some_and(|response| response.status == 200)
+            });
+            assert!(server.connections.closed_for_room() > 0);
+            assert_eq!(Timeout::ALL.map(|timeout| server.connections.timed_out(timeout)), [0; 3]);
+        }
+    });
+}
+
+#[test]
+fn a_client_with_a_response_is_not_closed_and_others_get_503() {
+    on_both_drivers(|driver| {
+        let (server, mut busy) = full_server(driver, LONG_RESPONSE);
+        // The request is larger than the kernel's buffers, so the client is still sending when the server responds.
+        let body = "a 1\n".repeat(50_000);
+        for _ in 0..3 {
+            let mut client = server.client();
+            client.send(push(&format!("Content-Length: {}\r\n", body.len()), &body));
+            let response = client.response().expect("a response");
+            assert_eq!(response.status, 503);
+            assert!(response.head.contains("retry-after: 1\r\n"), "{}", response.head);
+            assert!(client.is_closed());
+        }
+        let connections = &server.connections;
+        assert_eq!((connections.current(), connections.rejected(), connections.closed_for_room()), (8, 3, 0));
+        for client in &mut busy {
+            assert_eq!(client.response().expect("a response").status, 200);
+            client.send(push("Content-Length: 4\r\n", "a 1\n"));
+            assert_eq!(client.response().expect("a response").status, 200);
+        }
+        drop(busy);
+        server.wait_until("the end of all connections", |server| server.connections.current() == 0);
+        assert_eq!(server.statuses(HEALTHY), [200]);
+    });
+}
