@@ -24,10 +24,11 @@ use crate::http::accept::serve;
 use crate::http::limits::{Connections, Limits, ServerState};
 use crate::http::slots::Slots;
 use crate::runtime::budget::Budget;
+use crate::runtime::descriptors::{self, TooFewDescriptors};
 use crate::runtime::listen::{ListenError, Listeners};
 use crate::runtime::permits::Permits;
 use crate::runtime::shutdown::Shutdown;
-use crate::runtime::threads::{Cores, DriverChoice, DriverInUse, available, raise_descriptor_limit};
+use crate::runtime::threads::{Cores, DriverChoice, DriverInUse, available, cores_max};
 use crate::runtime::{memory, now_seconds, spawn};
 use crate::scrape::cache::PieceCache;
 use crate::scrape::merge::kind_of;
@@ -85,6 +86,17 @@ pub enum StartError {
     /// An address is invalid or in use.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// More cores are requested than make sense.
+    #[error("invalid value '{count}' for '--runtime.cores': this machine allows at most {max}")]
+    TooManyCores {
+        /// The requested number.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The program and a few connections need more descriptors than it may open.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// The threads of the cores, or their runtimes, cannot be started.
     #[error("cannot start the cores: {0}")]
     Cores(#[source] std::io::Error),
@@ -113,9 +125,13 @@ pub fn run(config: Config) -> Result<(), StartError> {
     tracing::info!(version = config.build.version, revision = config.build.revision, "starting sluicegate");
     let own_metrics = Recorder::new(declared_metrics());
     own_metrics.install().map_err(|error| StartError::Metrics(error.to_string()))?;
-    raise_descriptor_limit();
+    let descriptors = descriptors::raise_limit();
 
     let count = config.cores.map_or_else(available, NonZero::get);
+    if count > cores_max() {
+        return Err(StartError::TooManyCores { count, max: cores_max() });
+    }
+    let limits = http_limits(&config, count, descriptors)?;
     let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
     // Before any thread is started, so that a second gateway on the same port exits at once.
     let listeners = Listeners::bind(&addresses, count)?;
@@ -124,6 +140,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let shutdown = Shutdown::new();
     shutdown.request_on_signals().map_err(|source| StartError::Thread { thread: "signal", source })?;
 
+    http::metrics::set_limits(&limits);
     expose_info(&config, &cores, &own_metrics);
     let listening = Listening {
         addresses: listeners.addresses().to_vec(),
@@ -154,7 +171,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let connections = Arc::new(Connections::default());
     let budget = Budget::new(config.limits.memory_in_flight.bytes_max(memory::available()));
     let server = ServerState {
-        limits: Arc::new(http_limits(&config)),
+        limits: Arc::new(limits),
         connections: connections.clone(),
         shutdown: shutdown.clone(),
     };
@@ -307,15 +324,37 @@ fn driver_choice(driver: Driver) -> DriverChoice {
     }
 }
 
-fn http_limits(config: &Config) -> Limits {
+fn http_limits(
+    config: &Config,
+    cores: usize,
+    descriptors: Option<usize>,
+) -> Result<Limits, TooFewDescriptors> {
     let limits = &config.limits;
-    Limits {
+    let configured = limits.web_connections_max.map(NonZero::get);
+    let connections_max = match descriptors {
+        Some(descriptors) => {
+            let possible = descriptors::connections_max(descriptors, cores, config.listen.len())?;
+            if let Some(configured) = configured
+                && configured > possible
+            {
+                tracing::warn!(
+                    configured,
+                    effective = possible,
+                    descriptors,
+                    "fewer connections than configured, because of the limit of open files"
+                );
+            }
+            Some(configured.map_or(possible, |configured| configured.min(possible)))
+        }
+        None => configured,
+    };
+    Ok(Limits {
         head_bytes_max: limits.web_head_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
-        connections_max: limits.web_connections_max.map(NonZero::get),
+        connections_max,
         head_timeout: limits.web_head_timeout,
         request_timeout: limits.web_request_timeout,
         response_timeout: limits.web_response_timeout,
         response_rate_min: limits.web_response_rate_min,
         ..Limits::default()
-    }
+    })
 }

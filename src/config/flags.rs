@@ -128,7 +128,8 @@ pub(super) struct LimitFlags {
     /// Maximum size of the request line and headers; larger ones get 431
     #[arg(long = "web.head-bytes-max", value_name = "SIZE", default_value = "64KiB")]
     pub web_head_bytes_max: ByteSize,
-    /// Maximum number of open connections; further connections get 503
+    /// Maximum number of open connections; beyond it, connections that wait for their client are closed,
+    /// and if there are none, new ones get 503
     #[arg(long = "web.connections-max", value_name = "COUNT", value_parser = parse_count, default_value_t = 16384)]
     pub web_connections_max: usize,
     /// Maximum time for the request line and headers to arrive; slower clients get 408, or are disconnected

@@ -18,6 +18,8 @@ use crate::runtime::{sleep, spawn, timeout, yield_now};
 
 /// How long to wait before the next accept when the kernel has no descriptor or memory for a connection.
 const BACKOFF: Duration = Duration::from_millis(50);
+/// How many connections are closed when the kernel has no descriptor or memory for a new one.
+const CLOSED_PER_FAILURE: usize = 16;
 /// How many connections per core wait for room and linger if they are rejected, so that their clients see the response. Beyond that, a
 /// reset may discard the response.
 const REJECTED_MAX: usize = 256;
@@ -135,7 +137,9 @@ impl<S: Service> Acceptor<S> {
             if !was_failing {
                 tracing::warn!(error = %err, "cannot accept connections; closing those that have waited longest");
             }
-            self.room.make();
+            for _ in 0..CLOSED_PER_FAILURE {
+                self.room.make();
+            }
         }
         sleep(BACKOFF).await;
     }

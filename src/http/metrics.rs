@@ -2,9 +2,13 @@
 
 use crate::telemetry::OwnMetric;
 
-use super::limits::{Connections, Timeout};
+use super::limits::{Connections, Limits, Timeout};
 
 const CONNECTIONS: OwnMetric = OwnMetric::gauge("sluicegate_connections", "Number of open connections.");
+const CONNECTIONS_MAX: OwnMetric = OwnMetric::gauge(
+    "sluicegate_connections_max",
+    "Maximum number of open connections, as the flag or the limit of open files allows; +Inf without a limit.",
+);
 const ACCEPTED: OwnMetric =
     OwnMetric::counter("sluicegate_connections_accepted_total", "Total number of accepted connections.");
 const REJECTED: OwnMetric = OwnMetric::counter(
@@ -21,7 +25,14 @@ const TIMEOUTS: OwnMetric = OwnMetric::counter(
 )
 .with_labels(&["phase"]);
 
-pub(crate) const METRICS: &[OwnMetric] = &[CONNECTIONS, ACCEPTED, REJECTED, CLOSED_FOR_ROOM, TIMEOUTS];
+pub(crate) const METRICS: &[OwnMetric] =
+    &[CONNECTIONS, CONNECTIONS_MAX, ACCEPTED, REJECTED, CLOSED_FOR_ROOM, TIMEOUTS];
+
+/// Sets the metrics that do not change.
+pub(crate) fn set_limits(limits: &Limits) {
+    let max = limits.connections_max.map_or(f64::INFINITY, |max| max as f64);
+    metrics::gauge!(CONNECTIONS_MAX.name).set(max);
+}
 
 /// Sets the metrics from the counts of all cores.
 pub(crate) fn set(connections: &Connections) {

@@ -13,7 +13,6 @@ use std::thread::JoinHandle;
 
 use monoio::time::TimeDriver;
 use monoio::{FusionRuntime, IoUringDriver, LegacyDriver, RuntimeBuilder};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::turns::{Gate, TakingTurns};
@@ -68,11 +67,11 @@ pub(crate) fn available() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Raises the limit of open descriptors as far as permitted, because each connection needs one.
-pub(crate) fn raise_descriptor_limit() {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    // Without permission, the gateway runs with the present limit.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+/// The most cores that make sense on this machine. Each takes memory and two threads, and cores beyond the processors only compete.
+pub(crate) fn cores_max() -> usize {
+    const PER_PROCESSOR: usize = 4;
+    const ALWAYS: usize = 16;
+    (available() * PER_PROCESSOR).max(ALWAYS)
 }
 
 /// The threads of all cores, with their runtimes.
@@ -84,6 +83,8 @@ pub struct Cores {
 
 struct CoreThread {
     commands: Sender<ThreadCommand>,
+    /// A channel of its own, so that a thread that ended without a report is noticed while others still wait.
+    reports: Receiver<io::Result<()>>,
     thread: JoinHandle<()>,
 }
 
@@ -103,21 +104,21 @@ impl Cores {
     /// If a thread or a runtime cannot be started, or io_uring was requested and is unavailable.
     pub fn start(count: usize, choice: DriverChoice) -> io::Result<Cores> {
         let cpus = cpus_to_pin(count);
-        let (reports, outcomes) = channel();
         let mut threads = Vec::with_capacity(count);
         for index in 0..count {
             let (commands, inbox) = channel();
-            let (reports, cpu) = (reports.clone(), cpus.get(index).copied());
+            let (report, reports) = channel();
+            let cpu = cpus.get(index).copied();
             let thread = std::thread::Builder::new()
                 .name(format!("core-{index}"))
-                .spawn(move || core_thread(choice, cpu, &reports, &inbox))?;
-            threads.push(CoreThread { commands, thread });
+                .spawn(move || core_thread(choice, cpu, &report, &inbox))?;
+            threads.push(CoreThread { commands, reports, thread });
         }
 
         let (driver, fallback) = if choice == DriverChoice::Epoll {
             (DriverInUse::Epoll, None)
         } else {
-            match wait_for_reports(&outcomes, count) {
+            match wait_for_reports(&threads) {
                 Ok(()) => (DriverInUse::IoUring, None),
                 Err(err) if choice == DriverChoice::IoUring => {
                     return Err(io::Error::new(err.kind(), format!("io_uring is unavailable: {err}")));
@@ -129,7 +130,7 @@ impl Cores {
             // If a thread has ended, its report is missing below.
             let _ = core.commands.send(ThreadCommand::UseDriver(driver));
         }
-        wait_for_reports(&outcomes, count)?;
+        wait_for_reports(&threads)?;
         Ok(Cores { threads, driver, fallback })
     }
 
@@ -169,11 +170,14 @@ impl Cores {
     }
 }
 
-fn wait_for_reports(outcomes: &Receiver<io::Result<()>>, count: usize) -> io::Result<()> {
+/// Waits for a report of each thread. Returns the first error.
+fn wait_for_reports(threads: &[CoreThread]) -> io::Result<()> {
     let mut all = Ok(());
-    for _ in 0..count {
-        let outcome =
-            outcomes.recv().unwrap_or_else(|_| Err(io::Error::other("a core's thread ended unexpectedly")));
+    for core in threads {
+        let outcome = core
+            .reports
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("a core's thread ended unexpectedly")));
         all = all.and(outcome);
     }
     all
@@ -182,7 +186,7 @@ fn wait_for_reports(outcomes: &Receiver<io::Result<()>>, count: usize) -> io::Re
 fn core_thread(
     choice: DriverChoice,
     cpu: Option<usize>,
-    reports: &Sender<io::Result<()>>,
+    report: &Sender<io::Result<()>>,
     inbox: &Receiver<ThreadCommand>,
 ) {
     if let Some(cpu) = cpu {
@@ -191,7 +195,7 @@ fn core_thread(
     let mut ring = None;
     if choice != DriverChoice::Epoll {
         let built = build_ring();
-        let _ = reports.send(built.map(|runtime| ring = Some(runtime)));
+        let _ = report.send(built.map(|runtime| ring = Some(runtime)));
     }
     let Ok(ThreadCommand::UseDriver(driver)) = inbox.recv() else { return };
     let runtime = match (driver, ring) {
@@ -204,11 +208,11 @@ fn core_thread(
     };
     let mut runtime = match runtime {
         Ok(runtime) => {
-            let _ = reports.send(Ok(()));
+            let _ = report.send(Ok(()));
             runtime
         }
         Err(err) => {
-            let _ = reports.send(Err(err));
+            let _ = report.send(Err(err));
             return;
         }
     };
@@ -287,7 +291,11 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::{CoreIndex, Cores, DriverChoice, DriverInUse, available, run_on_cores};
+    use std::sync::mpsc::channel;
+
+    use super::{
+        CoreIndex, CoreThread, Cores, DriverChoice, DriverInUse, available, run_on_cores, wait_for_reports,
+    };
 
     #[test]
     fn every_core_runs_its_future_with_a_timer() {
@@ -303,6 +311,29 @@ mod tests {
             })
             .expect("epoll works everywhere");
             assert_eq!(sum.load(Ordering::Relaxed), 6);
+        }
+    }
+
+    #[test]
+    fn a_thread_that_ends_without_a_report_is_an_error() {
+        let start = |reports_first: bool| {
+            let (commands, inbox) = channel();
+            let (report, reports) = channel();
+            let thread = std::thread::spawn(move || {
+                if reports_first {
+                    report.send(Ok(())).expect("the test waits");
+                    // Lives until the end of the test, as a core that waits for a command.
+                    assert!(inbox.recv().is_err());
+                }
+            });
+            CoreThread { commands, reports, thread }
+        };
+        let threads = [start(true), start(false), start(true)];
+        let error = wait_for_reports(&threads).expect_err("the second thread has ended");
+        assert_eq!(error.to_string(), "a core's thread ended unexpectedly");
+        for core in threads {
+            drop(core.commands);
+            core.thread.join().expect("the thread does not panic");
         }
     }
 

@@ -1,12 +1,12 @@
 //! Limits on the number of connections: whose connections are closed, and what happens without descriptors.
 
-use std::time::Duration;
+use std::net::TcpStream;
 
+use rustix::process::{Resource, Rlimit};
 use sluicegate::http::limits::{Limits, Timeout};
 
 use crate::support::gateway::Gateway;
 use crate::support::http_server::{Client, Server, on_both_drivers, push};
-use crate::support::wait_for;
 
 const HEALTHY: &str = "GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n";
 /// A response that fills the buffers of a client that does not read.
@@ -100,4 +100,67 @@ fn a_client_with_a_response_is_not_closed_and_others_get_503() {
         server.wait_until("the end of all connections", |server| server.connections.current() == 0);
         assert_eq!(server.statuses(HEALTHY), [200]);
     });
+}
+
+/// A command that starts the gateway with a limit of open files.
+fn with_open_files(max: &str) -> [&str; 4] {
+    ["sh", "-c", "ulimit -n $0; exec \"$@\"", max]
+}
+
+#[test]
+fn connections_are_bounded_by_the_limit_of_open_files() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = format!("--storage.path={}", folder.path().display());
+    let wrapper = with_open_files("200");
+    let gateway = Gateway::start_by(&wrapper, &[&path]);
+    assert!(gateway.log().contains("limit of open files"), "{}", gateway.log());
+    let idle: Vec<_> =
+        (0..400).map(|_| TcpStream::connect(("127.0.0.1", gateway.port())).expect("it listens")).collect();
+    for number in 0..50 {
+        let response = gateway.request("PUT", &format!("/metrics/job/{number}"), &[], b"a 1\n");
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+    let health = gateway.request("GET", "/-/healthy", &[], b"");
+    assert_eq!(health.status, 200, "{}", health.text());
+    let metrics = gateway.request("GET", "/metrics", &[], b"").text();
+    let of = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse::<f64>().expect("a number")
+    };
+    assert!(of("sluicegate_connections_max") < 200.0);
+    assert!(of("sluicegate_connections") <= of("sluicegate_connections_max") + 1.0);
+    assert!(of("sluicegate_connections_closed_for_room_total") > 0.0);
+    drop(idle);
+}
+
+#[test]
+fn the_gateway_recovers_when_descriptors_run_out() {
+    let gateway = Gateway::start(&[]);
+    let limit = |max| {
+        let limit = Rlimit { current: Some(max), maximum: Some(max) };
+        rustix::process::prlimit(Some(gateway.pid()), Resource::Nofile, limit).expect("own child");
+    };
+    limit(64);
+    let idle: Vec<_> =
+        (0..100).map(|_| TcpStream::connect(("127.0.0.1", gateway.port())).expect("it listens")).collect();
+    // Idle connections are closed one after the other, until there are descriptors for those that wait in the queue.
+    for _ in 0..10 {
+        let response = gateway.request("GET", "/-/healthy", &[], b"");
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+    assert!(gateway.log().contains("cannot accept connections"), "{}", gateway.log());
+    drop(idle);
+}
+
+#[test]
+fn too_few_descriptors_are_an_error() {
+    let wrapper = with_open_files("32");
+    let (status, log) = Gateway::fails_to_start_by(&wrapper, &["--runtime.driver=epoll"]);
+    assert!(!status.success() && log.contains("the limit of open files is 32"), "{log}");
+}
+
+#[test]
+fn more_cores_than_make_sense_are_an_error() {
+    let (status, log) = Gateway::fails_to_start(&["--runtime.cores=100000"]);
+    assert!(!status.success() && log.contains("'100000' for '--runtime.cores'"), "{log}");
 }

@@ -116,6 +116,11 @@ impl Gateway {
         kib << 10
     }
 
+    /// The gateway's process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// The gateway's stdout and stderr so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).expect("the log file")).into_owned()
@@ -132,12 +137,12 @@ impl Gateway {
         // The soft limit; the hard one is inherited from this process.
         let mut limit = getrlimit(Resource::Fsize);
         limit.current = bytes_max.or(limit.maximum);
-        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).expect("own child");
+        prlimit(Some(self.pid()), Resource::Fsize, limit).expect("own child");
     }
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("own child");
+        kill_process(self.pid(), signal).expect("own child");
     }
 
     /// Sends SIGKILL and waits for the process to exit.
@@ -148,7 +153,12 @@ impl Gateway {
 
     /// Starts the gateway with flags that make it exit. Returns its exit status and its log.
     pub fn fails_to_start(flags: &[&str]) -> (ExitStatus, String) {
-        let mut gateway = Self::spawn(&[], flags, None);
+        Self::fails_to_start_by(&[], flags)
+    }
+
+    /// Like [`Self::fails_to_start`], through a wrapper as in [`Self::start_by`].
+    pub fn fails_to_start_by(wrapper: &[&str], flags: &[&str]) -> (ExitStatus, String) {
+        let mut gateway = Self::spawn(wrapper, flags, None);
         (gateway.wait(), gateway.log())
     }
 
