@@ -20,6 +20,7 @@ use crate::exposition::names::{NameRules, Part};
 use crate::exposition::render::{RenderError, render};
 use crate::exposition::text::parse;
 use crate::shard::key::GroupingKey;
+use crate::shard::limits::StateLimits;
 use crate::shard::outcome::Outcome;
 use crate::shard::push::{Content, Push};
 use crate::shard::registry::{Epoch, Registry, RunningEpoch};
@@ -182,6 +183,7 @@ impl Comparison {
         };
         assert_eq!(counts(&restarted), counts(gateway));
         assert_eq!(restarted.registry.len(), gateway.registry.len());
+        assert!(restarted.registry.limited().eq(gateway.registry.limited()), "the totals differ");
         *gateway = restarted;
     }
 
@@ -202,6 +204,7 @@ impl Comparison {
         }
         gateway.commit();
         assert!(gateway.store.is_empty());
+        assert!(gateway.registry.limited().all(|(_, total, _)| total == 0), "the totals are not zero");
         for shard in &mut gateway.shards {
             while shard.free_retired_series(1) {}
             assert_eq!(shard.oldest_retired_series(), None);
@@ -371,10 +374,16 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn new() -> Self {
-        let registry = Arc::new(Registry::new([
+        // A limit that is never reached, so that the totals are compared.
+        Self::with_limits(StateLimits { bytes_max: Some(u64::MAX), ..StateLimits::default() })
+    }
+
+    pub(crate) fn with_limits(limits: StateLimits) -> Self {
+        let registry = Registry::new([
             (PUSH_TIME, MetricType::Gauge, "pushed"),
             (FAILURE_TIME, MetricType::Gauge, "failed"),
-        ]));
+        ]);
+        let registry = Arc::new(registry.with_limits(limits));
         let shards =
             (0..CORES).map(|core| Shard::new(core as u32, registry.clone(), Persistence::Stored)).collect();
         Self {
@@ -433,9 +442,18 @@ impl Gateway {
                     DuplicateCheck::Free => break,
                     DuplicateCheck::Retired(epoch) => self.wait(epoch),
                     DuplicateCheck::Found(reason) => {
-                        let edit = Shard::record_failure(self.shard(&push.key), push, attempt, reason, now);
-                        let stored = finish(&push.key, edit);
-                        return Some(self.enqueue(stored));
+                        return Some(
+                            match Shard::record_failure(self.shard(&push.key), push, attempt, reason, now) {
+                                Decision::Apply(edit) => {
+                                    let stored = finish(&push.key, edit);
+                                    self.enqueue(stored)
+                                }
+                                Decision::Reject(rejection) => Outcome::Rejected(rejection),
+                                Decision::WaitFor(_) | Decision::NeedsLookup(_) => {
+                                    unreachable!("a failure is recorded at once")
+                                }
+                            },
+                        );
                     }
                 }
             }

@@ -32,6 +32,7 @@ use crate::runtime::threads::{Cores, DriverChoice, DriverInUse, available, cores
 use crate::runtime::{memory, now_seconds, spawn};
 use crate::scrape::cache::PieceCache;
 use crate::scrape::merge::kind_of;
+use crate::shard::limits::StateLimits;
 use crate::shard::registry::Registry;
 use crate::shard::{Persistence, Shard};
 use crate::storage::engines;
@@ -152,7 +153,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
     handlers::metrics::create_series();
 
     let own_names = declared_metrics().map(|metric| (metric.name, kind_of(metric.kind), metric.help));
-    let registry = Arc::new(Registry::new(own_names));
+    let registry = Arc::new(Registry::new(own_names).with_limits(state_limits(&config)));
     let (mailboxes, inboxes) = Mailboxes::new(count, config.limits.push_queue_max.map(NonZero::get));
     let persistence = if config.store.is_some() { Persistence::Stored } else { Persistence::InMemory };
     let shards: Vec<_> = (0..count)
@@ -321,6 +322,16 @@ fn driver_choice(driver: Driver) -> DriverChoice {
         Driver::Auto => DriverChoice::Auto,
         Driver::IoUring => DriverChoice::IoUring,
         Driver::Epoll => DriverChoice::Epoll,
+    }
+}
+
+fn state_limits(config: &Config) -> StateLimits {
+    let limits = &config.limits;
+    let count = |max: Option<NonZero<usize>>| max.map(|max| max.get() as u64);
+    StateLimits {
+        groups_max: count(limits.push_groups_max),
+        series_max: count(limits.push_series_max),
+        bytes_max: limits.push_bytes_max,
     }
 }
 

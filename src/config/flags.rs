@@ -120,6 +120,15 @@ pub(super) struct LimitFlags {
     /// Maximum number of pushes waiting for one core; further pushes get 503
     #[arg(long = "push.queue-max", value_name = "COUNT", value_parser = parse_count, default_value_t = 4096)]
     pub push_queue_max: usize,
+    /// Maximum number of groups; a push that would add another one gets 400
+    #[arg(long = "push.groups-max", value_name = "COUNT", value_parser = parse_count, default_value_t = 0)]
+    pub push_groups_max: usize,
+    /// Maximum number of series in all groups, including push times; a push that would exceed it gets 400
+    #[arg(long = "push.series-max", value_name = "COUNT", value_parser = parse_count, default_value_t = 0)]
+    pub push_series_max: usize,
+    /// Maximum size of the text of all groups; a push that would exceed it gets 400
+    #[arg(long = "push.bytes-max", value_name = "SIZE", default_value = "0")]
+    pub push_bytes_max: ByteSize,
     /// Maximum memory of requests and responses in progress; requests beyond it get 503
     /// [default: half of the available memory, at most 1GiB]
     // Without a clap default, because it depends on the machine.

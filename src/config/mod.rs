@@ -78,6 +78,12 @@ pub struct Limits {
     pub push_body_bytes_max: Option<u64>,
     /// Pushes waiting for one core.
     pub push_queue_max: Option<NonZeroUsize>,
+    /// Groups.
+    pub push_groups_max: Option<NonZeroUsize>,
+    /// Series in all groups, including push times.
+    pub push_series_max: Option<NonZeroUsize>,
+    /// Size of the text of all groups.
+    pub push_bytes_max: Option<u64>,
     /// Memory of everything in flight.
     pub memory_in_flight: MemoryLimit,
     /// Size of the request line and headers.
@@ -206,6 +212,9 @@ fn limits(flags: &Flags) -> Limits {
     Limits {
         push_body_bytes_max: limits.push_body_bytes_max.limit(),
         push_queue_max: NonZeroUsize::new(limits.push_queue_max),
+        push_groups_max: NonZeroUsize::new(limits.push_groups_max),
+        push_series_max: NonZeroUsize::new(limits.push_series_max),
+        push_bytes_max: limits.push_bytes_max.limit(),
         memory_in_flight: MemoryLimit::of(limits.memory_in_flight_max),
         web_head_bytes_max: limits.web_head_bytes_max.limit(),
         web_connections_max: NonZeroUsize::new(limits.web_connections_max),
@@ -244,6 +253,9 @@ fn effective_flags(
         ("storage.durability", storage.durability.unwrap_or_default().name().to_owned()),
         ("push.body-bytes-max", limits.push_body_bytes_max.to_string()),
         ("push.queue-max", limits.push_queue_max.to_string()),
+        ("push.groups-max", limits.push_groups_max.to_string()),
+        ("push.series-max", limits.push_series_max.to_string()),
+        ("push.bytes-max", limits.push_bytes_max.to_string()),
         (
             "memory.in-flight-max",
             limits.memory_in_flight_max.map_or_else(|| "auto".to_owned(), |max| max.to_string()),

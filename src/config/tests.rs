@@ -56,6 +56,9 @@ fn defaults() {
         Limits {
             push_body_bytes_max: Some(64 << 20),
             push_queue_max: NonZeroUsize::new(4096),
+            push_groups_max: None,
+            push_series_max: None,
+            push_bytes_max: None,
             memory_in_flight: MemoryLimit::Automatic,
             web_head_bytes_max: Some(64 << 10),
             web_connections_max: NonZeroUsize::new(16384),
@@ -74,6 +77,9 @@ fn zero_disables_a_limit() {
     let names = [
         "push.body-bytes-max",
         "push.queue-max",
+        "push.groups-max",
+        "push.series-max",
+        "push.bytes-max",
         "memory.in-flight-max",
         "web.head-bytes-max",
         "web.connections-max",
@@ -91,6 +97,9 @@ fn zero_disables_a_limit() {
         Limits {
             push_body_bytes_max: None,
             push_queue_max: None,
+            push_groups_max: None,
+            push_series_max: None,
+            push_bytes_max: None,
             memory_in_flight: MemoryLimit::Unlimited,
             web_head_bytes_max: None,
             web_connections_max: None,

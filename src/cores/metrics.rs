@@ -1,6 +1,7 @@
 //! Metrics of the cores and their shards.
 
 use crate::shard::Counts;
+use crate::shard::registry::Registry;
 use crate::telemetry::OwnMetric;
 
 const GROUPS: OwnMetric =
@@ -18,7 +19,15 @@ const MAILBOX_PUSHES: OwnMetric =
     OwnMetric::gauge("sluicegate_mailbox_pushes", "Number of pushes waiting for a core, by core.")
         .with_labels(&["core"]);
 
-pub(crate) const METRICS: &[OwnMetric] = &[GROUPS, SERIES, SEGMENTS, SEGMENT_BYTES, MAILBOX_PUSHES];
+const STATE: OwnMetric =
+    OwnMetric::gauge("sluicegate_state", "What all groups contain, for each quantity that a flag limits.")
+        .with_labels(&["limit"]);
+const STATE_MAX: OwnMetric =
+    OwnMetric::gauge("sluicegate_state_max", "The limit of what all groups contain, by flag.")
+        .with_labels(&["limit"]);
+
+pub(crate) const METRICS: &[OwnMetric] =
+    &[GROUPS, SERIES, SEGMENTS, SEGMENT_BYTES, MAILBOX_PUSHES, STATE, STATE_MAX];
 
 /// Sets the gauges of one core from the counts of its shard and the number of pushes that wait for it.
 pub(crate) fn set_gauges(core: usize, counts: &Counts, waiting_pushes: usize) {
@@ -28,4 +37,12 @@ pub(crate) fn set_gauges(core: usize, counts: &Counts, waiting_pushes: usize) {
     metrics::gauge!(SEGMENTS.name, "core" => core.clone()).set(counts.segments as f64);
     metrics::gauge!(SEGMENT_BYTES.name, "core" => core.clone()).set(counts.bytes as f64);
     metrics::gauge!(MAILBOX_PUSHES.name, "core" => core).set(waiting_pushes as f64);
+}
+
+/// Sets the gauges of the limits on all groups. Without a limit, there is no series.
+pub(crate) fn set_limit_gauges(registry: &Registry) {
+    for (quantity, total, max) in registry.limited() {
+        metrics::gauge!(STATE.name, "limit" => quantity.flag()).set(total as f64);
+        metrics::gauge!(STATE_MAX.name, "limit" => quantity.flag()).set(max as f64);
+    }
 }

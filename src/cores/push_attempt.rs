@@ -64,9 +64,10 @@ impl ShardTask {
                         Ok(None) => attempt.looked_up = families,
                         Ok(Some(reason)) => {
                             let shard = self.shard.lock_arc().await;
-                            let edit =
+                            let failed =
                                 Shard::record_failure(shard, &push, &mut attempt, reason, now_seconds());
-                            return self.finish_push(edit, push, reply);
+                            decision = Some(failed);
+                            continue;
                         }
                         // Without a reply, the client gets the response of a gateway that is shutting down.
                         Err(oneshot::Canceled) => return,

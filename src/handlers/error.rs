@@ -61,7 +61,7 @@ impl Error {
             | Self::GroupingKey(_)
             | Self::Body(BodyError::Malformed(_))
             | Self::Push(PushError::Decode { .. } | PushError::Text(_) | PushError::Protobuf(_))
-            | Self::Rejected(Rejection::SamePushTimes(_))
+            | Self::Rejected(Rejection::SamePushTimes(_) | Rejection::OverLimit(_))
             | Self::Inconsistent(_) => StatusCode::BAD_REQUEST,
             Self::Body(BodyError::TimedOut) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(BodyError::TooLarge)

@@ -27,10 +27,13 @@ pub(super) enum PushRejection {
     QueueFull,
     /// Its rendered lines exceed the limit.
     TooLarge,
+    /// It would exceed a limit on everything that the gateway contains.
+    OverLimit,
 }
 
 impl PushRejection {
-    const ALL: [Self; 4] = [Self::Inconsistent, Self::SamePushTimes, Self::QueueFull, Self::TooLarge];
+    const ALL: [Self; 5] =
+        [Self::Inconsistent, Self::SamePushTimes, Self::QueueFull, Self::TooLarge, Self::OverLimit];
 
     /// The value of the label `reason`.
     const fn name(self) -> &'static str {
@@ -39,6 +42,7 @@ impl PushRejection {
             Self::SamePushTimes => "not_admitted",
             Self::QueueFull => "queue_full",
             Self::TooLarge => "too_large",
+            Self::OverLimit => "over_limit",
         }
     }
 }

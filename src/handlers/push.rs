@@ -194,6 +194,8 @@ pub(super) async fn push(handlers: &Handlers, mut request: Request) -> Result<Re
     count_outcome(&outcome);
     match outcome {
         Outcome::Rejected(rejection) => Err(rejection.into()),
+        // Also without the consistency check, because the push is not inconsistent.
+        Outcome::OverLimit(exceeded) => Err(Rejection::from(exceeded).into()),
         Outcome::Inconsistent(reason) if rules.consistency_check => Err(Error::Inconsistent(reason)),
         Outcome::Applied if rules.consistency_check => Ok(empty(StatusCode::OK)),
         Outcome::Applied | Outcome::Inconsistent(_) => Ok(empty(StatusCode::ACCEPTED)),
@@ -259,6 +261,7 @@ fn count_outcome(outcome: &Outcome) {
         Outcome::Inconsistent(_) => PushRejection::Inconsistent,
         Outcome::Rejected(Rejection::SamePushTimes(_)) => PushRejection::SamePushTimes,
         Outcome::Rejected(Rejection::TooLarge) => PushRejection::TooLarge,
+        Outcome::OverLimit(_) | Outcome::Rejected(Rejection::OverLimit(_)) => PushRejection::OverLimit,
     });
 }
 

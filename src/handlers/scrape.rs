@@ -74,6 +74,7 @@ impl Gateway {
         for (core, counts) in counts.iter().enumerate() {
             cores::metrics::set_gauges(core, counts, self.mailboxes.queued(core));
         }
+        cores::metrics::set_limit_gauges(&self.registry);
         http::metrics::set(&self.connections);
         runtime::metrics::set(&self.budget);
         if let Some(store) = &self.store {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use crate::exposition::consistency::Inconsistency;
 
 use super::group_families::GroupFamilies;
+use super::growth::help_bytes;
 use super::key::GroupingKey;
 use super::list::FailedPush;
-use super::outcome::Outcome;
+use super::outcome::{Failure, Outcome};
 use super::pace::{CHANGE, Pace, at_once};
-use super::plan::{PushAttempt, Step};
+use super::plan::{Decision, PushAttempt, Step};
 use super::push::{Push, PushedFamily};
 use super::registry::{Announcements, RunningEpoch, SetId, SharedFamily};
 use super::retired::RetiredLines;
@@ -44,11 +45,11 @@ impl Shard {
         attempt: &mut PushAttempt,
         reason: Inconsistency,
         now_seconds: f64,
-    ) -> TextEdit<S> {
+    ) -> Decision<TextEdit<S>> {
         let announced = std::mem::take(&mut attempt.announced);
         at_once(shard.registry.withdraw(announced, &Pace::unlimited()));
-        let edit = shard.apply_failure(push, reason, now_seconds);
-        TextEdit::new(shard, edit)
+        let decision = shard.fail(push, reason, now_seconds);
+        decision.with_shard(shard)
     }
 
     /// Deletes a group, if it exists. A delete is never rejected.
@@ -136,7 +137,7 @@ impl Shard {
     }
 
     /// Gives a group a failure time, and creates it if necessary.
-    pub(super) fn apply_failure(&mut self, push: &Push, reason: Inconsistency, now_seconds: f64) -> Edit {
+    pub(super) fn apply_failure(&mut self, push: &Push, failure: Failure, now_seconds: f64) -> Edit {
         let key = &push.key;
         let group = self.groups_by_key.get(key.text()).copied();
         let now = self.time_of_failure(group, now_seconds);
@@ -150,10 +151,9 @@ impl Shard {
             }
         };
         self.groups[group].failure_seconds = now;
-        self.groups[group].last_failure = Some(FailedPush::new(&reason.to_string(), push.source));
+        self.groups[group].last_failure = Some(FailedPush::new(&failure.to_string(), push.source));
         splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(now) });
-        let outcome = Outcome::Inconsistent(reason);
-        Edit { target: Target::Put(group), splices, push: None, commit: None, outcome }
+        Edit { target: Target::Put(group), splices, push: None, commit: None, outcome: failure.into() }
     }
 
     async fn apply_delete(&mut self, key: &GroupingKey, pace: &Pace) -> Edit {
@@ -180,7 +180,9 @@ impl Shard {
             let released = self.change_registry(&changes, &Announcements::new(), pace).await;
             debug_assert!(released.is_ok(), "a release cannot conflict");
         }
+        let released_bytes = help_bytes(&changes, pace).await;
         pace.drop_all(changes).await;
+        self.extra_bytes += released_bytes;
         edit.splices.reserve_exact(families.len() + 2);
         for old in families.iter() {
             pace.spend(CHANGE).await;

@@ -10,16 +10,17 @@ use smallvec::SmallVec;
 use crate::exposition::consistency::Inconsistency;
 use crate::exposition::model::MetricType;
 
+use super::growth::help_bytes;
 use super::hash::hash_64;
 use super::helps::NO_HELP;
 use super::key::{GroupingKey, KeyParts};
 use super::pace::{Pace, at_once};
 use super::registry::{Announcements, ChangeError, FamilyChange, Presence, SharedFamily};
-use super::segments::GatheredRuns;
+use super::segments::{GatheredRuns, measure};
 use super::series::series_of;
 use super::slab::Number;
 use super::tables::GroupFamily;
-use super::text_edit::{measure, write_time};
+use super::text_edit::write_time;
 use super::view::GroupTimes;
 use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
 
@@ -120,9 +121,11 @@ impl Shard {
             }
             found.push(on_core);
         }
+        let added_bytes = at_once(help_bytes(&changes, &Pace::unlimited()));
         let claimed = if changes.is_empty() { Vec::new() } else { self.claim(&changes)? };
         // New families, in the order of their changes and so of `families`.
         let mut claimed = claimed.into_iter().flatten();
+        self.extra_bytes += added_bytes;
         let group = self.add_group(key, set, times.created_seconds, 0);
         let mut loaded = Vec::with_capacity(families.len());
         let mut bytes_bound = 0;
@@ -188,10 +191,11 @@ impl Shard {
         if gathered.is_empty() {
             return;
         }
-        let (bytes, lines) = measure([gathered.text()]);
+        let (bytes, lines) = measure(gathered.text());
         self.counts.bytes += bytes;
         self.counts.series += lines;
         self.counts.segments += 1;
+        self.extra_bytes += gathered.exact_len() as i64;
         Arc::make_mut(&mut self.families[family].text).append(gathered);
     }
 
@@ -203,6 +207,7 @@ impl Shard {
             self.loading.gathered[family] = GatheredRuns::default();
         }
         self.loading = Loading::default();
+        self.settle_totals();
     }
 
     /// Whether groups are being loaded.

@@ -17,10 +17,12 @@
 mod apply;
 mod duplicates;
 mod group_families;
+mod growth;
 pub(crate) mod hash;
 mod helps;
 pub mod key;
 mod large_map;
+pub mod limits;
 pub mod list;
 mod load;
 pub mod outcome;
@@ -92,6 +94,10 @@ pub struct Shard {
     counts: Counts,
     /// The most families that a group ever had.
     families_max: usize,
+    /// The bytes of help texts, and with limits also those of exact protobuf.
+    extra_bytes: i64,
+    /// What this core has added to the totals.
+    accounted: limits::Amounts,
     loading: load::Loading,
     persistence: Persistence,
 }
@@ -136,6 +142,8 @@ impl Shard {
             retired_series: RetiredSeries::default(),
             counts: Counts::default(),
             families_max: 0,
+            extra_bytes: 0,
+            accounted: limits::Amounts::default(),
             loading: load::Loading::default(),
             persistence,
         };

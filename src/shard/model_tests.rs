@@ -6,7 +6,8 @@ use std::task::{Context, Poll, Waker};
 use proptest::prelude::*;
 
 use super::key::GroupingKey;
-use super::outcome::Outcome;
+use super::limits::StateLimits;
+use super::outcome::{Outcome, Rejection};
 use super::push::{Mode, Push};
 use super::{Applied, Decision, Pace, PushAttempt, Shard};
 use crate::reference::{CORES, Comparison, Gateway, PushedFamily, Step, in_slices, push_of};
@@ -358,4 +359,36 @@ fn a_push_beside_a_large_one_is_decided_as_if_one_were_first() {
             }
         }
     }
+}
+
+/// The totals of all cores follow every change, and nothing is left in them when all groups are deleted.
+#[test]
+fn limits_count_exactly_what_the_groups_contain() {
+    let limits = StateLimits { groups_max: Some(3), series_max: Some(12), bytes_max: Some(1 << 20) };
+    let mut gateway = Gateway::with_limits(limits);
+    let total =
+        |gateway: &Gateway| -> Vec<u64> { gateway.registry.limited().map(|(_, total, _)| total).collect() };
+    let keys = [pairs("a", None), pairs("b", None), pairs("c", Some("x"))];
+    let body = "# HELP m text\n# TYPE m gauge\nm{a=\"1\"} 1\n# TYPE h histogram\nh_sum 1\nh_count 1\n";
+    assert_eq!(gateway.push(put(&keys[0], body)), Outcome::Applied);
+    assert_eq!(gateway.push(put(&keys[1], body)), Outcome::Applied);
+    let outcome = gateway.push(put(&keys[2], body));
+    assert!(matches!(outcome, Outcome::Rejected(Rejection::OverLimit(_))), "{outcome:?}");
+    // Two groups with 6 lines each fill the gateway. There was no room for the times of a third one.
+    assert_eq!(total(&gateway)[..2], [2, 12]);
+    // Less, or as much, is always accepted.
+    assert_eq!(gateway.push(put(&keys[0], "# TYPE m gauge\nm{a=\"2\"} 1\n")), Outcome::Applied);
+    assert_eq!(total(&gateway)[..2], [2, 9]);
+    let outcome = gateway.push(put(&keys[0], "# TYPE m gauge\nm{a=\"1\"} 1\nm{a=\"2\"} 1\nn 1\no 1\np 1\n"));
+    assert!(matches!(outcome, Outcome::OverLimit(_)), "{outcome:?}");
+    // The failure time makes room for itself by replacing another one.
+    assert_eq!(total(&gateway)[..2], [2, 9]);
+    let outcome = gateway.push(put(&keys[2], "# TYPE m gauge\nm 1\nn 1\n"));
+    assert!(matches!(outcome, Outcome::OverLimit(_)), "{outcome:?}");
+    assert_eq!(total(&gateway)[..2], [3, 11], "the failed group exists now");
+    assert!(matches!(gateway.push(put(&pairs("d", None), "")), Outcome::Rejected(Rejection::OverLimit(_))));
+    for key in &keys {
+        gateway.delete(key);
+    }
+    assert_eq!(total(&gateway), [0, 0, 0]);
 }

@@ -9,6 +9,7 @@ use crate::exposition::consistency::Inconsistency;
 use super::Shard;
 use super::apply::ClaimedPlan;
 use super::group_families::GroupFamilies;
+use super::growth::help_bytes;
 use super::helps::NO_HELP;
 use super::key::GroupingKey;
 use super::outcome::Rejection;
@@ -42,6 +43,17 @@ pub enum Decision<E> {
     Apply(E),
 }
 
+impl Decision<Edit> {
+    pub(super) fn with_shard<S: DerefMut<Target = Shard>>(self, shard: S) -> Decision<TextEdit<S>> {
+        match self {
+            Self::Reject(rejection) => Decision::Reject(rejection),
+            Self::NeedsLookup(families) => Decision::NeedsLookup(families),
+            Self::WaitFor(epoch) => Decision::WaitFor(epoch),
+            Self::Apply(edit) => Decision::Apply(TextEdit::new(shard, edit)),
+        }
+    }
+}
+
 /// What earlier decisions about a push have left behind.
 #[derive(Debug, Default)]
 pub struct PushAttempt {
@@ -67,11 +79,11 @@ pub(super) struct Step {
 }
 
 /// Everything a push does.
-struct Plan<'p> {
-    steps: Vec<Step>,
+pub(super) struct Plan<'p> {
+    pub steps: Vec<Step>,
     /// The families that a PUT removes from the group.
-    dropped: Vec<GroupFamily>,
-    changes: Vec<FamilyChange<'p>>,
+    pub dropped: Vec<GroupFamily>,
+    pub changes: Vec<FamilyChange<'p>>,
 }
 
 impl Shard {
@@ -99,12 +111,7 @@ impl Shard {
         if matches!(decision, Decision::Apply(_) | Decision::Reject(_)) {
             shard.registry.withdraw(std::mem::take(&mut attempt.announced), pace).await;
         }
-        match decision {
-            Decision::Reject(rejection) => Decision::Reject(rejection),
-            Decision::NeedsLookup(families) => Decision::NeedsLookup(families),
-            Decision::WaitFor(epoch) => Decision::WaitFor(epoch),
-            Decision::Apply(edit) => Decision::Apply(TextEdit::new(shard, edit)),
-        }
+        decision.with_shard(shard)
     }
 
     /// Whether a push to this key, with so many families, must be decided in slices. With no families, whether a delete must be.
@@ -134,7 +141,7 @@ impl Shard {
             return Decision::Reject(Rejection::SamePushTimes(variant.text().clone()));
         }
         if let Content::Inconsistent(reason) = &push.content {
-            return Decision::Apply(self.apply_failure(push, reason.clone(), now_seconds));
+            return self.fail(push, reason.clone(), now_seconds);
         }
         let set = match group {
             Some(number) => self.groups[number].set,
@@ -146,7 +153,7 @@ impl Shard {
         }
         let plan = match self.plan(push, group, set, pace).await {
             Ok(plan) => plan,
-            Err(reason) => return Decision::Apply(self.apply_failure(push, reason, now_seconds)),
+            Err(reason) => return self.fail(push, reason, now_seconds),
         };
         let unsure = self.unsure_families(push, &plan, group, attempt, pace).await;
         if !unsure.is_empty() {
@@ -155,14 +162,23 @@ impl Shard {
         let releases = self.is_stored() && self.releases(push, &plan, group, pace).await;
         let commit = releases.then(|| self.registry.begin_commit());
         let mut families = Vec::new();
+        let reserved = match self.reserve(push, &plan, group, now_seconds, pace).await {
+            Ok(reserved) => reserved,
+            Err(exceeded) => return self.fail(push, exceeded, now_seconds),
+        };
         if !plan.changes.is_empty() {
             match self.change_registry(&plan.changes, &attempt.announced, pace).await {
                 Ok(claimed) => families = claimed,
                 Err(ChangeError::Conflict(reason)) => {
-                    return Decision::Apply(self.apply_failure(push, reason, now_seconds));
+                    self.cancel(reserved);
+                    return self.fail(push, reason, now_seconds);
                 }
-                Err(ChangeError::Retired(epoch)) => return Decision::WaitFor(epoch),
+                Err(ChangeError::Retired(epoch)) => {
+                    self.cancel(reserved);
+                    return Decision::WaitFor(epoch);
+                }
                 Err(ChangeError::Announced(epoch, sets)) => {
+                    self.cancel(reserved);
                     for set in sets {
                         attempt.announced.insert(set.family.name.clone(), set);
                     }
@@ -171,7 +187,10 @@ impl Shard {
             }
         }
         let Plan { steps, dropped, changes } = plan;
+        let added_bytes = help_bytes(&changes, pace).await;
         pace.drop_all(changes).await;
+        self.extra_bytes += added_bytes;
+        self.account(reserved);
         let plan = ClaimedPlan { steps, dropped, families, bytes, commit };
         Decision::Apply(self.apply_push(push, group, set, plan, now_seconds, pace).await)
     }

@@ -9,6 +9,7 @@ use crate::exposition::model::MetricType;
 use crate::exposition::render::{Rendered, RenderedFamily};
 
 use super::key::GroupingKey;
+use super::limits::Amounts;
 use super::pace::{LOOK, Pace};
 use super::segments::{NewLines, RUN_BYTES_MAX, Segment, own_segments};
 
@@ -105,6 +106,13 @@ impl Push {
             Some(exact) => NewLines::Exact(self.text(family), exact),
             None => NewLines::Run(self.text(family)),
         }
+    }
+
+    /// What a family adds, without its help text.
+    pub(super) fn amounts(&self, family: &PushedFamily) -> Amounts {
+        let lines = self.lines(family);
+        let (bytes, series) = lines.measure();
+        Amounts { groups: 0, series: series as i64, bytes: (bytes + lines.exact_len()) as i64 }
     }
 
     /// The bytes of all lines, help texts and protobuf.

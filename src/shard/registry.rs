@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::exposition::consistency::Inconsistency;
 use crate::exposition::model::MetricType;
 
+use super::limits::{Quantity, StateLimits, Totals};
 use super::pace::{CHANGE, Pace};
 use large_change::BATCH;
 use tables::Tables;
@@ -135,6 +136,8 @@ pub enum ChangeError {
 #[derive(Debug, Default)]
 pub struct Registry {
     tables: Mutex<Tables>,
+    /// `None` if there are no limits.
+    totals: Option<Totals>,
     /// Notified whenever a collection or a commit ends.
     pub ended: event_listener::Event,
 }
@@ -157,6 +160,22 @@ impl Registry {
             }
         }
         registry
+    }
+
+    /// Limits what the groups of all cores contain. Call this before there are groups.
+    #[must_use]
+    pub fn with_limits(self, limits: StateLimits) -> Self {
+        Self { totals: Totals::new(limits), ..self }
+    }
+
+    /// The totals of all cores, if there are limits.
+    pub(super) fn totals(&self) -> Option<&Totals> {
+        self.totals.as_ref()
+    }
+
+    /// The limited quantities with their totals and their limits.
+    pub fn limited(&self) -> impl Iterator<Item = (Quantity, u64, u64)> {
+        self.totals.iter().flat_map(Totals::limited)
     }
 
     /// One of the gateway's own families, as a gauge if [`Self::new`] did not get it.

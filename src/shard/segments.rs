@@ -101,6 +101,36 @@ impl GroupLines {
     }
 }
 
+impl NewLines<'_> {
+    /// The bytes and the number of the lines.
+    pub fn measure(&self) -> (usize, usize) {
+        match self {
+            Self::Run(text) | Self::Exact(text, _) => measure(text),
+            Self::Segments(segments) => measure_segments(segments.iter()),
+        }
+    }
+
+    /// The bytes of the protobuf.
+    pub fn exact_len(&self) -> usize {
+        match self {
+            Self::Run(_) => 0,
+            Self::Exact(_, exact) => exact.len(),
+            Self::Segments(segments) => segments.iter().map(|segment| segment.exact_len()).sum(),
+        }
+    }
+}
+
+/// The bytes and the number of some lines.
+pub fn measure(text: &[u8]) -> (usize, usize) {
+    (text.len(), memchr::memchr_iter(b'\n', text).count())
+}
+
+/// The same for segments of one group, which know it.
+fn measure_segments<'s>(segments: impl Iterator<Item = &'s Arc<Segment>>) -> (usize, usize) {
+    segments
+        .fold((0, 0), |(bytes, lines), segment| (bytes + segment.text.len(), lines + segment.lines as usize))
+}
+
 impl FamilyText {
     /// The segments in order.
     pub fn segments(&self) -> impl ExactSizeIterator<Item = &Arc<Segment>> {
@@ -120,6 +150,16 @@ impl FamilyText {
     /// The lines of a group; several slices if they are long.
     pub fn run(&self, group: u32) -> impl Iterator<Item = &[u8]> {
         self.run_at(self.locate(group))
+    }
+
+    /// The bytes and the number of a group's lines.
+    pub fn measure(&self, group: u32) -> (usize, usize) {
+        match self.locate(group) {
+            Location::Exclusive(range) => {
+                measure_segments(self.entries[range].iter().map(|entry| &entry.segment))
+            }
+            location => self.run_at(location).map(measure).next().unwrap_or_default(),
+        }
     }
 
     /// The lines of a group. Long ones are not copied.
@@ -343,6 +383,11 @@ impl GatheredRuns {
     /// The gathered lines.
     pub fn text(&self) -> &[u8] {
         &self.segment.text
+    }
+
+    /// The bytes of gathered protobuf.
+    pub fn exact_len(&self) -> usize {
+        self.segment.exact_len()
     }
 
     /// Adds the lines of a group after all others of the family, whose `text` has all earlier lines. Returns `false` and does

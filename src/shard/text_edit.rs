@@ -146,6 +146,7 @@ impl Shard {
             self.groups_by_key.remove(&group.key);
             self.sets.remove_group(group.set, &self.registry);
         }
+        self.settle_totals();
         true
     }
 
@@ -171,11 +172,12 @@ impl Shard {
     /// Replaces the lines of a group in a family, and updates the counts. Returns the number of bytes of the new lines.
     fn replace_lines(&mut self, group: Number, family: Number, lines: NewLines<'_>) -> usize {
         let text = Arc::make_mut(&mut self.families[family].text);
-        let (old_bytes, old_lines) = measure(text.run(group));
-        let (new_bytes, new_lines) = match &lines {
-            NewLines::Run(new) | NewLines::Exact(new, _) => measure([*new]),
-            NewLines::Segments(segments) => measure(segments.iter().map(|segment| segment.text())),
-        };
+        let (old_bytes, old_lines) = text.measure(group);
+        let (new_bytes, new_lines) = lines.measure();
+        if self.registry.totals().is_some() {
+            let old_exact = text.lines_and_exact(group).1.map_or(0, |exact| exact.len());
+            self.extra_bytes += lines.exact_len() as i64 - old_exact as i64;
+        }
         let old_segments = text.segments().len();
         text.replace(group, lines);
         let counts = &mut self.counts;
@@ -197,13 +199,6 @@ impl Shard {
         };
         self.replace_lines(group, family, new);
     }
-}
-
-/// The bytes and the lines of some pieces of text.
-pub(super) fn measure<'t>(pieces: impl IntoIterator<Item = &'t [u8]>) -> (usize, usize) {
-    pieces.into_iter().fold((0, 0), |(bytes, lines), piece| {
-        (bytes + piece.len(), lines + memchr::memchr_iter(b'\n', piece).count())
-    })
 }
 
 /// Writes a group's line in a push-time family. `labels` are those of [`GroupingKey::series_labels`].

@@ -45,6 +45,15 @@ pub(super) fn run(
             return Err(CloseError::NotStarted(error.to_string()));
         }
     };
+    for (quantity, total, max) in registry.limited().filter(|(_, total, max)| total > max) {
+        let limit = quantity.flag();
+        tracing::warn!(
+            limit,
+            max,
+            total,
+            "the restored groups exceed a limit; pushes that add to them are rejected"
+        );
+    }
     shared.enter(Phase::Ready);
     let mut writer = Writer {
         recovery: Recovery::new(open, shards, engine.stats().sequence),

@@ -16,6 +16,7 @@ mod groups_api;
 mod hostile_bodies;
 mod http_framing;
 mod http_limits;
+mod limits_on_state;
 mod memory;
 mod official_import;
 mod prometheus;

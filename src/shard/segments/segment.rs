@@ -24,6 +24,8 @@ pub struct Segment {
     /// The protobuf of groups whose lines cannot reproduce it, sorted by number. In exclusive segments the number has no meaning:
     /// the first segment has the whole protobuf, the others an empty one.
     pub(super) exact: Vec<(u32, Arc<[u8]>)>,
+    /// The number of lines in an exclusive segment, otherwise 0.
+    pub(super) lines: u32,
     deflated: OnceLock<Deflated>,
     pieces: OnceLock<Box<Pieces>>,
     quoted: OnceLock<bool>,
@@ -45,7 +47,7 @@ impl Clone for Segment {
     /// A copy to be changed, so without cached forms.
     fn clone(&self) -> Self {
         let (text, runs, exact) = (self.text.clone(), self.runs.clone(), self.exact.clone());
-        Self { text, runs, exact, ..Self::default() }
+        Self { text, runs, exact, lines: self.lines, ..Self::default() }
     }
 }
 
@@ -129,6 +131,10 @@ impl Segment {
     pub(super) fn exact_of(&self, group: u32) -> Option<&Arc<[u8]>> {
         let at = self.exact.binary_search_by_key(&group, |(group, _)| *group).ok()?;
         Some(&self.exact[at].1)
+    }
+
+    pub(super) fn exact_len(&self) -> usize {
+        self.exact.iter().map(|(_, exact)| exact.len()).sum()
     }
 
     fn set_exact(&mut self, group: u32, exact: Option<&[u8]>) {
@@ -269,6 +275,7 @@ pub fn own_segments(name: &str, kind: MetricType, text: &[u8], exact: Option<&[u
         exact = exact.map(|_| Arc::default());
         segments.push(Arc::new(Segment {
             text: piece.to_vec(),
+            lines: memchr::memchr_iter(b'\n', piece).count() as u32,
             exact: own_exact.into_iter().collect(),
             ..Segment::default()
         }));
