@@ -28,6 +28,7 @@ use crate::runtime::descriptors::{self, TooFewDescriptors};
 use crate::runtime::listen::{ListenError, Listeners};
 use crate::runtime::permits::Permits;
 use crate::runtime::shutdown::Shutdown;
+use crate::runtime::stalls::Stalls;
 use crate::runtime::threads::{Cores, DriverChoice, DriverInUse, available, cores_max};
 use crate::runtime::{memory, now_seconds, spawn};
 use crate::scrape::cache::PieceCache;
@@ -176,6 +177,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         connections: connections.clone(),
         shutdown: shutdown.clone(),
     };
+    let stalls = Arc::new(Stalls::new(count));
     let gateway = Arc::new(Gateway {
         started_seconds,
         router: Router::new(&config.route_prefix, &config.telemetry_path, config.admin_api),
@@ -195,6 +197,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         group_queries: Permits::new(Some(GROUP_QUERIES_MAX)),
         own_metrics,
         request_metrics: RequestMetrics::new(),
+        stalls: stalls.clone(),
         connections,
         shutdown,
         config,
@@ -212,10 +215,11 @@ pub fn run(config: Config) -> Result<(), StartError> {
         let shard_task =
             ShardTask::new(core, shard, registry.clone(), leases.clone(), mailboxes.clone(), store);
         let handlers = Handlers::new(gateway.clone(), shard_task.clone());
-        let (server, drained) = (server.clone(), drained.clone());
+        let (server, drained, stalls) = (server.clone(), drained.clone(), stalls.clone());
         async move {
             let Some((listeners, inbox)) = parts else { return };
             spawn(shard_task.run(inbox));
+            spawn(stalls.watch(core));
             if let Err(error) = serve(listeners, handlers, server).await {
                 tracing::error!(core, %error, "cannot serve; exiting");
                 telemetry::log::exit(1);

@@ -6,7 +6,7 @@ use super::{Error, Gateway, Handlers, Request};
 use crate::http::response::{Response, text};
 use crate::telemetry::faults;
 
-/// 200 unless storage has failed or a helper thread panicked. Scrapes continue in both cases.
+/// 200 unless storage has failed, a helper thread panicked, or another core is stuck.
 pub(super) async fn healthy(handlers: &Handlers, _: Request) -> Result<Response, Error> {
     match handlers.gateway.fault() {
         Some(fault) => Err(Error::Unhealthy(fault)),
@@ -17,7 +17,8 @@ pub(super) async fn healthy(handlers: &Handlers, _: Request) -> Result<Response,
 impl Gateway {
     /// Why the gateway is unhealthy. Waits for nothing, so that the health check answers while workers and the store are busy.
     pub(super) fn fault(&self) -> Option<String> {
-        self.store.as_ref().and_then(|store| store.fault()).or_else(faults::unhealthy)
+        let store = self.store.as_ref().and_then(|store| store.fault());
+        store.or_else(faults::unhealthy).or_else(|| self.stalls.stuck())
     }
 }
 

@@ -50,6 +50,7 @@ use crate::http::slots::{Slot, Slots};
 use crate::runtime::budget::Budget;
 use crate::runtime::permits::Permits;
 use crate::runtime::shutdown::Shutdown;
+use crate::runtime::stalls::Stalls;
 use crate::scrape::cache::PieceCache;
 use crate::scrape::encode::Encoder;
 use crate::shard::GroupView;
@@ -81,6 +82,7 @@ pub(crate) struct Gateway {
     pub group_queries: Permits,
     pub own_metrics: Recorder,
     pub request_metrics: RequestMetrics,
+    pub stalls: Arc<Stalls>,
     pub connections: Arc<Connections>,
     pub shutdown: Shutdown,
 }

@@ -77,6 +77,7 @@ impl Gateway {
         cores::metrics::set_limit_gauges(&self.registry);
         http::metrics::set(&self.connections);
         runtime::metrics::set(&self.budget);
+        runtime::metrics::set_delays(&self.stalls);
         if let Some(store) = &self.store {
             storage::metrics::set_gauges(store);
         }

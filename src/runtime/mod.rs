@@ -11,6 +11,7 @@ pub(crate) mod permits;
 pub(crate) mod scheduling;
 pub mod shutdown;
 pub(crate) mod socket;
+pub(crate) mod stalls;
 pub(crate) mod tcp;
 pub mod threads;
 mod turns;

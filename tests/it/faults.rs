@@ -3,16 +3,21 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _, pipe};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use sluicegate::runtime::threads::{Cores, DriverChoice};
 use sluicegate::storage::engines::ENGINES;
+use sluicegate::telemetry::log;
+use tracing::level_filters::LevelFilter;
 
 use crate::support::gateway::{Gateway, program};
-use crate::support::{skip, wait_for};
+use crate::support::{child_process, skip, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -95,6 +100,34 @@ fn every_line_is_written_before_the_program_ends() {
     let log = gateway.log();
     assert!(log.contains("msg=listening"), "{log}");
     assert!(log.trim_end().ends_with("msg=stopped"), "{log}");
+}
+
+#[test]
+fn a_panic_on_a_core_is_logged_and_aborts_even_if_stderr_is_unread() {
+    let test = "faults::child_panics_on_a_core";
+    let output = child_process::command(test).stdout(Stdio::null()).output().expect("a process");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(Signal::ABORT.as_raw()), "{log}");
+    assert!(log.contains("thread=core-0") && log.contains("error=\"on purpose\""), "{log}");
+    assert!(log.contains("msg=\"a core panicked; aborting\""), "{log}");
+
+    let (stderr, _reader) = full_stderr();
+    let stderr = OwnedFd::from(stderr);
+    let mut process =
+        child_process::command(test).stdout(Stdio::null()).stderr(stderr).spawn().expect("a process");
+    let status = wait_for("the process to end", PATIENCE, || process.try_wait().expect("own child"));
+    assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()));
+}
+
+#[test]
+#[ignore = "a_panic_on_a_core_is_logged_and_aborts_even_if_stderr_is_unread runs it in a child process"]
+fn child_panics_on_a_core() {
+    if !child_process::is_child() {
+        return;
+    }
+    log::install(LevelFilter::INFO, log::Format::Logfmt).expect("the first one");
+    let cores = Cores::start(1, DriverChoice::Epoll).expect("epoll works everywhere");
+    cores.run(|_| async { panic!("on purpose") });
 }
 
 #[test]
