@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
-use sluicegate_engine::record::Record;
+use sluicegate_engine::record::{Record, apply_patches};
 
 use crate::exposition::escape::{Escaping, NameKind, escape};
 use crate::exposition::model::MetricType;
@@ -29,6 +29,7 @@ use crate::shard::{
     PushAttempt, Shard, TextEdit,
 };
 use crate::storage::record_writer::RecordWriter;
+use crate::storage::store::GroupChange;
 use crate::storage::stored_group::StoredGroup;
 
 pub use crate::shard::push::Mode;
@@ -313,8 +314,7 @@ type GroupKey = String;
 /// What an applied command sends to the store.
 struct StoredChange {
     key: GroupKey,
-    /// `None` deletes the group.
-    record: Option<Vec<u8>>,
+    change: GroupChange,
     commit: Option<RunningEpoch>,
     outcome: Outcome,
 }
@@ -341,19 +341,19 @@ fn finish(key: &GroupingKey, mut edit: TextEdit<&mut Shard>) -> StoredChange {
             ControlFlow::Continue(rest) => edit = rest,
         }
     };
-    let record = match change {
-        Change::Delete => None,
-        Change::Put(group) => {
-            let mut writer = RecordWriter::new(shard, group, Vec::new());
+    let change = match change {
+        Change::Delete => GroupChange::Delete,
+        Change::Put(group, part) => {
+            let mut writer = RecordWriter::new(shard, group, part, Vec::new());
             loop {
                 match writer.advance(1) {
-                    ControlFlow::Break((_, record)) => break Some(record),
+                    ControlFlow::Break((_, change)) => break change,
                     ControlFlow::Continue(rest) => writer = rest,
                 }
             }
         }
     };
-    StoredChange { key: key.text().to_string(), record, commit, outcome }
+    StoredChange { key: key.text().to_string(), change, commit, outcome }
 }
 
 /// Shards with a store.
@@ -470,10 +470,21 @@ impl Gateway {
 
     /// Sends a change to the store.
     fn enqueue(&mut self, change: StoredChange) -> Outcome {
-        match change.record {
-            Some(record) => self.store.insert(change.key, record),
-            None => self.store.remove(&change.key),
-        };
+        match change.change {
+            GroupChange::Put(record) => {
+                self.store.insert(change.key, record);
+            }
+            GroupChange::Patch(patch) => {
+                let record = self.store.get_mut(&change.key).expect("only stored groups are patched");
+                let mut patched = Vec::new();
+                apply_patches(record, &[&patch], &mut patched).expect("was encoded");
+                *record = patched;
+            }
+            GroupChange::Delete => {
+                self.store.remove(&change.key);
+            }
+            GroupChange::Unchanged => {}
+        }
         self.commits.extend(change.commit);
         change.outcome
     }

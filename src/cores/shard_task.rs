@@ -249,15 +249,17 @@ impl InProgressCommand {
         };
         match change {
             Change::Delete => enqueue(GroupChange::Delete),
-            Change::Put(group) => match RecordWriter::new(shard, group, buffer).advance(SLICE_BYTES) {
-                ControlFlow::Break((_shard, record)) => enqueue(GroupChange::Put(record)),
-                ControlFlow::Continue(writer) => {
-                    spawn(async move {
-                        let (_shard, record) = finish_record(writer).await;
-                        enqueue(GroupChange::Put(record));
-                    });
+            Change::Put(group, part) => {
+                match RecordWriter::new(shard, group, part, buffer).advance(SLICE_BYTES) {
+                    ControlFlow::Break((_shard, change)) => enqueue(change),
+                    ControlFlow::Continue(writer) => {
+                        spawn(async move {
+                            let (_shard, change) = finish_record(writer).await;
+                            enqueue(change);
+                        });
+                    }
                 }
-            },
+            }
         }
     }
 }
@@ -272,7 +274,7 @@ async fn finish_edit(mut edit: TextEdit<ShardGuard>) -> Applied<ShardGuard> {
     }
 }
 
-async fn finish_record(mut writer: RecordWriter<ShardGuard>) -> (ShardGuard, Vec<u8>) {
+async fn finish_record(mut writer: RecordWriter<ShardGuard>) -> (ShardGuard, GroupChange) {
     loop {
         yield_now().await;
         match writer.advance(SLICE_BYTES) {

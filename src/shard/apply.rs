@@ -19,7 +19,7 @@ use super::retired::RetiredLines;
 use super::segments::RUN_BYTES_MAX;
 use super::series::has_new_series;
 use super::slab::Number;
-use super::tables::{Group, GroupFamily};
+use super::tables::{Group, GroupFamily, StoredBytes};
 use super::text_edit::{Edit, Lines, Splice, Target, TextEdit};
 use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
 
@@ -250,6 +250,7 @@ impl Shard {
             created_seconds,
             last_failure: None,
             bytes_bound: 0,
+            stored: StoredBytes::default(),
             families: GroupFamilies::with_capacity(families),
         };
         self.sets.add_group(set);

@@ -19,7 +19,7 @@ use super::registry::{Announcements, ChangeError, FamilyChange, Presence, Shared
 use super::segments::{GatheredRuns, measure};
 use super::series::series_of;
 use super::slab::Number;
-use super::tables::GroupFamily;
+use super::tables::{GroupFamily, StoredBytes};
 use super::text_edit::write_time;
 use super::view::GroupTimes;
 use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
@@ -153,6 +153,7 @@ impl Shard {
         entry.families = loaded.into_iter().collect();
         self.families_max = self.families_max.max(entry.families.len());
         entry.bytes_bound = bytes_bound as u64;
+        entry.stored = StoredBytes { record: u32::try_from(bytes_bound).unwrap_or(u32::MAX), patches: 0 };
         entry.push_seconds = times.push_seconds;
         entry.failure_seconds = times.failure_seconds;
         let mut line = Vec::new();

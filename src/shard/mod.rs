@@ -50,7 +50,8 @@ pub use duplicates::{DuplicateCheck, SeriesLookup};
 pub use load::{FamilyLines, GroupHead, LoadError};
 pub use pace::Pace;
 pub use plan::{Decision, PushAttempt};
-pub use text_edit::{Applied, Change, TextEdit};
+pub use tables::StoredBytes;
+pub use text_edit::{Applied, Change, ChangedPart, TextEdit};
 pub use view::{FamilySnapshot, FamilyView, GroupView};
 
 use crate::exposition::model::MetricType;

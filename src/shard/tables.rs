@@ -32,7 +32,17 @@ pub(super) struct Group {
     pub last_failure: Option<Arc<FailedPush>>,
     /// An upper bound of the bytes of its lines, help texts and protobuf. Counted exactly only if it exceeds a limit.
     pub bytes_bound: u64,
+    pub stored: StoredBytes,
     pub families: GroupFamilies,
+}
+
+/// What the store was sent of a group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoredBytes {
+    /// The size of its last whole record; 0 if there was none.
+    pub record: u32,
+    /// The size of the patches since.
+    pub patches: u32,
 }
 
 /// A family of a group. There is one for each family of each group, so it has to be small.

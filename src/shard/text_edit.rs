@@ -12,7 +12,7 @@ use crate::exposition::number::write_float;
 
 use super::key::GroupingKey;
 use super::outcome::Outcome;
-use super::push::Push;
+use super::push::{Mode, Push};
 use super::registry::RunningEpoch;
 use super::segments::{NewLines, RUN_BYTES_MAX, own_segments};
 use super::slab::Number;
@@ -44,10 +44,21 @@ pub struct Applied<S> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// The group with this number was created or changed. See [`Shard::group`].
-    Put(u32),
+    Put(u32, ChangedPart),
     /// The group does not exist any more. Also reported for a group that did not exist before, because the response must not
     /// overtake the commit of the delete that removed it.
     Delete,
+}
+
+/// Which part of a group a command may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangedPart {
+    /// Any.
+    All,
+    /// The times, and families whose push time is that of the group. No family was removed.
+    LastPush,
+    /// The times.
+    Times,
 }
 
 /// The part of a [`TextEdit`] beside the shard.
@@ -98,9 +109,14 @@ impl<S: DerefMut<Target = Shard>> TextEdit<S> {
         if !self.shard.advance(&mut self.edit, bytes_max) {
             return ControlFlow::Continue(self);
         }
-        let Self { shard, edit: Edit { target, commit, outcome, .. } } = self;
+        let Self { shard, edit: Edit { target, push, commit, outcome, .. } } = self;
+        let part = match push.map(|push| push.mode) {
+            Some(Mode::Replace) => ChangedPart::All,
+            Some(Mode::Merge) => ChangedPart::LastPush,
+            None => ChangedPart::Times,
+        };
         let change = match target {
-            Target::Put(group) => Change::Put(group),
+            Target::Put(group) => Change::Put(group, part),
             Target::Delete(_) | Target::Missing => Change::Delete,
         };
         ControlFlow::Break(Applied { shard, change, commit, outcome })

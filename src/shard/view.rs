@@ -11,7 +11,8 @@ use super::pace::{LOOK, Pace, at_once};
 use super::registry::SharedFamily;
 use super::segments::FamilyText;
 use super::slab::Number;
-use super::tables::{Group, LocalFamily};
+use super::tables::{Group, GroupFamily, LocalFamily, StoredBytes};
+use super::text_edit::ChangedPart;
 
 /// A family of one core at one moment. Taking it copies no lines, and later pushes do not change it.
 #[derive(Debug, Clone)]
@@ -101,14 +102,24 @@ impl<'s> GroupRef<'s> {
         GroupTimes { push_seconds, failure_seconds, created_seconds }
     }
 
-    /// The number of families, without both push times.
-    pub fn families_len(&self) -> usize {
-        self.group.families.len()
+    /// What the store was sent of the group.
+    pub fn stored(&self) -> StoredBytes {
+        self.group.stored
     }
 
-    /// The family with this number, or else the one with the next higher number.
-    pub fn family_from(&self, number: u32) -> Option<FamilyRef<'s>> {
-        let family = self.group.families.from(number).next()?;
+    /// The number of families in a part of the group, without both push times.
+    pub fn families_len(&self, part: ChangedPart) -> usize {
+        match part {
+            ChangedPart::All => self.group.families.len(),
+            ChangedPart::LastPush | ChangedPart::Times => {
+                self.group.families.iter().filter(|family| self.is_in(part, family)).count()
+            }
+        }
+    }
+
+    /// The family with this number, or else the one with the next higher number, in a part of the group.
+    pub fn family_from(&self, number: u32, part: ChangedPart) -> Option<FamilyRef<'s>> {
+        let family = self.group.families.from(number).find(|family| self.is_in(part, family))?;
         let local = &self.shard.families[family.number];
         let (pieces, exact) = local.text.lines_and_exact(self.number);
         Some(FamilyRef {
@@ -121,6 +132,14 @@ impl<'s> GroupRef<'s> {
             exact: exact.map(|exact| &**exact),
         })
     }
+
+    fn is_in(&self, part: ChangedPart, family: &GroupFamily) -> bool {
+        match part {
+            ChangedPart::All => true,
+            ChangedPart::LastPush => family.push_seconds == self.group.push_seconds,
+            ChangedPart::Times => false,
+        }
+    }
 }
 
 impl Shard {
@@ -130,6 +149,14 @@ impl Shard {
     /// There is no such group.
     pub fn group(&self, number: u32) -> GroupRef<'_> {
         GroupRef { shard: self, number, group: &self.groups[number] }
+    }
+
+    /// Records what the store was sent of a group.
+    ///
+    /// # Panics
+    /// There is no such group.
+    pub fn set_stored(&mut self, number: u32, stored: StoredBytes) {
+        self.groups[number].stored = stored;
     }
 
     /// The number of the group with this grouping key's text.

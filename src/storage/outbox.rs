@@ -73,7 +73,7 @@ impl Outbox {
         let mut inner = self.inner.borrow_mut();
         for PendingChange { completion, change, .. } in batch.changes.drain(..) {
             completion.complete(committed);
-            if let GroupChange::Put(record) = change
+            if let GroupChange::Put(record) | GroupChange::Patch(record) = change
                 && inner.spare_records.len() < SPARES_MAX
                 && (1..=SPARE_BYTES_MAX).contains(&record.capacity())
             {

@@ -1,18 +1,29 @@
-//! Writing the record of a group, in slices.
+//! Writing the record of a group, or a patch of it, in slices.
+//!
+//! A small change of a large group is written as a patch: a record with the times and the families that changed. The patches of a group
+//! are bounded: once they are larger than its record, the next change writes the whole record. So a sequence of changes writes about
+//! twice what it changed, however large the group is, and reading a group reads at most about three times its size.
 //!
 //! A record contains the rendered lines as they are in the segments, so writing it formats nothing, and restoring it parses nothing; see
 //! [`super::stored_group`]. `docs/storage.md` has the format.
 
-use std::ops::{ControlFlow, Deref};
+use std::ops::{ControlFlow, DerefMut};
 
 use sluicegate_engine::record::{Family, Kind, Record};
 
+use super::store::GroupChange;
 use crate::exposition::model::MetricType;
-use crate::shard::Shard;
 use crate::shard::view::{FamilyRef, GroupRef};
+use crate::shard::{ChangedPart, Shard, StoredBytes};
 
 /// Why encoding cannot fail: a shard rejects a push that would make a group too large for a record.
 const FITS: &str = "a group is smaller than the largest record";
+
+/// Smaller records are always written as a whole, which is simpler to read, and costs about the same. Tests of the server have small
+/// groups.
+const PATCHED_RECORD_BYTES_MIN: u32 = if cfg!(any(test, feature = "reference")) { 256 } else { 16 * 1024 };
+/// What a patch counts in addition to its bytes, for the key and the headers.
+const PATCH_OVERHEAD_BYTES: usize = 128;
 
 /// A record that is being written. `S` is a guard of the shard, which must not change in the meantime.
 #[derive(Debug)]
@@ -24,6 +35,8 @@ pub(crate) struct RecordWriter<S> {
 #[derive(Debug)]
 struct PartialRecord {
     group: u32,
+    /// [`ChangedPart::All`] for a whole record, otherwise a patch.
+    part: ChangedPart,
     out: Vec<u8>,
     /// The number of the next family; families in between do not exist.
     family: u32,
@@ -31,24 +44,35 @@ struct PartialRecord {
     pieces: Option<usize>,
 }
 
-impl<S: Deref<Target = Shard>> RecordWriter<S> {
-    /// Begins the record of the group with this number. `spare` is memory to write it to.
-    pub(crate) fn new(shard: S, group: u32, mut spare: Vec<u8>) -> Self {
+impl<S: DerefMut<Target = Shard>> RecordWriter<S> {
+    /// Begins the record of the group with this number, or a patch with the part that has changed. `spare` is memory to write it to.
+    pub(crate) fn new(shard: S, group: u32, part: ChangedPart, mut spare: Vec<u8>) -> Self {
         /// Enough for most groups.
         const RECORD_BYTES: usize = 4096;
         spare.clear();
         spare.reserve(RECORD_BYTES);
-        Self { shard, record: PartialRecord { group, out: spare, family: 0, pieces: None } }
+        let StoredBytes { record, patches } = shard.group(group).stored();
+        let is_patch = record >= PATCHED_RECORD_BYTES_MIN && patches <= record;
+        let part = if is_patch { part } else { ChangedPart::All };
+        Self { shard, record: PartialRecord { group, part, out: spare, family: 0, pieces: None } }
     }
 
-    /// Writes about `bytes_max` more bytes. Continues with the rest, or breaks with the shard and the record. The record must
+    /// Writes about `bytes_max` more bytes. Continues with the rest, or breaks with the shard and the record or patch, which must
     /// be in the outbox before the shard is released.
-    pub(crate) fn advance(mut self, bytes_max: usize) -> ControlFlow<(S, Vec<u8>), Self> {
-        if self.record.advance(&self.shard, bytes_max) {
-            ControlFlow::Break((self.shard, self.record.out))
-        } else {
-            ControlFlow::Continue(self)
+    pub(crate) fn advance(mut self, bytes_max: usize) -> ControlFlow<(S, GroupChange), Self> {
+        if !self.record.advance(&self.shard, bytes_max) {
+            return ControlFlow::Continue(self);
         }
+        let Self { mut shard, record: PartialRecord { group, part, out, .. } } = self;
+        let bytes = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        if part == ChangedPart::All {
+            shard.set_stored(group, StoredBytes { record: bytes(out.len()), patches: 0 });
+            return ControlFlow::Break((shard, GroupChange::Put(out)));
+        }
+        let StoredBytes { record, patches } = shard.group(group).stored();
+        let patches = patches.saturating_add(bytes(out.len() + PATCH_OVERHEAD_BYTES));
+        shard.set_stored(group, StoredBytes { record, patches });
+        ControlFlow::Break((shard, GroupChange::Patch(out)))
     }
 }
 
@@ -60,9 +84,10 @@ impl PartialRecord {
         let group = shard.group(self.group);
         let mut end = self.out.len().saturating_add(bytes_max);
         if self.out.is_empty() {
-            write_head(&mut self.out, group);
+            let families = group.families_len(self.part);
+            write_head(&mut self.out, group, families);
         }
-        while let Some(family) = group.family_from(self.family) {
+        while let Some(family) = group.family_from(self.family, self.part) {
             if self.out.len() >= end {
                 return false;
             }
@@ -74,7 +99,7 @@ impl PartialRecord {
     }
 }
 
-fn write_head(out: &mut Vec<u8>, group: GroupRef<'_>) {
+fn write_head(out: &mut Vec<u8>, group: GroupRef<'_>, families: usize) {
     let times = group.times();
     let head = Record {
         revision: 0,
@@ -84,7 +109,7 @@ fn write_head(out: &mut Vec<u8>, group: GroupRef<'_>) {
         expires_seconds: None,
         families: Vec::new(),
     };
-    head.encode_head(out, group.families_len()).expect(FITS);
+    head.encode_head(out, families).expect(FITS);
 }
 
 /// Continues a family after `done` pieces, or begins it. Stops when `out` reaches `end`. Returns how many pieces are written, or `None`

@@ -15,8 +15,8 @@ use sluicegate_engine::{Change, Durability, Engine, EngineError};
 use super::engines::OpenError;
 use super::record_writer::RecordWriter;
 use super::store::{GroupChange, Open, PendingChange};
-use crate::shard::Shard;
 use crate::shard::key::GroupingKey;
+use crate::shard::{ChangedPart, Shard};
 
 /// The delay before the first attempt. It doubles with each one.
 const DELAY_MIN: Duration = Duration::from_secs(1);
@@ -127,9 +127,9 @@ impl Recovery {
         let home = GroupingKey::from_text(key.clone()).home(self.shards.len());
         let shard = self.shards[home].lock_blocking();
         let group = shard.group_number(key)?;
-        match RecordWriter::new(shard, group, Vec::new()).advance(usize::MAX) {
-            ControlFlow::Break((_, record)) => Some(record),
-            ControlFlow::Continue(_) => unreachable!("a record without a limit is written at once"),
+        match RecordWriter::new(shard, group, ChangedPart::All, Vec::new()).advance(usize::MAX) {
+            ControlFlow::Break((_, GroupChange::Put(record))) => Some(record),
+            _ => unreachable!("all of a group is a record, and written at once without a limit"),
         }
     }
 }

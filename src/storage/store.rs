@@ -55,6 +55,8 @@ pub(crate) struct Batch {
 pub(crate) enum GroupChange {
     /// The group is now this record.
     Put(Vec<u8>),
+    /// This patch applies to the record of the group, see [`sluicegate_engine::Change::Patch`].
+    Patch(Vec<u8>),
     /// The group was deleted.
     Delete,
     /// The group is unchanged. The response is still sent in order, after those of earlier changes.
@@ -289,7 +291,10 @@ impl Batch {
 impl PendingChange {
     /// Its approximate size in memory.
     pub(super) fn bytes(&self) -> u64 {
-        let record = if let GroupChange::Put(record) = &self.change { record.len() } else { 0 };
+        let record = match &self.change {
+            GroupChange::Put(record) | GroupChange::Patch(record) => record.len(),
+            GroupChange::Delete | GroupChange::Unchanged => 0,
+        };
         (size_of::<Self>() + self.key.len() + record) as u64
     }
 }

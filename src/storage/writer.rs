@@ -1,9 +1,9 @@
 //! The writer thread, which owns the engine: it restores the groups, then commits batches.
 
-use std::collections::VecDeque;
-use std::sync::PoisonError;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use sluicegate_engine::{Change, Durability, Engine, EngineError, Receipt};
@@ -59,6 +59,7 @@ pub(super) fn run(
         recovery: Recovery::new(open, shards, engine.stats().sequence),
         engine: Some(engine),
         durability,
+        unstored: HashSet::new(),
         in_flight: VecDeque::new(),
         registry: &registry,
         deliver: &deliver,
@@ -82,6 +83,8 @@ struct Writer<'s> {
     engine: Option<Box<dyn Engine>>,
     recovery: Recovery,
     durability: Durability,
+    /// The groups whose records were too large for the engine.
+    unstored: HashSet<Arc<str>>,
     /// The batches that are being committed.
     in_flight: VecDeque<Batch>,
     registry: &'s Registry,
@@ -150,6 +153,10 @@ impl Writer<'_> {
             return Err(CommitFailed);
         }
         let Some(engine) = &mut self.engine else { return Err(CommitFailed) };
+        if !self.unstored.is_empty() {
+            let changes = self.in_flight.iter_mut().flat_map(|batch| &mut batch.changes);
+            changes.for_each(|pending| reject_patch_of_unstored(pending, &mut self.unstored));
+        }
         let durability = self.durability;
         let changes: Vec<Change<'_>> = self
             .in_flight
@@ -165,8 +172,8 @@ impl Writer<'_> {
         self.commit_seconds.record(started.elapsed().as_secs_f64());
         self.batch_changes.record(changes.len() as f64);
         if matches!(result, Ok(Err(EngineError::TooLarge { .. }))) {
-            let batches = &mut self.in_flight;
-            result = faults::contain(|| commit_one_by_one(engine.as_mut(), durability, batches));
+            let (batches, unstored) = (&mut self.in_flight, &mut self.unstored);
+            result = faults::contain(|| commit_one_by_one(engine.as_mut(), durability, batches, unstored));
         }
         match result {
             Ok(Ok(receipt)) => {
@@ -265,9 +272,24 @@ impl PendingChange {
     fn stored(&self) -> Option<Change<'_>> {
         match &self.change {
             GroupChange::Put(record) => Some(Change::Put { key: &self.key, record }),
+            GroupChange::Patch(patch) => Some(Change::Patch { key: &self.key, patch }),
             GroupChange::Delete => Some(Change::Delete { key: &self.key }),
             GroupChange::Unchanged => None,
         }
+    }
+}
+
+/// Rejects a patch of a record that the engine rejected. Once it gets a whole record or a delete, the group is as any other.
+fn reject_patch_of_unstored(pending: &mut PendingChange, unstored: &mut HashSet<Arc<str>>) {
+    match &pending.change {
+        GroupChange::Put(_) | GroupChange::Delete => {
+            unstored.remove(&pending.key);
+        }
+        GroupChange::Patch(_) if unstored.contains(&pending.key) => {
+            pending.change = GroupChange::Unchanged;
+            std::mem::replace(&mut pending.completion, Completion::None).reject_too_large();
+        }
+        GroupChange::Patch(_) | GroupChange::Unchanged => {}
     }
 }
 
@@ -277,14 +299,17 @@ fn commit_one_by_one(
     engine: &mut dyn Engine,
     durability: Durability,
     batches: &mut VecDeque<Batch>,
+    unstored: &mut HashSet<Arc<str>>,
 ) -> Result<Receipt, EngineError> {
     let mut last = Receipt { sequence: engine.stats().sequence };
     for pending in batches.iter_mut().flat_map(|batch| &mut batch.changes) {
+        reject_patch_of_unstored(pending, unstored);
         let Some(change) = pending.stored() else { continue };
         match engine.commit(&[change], durability) {
             Ok(receipt) => last = receipt,
             Err(error @ EngineError::TooLarge { .. }) => {
                 tracing::error!(group = %pending.key, %error, "cannot store a group; its push was rejected");
+                unstored.insert(pending.key.clone());
                 std::mem::replace(&mut pending.completion, Completion::None).reject_too_large();
             }
             Err(error) => return Err(error),

@@ -80,6 +80,38 @@ fn difference_16_acknowledged_pushes_survive_a_kill_and_a_stop() {
     }
 }
 
+/// A small change of a large group is a small write: a pushed family, and the time of a rejected push.
+#[test]
+fn a_small_change_of_a_large_group_writes_little() {
+    const LARGE_BYTES: usize = 8 << 20;
+    for engine in ENGINES.iter().map(|engine| engine.name) {
+        let path = folder(&format!("patches-{engine}"));
+        let mut gateway = start(&flags(engine, &path));
+        let line = |number| format!("large{{x=\"{number}{}\"}} 1\n", "x".repeat(1000));
+        let large: String = (0..LARGE_BYTES / 1000).map(line).collect();
+        assert_eq!(gateway.post("/metrics/job/a", &large).status, 200);
+        assert_eq!(gateway.put("/metrics/job/b", "# TYPE m gauge\nm 1\n").status, 200);
+        let before = gateway.written_bytes();
+        for number in 0..10 {
+            assert_eq!(gateway.post("/metrics/job/a", &format!("# TYPE m gauge\nm {number}\n")).status, 200);
+            assert_eq!(gateway.post("/metrics/job/a", "# TYPE m counter\nm 1\n").status, 400);
+        }
+        let written = gateway.written_bytes() - before;
+        // An engine may pad its files or prepare new ones. 20 whole records are twice as much.
+        assert!(written < 10 * LARGE_BYTES as u64, "{engine}: {written} bytes written for 20 small changes");
+        let lines = pushed(&gateway);
+        assert!(lines.iter().any(|line| line == "m{instance=\"\",job=\"a\"} 9"));
+        for signal in ["KILL", "TERM"] {
+            match signal {
+                "KILL" => gateway.kill(),
+                _ => assert!(gateway.stop().success()),
+            }
+            gateway = start(&flags(engine, &path));
+            assert!(pushed(&gateway) == lines, "{engine}, after {signal}");
+        }
+    }
+}
+
 #[test]
 fn a_wipe_survives_a_kill() {
     for engine in ENGINES.iter().map(|engine| engine.name) {

@@ -58,6 +58,18 @@ pub trait Engine: Send {
     fn close(self: Box<Self>) -> Result<(), EngineError>;
 }
 
+impl Change<'_> {
+    /// The bytes of the key and of the record or patch.
+    pub fn bytes(&self) -> u64 {
+        let (key, content) = match self {
+            Self::Put { key, record } => (key, record.len()),
+            Self::Patch { key, patch } => (key, patch.len()),
+            Self::Delete { key } => (key, 0),
+        };
+        (key.len() + content) as u64
+    }
+}
+
 impl dyn Engine + '_ {
     /// [`Engine::read`] with a sink that can stop with a reason.
     ///
@@ -101,7 +113,8 @@ impl dyn Engine + '_ {
     }
 }
 
-/// Receives stored records: the text of the grouping key, and the record as it was committed.
+/// Receives stored records: the text of the grouping key, and the record as it was committed, with its patches
+/// applied.
 pub type Sink<'a> = &'a (dyn Fn(&str, &[u8]) -> ControlFlow<()> + Sync);
 
 /// A change of one group.
@@ -111,8 +124,19 @@ pub enum Change<'a> {
     Put {
         /// The canonical text of the grouping key, `job="a",zone="eu"`. Never empty.
         key: &'a str,
-        /// The encoded [`Record`](crate::record::Record). Opaque bytes to an engine.
+        /// The encoded [`Record`](crate::record::Record). Opaque bytes to an engine, as long as the group is not patched.
         record: &'a [u8],
+    },
+    /// Changes a part of the record of the group: the record becomes what [`apply_patches`](crate::record::apply_patches) makes
+    /// of it. Patching a group that does not exist changes nothing.
+    ///
+    /// The engine stores the patch, not the whole record, so a small change of a large group is a small write. [`Engine::read`] passes
+    /// whole records only. The caller bounds the patches of a group: once they are about as large as the record, it puts the record.
+    Patch {
+        /// As in [`Change::Put`].
+        key: &'a str,
+        /// An encoded [`Record`](crate::record::Record) with the times of the group and the families that changed.
+        patch: &'a [u8],
     },
     /// Deletes the group. Deleting a group that does not exist changes nothing.
     Delete {

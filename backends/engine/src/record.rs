@@ -3,6 +3,10 @@
 //! The encoding is little-endian, and its first byte is the version; `docs/storage.md` describes it byte by byte. A released
 //! version never changes: a later one gets its own number, and all earlier ones stay readable.
 
+mod patch;
+
+pub use patch::apply_patches;
+
 /// The version that [`Record::encode`] writes.
 pub const VERSION: u8 = 1;
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use sluicegate_engine::record::apply_patches;
 use sluicegate_engine::{
     Change, Durability, Engine, EngineError, Lock, Receipt, Restored, Sink, Stats, UnreadStore,
 };
@@ -16,6 +17,7 @@ use sluicegate_engine::{
 use crate::guard::{damaged, guarded};
 use crate::header::{self, Header, weight};
 use crate::mark::{Known, Mark, error};
+use crate::patches::{self, PatchedGroups, PatchesOfBatch};
 
 /// Values for which sled would make several files, so it need not be sized by the machine.
 const CACHE_BYTES: u64 = 256 << 20;
@@ -29,6 +31,8 @@ pub struct Sled {
     db: Database,
     path: PathBuf,
     header: Header,
+    /// Complete after the first read.
+    patched: PatchedGroups,
     mark: Mark,
     known: Known,
     /// Whether the last user closed the store.
@@ -85,6 +89,7 @@ impl Sled {
             db: Database(Some(db)),
             path,
             header,
+            patched: PatchedGroups::default(),
             mark,
             was_closed: known.closed,
             warnings,
@@ -98,37 +103,88 @@ impl Sled {
     }
 
     /// Translates a batch into one of sled's, with the header that results from it.
-    fn prepare(&self, batch: &[Change<'_>]) -> sled::Result<(sled::Batch, Header)> {
-        let mut header = Header { sequence: self.header.sequence + 1, ..self.header };
-        let mut sleds = sled::Batch::default();
-        // The checksums of the keys that this batch has changed so far; `None` if it deleted the key.
-        let mut changed: HashMap<Vec<u8>, Option<u128>> = HashMap::new();
-        for change in batch {
+    fn prepare(&self, batch: &[Change<'_>]) -> sled::Result<Prepared> {
+        let mut prepared = Prepared {
+            batch: sled::Batch::default(),
+            header: Header { sequence: self.header.sequence + 1, ..self.header },
+            changed: HashMap::new(),
+            patches: PatchesOfBatch::new(),
+        };
+        for (position, change) in batch.iter().enumerate() {
             match change {
                 Change::Put { key, record } => {
                     let weight = weight(key.as_bytes(), record);
-                    forget(&self.db, &changed, key.as_bytes(), &mut header)?;
-                    header.add(weight);
-                    sleds.insert(key.as_bytes(), *record);
-                    changed.insert(key.as_bytes().to_vec(), Some(weight));
+                    self.forget(key.as_bytes(), &mut prepared)?;
+                    prepared.header.add(weight);
+                    prepared.batch.insert(key.as_bytes(), *record);
+                    prepared.changed.insert(key.as_bytes().to_vec(), Some(weight));
+                }
+                Change::Patch { key, patch } => {
+                    let key = key.as_bytes();
+                    let exists = match prepared.changed.get(key) {
+                        Some(now) => now.is_some(),
+                        None => self.db.contains_key(key)?,
+                    };
+                    if exists {
+                        let patch_key = patches::patch_key(key, prepared.header.sequence, position);
+                        let weight = weight(&patch_key, patch);
+                        prepared.header.add(weight);
+                        prepared.batch.insert(patch_key.as_slice(), *patch);
+                        prepared.patches.entry(key.to_vec()).or_default().added.push((patch_key, weight));
+                    }
                 }
                 Change::Delete { key } => {
-                    forget(&self.db, &changed, key.as_bytes(), &mut header)?;
-                    sleds.remove(key.as_bytes());
-                    changed.insert(key.as_bytes().to_vec(), None);
+                    self.forget(key.as_bytes(), &mut prepared)?;
+                    prepared.batch.remove(key.as_bytes());
+                    prepared.changed.insert(key.as_bytes().to_vec(), None);
                 }
             }
         }
-        sleds.insert(header::KEY, header.encode());
-        Ok((sleds, header))
+        Ok(prepared)
+    }
+
+    /// Removes the patches of a key from a batch and the database, and subtracts them and the record from the header.
+    fn forget(&self, key: &[u8], prepared: &mut Prepared) -> sled::Result<()> {
+        let now = match prepared.changed.get(key) {
+            Some(now) => *now,
+            None => self.db.get(key)?.map(|record| weight(key, &record)),
+        };
+        if let Some(weight) = now {
+            prepared.header.subtract(weight);
+        }
+        let is_patched = self.patched.contains(key);
+        if !is_patched && !prepared.patches.contains_key(key) {
+            return Ok(());
+        }
+        let patches = prepared.patches.entry(key.to_vec()).or_default();
+        for (patch_key, weight) in patches.added.drain(..) {
+            prepared.header.subtract(weight);
+            prepared.batch.remove(patch_key);
+        }
+        if is_patched && !patches.cleared {
+            for patch in self.db.scan_prefix(patches::prefix(key)) {
+                let (patch_key, patch) = patch?;
+                prepared.header.subtract(weight(&patch_key, &patch));
+                prepared.batch.remove(patch_key);
+            }
+        }
+        patches.cleared = true;
+        Ok(())
     }
 
     fn write(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<(), EngineError> {
-        let header = guarded(&self.path, || {
-            let (sleds, header) = self.prepare(batch)?;
+        let Prepared { batch: mut sleds, header, patches, .. } = guarded(&self.path, || self.prepare(batch))?;
+        for (key, patches) in &patches {
+            if !patches.added.is_empty() {
+                self.patched.add(key);
+            } else if patches.cleared {
+                self.patched.remove(key);
+            }
+        }
+        sleds.insert(header::KEY, header.encode(!self.patched.is_empty()));
+        guarded(&self.path, || {
             self.db.apply_batch(sleds)?;
-            self.db.flush()?;
-            Ok(header)
+            self.db.flush()
         })?;
         self.header = header;
         self.known.acknowledged = header.sequence;
@@ -156,6 +212,18 @@ impl Sled {
         }
     }
 
+    /// A record after its patches.
+    fn patched_record(&self, key: &[u8], record: &[u8]) -> Result<Vec<u8>, EngineError> {
+        let patches = guarded(&self.path, || {
+            self.db.scan_prefix(patches::prefix(key)).values().collect::<sled::Result<Vec<_>>>()
+        })?;
+        let patches: Vec<&[u8]> = patches.iter().map(|patch| &**patch).collect();
+        let mut out = Vec::new();
+        apply_patches(record, &patches, &mut out)
+            .map_err(|error| damaged(&self.path, &format!("a group cannot be patched: {error}")))?;
+        Ok(out)
+    }
+
     /// Syncs sled's files to the disk, which sled's own flush does not do.
     fn sync(&mut self) -> Result<(), EngineError> {
         self.blobs_synced = sync_files(&self.path, self.blobs_synced)?;
@@ -178,19 +246,32 @@ impl Engine for Sled {
     ) -> Result<ControlFlow<(), Restored>, EngineError> {
         self.refuse_if_failed()?;
         let started = Instant::now();
-        let (mut found, mut record_bytes) = (Header::default(), 0);
+        let (mut found, mut groups, mut record_bytes) = (Header::default(), 0, 0);
         // The sink is called outside of `guarded`: its panics belong to the caller.
         let mut records = self.db.iter();
         while let Some((key, record)) = guarded(&self.path, || records.next().transpose())? {
             if *key == *header::KEY {
                 continue;
             }
+            // All patches come before all records.
+            if patches::is_patch(&key) {
+                let Some(group) = patches::group_of(&key) else {
+                    return Err(damaged(&self.path, "the key of a patch is not valid"));
+                };
+                self.patched.add(group);
+                found.add(weight(&key, &record));
+                continue;
+            }
             let Ok(text) = std::str::from_utf8(&key) else {
                 return Err(damaged(&self.path, "a grouping key is not UTF-8"));
             };
             found.add(weight(&key, &record));
+            let patched =
+                self.patched.contains(&key).then(|| self.patched_record(&key, &record)).transpose()?;
+            let record: &[u8] = patched.as_deref().unwrap_or(&record);
+            groups += 1;
             record_bytes += (key.len() + record.len()) as u64;
-            if sink(text, &record).is_break() {
+            if sink(text, record).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -205,7 +286,7 @@ impl Engine for Sled {
         let open_seconds = std::mem::take(&mut self.open_seconds);
         self.restore_seconds = open_seconds + started.elapsed().as_secs_f64();
         Ok(ControlFlow::Continue(Restored {
-            records: found.records,
+            records: groups,
             record_bytes,
             sequence: found.sequence,
             closed: self.was_closed,
@@ -215,7 +296,7 @@ impl Engine for Sled {
 
     fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Receipt, EngineError> {
         self.refuse_if_failed()?;
-        let bytes = batch.iter().map(bytes).sum();
+        let bytes = batch.iter().map(Change::bytes).sum();
         if bytes > BATCH_BYTES_MAX {
             return Err(EngineError::TooLarge { bytes, bytes_max: BATCH_BYTES_MAX });
         }
@@ -275,28 +356,15 @@ impl Drop for Database {
     }
 }
 
-fn bytes(change: &Change<'_>) -> u64 {
-    match change {
-        Change::Put { key, record } => (key.len() + record.len()) as u64,
-        Change::Delete { key } => key.len() as u64,
-    }
-}
-
-/// Subtracts the current record of a key from the header.
-fn forget(
-    db: &sled::Db,
-    changed: &HashMap<Vec<u8>, Option<u128>>,
-    key: &[u8],
-    header: &mut Header,
-) -> sled::Result<()> {
-    let now = match changed.get(key) {
-        Some(now) => *now,
-        None => db.get(key)?.map(|record| weight(key, &record)),
-    };
-    if let Some(weight) = now {
-        header.subtract(weight);
-    }
-    Ok(())
+/// A batch for sled.
+struct Prepared {
+    /// Without the header.
+    batch: sled::Batch,
+    /// The header after the batch.
+    header: Header,
+    /// The checksums of the records that the batch has changed so far; `None` if it deleted the record.
+    changed: HashMap<Vec<u8>, Option<u128>>,
+    patches: PatchesOfBatch,
 }
 
 /// Opens sled. The store is locked, so if sled's own lock is taken, threads of an engine that was just dropped hold it.
@@ -327,7 +395,7 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Header, EngineError> {
         Some((found, _)) if found > header::VERSION => {
             Err(EngineError::TooNew { file: path.to_owned(), found, known: header::VERSION })
         }
-        Some((header::VERSION, header)) => Ok(header),
+        Some((1.., header)) => Ok(header),
         _ => Err(damaged(path, "the header record is not valid")),
     }
 }
@@ -336,7 +404,7 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Header, EngineError> {
 fn create(db: &sled::Db, path: &Path) -> Result<Header, EngineError> {
     let header = Header::default();
     guarded(path, || {
-        db.insert(header::KEY, header.encode())?;
+        db.insert(header::KEY, header.encode(false))?;
         db.flush()
     })?;
     sync_files(path, -1)?;

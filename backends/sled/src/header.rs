@@ -4,8 +4,10 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// Its key in the database. Grouping keys begin with a label name, so they never equal it.
 pub(crate) const KEY: &[u8] = b"\0sluicegate";
-/// The format of the whole store.
-pub(crate) const VERSION: u32 = 1;
+/// The latest format of the whole store.
+pub(crate) const VERSION: u32 = 2;
+/// The format of a store without patches. Versions that do not know patches can read it.
+const VERSION_WITHOUT_PATCHES: u32 = 1;
 const BYTES: usize = 4 + 8 + 8 + 16;
 
 /// A summary of the database.
@@ -13,16 +15,17 @@ const BYTES: usize = 4 + 8 + 8 + 16;
 pub(crate) struct Header {
     /// The number of the last batch.
     pub sequence: u64,
-    /// The number of records.
+    /// The number of records and patches.
     pub records: u64,
-    /// The sum of [`weight`] over all records.
+    /// The sum of [`weight`] over all records and patches.
     pub sum: u128,
 }
 
 impl Header {
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self, has_patches: bool) -> Vec<u8> {
+        let version = if has_patches { VERSION } else { VERSION_WITHOUT_PATCHES };
         let mut out = Vec::with_capacity(BYTES);
-        out.extend(VERSION.to_le_bytes());
+        out.extend(version.to_le_bytes());
         out.extend(self.sequence.to_le_bytes());
         out.extend(self.records.to_le_bytes());
         out.extend(self.sum.to_le_bytes());

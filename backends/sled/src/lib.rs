@@ -12,6 +12,7 @@ mod engine;
 mod guard;
 mod header;
 mod mark;
+mod patches;
 
 pub use engine::Sled;
 

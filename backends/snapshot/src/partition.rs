@@ -1,14 +1,15 @@
 //! Reading one partition: its archive, and what the log says since.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use rkyv::util::AlignedVec;
 use sluicegate_engine::EngineError;
+use sluicegate_engine::record::apply_patches;
 
 use crate::archive;
 use crate::files::Folder;
-use crate::log::changes::{CHANGED_WHILE_READ, RecordLocation};
+use crate::log::changes::{CHANGED_WHILE_READ, LoggedChange, RecordLocation};
 use crate::log::replay::Replay;
 use crate::manifest::Manifest;
 
@@ -23,14 +24,42 @@ pub(crate) struct PartitionReader<'a> {
 #[derive(Default)]
 pub(crate) struct Buffers {
     archive: AlignedVec,
-    record: Vec<u8>,
+    log: LogBuffers,
 }
 
-/// Where in the log a record is.
+/// Buffers for what is read from the log.
+#[derive(Default)]
+struct LogBuffers {
+    record: Vec<u8>,
+    /// The patches of a group, one after the other.
+    patches: Vec<u8>,
+    patch: Vec<u8>,
+    patched: Vec<u8>,
+}
+
+/// Where in the log a record or patch is.
+#[derive(Debug, Clone, Copy)]
 struct LoggedRecord {
     /// Index in [`Replay::segments`].
     segment: usize,
     location: RecordLocation,
+}
+
+/// What the log says about a group.
+#[derive(Debug)]
+struct LoggedGroup {
+    base: Base,
+    /// Patches of the base, in the order of the log.
+    patches: Vec<LoggedRecord>,
+}
+
+/// The record to which the patches of a group apply.
+#[derive(Debug, Clone, Copy)]
+enum Base {
+    /// The one in the archive, if there is one.
+    Archived,
+    Logged(LoggedRecord),
+    Deleted,
 }
 
 impl PartitionReader<'_> {
@@ -40,7 +69,7 @@ impl PartitionReader<'_> {
         segments.iter().any(|segment| !segment.changes.partitions[partition].is_empty())
     }
 
-    /// Passes each record of a partition to `visit`: first those of the archive that the log does not change, then those of
+    /// Passes each record of a partition to `visit`: first those of the archive that the log does not replace, then those of
     /// the log. Stops when `visit` does.
     pub fn read(
         &self,
@@ -48,47 +77,105 @@ impl PartitionReader<'_> {
         buffers: &mut Buffers,
         mut visit: impl FnMut(&str, &[u8]) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, EngineError> {
-        let changed = self.changed_keys(partition);
+        let changed = self.changed_groups(partition);
         if let Some(id) = self.manifest.archive(partition) {
             let entry = self.manifest.archives[partition];
-            let read = archive::read(self.folder, id, entry, &mut buffers.archive, |key, record| {
-                if !changed.is_empty() && changed.contains_key(key) {
-                    return ControlFlow::Continue(());
-                }
-                visit(key, record)
-            })?;
-            if read.is_break() {
-                return Ok(read);
+            let mut error = None;
+            let log = &mut buffers.log;
+            let read =
+                archive::read(self.folder, id, entry, &mut buffers.archive, |key, record| {
+                    match changed.get(key) {
+                        None => visit(key, record),
+                        Some(LoggedGroup { base: Base::Archived, patches }) => {
+                            match self.patched(record, patches, log) {
+                                Ok(patched) => visit(key, patched),
+                                Err(failed) => {
+                                    error = Some(failed);
+                                    ControlFlow::Break(())
+                                }
+                            }
+                        }
+                        Some(_) => ControlFlow::Continue(()),
+                    }
+                })?;
+            match error {
+                Some(error) => return Err(error),
+                None if read.is_break() => return Ok(read),
+                None => {}
             }
         }
-        let mut records: Vec<(&str, LoggedRecord)> =
-            changed.into_iter().filter_map(|(key, record)| Some((key, record?))).collect();
+        let logged = changed.into_iter().filter_map(|(key, group)| match group.base {
+            Base::Logged(record) => Some((key, record, group.patches)),
+            Base::Archived | Base::Deleted => None,
+        });
+        let mut logged: Vec<(&str, LoggedRecord, Vec<LoggedRecord>)> = logged.collect();
         // One segment after the other, each in the order on disk.
-        records.sort_unstable_by_key(|(_, record)| (record.segment, record.location.start));
-        for records in records.chunk_by(|(_, a), (_, b)| a.segment == b.segment) {
-            let segment = &self.replay.segments[records[0].1.segment].segment;
+        logged.sort_unstable_by_key(|(_, record, _)| (record.segment, record.location.start));
+        let mut record_bytes = std::mem::take(&mut buffers.log.record);
+        for groups in logged.chunk_by(|(_, a, _), (_, b, _)| a.segment == b.segment) {
+            let segment = &self.replay.segments[groups[0].1.segment].segment;
             let file = segment.open(self.folder)?;
-            for (key, record) in records {
-                let record = record.location.read(&file, &mut buffers.record)?;
+            for (key, record, patches) in groups {
+                let record = record.location.read(&file, &mut record_bytes)?;
                 let record = record.ok_or_else(|| segment.damaged(self.folder, CHANGED_WHILE_READ))?;
-                if visit(key, record).is_break() {
+                if visit(key, self.patched(record, patches, &mut buffers.log)?).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
         }
+        buffers.log.record = record_bytes;
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The keys that the log changes, each with its last record or `None` if the group was deleted.
-    fn changed_keys(&self, partition: usize) -> HashMap<&str, Option<LoggedRecord>> {
-        let mut changed = HashMap::new();
+    /// A record after its patches.
+    fn patched<'r>(
+        &self,
+        record: &'r [u8],
+        patches: &[LoggedRecord],
+        buffers: &'r mut LogBuffers,
+    ) -> Result<&'r [u8], EngineError> {
+        let Some(last) = patches.last() else { return Ok(record) };
+        buffers.patches.clear();
+        let mut ranges: Vec<Range<usize>> = Vec::with_capacity(patches.len());
+        for patches in patches.chunk_by(|a, b| a.segment == b.segment) {
+            let segment = &self.replay.segments[patches[0].segment].segment;
+            let file = segment.open(self.folder)?;
+            for patch in patches {
+                let patch = patch.location.read(&file, &mut buffers.patch)?;
+                let patch = patch.ok_or_else(|| segment.damaged(self.folder, CHANGED_WHILE_READ))?;
+                let start = buffers.patches.len();
+                buffers.patches.extend_from_slice(patch);
+                ranges.push(start..buffers.patches.len());
+            }
+        }
+        let patches: Vec<&[u8]> = ranges.into_iter().map(|range| &buffers.patches[range]).collect();
+        buffers.patched.clear();
+        apply_patches(record, &patches, &mut buffers.patched).map_err(|error| {
+            let segment = &self.replay.segments[last.segment].segment;
+            segment.damaged(self.folder, &format!("a group cannot be patched: {error}"))
+        })?;
+        Ok(&buffers.patched)
+    }
+
+    /// The groups that the log changes, by key.
+    fn changed_groups(&self, partition: usize) -> HashMap<&str, LoggedGroup> {
+        let mut changed: HashMap<&str, LoggedGroup> = HashMap::new();
         for (segment, replayed) in self.replay.segments.iter().enumerate() {
-            let changes = replayed.changes.partitions[partition].iter();
-            changed.extend(
-                changes.map(|(key, location)| {
-                    (key, location.map(|location| LoggedRecord { segment, location }))
-                }),
-            );
+            for (key, change) in replayed.changes.partitions[partition].iter() {
+                let replaced = |base| LoggedGroup { base, patches: Vec::new() };
+                match change {
+                    LoggedChange::Delete => {
+                        changed.insert(key, replaced(Base::Deleted));
+                    }
+                    LoggedChange::Put(location) => {
+                        changed.insert(key, replaced(Base::Logged(LoggedRecord { segment, location })));
+                    }
+                    LoggedChange::Patch(location) => {
+                        let group = changed.entry(key).or_insert_with(|| replaced(Base::Archived));
+                        group.patches.push(LoggedRecord { segment, location });
+                    }
+                }
+            }
         }
         changed
     }

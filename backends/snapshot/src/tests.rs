@@ -5,6 +5,7 @@ mod closing;
 mod crashes;
 mod damage;
 mod format_1;
+mod format_2;
 mod panics;
 
 use std::ops::RangeInclusive;

@@ -121,6 +121,13 @@ impl Gateway {
         Pid::from_child(&self.child)
     }
 
+    /// The number of bytes that the gateway's system calls have written, to files and to connections.
+    pub fn written_bytes(&self) -> u64 {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.child.id())).expect("own child");
+        let written = io.lines().find_map(|line| line.strip_prefix("wchar: "));
+        written.and_then(|bytes| bytes.parse().ok()).expect("Linux counts them")
+    }
+
     /// The gateway's stdout and stderr so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).expect("the log file")).into_owned()

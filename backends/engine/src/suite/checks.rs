@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Change, Durability, Engine, EngineError, FirstRead};
 
+use crate::record::{Family, Kind, Record};
+
 use super::{Op, Plan, State, Subject, commit, open, read, restore};
 
 const PLAN: Plan = Plan { seed: 1, keys: 30, record_bytes_max: 300 };
@@ -90,6 +92,93 @@ pub fn applies_the_changes_of_a_batch_in_order(subject: &dyn Subject) {
             leave(engine, close);
         }
     }
+}
+
+/// A record of families with a text each.
+fn record(push_seconds: f64, families: &[(&str, &[u8])]) -> Vec<u8> {
+    let families = families.iter().map(|(name, text)| Family {
+        name,
+        kind: Kind::Gauge,
+        help: None,
+        push_seconds,
+        text,
+        exact: None,
+    });
+    let record = Record {
+        revision: 0,
+        push_seconds,
+        failure_seconds: 0.0,
+        created_seconds: 1.0,
+        expires_seconds: None,
+        families: families.collect(),
+    };
+    let mut out = Vec::new();
+    record.encode(&mut out).expect("a small record");
+    out
+}
+
+/// A patch changes a part of a record, in its place among the other changes of a batch and of later ones.
+pub fn applies_patches_in_commit_order(subject: &dyn Subject) {
+    let (a, b, missing) = ("job=\"a\"", "job=\"a\",x=\"\u{0}\"", "job=\"missing\"");
+    let put = |key: &str, seconds, families: &[(&str, &[u8])]| Op::put(key, &record(seconds, families));
+    let patch =
+        |key: &str, seconds, families: &[(&str, &[u8])]| Op::Patch(key.to_owned(), record(seconds, families));
+    let delete = |key: &str| Op::Delete(key.to_owned());
+    let batches = [
+        vec![put(a, 1.0, &[("m", b"1"), ("n", b"1")]), put(b, 1.0, &[]), patch(missing, 1.0, &[("m", b"1")])],
+        vec![patch(a, 2.0, &[("m", b"2")]), patch(b, 2.0, &[("m", b"2")])],
+        vec![patch(a, 3.0, &[]), patch(a, 4.0, &[("n", b"4"), ("o", b"4")]), patch(missing, 4.0, &[])],
+        vec![patch(b, 5.0, &[("m", b"5")]), put(b, 5.5, &[("x", b"")]), patch(b, 6.0, &[("y", b"6")])],
+        vec![patch(a, 7.0, &[("m", b"7")]), delete(a), patch(a, 8.0, &[("m", b"8")])],
+        vec![put(a, 9.0, &[("m", b"9")]), delete(b)],
+        vec![patch(a, 10.0, &[("n", b"10")]), patch(b, 10.0, &[("n", b"10")])],
+        vec![delete(a), put(a, 11.0, &[("z", b"11")]), patch(a, 12.0, &[("z", b"12")])],
+        vec![put(b, 13.0, &[])],
+    ];
+    for close in 0..2 {
+        let folder = folder();
+        let mut expected = State::new();
+        for batch in &batches {
+            let (mut engine, state) = opened(subject, folder.path());
+            assert_eq!(state, stored(subject, &expected));
+            commit(engine.as_mut(), batch, Durability::Process).expect("a batch is committed");
+            batch.iter().for_each(|op| op.apply(&mut expected));
+            let state = read(engine.as_mut(), 1).expect("the store can be read between batches");
+            assert_eq!(state, stored(subject, &expected));
+            leave(engine, close);
+        }
+    }
+}
+
+/// Many small changes of a large group cost about as many bytes as the changes, not as the group.
+pub fn a_patch_of_a_large_group_writes_little(subject: &dyn Subject) {
+    const GROUP_BYTES: usize = 8 << 20;
+    let folder = folder();
+    let (mut engine, _) = opened(subject, folder.path());
+    let large = record(1.0, &[("large", &vec![b'x'; GROUP_BYTES]), ("small", b"1")]);
+    let mut expected = State::new();
+    let mut apply = |engine: &mut dyn Engine, op: Op| {
+        commit(engine, std::slice::from_ref(&op), Durability::Process).expect("a batch is committed");
+        op.apply(&mut expected);
+    };
+    apply(engine.as_mut(), Op::put("job=\"a\"", &large));
+    let written_before = written_bytes();
+    for number in 0..20_u8 {
+        let patch = record(2.0 + f64::from(number), &[("small", &[number])]);
+        apply(engine.as_mut(), Op::Patch("job=\"a\"".to_owned(), patch));
+    }
+    if let (Some(before), Some(after)) = (written_before, written_bytes()) {
+        assert!(after - before < 20 * GROUP_BYTES as u64 / 2, "{} bytes written", after - before);
+    }
+    drop(engine);
+    let (_, state) = opened(subject, folder.path());
+    assert!(state == stored(subject, &expected));
+}
+
+/// The bytes that the system calls of this thread have written, if the operating system counts them.
+fn written_bytes() -> Option<u64> {
+    let io = std::fs::read_to_string("/proc/thread-self/io").ok()?;
+    io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok())
 }
 
 /// Reading changes nothing, before and between commits.

@@ -1,16 +1,24 @@
 //! Batches from a seed: the same seed and number give the same batch in every process.
 
+use std::collections::BTreeMap;
+
 use fastrand::Rng;
 
 use crate::Change;
+use crate::record::{Family, Kind, Record, apply_patches};
 
 use super::State;
+
+/// How many families a record has at most.
+const FAMILIES_MAX: usize = 8;
 
 /// A change that owns its texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     /// See [`Change::Put`].
     Put(String, Vec<u8>),
+    /// See [`Change::Patch`].
+    Patch(String, Vec<u8>),
     /// See [`Change::Delete`].
     Delete(String),
 }
@@ -25,6 +33,7 @@ impl Op {
     pub fn change(&self) -> Change<'_> {
         match self {
             Self::Put(key, record) => Change::Put { key, record },
+            Self::Patch(key, patch) => Change::Patch { key, patch },
             Self::Delete(key) => Change::Delete { key },
         }
     }
@@ -34,6 +43,13 @@ impl Op {
         match self {
             Self::Put(key, record) => {
                 state.insert(key.clone(), record.clone());
+            }
+            Self::Patch(key, patch) => {
+                if let Some(record) = state.get_mut(key) {
+                    let mut patched = Vec::new();
+                    apply_patches(record, &[patch], &mut patched).expect("valid records");
+                    *record = patched;
+                }
             }
             Self::Delete(key) => {
                 state.remove(key);
@@ -65,12 +81,53 @@ impl Plan {
     }
 
     fn op(&self, random: &mut Rng) -> Op {
-        let key = Self::key(random.usize(..self.keys));
+        let number = random.usize(..self.keys);
+        let key = Self::key(number);
         if random.u8(..100) < 20 {
             return Op::Delete(key);
         }
+        // Other groups have opaque bytes, and are never patched.
+        if number.is_multiple_of(2) {
+            let families = random.usize(..=FAMILIES_MAX);
+            return if random.u8(..100) < 40 {
+                Op::Put(key, self.record(random, families))
+            } else {
+                Op::Patch(key, self.record(random, families / 2))
+            };
+        }
         let length = random.usize(..=self.record_bytes_max);
         Op::Put(key, (0..length).map(|_| random.u8(..)).collect())
+    }
+
+    /// A valid record with up to `families` families.
+    fn record(&self, random: &mut Rng, families: usize) -> Vec<u8> {
+        let families: BTreeMap<String, Vec<u8>> = (0..families)
+            .map(|_| {
+                let length = random.usize(..=self.record_bytes_max / FAMILIES_MAX);
+                let name = format!("family_{}", random.usize(..FAMILIES_MAX));
+                (name, (0..length).map(|_| random.u8(..)).collect())
+            })
+            .collect();
+        let seconds = f64::from(random.u32(..));
+        let families = families.iter().map(|(name, text)| Family {
+            name,
+            kind: Kind::Untyped,
+            help: random.bool().then_some("a help text"),
+            push_seconds: seconds,
+            text,
+            exact: None,
+        });
+        let record = Record {
+            revision: 0,
+            push_seconds: seconds,
+            failure_seconds: 0.0,
+            created_seconds: 1.0,
+            expires_seconds: None,
+            families: families.collect(),
+        };
+        let mut out = Vec::new();
+        record.encode(&mut out).expect("a small record");
+        out
     }
 
     fn key(number: usize) -> String {

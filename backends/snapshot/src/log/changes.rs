@@ -11,6 +11,8 @@ use crate::files::{Folder, OpenFile};
 
 const DELETE: u8 = 0;
 const PUT: u8 = 1;
+/// Since version 2 of segments.
+const PATCH: u8 = 2;
 
 /// The kind, and the lengths of key and record.
 const HEADER_BYTES: usize = 9;
@@ -20,11 +22,7 @@ pub(crate) const CHANGED_WHILE_READ: &str = "changed while it was read";
 
 /// The size of a batch as [`encode`] writes it.
 pub(crate) fn encoded_bytes(batch: &[Change<'_>]) -> u64 {
-    let bytes = |change: &Change<'_>| match change {
-        Change::Put { key, record } => HEADER_BYTES + key.len() + record.len(),
-        Change::Delete { key } => HEADER_BYTES + key.len(),
-    };
-    batch.iter().map(|change| bytes(change) as u64).sum()
+    batch.iter().map(|change| HEADER_BYTES as u64 + change.bytes()).sum()
 }
 
 /// Appends a batch to `out`.
@@ -32,6 +30,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, batch: &[Change<'_>]) {
     for change in batch {
         let (kind, key, record) = match change {
             Change::Put { key, record } => (PUT, *key, *record),
+            Change::Patch { key, patch } => (PATCH, *key, *patch),
             Change::Delete { key } => (DELETE, *key, &[][..]),
         };
         out.put_u8(kind);
@@ -61,11 +60,18 @@ pub(crate) struct PartitionChanges {
 struct KeyChange {
     /// Where in `keys` the key ends.
     key_end: u32,
-    /// `None` if the group was deleted.
-    record: Option<RecordLocation>,
+    change: LoggedChange,
 }
 
-/// Where in a segment a record is. Segments are smaller than 4 GiB.
+/// A change in the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LoggedChange {
+    Delete,
+    Put(RecordLocation),
+    Patch(RecordLocation),
+}
+
+/// Where in a segment a record or patch is. Segments are smaller than 4 GiB.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RecordLocation {
     pub start: u32,
@@ -107,25 +113,21 @@ impl SegmentChanges {
             let key = std::str::from_utf8(key).ok()?;
             let record_start = start + payload.len() - after.len() - record.len();
             rest = after;
-            match kind {
-                DELETE => self.push(key, None),
-                PUT => self.push(
-                    key,
-                    Some(RecordLocation {
-                        start: record_start as u32,
-                        bytes: record_bytes,
-                        checksum: crc32c::crc32c(record),
-                    }),
-                ),
+            let location = RecordLocation {
+                start: record_start as u32,
+                bytes: record_bytes,
+                checksum: crc32c::crc32c(record),
+            };
+            let change = match kind {
+                DELETE => LoggedChange::Delete,
+                PUT => LoggedChange::Put(location),
+                PATCH => LoggedChange::Patch(location),
                 _ => return None,
-            }
+            };
+            let partition = partition_of(key, self.partitions.len());
+            self.partitions[partition].push(key, change);
         }
         Some(())
-    }
-
-    fn push(&mut self, key: &str, record: Option<RecordLocation>) {
-        let partition = partition_of(key, self.partitions.len());
-        self.partitions[partition].push(key, record);
     }
 }
 
@@ -140,20 +142,20 @@ impl PartitionChanges {
         self.changes.is_empty()
     }
 
-    /// Each changed key, with the location of its record or `None` if the group was deleted.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<RecordLocation>)> {
+    /// Each changed key, with its change.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, LoggedChange)> {
         let mut start = 0;
         self.changes.iter().map(move |change| {
             let end = change.key_end as usize;
             let key = &self.keys[start..end];
             start = end;
-            (key, change.record)
+            (key, change.change)
         })
     }
 
-    fn push(&mut self, key: &str, record: Option<RecordLocation>) {
+    fn push(&mut self, key: &str, change: LoggedChange) {
         self.keys.push_str(key);
-        self.changes.push(KeyChange { key_end: self.keys.len() as u32, record });
+        self.changes.push(KeyChange { key_end: self.keys.len() as u32, change });
     }
 }
 

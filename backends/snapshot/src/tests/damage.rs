@@ -9,7 +9,7 @@ use sluicegate_engine::{Durability, EngineError};
 use super::WithOptions;
 use crate::Options;
 
-const PLAN: Plan = Plan { seed: 12, keys: 5, record_bytes_max: 40 };
+const PLAN: Plan = Plan { seed: 17, keys: 5, record_bytes_max: 40 };
 const BATCHES: u64 = 24;
 
 const SMALL: WithOptions = WithOptions(Options {

@@ -9,10 +9,7 @@ use sluicegate_engine::suite::{Op, State, commit, open};
 use super::WithOptions;
 use crate::Options;
 
-/// If this variable names a folder, stores are written there, as testdata for a new format.
-const OUTPUT_VARIABLE: &str = "SLUICEGATE_TESTDATA_OUTPUT";
-
-const SMALL: Options = Options {
+pub(super) const SMALL: Options = Options {
     partitions: 2,
     segment_bytes_min: 1024,
     segment_bytes_max: 1024,
@@ -41,7 +38,7 @@ fn expected_state() -> State {
 /// Opens a copy of a store of format 1, checks its content, and continues it.
 fn check_store(name: &str, closed: bool, segments: usize) {
     let folder = tempfile::tempdir().expect("a folder for a test");
-    let copied = copy_files(&testdata(name), folder.path());
+    let copied = copy_files(&testdata("format-1").join(name), folder.path());
     assert_eq!(copied.iter().filter(|name| name.starts_with("log-")).count(), segments);
     let (mut engine, state, restored) =
         open(&WithOptions(Options::default()), folder.path()).expect("the store opens");
@@ -55,12 +52,12 @@ fn check_store(name: &str, closed: bool, segments: usize) {
     assert_eq!(state, expected);
 }
 
-fn testdata(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/format-1").join(name)
+pub(super) fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
 }
 
 /// Copies the files of a folder and returns their names.
-fn copy_files(from: &Path, to: &Path) -> Vec<String> {
+pub(super) fn copy_files(from: &Path, to: &Path) -> Vec<String> {
     let files = fs::read_dir(from).expect("a readable folder");
     let copy = |file: std::io::Result<fs::DirEntry>| {
         let name = file.expect("a readable folder").file_name().into_string().expect("ASCII");
@@ -78,26 +75,4 @@ fn a_killed_store_of_format_1_is_read_and_continued() {
 #[test]
 fn a_closed_store_of_format_1_is_read_and_continued() {
     check_store("closed", true, 0);
-}
-
-#[test]
-fn this_version_writes_stores_of_the_same_content() {
-    let temporary = tempfile::tempdir().expect("a folder for a test");
-    let output = std::env::var_os(OUTPUT_VARIABLE).map_or(temporary.path().to_owned(), PathBuf::from);
-    for (name, closes) in [("killed", false), ("closed", true)] {
-        let folder = output.join(name);
-        fs::create_dir_all(&folder).expect("a folder can be created");
-        let (mut engine, _, _) = open(&WithOptions(SMALL), &folder).expect("the store opens");
-        for batch in batches() {
-            commit(engine.as_mut(), &batch, Durability::Process).expect("a batch is committed");
-        }
-        if closes {
-            engine.close().expect("the store closes");
-        } else {
-            drop(engine);
-        }
-        let (_, state, restored) = open(&WithOptions(SMALL), &folder).expect("the store opens again");
-        assert_eq!(state, expected_state());
-        assert_eq!(restored.closed, closes);
-    }
 }

@@ -63,6 +63,7 @@ impl Engine for FaultyEngine {
         for change in batch {
             match change {
                 Change::Put { key, record } => faults.records.insert((*key).to_owned(), record.to_vec()),
+                Change::Patch { key, patch } => faults.records.insert(format!("{key}+"), patch.to_vec()),
                 Change::Delete { key } => faults.records.remove(*key),
             };
         }
@@ -139,6 +140,11 @@ fn a_change_that_is_too_large_fails_alone() {
     assert_eq!(result(large_rx), Ok(Outcome::Rejected(Rejection::TooLarge)));
     assert_eq!(result(other_rx), Ok(Outcome::Applied));
     assert_eq!(store.state(), State::Ready);
+    // The record to which this patch applies was not stored.
+    let (mut patch, rx) = push("job=\"large\"", b"");
+    patch.change = GroupChange::Patch(vec![1]);
+    commit(&store, &delivered, [patch]);
+    assert_eq!(result(rx), Ok(Outcome::Rejected(Rejection::TooLarge)));
     let (next, rx) = push("job=\"next\"", &[1; 60]);
     commit(&store, &delivered, [next]);
     assert_eq!(result(rx), Ok(Outcome::Applied));
