@@ -8,7 +8,9 @@ use crate::runtime::permits::Permit;
 use crate::shard::key::GroupingKey;
 use crate::shard::list::{GroupQuery, Listed};
 use crate::shard::push::Push;
-use crate::shard::{Counts, DuplicateCheck, FamilySnapshot, GroupView, SeriesLookup};
+use crate::shard::{
+    Counts, DuplicateCheck, FamilyName, FamilySnapshot, FamilyView, GroupSlice, LargeGroup, SeriesLookup,
+};
 use crate::storage::completion::{CommandResult, CommitFailed};
 use crate::storage::store::Batch;
 
@@ -29,7 +31,11 @@ pub(crate) enum ShardCommand {
     /// Takes a snapshot for a scrape.
     Snapshot(oneshot::Sender<(Vec<FamilySnapshot>, Counts)>),
     /// Copies some groups, starting at a position; the result names the position to continue from.
-    CopyGroups(u32, oneshot::Sender<(Vec<GroupView>, Option<u32>)>),
+    CopyGroups(u32, oneshot::Sender<GroupSlice>),
+    /// Lists some families of a large group, starting at a family number.
+    ListFamilies(Arc<LargeGroup>, u32, oneshot::Sender<Vec<FamilyName>>),
+    /// Copies some families of a large group; the result may be shorter than the list.
+    CopyFamilies(Arc<LargeGroup>, Vec<FamilyName>, oneshot::Sender<Vec<Option<FamilyView>>>),
     /// Searches some groups, starting at a position, for those on a page of the groups API.
     ListGroups(Arc<GroupQuery>, u32, oneshot::Sender<Listed>),
     /// Checks whether groups of this core already hold any of these series.

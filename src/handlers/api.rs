@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::{Error, Handlers, Request};
 use crate::http::response::{Response, empty};
-use crate::http::response_body::ResponseBody;
 
 /// OPTIONS on any path of the API.
 pub(super) async fn options(_: &Handlers, _: Request) -> Result<Response, Error> {
@@ -16,9 +15,8 @@ pub(super) async fn options(_: &Handlers, _: Request) -> Result<Response, Error>
     Ok(response)
 }
 
-/// A response whose body is JSON.
-pub(super) fn json(body: ResponseBody) -> Response {
-    let mut response = Response::new(body);
+/// Makes a response one whose body is JSON.
+pub(super) fn json(mut response: Response) -> Response {
     insert_headers(response.headers_mut());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -36,7 +34,7 @@ pub(super) fn success<T: Serialize>(data: &T) -> Response {
         status: &'static str,
         data: &'a T,
     }
-    json(to_json(&Document { status: "success", data }).into())
+    json(Response::new(to_json(&Document { status: "success", data }).into()))
 }
 
 /// 400 with an error document.
@@ -49,7 +47,7 @@ pub(super) fn bad_data(reason: &str) -> Response {
         error: &'a str,
     }
     let document = to_json(&Document { status: "error", error_type: "bad_data", error: reason });
-    let mut response = json(document.into());
+    let mut response = json(Response::new(document.into()));
     *response.status_mut() = StatusCode::BAD_REQUEST;
     response
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
@@ -19,51 +18,159 @@ use crate::exposition::protobuf::{
 use crate::exposition::render::write_header;
 use crate::exposition::text::parse;
 use crate::shard::key::GroupingKey;
-use crate::shard::{FAILURE_TIME_METRIC, FamilyView, GroupView, PUSH_TIME_METRIC};
+use crate::shard::{FAILURE_TIME_METRIC, FamilyView, GroupView, LargeGroup, PUSH_TIME_METRIC};
 use crate::telemetry::OwnMetric;
 
+use super::all_groups::{GroupReader, Piece, Pieces, Writer};
 use super::api::{json, to_json};
 use super::time::rfc3339;
-use super::{Error, Handlers, Request, streamed};
+use super::{Error, Handlers, Request};
+use crate::http::produced::Aborted;
 use crate::http::response::Response;
-use crate::http::slots::ResponseGuard;
 
-/// All groups with their families. Streams, so that the response is never in memory as a whole.
+/// How much of a HELP text is written at a time.
+const STRING_BYTES: usize = 16 * 1024;
+
+/// All groups with their families. The document is made while the client reads it, so it is never in memory as a whole.
 pub(super) async fn metrics(handlers: &Handlers, request: Request) -> Result<Response, Error> {
-    let slot = handlers.group_list_slot(&request).await?;
-    let mut is_first = true;
-    let groups = handlers.all_groups().map(move |views| {
-        let mut chunk = Vec::new();
-        for view in &views {
-            if !std::mem::replace(&mut is_first, false) {
-                chunk.push(b',');
-            }
-            chunk.extend_from_slice(&group(view));
+    let response = handlers.group_list(&request, |reader, writer| write_groups(reader, writer)).await?;
+    Ok(json(response))
+}
+
+pub(super) async fn write_groups(mut reader: GroupReader, mut writer: Writer) -> Result<(), Aborted> {
+    writer.write(br#"{"status":"success","data":["#).await;
+    let mut separator: &[u8] = b"";
+    while let Some(slice) = reader.next().await? {
+        for view in &slice.groups {
+            writer.write(separator).await;
+            writer.write(&group(view)).await;
+            separator = b",";
         }
-        Bytes::from(chunk)
-    });
-    let start = Bytes::from_static(br#"{"status":"success","data":["#);
-    let mut response = json(streamed(start, groups, Bytes::from_static(b"]}")));
-    response.extensions_mut().insert(ResponseGuard::new(slot, ()));
-    Ok(response)
+        if let Some(large) = slice.large {
+            writer.write(separator).await;
+            write_large_group(&mut reader, &mut writer, &Arc::new(large)).await?;
+            separator = b",";
+        }
+    }
+    writer.write(b"]}").await;
+    writer.flush().await;
+    Ok(())
+}
+
+/// Writes the document that [`group`] makes, in parts.
+async fn write_large_group(
+    reader: &mut GroupReader,
+    writer: &mut Writer,
+    group: &Arc<LargeGroup>,
+) -> Result<(), Aborted> {
+    let own = own_entries(&group.head);
+    let mut own = own.iter().map(|(name, value)| (*name, value.json())).peekable();
+    let mut separator: &[u8] = b"{";
+    let mut order = reader.by_name(group).await?;
+    loop {
+        let names = reader.families(group, &mut order).await?;
+        if names.is_empty() {
+            break;
+        }
+        let mut names = &names[..];
+        while !names.is_empty() {
+            let views = reader.copy(group, names).await?;
+            let (copied, rest) = names.split_at(views.len());
+            names = rest;
+            for (name, family) in copied.iter().zip(views) {
+                let Some(family) = family else { continue };
+                while let Some((key, value)) = own.next_if(|(key, _)| **key < *name.shared.name) {
+                    write_entry(writer, &mut separator, key, &value).await;
+                }
+                // A family hides an entry of the same name.
+                own.next_if(|(key, _)| **key == *name.shared.name);
+                write_entry(writer, &mut separator, &name.shared.name, b"").await;
+                write_family(reader, writer, family).await?;
+            }
+        }
+    }
+    for (key, value) in own {
+        write_entry(writer, &mut separator, key, &value).await;
+    }
+    writer.write(b"}").await;
+    reader.end_large()
+}
+
+async fn write_entry(writer: &mut Writer, separator: &mut &[u8], key: &str, value: &[u8]) {
+    writer.write(std::mem::replace(separator, b",")).await;
+    writer.write(&to_json(key)).await;
+    writer.write(b":").await;
+    writer.write(value).await;
+}
+
+/// Writes the document of a family, in parts.
+async fn write_family(reader: &GroupReader, writer: &mut Writer, family: FamilyView) -> Result<(), Aborted> {
+    let (name, kind, seconds) = (family.shared.name.clone(), family.kind, family.push_seconds);
+    writer.write(b"{").await;
+    if let Some(help) = family.help.as_deref().filter(|help| !help.is_empty()) {
+        writer.write(b"\"help\":\"").await;
+        write_string(writer, help).await;
+        writer.write(b"\",").await;
+    }
+    writer.write(b"\"metrics\":[").await;
+    let mut separator: &[u8] = b"";
+    for piece in Pieces::of(family) {
+        let name = name.clone();
+        let metrics = reader.convert(piece, move |piece| metrics_of_piece(&name, kind, piece)).await?;
+        // Without brackets.
+        if let Some(metrics) = metrics.get(1..metrics.len() - 1).filter(|metrics| !metrics.is_empty()) {
+            writer.write(std::mem::replace(&mut separator, b",")).await;
+            writer.write(metrics).await;
+        }
+    }
+    writer.write(b"],\"time_stamp\":").await;
+    writer.write(&to_json(&rfc3339(seconds))).await;
+    writer.write(b",\"type\":").await;
+    writer.write(&to_json(type_name(kind))).await;
+    writer.write(b"}").await;
+    Ok(())
+}
+
+/// Writes what is between the quotes of a string, in parts.
+async fn write_string(writer: &mut Writer, text: &str) {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = (0..=rest.len().min(STRING_BYTES)).rev().find(|end| rest.is_char_boundary(*end));
+        let (part, after) = rest.split_at(end.unwrap_or(rest.len()));
+        let quoted = to_json(part);
+        writer.write(&quoted[1..quoted.len() - 1]).await;
+        rest = after;
+    }
+}
+
+/// The metrics of a piece as a list.
+fn metrics_of_piece(name: &str, kind: MetricType, piece: &Piece) -> Vec<u8> {
+    let (families, mut text) = (|exact| decode_family(exact).unwrap_or_default(), Vec::new());
+    let families = match piece {
+        Piece::Exact(exact) => families(exact),
+        Piece::Lines(_) | Piece::Segment(_) => {
+            write_header(&mut text, name, kind, None);
+            text.extend_from_slice(piece.bytes());
+            parse(&text, NameRules::Utf8).unwrap_or_default()
+        }
+    };
+    to_json(&metrics_of(&families)).into()
+}
+
+fn metrics_of<'a>(families: &'a Families<'a>) -> Vec<MetricDocument<'a>> {
+    families
+        .families
+        .iter()
+        .flat_map(|family| families.metrics_of(family))
+        .map(|metric| MetricDocument { families, metric })
+        .collect()
 }
 
 /// The document of one group.
-fn group(view: &GroupView) -> Bytes {
-    let labels: BTreeMap<Cow<'_, str>, Cow<'_, str>> = read_labels(&view.key).into_iter().collect();
-    let successful = view.failure_seconds == 0.0 || view.push_seconds > view.failure_seconds;
-    let mut document: BTreeMap<&str, Box<dyn ErasedJson + '_>> = BTreeMap::new();
-    document.insert("labels", Box::new(labels));
-    document.insert("last_push_successful", Box::new(successful));
+pub(super) fn group(view: &GroupView) -> Bytes {
+    let mut document = own_entries(view);
     for family in &view.families {
         document.insert(&family.shared.name, Box::new(FamilyDocument(family)));
-    }
-    for (metric, seconds) in
-        [(PUSH_TIME_METRIC, view.push_seconds), (FAILURE_TIME_METRIC, view.failure_seconds)]
-    {
-        let changed_seconds = if seconds == 0.0 { view.created_seconds } else { seconds };
-        document
-            .insert(metric.name, Box::new(TimeDocument { metric, key: &view.key, seconds, changed_seconds }));
     }
     let mut out = Vec::with_capacity(1024);
     out.push(b'{');
@@ -77,6 +184,24 @@ fn group(view: &GroupView) -> Bytes {
     }
     out.push(b'}');
     out.into()
+}
+
+/// The entries of a group that are not pushed families. A family can have the name of the first two and then hides them; the names of
+/// the others are reserved.
+fn own_entries(view: &GroupView) -> BTreeMap<&str, Box<dyn ErasedJson + '_>> {
+    let labels: BTreeMap<Cow<'_, str>, Cow<'_, str>> = read_labels(&view.key).into_iter().collect();
+    let successful = view.failure_seconds == 0.0 || view.push_seconds > view.failure_seconds;
+    let mut entries: BTreeMap<&str, Box<dyn ErasedJson + '_>> = BTreeMap::new();
+    entries.insert("labels", Box::new(labels));
+    entries.insert("last_push_successful", Box::new(successful));
+    for (metric, seconds) in
+        [(PUSH_TIME_METRIC, view.push_seconds), (FAILURE_TIME_METRIC, view.failure_seconds)]
+    {
+        let changed_seconds = if seconds == 0.0 { view.created_seconds } else { seconds };
+        let time = TimeDocument { metric, key: &view.key, seconds, changed_seconds };
+        entries.insert(metric.name, Box::new(time));
+    }
+    entries
 }
 
 /// A JSON value of any type, so that a map can hold different types.
@@ -114,22 +239,16 @@ impl Serialize for FamilyDocument<'_> {
         let view = self.0;
         let mut text = Vec::with_capacity(view.text.len() + 64);
         write_header(&mut text, &view.shared.name, view.kind, None);
-        text.extend_from_slice(&view.text);
+        view.text.pieces().for_each(|piece| text.extend_from_slice(piece));
         let families = match &view.exact {
             Some(exact) => decode_family(exact).unwrap_or_default(),
             None => parse(&text, NameRules::Utf8).unwrap_or_default(),
         };
-        let metrics: Vec<MetricDocument<'_>> = families
-            .families
-            .iter()
-            .flat_map(|family| families.metrics_of(family))
-            .map(|metric| MetricDocument { families: &families, metric })
-            .collect();
         let mut map = serializer.serialize_map(None)?;
         if let Some(help) = view.help.as_ref().filter(|help| !help.is_empty()) {
             map.serialize_entry("help", &**help)?;
         }
-        map.serialize_entry("metrics", &metrics)?;
+        map.serialize_entry("metrics", &metrics_of(&families))?;
         map.serialize_entry("time_stamp", &rfc3339(view.push_seconds))?;
         map.serialize_entry("type", type_name(view.kind))?;
         map.end()

@@ -4,6 +4,7 @@
 //! endpoint's function, and counts the response ([`request_metrics`]). Every failure is an [`Error`], which becomes a response in one
 //! place.
 
+mod all_groups;
 mod api;
 mod api_groups;
 mod api_metrics;
@@ -14,6 +15,7 @@ mod error;
 pub mod grouping_key;
 mod health;
 pub(crate) mod metrics;
+mod pins;
 pub mod push;
 mod quit;
 pub(crate) mod request_metrics;
@@ -28,8 +30,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
 use http::request::Parts;
 
 pub use endpoints::Endpoint;
@@ -37,7 +37,6 @@ pub(crate) use error::Error;
 pub(crate) use request_metrics::RequestMetrics;
 
 use crate::config::Config;
-use crate::cores::command::ShardCommand;
 use crate::cores::mailbox::Mailboxes;
 use crate::cores::shard_task::ShardTask;
 use crate::cores::workers::Workers;
@@ -46,14 +45,13 @@ use crate::http::limits::Connections;
 use crate::http::request_body::{BodyError, RequestBody};
 use crate::http::response::{self, Response};
 use crate::http::response_body::ResponseBody;
-use crate::http::slots::{Slot, Slots};
+use crate::http::slots::Slots;
 use crate::runtime::budget::Budget;
 use crate::runtime::permits::Permits;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::stalls::Stalls;
 use crate::scrape::cache::PieceCache;
 use crate::scrape::encode::Encoder;
-use crate::shard::GroupView;
 use crate::shard::registry::Registry;
 use crate::storage::store::{State, Store};
 use crate::telemetry::Recorder;
@@ -214,42 +212,6 @@ impl Handlers {
             _ => Ok(()),
         }
     }
-
-    /// A slot for a response that lists groups.
-    async fn group_list_slot(&self, request: &Request) -> Result<Slot, Error> {
-        let slot = self.gateway.group_lists.acquire(request.peer.ip()).await;
-        slot.ok_or(Error::TooManyGroupLists)
-    }
-
-    /// Copies all groups, core by core and a few at a time, while the client reads them.
-    fn all_groups(&self) -> impl Stream<Item = Vec<GroupView>> + 'static {
-        let mailboxes = self.gateway.mailboxes.clone();
-        stream::unfold((0, Some(0)), move |(core, from)| {
-            let mailboxes = mailboxes.clone();
-            async move {
-                let (core, from) = match from {
-                    Some(from) => (core, from),
-                    None => (core + 1, 0),
-                };
-                if core >= mailboxes.cores() {
-                    return None;
-                }
-                let (tx, rx) = futures_channel::oneshot::channel();
-                mailboxes.send(core, ShardCommand::CopyGroups(from, tx));
-                let (views, next) = rx.await.ok()?;
-                Some((views, (core, next)))
-            }
-        })
-    }
-}
-
-/// A body that is produced while it is sent: `start`, the items, `end`.
-fn streamed(start: Bytes, items: impl Stream<Item = Bytes> + 'static, end: Bytes) -> ResponseBody {
-    let document = stream::iter([start]).chain(items).chain(stream::iter([end]));
-    ResponseBody::stream(document.filter(|chunk| {
-        let is_nonempty = !chunk.is_empty();
-        async move { is_nonempty }
-    }))
 }
 
 /// The approximate size of a request's head, counted as the official program does.

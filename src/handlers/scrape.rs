@@ -1,5 +1,6 @@
 //! `GET /metrics`: the scrape.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use ::http::StatusCode;
@@ -12,7 +13,7 @@ use crate::exposition::escape::Escaping;
 use crate::exposition::names::NameRules;
 use crate::http::response::{Response, empty};
 use crate::http::response_body::ResponseBody;
-use crate::http::slots::ResponseGuard;
+use crate::http::slots::{Held, ResponseGuard};
 use crate::scrape::collect::collect;
 use crate::scrape::{metrics, negotiate};
 use crate::shard::Counts;
@@ -45,7 +46,7 @@ pub(super) async fn scrape(handlers: &Handlers, request: Request) -> Result<Resp
     let bytes = body.len().unwrap_or_default();
     metrics::record_size(encoding, bytes);
     let mut response = empty(StatusCode::OK).map(|_| body);
-    response.extensions_mut().insert(ResponseGuard::new(slot, RunningScrape { started, encoding }));
+    response.extensions_mut().insert(ResponseGuard::new(slot, Arc::new(RunningScrape { started, encoding })));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, negotiate::content_type(format, escaping));
     headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
@@ -60,6 +61,8 @@ struct RunningScrape {
     started: Instant,
     encoding: &'static str,
 }
+
+impl Held for RunningScrape {}
 
 impl Drop for RunningScrape {
     fn drop(&mut self) {

@@ -1,37 +1,91 @@
 //! `/`: the web page, a plain list of groups. Every pushed value is escaped.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 
 use crate::config::Config;
 use crate::exposition::labels::read_labels;
-use crate::shard::GroupView;
+use crate::shard::{FamilyView, GroupView, LargeGroup};
 
+use super::all_groups::{FamilyOrder, GroupReader, Pieces, Writer};
 use super::time::rfc3339;
-use super::{Error, Handlers, Request, streamed};
+use super::{Error, Handlers, Request};
+use crate::http::produced::Aborted;
 use crate::http::response::Response;
-use crate::http::slots::ResponseGuard;
 
+const ROW_END: &str = "</pre></details></td></tr>\n";
 const STYLE: &str = "body{font:16px/1.4 system-ui,sans-serif;margin:1rem;max-width:70rem;color-scheme:light dark}\
 table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.2rem .6rem .2rem 0;\
 border-bottom:1px solid #8886}code{overflow-wrap:anywhere}pre{overflow-x:auto}.failed{color:#c33}";
 
-/// The list of groups. Streams, so that the page is never in memory as a whole.
+/// The list of groups. The page is made while the client reads it, so it is never in memory as a whole.
 pub(super) async fn status_page(handlers: &Handlers, request: Request) -> Result<Response, Error> {
-    let slot = handlers.group_list_slot(&request).await?;
     let config = &handlers.gateway.config;
-    let rows = handlers.all_groups().map(|views| Bytes::from(views.iter().map(row).collect::<String>()));
-    let mut response = Response::new(streamed(start(config), rows, end(config)));
-    response.extensions_mut().insert(ResponseGuard::new(slot, ()));
+    let (start, end) = (start(config), end(config));
+    let mut response =
+        handlers.group_list(&request, |reader, writer| write_page(reader, writer, start, end)).await?;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
     headers.insert(CONTENT_SECURITY_POLICY, policy);
     Ok(response)
+}
+
+pub(super) async fn write_page(
+    mut reader: GroupReader,
+    mut writer: Writer,
+    start: Bytes,
+    end: Bytes,
+) -> Result<(), Aborted> {
+    writer.write(&start).await;
+    while let Some(slice) = reader.next().await? {
+        for view in &slice.groups {
+            writer.write(row(view).as_bytes()).await;
+        }
+        if let Some(large) = slice.large {
+            write_large_row(&mut reader, &mut writer, &Arc::new(large)).await?;
+        }
+    }
+    writer.write(&end).await;
+    writer.flush().await;
+    Ok(())
+}
+
+/// Writes the row that [`row`] makes, in parts.
+async fn write_large_row(
+    reader: &mut GroupReader,
+    writer: &mut Writer,
+    group: &Arc<LargeGroup>,
+) -> Result<(), Aborted> {
+    writer.write(row_start(&group.head, group.families).as_bytes()).await;
+    let mut order = FamilyOrder::Number(0);
+    loop {
+        let names = reader.families(group, &mut order).await?;
+        if names.is_empty() {
+            break;
+        }
+        let mut names = &names[..];
+        while !names.is_empty() {
+            let views = reader.copy(group, names).await?;
+            names = &names[views.len()..];
+            for mut family in views.into_iter().flatten() {
+                writer.write(family_header(&family).as_bytes()).await;
+                // The page shows lines only.
+                family.exact = None;
+                for piece in Pieces::of(family) {
+                    writer
+                        .write(&reader.convert(piece, |piece| escape_lines(piece.bytes()).into()).await?)
+                        .await;
+                }
+            }
+        }
+    }
+    writer.write(ROW_END.as_bytes()).await;
+    reader.end_large()
 }
 
 /// 404: the page loads no files.
@@ -57,7 +111,18 @@ fn start(config: &Config) -> Bytes {
 }
 
 /// The row of a group.
-fn row(view: &GroupView) -> String {
+pub(super) fn row(view: &GroupView) -> String {
+    let mut html = row_start(view, view.families.len());
+    for family in &view.families {
+        html.push_str(&family_header(family));
+        family.text.pieces().for_each(|piece| html.push_str(&escape_lines(piece)));
+    }
+    html.push_str(ROW_END);
+    html
+}
+
+/// The row up to the first family.
+fn row_start(view: &GroupView, families: usize) -> String {
     let mut html = String::with_capacity(512);
     html.push_str("<tr><td>");
     for (name, value) in read_labels(&view.key) {
@@ -72,13 +137,17 @@ fn row(view: &GroupView) -> String {
     if view.failure_seconds > 0.0 {
         let _ = write!(html, "<br><span class=\"failed\">rejected {}</span>", rfc3339(view.failure_seconds));
     }
-    let _ = write!(html, "</td><td><details><summary>{} families</summary><pre>", view.families.len());
-    for family in &view.families {
-        let _ = writeln!(html, "# TYPE {} {}", escape(&family.shared.name), family.kind.text_name());
-        html.push_str(&escape(&String::from_utf8_lossy(&family.text)));
-    }
-    html.push_str("</pre></details></td></tr>\n");
+    let _ = write!(html, "</td><td><details><summary>{families} families</summary><pre>");
     html
+}
+
+/// The line before the lines of a family.
+fn family_header(family: &FamilyView) -> String {
+    format!("# TYPE {} {}\n", escape(&family.shared.name), family.kind.text_name())
+}
+
+fn escape_lines(lines: &[u8]) -> String {
+    escape(&String::from_utf8_lossy(lines))
 }
 
 /// The page after the last group: the flags.

@@ -130,8 +130,7 @@ pub(super) async fn serve_connection<S: Service>(
                 Phase::Working | Phase::Lingering => {}
             }
         }
-        if deadline.take_sample_due() && (deadline.reads_too_slowly(socket.unread()) || deadline.is_evicted())
-        {
+        if deadline.take_sample_due() && !deadline.may_continue(socket.unread()) {
             return Poll::Ready(Ending::Abandoned);
         }
         if deadline.must_make_room() {

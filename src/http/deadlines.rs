@@ -351,19 +351,15 @@ impl ConnectionDeadline {
         self.sample_due.replace(false)
     }
 
-    /// Samples how fast the client reads, given what its kernel has not acknowledged. Returns true if it is too slow.
-    pub(crate) fn reads_too_slowly(&self, unread: u64) -> bool {
+    /// Samples how fast the client reads, given what its kernel has not acknowledged. Returns whether its response may continue.
+    pub(crate) fn may_continue(&self, unread: u64) -> bool {
         let ConnectionTable { tick, read_window, window_bytes_min, .. } = &*self.table;
         let reading = self.read_rate.sample(unread, tick.get(), *read_window, *window_bytes_min);
-        for guard in self.guards.borrow().iter() {
+        let guards = self.guards.borrow();
+        for guard in &*guards {
             guard.set_stalled(reading != Reading::Progress);
         }
-        reading == Reading::TooSlow
-    }
-
-    /// Whether a response of the connection has lost its slot.
-    pub(crate) fn is_evicted(&self) -> bool {
-        self.guards.borrow().iter().any(ResponseGuard::is_evicted)
+        reading != Reading::TooSlow && guards.iter().all(ResponseGuard::may_continue)
     }
 
     pub(crate) fn linger(&self) {

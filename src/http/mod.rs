@@ -5,7 +5,8 @@
 //! * `deadlines` enforces all timeouts with one sweep per core, which also samples how fast clients read (`read_rate`); [`limits`]
 //!   bounds what a client can use, `slots` how many long responses are sent at a time; `room` closes waiting connections if there are too
 //!   many.
-//! * [`request_body`], [`response`] and `response_body` are for the handlers; `tracked_body` reports when a response is written.
+//! * [`request_body`], [`response`], `response_body` and `produced` are for the handlers; `tracked_body` reports when a response is
+//!   written.
 //!
 //! There is no HTTP/2 (the official program offers it over TLS only), no timer per connection or request, and no lock on the path of a
 //! request.
@@ -16,6 +17,7 @@ pub mod connection;
 mod deadlines;
 pub mod limits;
 pub(crate) mod metrics;
+pub(crate) mod produced;
 mod read_rate;
 pub mod request_body;
 pub mod response;

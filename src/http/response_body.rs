@@ -1,13 +1,14 @@
-//! The body of a response: bytes, pieces, or a stream.
+//! The body of a response: bytes, pieces, or what a future produces.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::Stream;
 use http_body::{Frame, SizeHint};
+
+use super::produced::{Aborted, Output, Produced};
 
 /// The body of a response.
 #[derive(Default)]
@@ -22,7 +23,7 @@ enum Content {
     /// Ready pieces, and how many of their bytes are left to send.
     Pieces(VecDeque<Bytes>, u64),
     /// Pieces that are produced while they are sent.
-    Stream(Pin<Box<dyn Stream<Item = Bytes>>>),
+    Produced(Produced),
 }
 
 impl std::fmt::Debug for ResponseBody {
@@ -30,7 +31,7 @@ impl std::fmt::Debug for ResponseBody {
         match &self.content {
             Content::Empty => out.write_str("empty"),
             Content::Pieces(pieces, left) => write!(out, "{} pieces, {left} bytes", pieces.len()),
-            Content::Stream(_) => out.write_str("stream"),
+            Content::Produced(_) => out.write_str("produced"),
         }
     }
 }
@@ -49,8 +50,11 @@ impl ResponseBody {
     }
 
     /// Pieces that are produced while they are sent.
-    pub(crate) fn stream(stream: impl Stream<Item = Bytes> + 'static) -> Self {
-        Self { content: Content::Stream(Box::pin(stream)) }
+    pub(crate) fn produced<F>(make: impl FnOnce(Output) -> F) -> Self
+    where
+        F: Future<Output = Result<(), Aborted>> + 'static,
+    {
+        Self { content: Content::Produced(Produced::new(make)) }
     }
 
     /// The number of bytes to send, if known.
@@ -58,7 +62,7 @@ impl ResponseBody {
         match &self.content {
             Content::Empty => Some(0),
             Content::Pieces(_, left) => Some(*left),
-            Content::Stream(_) => None,
+            Content::Produced(_) => None,
         }
     }
 
@@ -88,20 +92,20 @@ impl From<&'static str> for ResponseBody {
 
 impl http_body::Body for ResponseBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Aborted;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         match &mut self.content {
             Content::Empty => Poll::Ready(None),
             Content::Pieces(pieces, left) => Poll::Ready(pieces.pop_front().map(|piece| {
                 *left -= piece.len() as u64;
                 Ok(Frame::data(piece))
             })),
-            Content::Stream(stream) => {
-                stream.as_mut().poll_next(context).map(|piece| Some(Ok(Frame::data(piece?))))
+            Content::Produced(produced) => {
+                produced.poll_next(context).map(|piece| Some(piece?.map(Frame::data)))
             }
         }
     }

@@ -4,7 +4,6 @@
 //! for as long as the response may take. So when slots are needed, the response that has been stalled for the longest time loses
 //! its slot, and its connection is reset; and clients of one network can have only a part of all slots.
 
-use std::any::Any;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,11 +54,20 @@ pub(crate) struct Slot {
     taken: Arc<Taken>,
 }
 
+/// What a response holds beside its slot.
+pub(crate) trait Held: Send + Sync + 'static {
+    /// Whether the memory that it holds still fits into the limits. Called from time to time while the client reads; if it does not
+    /// fit, the response ends.
+    fn fits(&self) -> bool {
+        true
+    }
+}
+
 /// What a response holds until the kernel has its last byte. The handler adds it to the extensions of the response.
 #[derive(Clone)]
 pub(crate) struct ResponseGuard {
     slot: Arc<Slot>,
-    _held: Arc<dyn Any + Send + Sync>,
+    held: Arc<dyn Held>,
 }
 
 impl Slots {
@@ -165,17 +173,17 @@ impl Drop for Slot {
 
 impl ResponseGuard {
     /// Keeps the slot, and something else, until the response is sent or abandoned.
-    pub(crate) fn new(slot: Slot, held: impl Any + Send + Sync) -> Self {
-        Self { slot: Arc::new(slot), _held: Arc::new(held) }
+    pub(crate) fn new(slot: Slot, held: Arc<dyn Held>) -> Self {
+        Self { slot: Arc::new(slot), held }
     }
 
     pub(super) fn set_stalled(&self, is_stalled: bool) {
         self.slot.set_stalled(is_stalled);
     }
 
-    /// Whether another response has got the slot.
-    pub(super) fn is_evicted(&self) -> bool {
-        self.slot.taken.is_evicted.load(Ordering::Relaxed)
+    /// Whether the response may continue: no other response has got its slot, and what it holds fits.
+    pub(super) fn may_continue(&self) -> bool {
+        !self.slot.taken.is_evicted.load(Ordering::Relaxed) && self.held.fits()
     }
 }
 

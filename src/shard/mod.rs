@@ -52,7 +52,7 @@ pub use pace::Pace;
 pub use plan::{Decision, PushAttempt};
 pub use tables::StoredBytes;
 pub use text_edit::{Applied, Change, ChangedPart, TextEdit};
-pub use view::{FamilySnapshot, FamilyView, GroupView};
+pub use view::{FamilyName, FamilySnapshot, FamilyView, GroupSlice, GroupView, LargeGroup};
 
 use crate::exposition::model::MetricType;
 use crate::telemetry::OwnMetric;

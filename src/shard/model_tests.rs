@@ -177,7 +177,7 @@ fn push_times_follow_a_corrected_clock() {
     let (early, late) = keys.split_at(2 * CORES);
     let push = |gateway: &mut Gateway, key: &GroupingKey, body| {
         let outcome = gateway.push(put(key, body));
-        let (groups, _) = gateway.shard(key).copy_groups(0, usize::MAX);
+        let groups = gateway.shard(key).copy_groups(0, usize::MAX).groups;
         let group = groups.into_iter().find(|group| group.key == *key.text()).expect("the group exists");
         (outcome, group)
     };

@@ -55,6 +55,31 @@ impl Entry {
     }
 }
 
+/// The lines of a group in one family, at one moment.
+#[derive(Debug, Clone)]
+pub enum Lines {
+    /// At most [`RUN_BYTES_MAX`].
+    Copied(Vec<u8>),
+    /// Segments of this group only. Each ends at the end of a metric.
+    Shared(Vec<Arc<Segment>>),
+}
+
+impl Lines {
+    /// Bytes of all lines.
+    pub fn len(&self) -> usize {
+        self.pieces().map(<[u8]>::len).sum()
+    }
+
+    /// The lines in pieces, each of which ends at the end of a metric.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let (copied, shared) = match self {
+            Self::Copied(text) => (Some(&text[..]), &[][..]),
+            Self::Shared(segments) => (None, &segments[..]),
+        };
+        copied.into_iter().chain(shared.iter().map(|segment| segment.text()))
+    }
+}
+
 /// The new lines of one group in one family.
 #[derive(Debug, Clone)]
 pub enum NewLines<'a> {
@@ -187,6 +212,16 @@ impl FamilyText {
             Location::Missing => (0..0, None),
         };
         self.entries[range].iter().map(|entry| entry.segment.text()).chain(shared)
+    }
+
+    /// The lines of a group. Long ones are shared, not copied.
+    pub fn shared_lines(&self, group: u32) -> Lines {
+        match self.locate(group) {
+            Location::Exclusive(range) => {
+                Lines::Shared(self.entries[range].iter().map(|entry| entry.segment.clone()).collect())
+            }
+            location => Lines::Copied(self.run_at(location).collect::<Vec<_>>().concat()),
+        }
     }
 
     /// The lines of a group, and its protobuf if they cannot reproduce it.

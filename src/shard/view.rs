@@ -7,12 +7,20 @@ use smallvec::SmallVec;
 use crate::exposition::model::MetricType;
 
 use super::Shard;
+use super::group_families::GroupFamilies;
 use super::pace::{LOOK, Pace, at_once};
 use super::registry::SharedFamily;
-use super::segments::FamilyText;
+use super::segments::{FamilyText, Lines};
 use super::slab::Number;
 use super::tables::{Group, GroupFamily, LocalFamily, StoredBytes};
 use super::text_edit::ChangedPart;
+
+/// The cost of a group or a family beside its text, in bytes.
+const GROUP_COST: usize = 64;
+/// The cost of a segment that is shared, in bytes. A group with long lines is large.
+const SHARED_COST: usize = 256;
+/// A group with more families is large.
+const FAMILIES_MAX: usize = 256;
 
 /// A family of one core at one moment. Taking it copies no lines, and later pushes do not change it.
 #[derive(Debug, Clone)]
@@ -52,9 +60,51 @@ pub struct FamilyView {
     /// Unix seconds of the push that last replaced it.
     pub push_seconds: f64,
     /// The rendered lines.
-    pub text: Vec<u8>,
+    pub text: Lines,
     /// Its protobuf, if the lines cannot reproduce it.
     pub exact: Option<Arc<[u8]>>,
+}
+
+/// Some groups of a shard.
+#[derive(Debug, Default)]
+pub struct GroupSlice {
+    /// Whole groups.
+    pub groups: Vec<GroupView>,
+    /// The group after them, if it is too large to be copied as a whole.
+    pub large: Option<LargeGroup>,
+    /// The number of the next group; `None` at the end.
+    pub next: Option<u32>,
+}
+
+/// A group whose families are copied in parts, see [`Shard::families_of`].
+#[derive(Debug, Clone)]
+pub struct LargeGroup {
+    number: Number,
+    /// The group without its families.
+    pub head: GroupView,
+    /// The number of its families.
+    pub families: usize,
+}
+
+/// A family of a large group.
+#[derive(Debug, Clone)]
+pub struct FamilyName {
+    /// Its number on this core.
+    pub number: u32,
+    /// The name.
+    pub shared: Arc<SharedFamily>,
+}
+
+impl FamilyView {
+    /// The cost of copying it, in bytes. A shared segment costs a pointer.
+    fn bytes(&self) -> usize {
+        let text = match &self.text {
+            Lines::Copied(text) => text.len(),
+            Lines::Shared(segments) => SHARED_COST * segments.len(),
+        };
+        // The help is not copied here, but in the document.
+        text + self.help.as_ref().map_or(0, |help| help.len())
+    }
 }
 
 /// The times of a group.
@@ -182,39 +232,114 @@ impl Shard {
         snapshot
     }
 
-    /// Copies groups from a group number on until about `bytes_max` bytes are copied. Also returns the number of the next group;
-    /// `None` at the end.
-    pub fn copy_groups(&self, from: u32, bytes_max: usize) -> (Vec<GroupView>, Option<u32>) {
-        let (mut views, mut bytes) = (Vec::new(), 0);
+    /// Copies groups from a group number on until about `bytes_max` bytes are copied.
+    pub fn copy_groups(&self, from: u32, bytes_max: usize) -> GroupSlice {
+        let mut slice = GroupSlice::default();
+        let mut bytes = 0;
         for (number, group) in self.groups.from(from) {
             if bytes >= bytes_max {
-                return (views, Some(number));
+                slice.next = Some(number);
+                break;
             }
-            let families: Vec<FamilyView> = group
-                .families
-                .iter()
-                .map(|family| {
-                    let local = &self.families[family.number];
-                    FamilyView {
-                        shared: local.shared.clone(),
-                        kind: local.kind,
-                        help: local.helps.get(family.help).cloned(),
-                        push_seconds: family.push_seconds,
-                        exact: local.text.exact(number),
-                        text: local.text.run(number).collect::<Vec<_>>().concat(),
-                    }
-                })
-                .collect();
-            bytes += group.key.len() + families.iter().map(|family| family.text.len() + 64).sum::<usize>();
-            views.push(GroupView {
+            let mut view = GroupView {
                 key: group.key.clone(),
                 push_seconds: group.push_seconds,
                 failure_seconds: group.failure_seconds,
                 created_seconds: group.created_seconds,
-                families,
-            });
+                families: Vec::new(),
+            };
+            bytes += GROUP_COST + group.key.len();
+            match self.copy_families(number, group, bytes_max, &mut bytes) {
+                Some(families) => {
+                    view.families = families;
+                    slice.groups.push(view);
+                }
+                None => {
+                    slice.large = Some(LargeGroup { number, head: view, families: group.families.len() });
+                    slice.next = Some(number + 1);
+                    break;
+                }
+            }
         }
-        (views, None)
+        slice
+    }
+
+    /// All families of a group; `None` if they are many or long.
+    fn copy_families(
+        &self,
+        number: Number,
+        group: &Group,
+        bytes_max: usize,
+        bytes: &mut usize,
+    ) -> Option<Vec<FamilyView>> {
+        if group.families.len() > FAMILIES_MAX {
+            return None;
+        }
+        let before = *bytes;
+        let mut views = Vec::with_capacity(group.families.len());
+        for family in group.families.iter() {
+            let view = self.copy_family(number, family);
+            *bytes += view.bytes() + GROUP_COST;
+            let is_long = matches!(view.text, Lines::Shared(_)) || *bytes - before > bytes_max;
+            if is_long || view.exact.as_ref().is_some_and(|exact| exact.len() > bytes_max) {
+                return None;
+            }
+            views.push(view);
+        }
+        Some(views)
+    }
+
+    fn copy_family(&self, group: Number, family: &GroupFamily) -> FamilyView {
+        let local = &self.families[family.number];
+        FamilyView {
+            shared: local.shared.clone(),
+            kind: local.kind,
+            help: local.helps.get(family.help).cloned(),
+            push_seconds: family.push_seconds,
+            exact: local.text.exact(group),
+            text: local.text.shared_lines(group),
+        }
+    }
+
+    /// Some families of a large group, from a family number on, in the order of their numbers. Empty at the end, or if the group no
+    /// longer exists.
+    pub fn families_of(&self, group: &LargeGroup, from: u32, count_max: usize) -> Vec<FamilyName> {
+        let Some(families) = self.families_if_same(group) else { return Vec::new() };
+        let some = families.from(from).take(count_max);
+        some.map(|family| FamilyName {
+            number: family.number,
+            shared: self.families[family.number].shared.clone(),
+        })
+        .collect()
+    }
+
+    /// Copies families of a large group until about `bytes_max` bytes are copied, but at least one. `None` stands for a family that
+    /// the group no longer has.
+    pub fn copy_families_of(
+        &self,
+        group: &LargeGroup,
+        names: &[FamilyName],
+        bytes_max: usize,
+    ) -> Vec<Option<FamilyView>> {
+        let families = self.families_if_same(group);
+        let (mut views, mut bytes) = (Vec::with_capacity(names.len()), 0);
+        for name in names {
+            if bytes >= bytes_max {
+                break;
+            }
+            let family = families.and_then(|families| families.get(name.number));
+            let family = family.filter(|_| Arc::ptr_eq(&self.families[name.number].shared, &name.shared));
+            let view = family.map(|family| self.copy_family(group.number, family));
+            bytes += view.as_ref().map_or(0, FamilyView::bytes) + GROUP_COST;
+            views.push(view);
+        }
+        views
+    }
+
+    /// The families of a group, unless it has been deleted.
+    fn families_if_same(&self, group: &LargeGroup) -> Option<&GroupFamilies> {
+        let now = self.groups.get(group.number).filter(|now| now.key == group.head.key)?;
+        Some(&now.families)
     }
 
     /// The keys of some groups from a group number on, for deleting all of them step by step. Also returns the number of the next

@@ -38,6 +38,22 @@ pub fn metrics_of_lines(
     Ok(())
 }
 
+/// A family with some of the metrics of an [exact protobuf](crate::exposition::render::Rendered::exact): those that begin `skip` bytes
+/// after its header, until there are `bytes_max` bytes, but at least one. Also returns the new `skip`; `None` at the end.
+pub fn part_of_exact(exact: &[u8], skip: usize, bytes_max: usize) -> Option<(Vec<u8>, usize)> {
+    let metrics = metrics_of_exact(exact);
+    let rest = metrics.get(skip..).filter(|rest| !rest.is_empty())?;
+    let mut fields = Fields::new(rest);
+    while rest.len() - fields.rest().len() < bytes_max && matches!(fields.next(), Ok(Some(_))) {}
+    // Bytes that are not a field cannot be split.
+    let len = match rest.len() - fields.rest().len() {
+        0 => rest.len(),
+        len => len,
+    };
+    let header = &exact[..exact.len() - metrics.len()];
+    Some(([header, &rest[..len]].concat(), skip + len))
+}
+
 /// The metrics of a family's [exact protobuf](crate::exposition::render::Rendered::exact), without the header.
 pub fn metrics_of_exact(exact: &[u8]) -> &[u8] {
     let mut fields = Fields::new(exact);

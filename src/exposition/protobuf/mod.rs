@@ -33,7 +33,7 @@ pub use decode::{MessageError, ProtobufError, decode_family, parse, parse_within
 pub use encode::{FamilyHeader, write_family_header};
 pub(super) use encode::{write_header_fields, write_metric};
 pub use escape_labels::escape_metrics;
-pub use from_text::{metrics_of_exact, metrics_of_lines};
+pub use from_text::{metrics_of_exact, metrics_of_lines, part_of_exact};
 pub use message::histogram_of;
 pub use native_histogram::{BoundaryRule, NativeBucket, NativeHistogramError, is_float, native_buckets};
 pub use wire::WireError;
