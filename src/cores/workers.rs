@@ -67,7 +67,7 @@ mod tests {
     use futures_util::FutureExt;
 
     #[test]
-    fn a_panicking_job_returns_none_and_the_thread_continues() {
+    fn a_panicking_job_returns_none_is_reported_and_the_thread_continues() {
         let workers = Workers::start(1).expect("the thread starts");
         let result = |job| {
             let mut running = std::pin::pin!(workers.run(job));
@@ -80,5 +80,6 @@ mod tests {
         };
         assert_eq!(result((|_| panic!("on purpose")) as fn(&mut PieceEncoder) -> u32), None);
         assert_eq!(result(|_| 7), Some(7));
+        assert!(faults::unhealthy().is_some(), "the health check reports the panic");
     }
 }
