@@ -9,7 +9,7 @@ use crate::failure::lock;
 use crate::files::{Folder, OpenFile, TEMPORARY_SUFFIX};
 
 /// The maximum number of blanks that are kept ready.
-const BLANKS_MAX: usize = 2;
+const BLANKS_MAX: usize = 1;
 /// The maximum length of a blank that is zeroed while a commit waits for it.
 const ZEROED_IN_COMMIT_BYTES_MAX: u64 = 1 << 20;
 /// Zeros are written in pieces of this size.
@@ -18,8 +18,6 @@ const ZEROS: &[u8] = &[0; 1 << 18];
 /// The blank segments of a store.
 pub(crate) struct BlankPool {
     folder: Folder,
-    /// Old segments shorter than this are not worth recycling.
-    segment_bytes_max: u64,
     ready: Mutex<Vec<Blank>>,
     /// For names that are not in use.
     created: AtomicU64,
@@ -42,14 +40,8 @@ enum Content {
 }
 
 impl BlankPool {
-    pub fn new(folder: Folder, segment_bytes_max: u64) -> Self {
-        Self {
-            folder,
-            segment_bytes_max,
-            ready: Mutex::default(),
-            created: AtomicU64::new(0),
-            recycles: AtomicBool::new(true),
-        }
+    pub fn new(folder: Folder) -> Self {
+        Self { folder, ready: Mutex::default(), created: AtomicU64::new(0), recycles: AtomicBool::new(true) }
     }
 
     /// Returns a blank of at least `length` bytes: one that is ready, or a new one.
@@ -73,17 +65,19 @@ impl BlankPool {
         self.add(blank)
     }
 
-    /// Turns a segment that no longer counts into a blank, or removes it if none is needed.
-    pub fn recycle(&self, segment_name: &str) -> Result<(), EngineError> {
+    /// Turns a segment that no longer counts into a blank, or removes it if none is needed. One that is not about as long as the next
+    /// segments, of `segment_bytes` bytes, is not needed.
+    pub fn recycle(&self, segment_name: &str, segment_bytes: u64) -> Result<(), EngineError> {
         let length = self.folder.open(segment_name)?.length()?;
-        let is_needed = length >= self.segment_bytes_max && lock(&self.ready).len() < BLANKS_MAX;
+        let has_length = (segment_bytes..=segment_bytes * 2).contains(&length);
+        let is_needed = has_length && lock(&self.ready).len() < BLANKS_MAX;
         if !is_needed || !self.recycles.load(Ordering::Acquire) {
             return self.folder.remove(segment_name);
         }
         let name = self.new_name();
         self.folder.rename(segment_name, &name)?;
         let file = self.folder.open(&name)?;
-        let blank = fill(Blank { name, file, length }, Content::Zeros)?;
+        let blank = self.fill(Blank { name, file, length }, Content::Zeros)?;
         self.add(blank)
     }
 
@@ -111,7 +105,19 @@ impl BlankPool {
     fn create(&self, length: u64, content: Content) -> Result<Blank, EngineError> {
         let name = self.new_name();
         let file = self.folder.create(&name)?;
-        fill(Blank { name, file, length }, content)
+        self.fill(Blank { name, file, length }, content)
+    }
+
+    /// Gives the file its length and content, and syncs it. Removes it after an error, because a disk that is full needs the space.
+    fn fill(&self, blank: Blank, content: Content) -> Result<Blank, EngineError> {
+        match fill(&blank, content) {
+            Ok(()) => Ok(blank),
+            Err(error) => {
+                // The error is the one to report.
+                let _ = self.folder.remove(&blank.name);
+                Err(error)
+            }
+        }
     }
 
     fn new_name(&self) -> String {
@@ -119,8 +125,7 @@ impl BlankPool {
     }
 }
 
-/// Gives the file its length and content, and syncs it.
-fn fill(blank: Blank, content: Content) -> Result<Blank, EngineError> {
+fn fill(blank: &Blank, content: Content) -> Result<(), EngineError> {
     let mut at = match content {
         Content::Zeros => 0,
         Content::Hole => blank.length - 1,
@@ -130,6 +135,5 @@ fn fill(blank: Blank, content: Content) -> Result<Blank, EngineError> {
         blank.file.write_at(piece, at)?;
         at += piece.len() as u64;
     }
-    blank.file.sync()?;
-    Ok(blank)
+    blank.file.sync()
 }

@@ -34,6 +34,11 @@ impl Compaction {
             Ok(Err(error)) => failed(format!("compacting the log failed: {error}"), false),
             Err(panic) => failed(format!("compacting the log panicked: {panic}"), true),
         };
+        if error.is_some() {
+            let _exclusive = lock(&store.archives_in_use);
+            // The error of the compaction is the one to report.
+            let _ = catch_panic(|| store.remove_unlisted_archives());
+        }
         *lock(&store.background_error) = error;
     }
 
@@ -76,7 +81,7 @@ impl Compaction {
             store.folder.remove(&id.file_name())?;
         }
         for number in old.first_segment..=self.last_segment {
-            store.blanks.recycle(&segment::file_name(number))?;
+            store.blanks.recycle(&segment::file_name(number), store.segment_bytes_max())?;
         }
         Ok(())
     }

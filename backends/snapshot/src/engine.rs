@@ -27,8 +27,6 @@ use crate::random::random_id;
 use crate::store::Store;
 use crate::workers::Workers;
 
-/// Commits wait for the running compaction while the log exceeds its maximum size by this factor.
-const LOG_EXCESS_MAX: u64 = 4;
 /// When the store is closed, a log smaller than this fraction of the archives is not compacted: reading it at the next start
 /// takes less time than writing archives.
 const CLOSE_LOG_FRACTION: u64 = 16;
@@ -49,6 +47,8 @@ pub struct Snapshot {
     sequence: u64,
     /// Identifies this run in the frames it writes.
     run_id: u64,
+    /// Whether files that an earlier run did not finish are removed. Opening a store removes nothing.
+    leftovers_removed: bool,
     /// `None` before the first commit.
     writer: Option<SegmentWriter>,
     /// When the last compaction by [`Options::compaction_interval`] began, or the store was opened.
@@ -106,6 +106,7 @@ impl Snapshot {
             unsynced,
             sequence,
             run_id: random_id()?,
+            leftovers_removed: false,
             writer: None,
             compacted_at: started,
             frame: Vec::new(),
@@ -199,6 +200,7 @@ impl Engine for Snapshot {
     fn maintain(&mut self) -> Result<(), EngineError> {
         self.store.failure.check()?;
         self.check_parts().inspect_err(|error| self.store.failure.set(error))?;
+        self.remove_leftovers()?;
         let Some(interval) = self.store.options.compaction_interval else { return Ok(()) };
         let is_due = self.compacted_at.elapsed() >= interval;
         if !is_due || self.store.log_bytes.load(Ordering::Acquire) == 0 {
@@ -232,6 +234,7 @@ impl Engine for Snapshot {
         // Finishes the queued tasks, so that only this thread uses the store from here on.
         self.workers = None;
         self.store.failure.check()?;
+        self.remove_leftovers()?;
         let manifest = self.store.manifest();
         if manifest.closed && self.writer.is_none() {
             return Ok(());
@@ -282,12 +285,21 @@ impl Snapshot {
             self.store.folder.check()?;
         }
         let Some(workers) = &self.workers else { return Ok(()) };
-        if let Some(length) = writer.request_next(&self.store.options) {
+        if let Some(length) = writer.request_next(&self.store) {
             workers.prepare_blank(length);
         }
         if durability == Durability::Process {
             workers.sync_later();
         }
+        Ok(())
+    }
+
+    /// Removes what an earlier run did not finish, unless a commit has done so.
+    fn remove_leftovers(&mut self) -> Result<(), EngineError> {
+        if !self.leftovers_removed && self.writer.is_none() {
+            self.store.remove_temporary_files()?;
+        }
+        self.leftovers_removed = true;
         Ok(())
     }
 
@@ -356,7 +368,7 @@ impl Snapshot {
         if log_bytes > log_bytes_max {
             workers.compact(compaction);
         }
-        if log_bytes > log_bytes_max * LOG_EXCESS_MAX {
+        if log_bytes > self.store.log_bytes_limit() {
             workers.wait_for_compaction();
         }
         Ok(())

@@ -52,10 +52,11 @@ pub struct Options {
     pub partitions: usize,
     /// Length of the first log segment after a start. Each further segment is twice as long as the one before.
     pub segment_bytes_min: u64,
-    /// Length at which segments stop growing.
+    /// Length at which segments stop growing. They stop earlier at a quarter of the size at which the log is compacted.
     pub segment_bytes_max: u64,
-    /// The log is compacted when it exceeds this size or a quarter of the archives, whichever is larger, but at most four
-    /// times this size.
+    /// The log is compacted when it exceeds this size. A store whose archives are smaller than a quarter of this compacts it when it is
+    /// four times as large as they are, or a quarter of this; one with archives of more than four times this size when it is a
+    /// quarter as large as they are, or four times this.
     pub log_bytes: u64,
     /// Interval at which a log that is not empty is compacted, however small it is; `None` for never. Needs `background`.
     pub compaction_interval: Option<Duration>,

@@ -43,7 +43,7 @@ impl Store {
     /// A store of which batches up to `synced` are on the disk, with a log of `log_bytes` bytes.
     pub fn new(folder: Folder, options: Options, manifest: Manifest, synced: u64, log_bytes: u64) -> Self {
         Self {
-            blanks: BlankPool::new(folder.clone(), options.segment_bytes_max),
+            blanks: BlankPool::new(folder.clone()),
             folder,
             options,
             manifest: Mutex::new(manifest),
@@ -87,10 +87,41 @@ impl Store {
         self.syncs.sync_written(&self.failure)
     }
 
-    /// The size at which the log is compacted: a quarter of the archives, within the bounds of [`Options::log_bytes`].
+    /// The size at which the log is compacted, see [`Options::log_bytes`].
     pub fn log_bytes_max(&self) -> u64 {
-        let least = self.options.log_bytes;
-        (self.with_manifest(Manifest::archive_bytes) / 4).clamp(least, least * 4)
+        let usual = self.options.log_bytes;
+        let archives = self.with_manifest(Manifest::archive_bytes);
+        let of_small_store = archives.saturating_mul(4).clamp(usual / 4, usual);
+        of_small_store.max((archives / 4).min(usual * 4))
+    }
+
+    /// The size of the log at which commits wait for a running compaction.
+    pub fn log_bytes_limit(&self) -> u64 {
+        self.log_bytes_max().max(self.options.log_bytes) * 4
+    }
+
+    /// The length at which segments stop growing, see [`Options::segment_bytes_max`].
+    pub fn segment_bytes_max(&self) -> u64 {
+        let Options { segment_bytes_min, segment_bytes_max, .. } = self.options;
+        (self.log_bytes_max() / 4).min(segment_bytes_max).max(segment_bytes_min)
+    }
+
+    /// Removes files that an earlier run did not finish. Nothing may be in progress.
+    pub fn remove_temporary_files(&self) -> Result<(), EngineError> {
+        let names = self.folder.names()?.into_iter();
+        names.filter(|name| name.ends_with(TEMPORARY_SUFFIX)).try_for_each(|name| self.folder.remove(&name))
+    }
+
+    /// Removes the archives that a failed compaction has written. Otherwise each attempt on a full disk would need more space. Nothing may
+    /// write archives meanwhile.
+    pub fn remove_unlisted_archives(&self) -> Result<(), EngineError> {
+        let listed: Vec<String> =
+            self.with_manifest(|manifest| manifest.archive_ids().map(|id| id.file_name()).collect());
+        let names = self.folder.names()?.into_iter();
+        let is_unlisted = |name: &String| {
+            archive::is_archive(name.trim_end_matches(TEMPORARY_SUFFIX)) && !listed.contains(name)
+        };
+        names.filter(is_unlisted).try_for_each(|name| self.folder.remove(&name))
     }
 
     /// Removes the files that do not count, which an earlier run may have left. Needed before the first write after a start.

@@ -4,6 +4,7 @@ mod background;
 mod closing;
 mod crashes;
 mod damage;
+mod disk_usage;
 mod format_1;
 mod format_2;
 mod panics;

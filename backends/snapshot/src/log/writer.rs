@@ -4,7 +4,6 @@ use sluicegate_engine::EngineError;
 
 use super::frame::ALIGNMENT;
 use super::segment::{self, HEADER_BYTES, SegmentHeader};
-use crate::Options;
 use crate::files::OpenFile;
 use crate::store::Store;
 
@@ -32,7 +31,7 @@ impl SegmentWriter {
     /// Creates the segment after `previous`, the one of this run before it. On return, everything about it is on the disk.
     pub fn create(store: &Store, previous: Option<&Self>, new: NewSegment) -> Result<Self, EngineError> {
         let usual = match previous {
-            Some(previous) => previous.next_length(&store.options),
+            Some(previous) => previous.next_length(store),
             None => store.options.segment_bytes_min,
         };
         let length = usual.max((HEADER_BYTES + new.frame_bytes) as u64).next_multiple_of(ALIGNMENT as u64);
@@ -71,15 +70,17 @@ impl SegmentWriter {
     }
 
     /// Returns the length of the next segment once, when this one is half full.
-    pub fn request_next(&mut self, options: &Options) -> Option<u64> {
+    pub fn request_next(&mut self, store: &Store) -> Option<u64> {
         if self.requested_next || self.position < self.length / 2 {
             return None;
         }
         self.requested_next = true;
-        Some(self.next_length(options))
+        Some(self.next_length(store))
     }
 
-    fn next_length(&self, options: &Options) -> u64 {
-        (self.length * 2).min(options.segment_bytes_max)
+    /// The length of the next segment: twice that of this one if it was used, half if it was not.
+    fn next_length(&self, store: &Store) -> u64 {
+        let length = if self.position >= self.length / 2 { self.length * 2 } else { self.length / 2 };
+        length.min(store.segment_bytes_max()).max(store.options.segment_bytes_min)
     }
 }

@@ -16,7 +16,7 @@ const SMALL: WithOptions = WithOptions(Options {
     partitions: 2,
     segment_bytes_min: 512,
     segment_bytes_max: 1024,
-    log_bytes: 1500,
+    log_bytes: 6000,
     compaction_interval: None,
     background: false,
 });
