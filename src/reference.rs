@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use sluicegate_engine::record::{Record, apply_patches};
 
+use crate::exposition::consistency::Inconsistency;
 use crate::exposition::escape::{Escaping, NameKind, escape};
 use crate::exposition::model::MetricType;
 use crate::exposition::names::{NameRules, Part};
@@ -25,8 +26,8 @@ use crate::shard::outcome::Outcome;
 use crate::shard::push::{Content, Push};
 use crate::shard::registry::{Epoch, Registry, RunningEpoch};
 use crate::shard::{
-    Applied, Change, Decision, DuplicateCheck, FAILURE_TIME, FamilySnapshot, PUSH_TIME, Pace, Persistence,
-    PushAttempt, Shard, TextEdit,
+    Applied, Change, Decision, DuplicateCheck, FAILURE_TIME, FamilySnapshot, Lookups, PUSH_TIME, Pace,
+    Persistence, PushAttempt, SeriesLookup, Shard, TextEdit,
 };
 use crate::storage::record_writer::RecordWriter;
 use crate::storage::store::GroupChange;
@@ -435,30 +436,48 @@ impl Gateway {
         attempt: &mut PushAttempt,
     ) -> Option<Outcome> {
         let now = self.now;
-        for lookup in self.shard(&push.key).duplicate_lookups(push, families) {
-            let lookup = [lookup];
-            loop {
-                match self.shard(&lookup[0].key).find_duplicates(&lookup) {
-                    DuplicateCheck::Free => break,
-                    DuplicateCheck::Retired(epoch) => self.wait(epoch),
-                    DuplicateCheck::Found(reason) => {
-                        return Some(
-                            match Shard::record_failure(self.shard(&push.key), push, attempt, reason, now) {
-                                Decision::Apply(edit) => {
-                                    let stored = finish(&push.key, edit);
-                                    self.enqueue(stored)
-                                }
-                                Decision::Reject(rejection) => Outcome::Rejected(rejection),
-                                Decision::WaitFor(_) | Decision::NeedsLookup(_) => {
-                                    unreachable!("a failure is recorded at once")
-                                }
-                            },
-                        );
-                    }
+        let mut lookups = Lookups::new(self.registry.clone(), push.clone(), families);
+        loop {
+            let (batch, _) = in_slices(1, async |pace| lookups.next_batch(pace).await);
+            if batch.is_empty() {
+                return None;
+            }
+            for lookup in batch {
+                while let Some(reason) = self.look_up_one(&lookup) {
+                    let Some(reason) = reason else { continue };
+                    return Some(
+                        match Shard::record_failure(self.shard(&push.key), push, attempt, reason, now) {
+                            Decision::Apply(edit) => {
+                                let stored = finish(&push.key, edit);
+                                self.enqueue(stored)
+                            }
+                            Decision::Reject(rejection) => Outcome::Rejected(rejection),
+                            Decision::WaitFor(_) | Decision::NeedsLookup(_) => {
+                                unreachable!("a failure is recorded at once")
+                            }
+                        },
+                    );
                 }
             }
         }
-        None
+    }
+
+    /// `None` if no group has the series, and `Some(None)` if it must be looked up again.
+    fn look_up_one(&mut self, lookup: &SeriesLookup) -> Option<Option<Inconsistency>> {
+        let lookups = std::slice::from_ref(lookup);
+        let shard = self.shard(&lookup.key);
+        match in_slices(1, async |pace| shard.find_duplicates(lookups, pace).await).0 {
+            DuplicateCheck::Free => None,
+            DuplicateCheck::Found(reason) => Some(Some(reason)),
+            DuplicateCheck::Retired(epoch) => {
+                self.wait(epoch);
+                Some(None)
+            }
+            DuplicateCheck::NotIndexed(run) => {
+                in_slices(1, async |pace| run.index(pace).await);
+                Some(None)
+            }
+        }
     }
 
     pub(crate) fn delete(&mut self, key: &GroupingKey) {

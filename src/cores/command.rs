@@ -39,5 +39,5 @@ pub(crate) enum ShardCommand {
     /// Searches some groups, starting at a position, for those on a page of the groups API.
     ListGroups(Arc<GroupQuery>, u32, oneshot::Sender<Listed>),
     /// Checks whether groups of this core already hold any of these series.
-    FindDuplicates(Vec<SeriesLookup>, oneshot::Sender<DuplicateCheck>),
+    FindDuplicates(Arc<[SeriesLookup]>, oneshot::Sender<DuplicateCheck>),
 }

@@ -18,14 +18,15 @@ use crate::runtime::{now_seconds, spawn};
 use crate::shard::outcome::Rejection;
 use crate::shard::push::Push;
 use crate::shard::registry::Epoch;
-use crate::shard::{Decision, DuplicateCheck, PushAttempt, SeriesLookup, Shard, TextEdit};
+use crate::shard::{Decision, DuplicateCheck, Lookups, Pace, PushAttempt, SeriesLookup, Shard, TextEdit};
 use crate::storage::completion::CommandReply;
 
 impl ShardTask {
     /// Applies or rejects a push at once if the shard is free and can decide, otherwise in a task.
     pub(super) fn push(self: &Rc<Self>, push: Arc<Push>, reply: CommandReply) {
         let mut attempt = PushAttempt::default();
-        let is_small = |shard: &ShardGuard| !shard.is_large(&push.key, push.families_len());
+        let is_small =
+            |shard: &ShardGuard| !shard.is_large(&push.key, push.families_len()) && !shard.is_long(&push);
         let shard = self.shard.try_lock_arc().filter(is_small);
         let decision = shard.map(|shard| Shard::decide(shard, &push, &mut attempt, now_seconds()));
         match decision {
@@ -83,7 +84,12 @@ impl ShardTask {
     async fn decide(&self, push: &Arc<Push>, attempt: &mut PushAttempt) -> Decision<TextEdit<ShardGuard>> {
         let shard = self.shard.lock_arc().await;
         if !shard.is_large(&push.key, push.families_len()) {
-            return Shard::decide(shard, push, attempt, now_seconds());
+            if !shard.is_long(push) {
+                return Shard::decide(shard, push, attempt, now_seconds());
+            }
+            let decide =
+                async |pace: &Pace| Shard::decide_in_slices(shard, push, attempt, now_seconds(), pace).await;
+            return in_slices(decide).await;
         }
         drop(shard);
         // Before the shard, because the shard must not wait for another core.
@@ -98,18 +104,34 @@ impl ShardTask {
     /// Another core has ended, so the gateway is shutting down.
     async fn find_duplicate(
         &self,
-        push: &Push,
+        push: &Arc<Push>,
         families: &[Arc<str>],
     ) -> Result<Option<Inconsistency>, oneshot::Canceled> {
-        let lookups = self.shard.lock_arc().await.duplicate_lookups(push, families);
+        let mut lookups = Lookups::new(self.registry.clone(), push.clone(), families);
+        loop {
+            let batch = in_slices(async |pace| lookups.next_batch(pace).await).await;
+            if batch.is_empty() {
+                return Ok(None);
+            }
+            if let Some(reason) = self.find_in_batch(batch).await? {
+                return Ok(Some(reason));
+            }
+        }
+    }
+
+    async fn find_in_batch(
+        &self,
+        batch: Vec<SeriesLookup>,
+    ) -> Result<Option<Inconsistency>, oneshot::Canceled> {
         let mut by_core: Vec<Vec<SeriesLookup>> = vec![Vec::new(); self.mailboxes.cores()];
-        for lookup in lookups {
+        for lookup in batch {
             by_core[lookup.key.home(self.mailboxes.cores())].push(lookup);
         }
         for (core, lookups) in by_core.into_iter().enumerate().filter(|(_, lookups)| !lookups.is_empty()) {
+            let lookups: Arc<[SeriesLookup]> = lookups.into();
             loop {
                 let check = if core == self.core {
-                    self.shard.lock_arc().await.find_duplicates(&lookups)
+                    self.find_duplicates(&lookups).await
                 } else {
                     let (tx, rx) = oneshot::channel();
                     self.mailboxes.send(core, ShardCommand::FindDuplicates(lookups.clone(), tx));
@@ -119,10 +141,17 @@ impl ShardTask {
                     DuplicateCheck::Free => break,
                     DuplicateCheck::Found(reason) => return Ok(Some(reason)),
                     DuplicateCheck::Retired(epoch) => self.wait_until_past(epoch).await,
+                    DuplicateCheck::NotIndexed(run) => in_slices(async |pace| run.index(pace).await).await,
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Looks up series in groups of this core. Other commands of the core wait until a batch is looked up.
+    pub(super) async fn find_duplicates(&self, lookups: &[SeriesLookup]) -> DuplicateCheck {
+        let shard = self.shard.lock_arc().await;
+        in_slices(async |pace| shard.find_duplicates(lookups, pace).await).await
     }
 
     fn finish_push(self: &Rc<Self>, edit: TextEdit<ShardGuard>, push: Arc<Push>, reply: CommandReply) {

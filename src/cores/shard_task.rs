@@ -169,9 +169,12 @@ impl ShardTask {
             ShardCommand::ListGroups(query, from, tx) => self.with_shard(move |shard| {
                 let _ = tx.send(shard.list(&query, from));
             }),
-            ShardCommand::FindDuplicates(lookups, tx) => self.with_shard(move |mut shard| {
-                let _ = tx.send(shard.find_duplicates(&lookups));
-            }),
+            ShardCommand::FindDuplicates(lookups, tx) => {
+                let task = self.clone();
+                spawn(async move {
+                    let _ = tx.send(task.find_duplicates(&lookups).await);
+                });
+            }
         }
     }
 

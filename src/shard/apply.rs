@@ -126,6 +126,7 @@ impl Shard {
         entry.push_seconds = now;
         entry.bytes_bound = bytes_bound;
         self.families_max = self.families_max.max(entry.families.len());
+        self.bytes_max = self.bytes_max.max(bytes_bound);
         splices.push_back(Splice { family: PUSH_TIME_NUMBER, lines: Lines::Time(now) });
         Edit {
             target: Target::Put(group),
@@ -209,8 +210,8 @@ impl Shard {
     fn retire_series(&mut self, group: Number, family: Number) {
         let Some(epoch) = self.registry.retirement_epoch() else { return };
         let (local, key) = (&self.families[family], self.groups[group].key.clone());
-        let (family, lines) = (local.shared.name.clone(), local.text.lines(group));
-        self.retired_series.push(RetiredLines { epoch, family, key, lines });
+        let (family, kind, lines) = (local.shared.name.clone(), local.kind, local.text.lines(group));
+        self.retired_series.push(RetiredLines { epoch, family, kind, key, lines });
     }
 
     /// Whether a group whose lines in a family are replaced by these loses a series that another group could add.

@@ -1,19 +1,20 @@
 //! Duplicates: equal series in two groups.
 //!
 //! The labels of a new series, projected onto another set of label names, give the only grouping key whose group could have a
-//! duplicate of it. One look at that group replaces an index of all series.
+//! duplicate of it. One look at that group replaces an index of all series. Only long runs that are looked at get an index.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::exposition::consistency::Inconsistency;
-use crate::exposition::labels::{read_label_name, read_labels};
+use crate::exposition::model::MetricType;
 
 use super::Shard;
+use super::hash::hash_64;
 use super::key::GroupingKey;
-use super::push::Push;
+use super::large_map::LargeMap;
+use super::pace::Pace;
 use super::registry::Epoch;
-use super::segments::GroupLines;
+use super::segments::{GroupLines, Segment};
 use super::series::{contains_series, labels_of, series_of};
 
 /// A question to the home core of a group: does the group have this series?
@@ -28,7 +29,7 @@ pub struct SeriesLookup {
 }
 
 /// The result of looking up some series.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum DuplicateCheck {
     /// No group has any of the series.
     Free,
@@ -36,56 +37,61 @@ pub enum DuplicateCheck {
     Found(Inconsistency),
     /// One of them is retired. The caller looks again when the epoch is past.
     Retired(Epoch),
+    /// A group has many series, which have no index. The caller calls [`LongRun::index`] and looks again.
+    NotIndexed(LongRun),
 }
 
-impl Shard {
-    /// The series to look up for a push in these families. The caller holds their leases, so a push that announces a set of
-    /// label names later finds this push applied.
-    pub fn duplicate_lookups(&mut self, push: &Push, families: &[Arc<str>]) -> Vec<SeriesLookup> {
-        let own = self.set_id(&push.key.names());
-        let mut lookups = Vec::new();
-        for pushed in push.families() {
-            let name = push.name(pushed);
-            let Some(family) = families.iter().find(|family| ***family == *name) else { continue };
-            let sets = self.registry.other_sets(name, own);
-            for series in series_of(name, pushed.kind, push.text(pushed)) {
-                let keys = sets.iter().filter_map(|set| project(series, set));
-                lookups.extend(keys.map(|key| SeriesLookup {
-                    key,
-                    family: family.clone(),
-                    series: series.to_vec(),
-                }));
-            }
-        }
-        lookups
-    }
+/// The cost of a lookup beside the text that is searched.
+const LOOKUP: usize = 512;
 
+impl Shard {
     /// Looks up series in groups of this core.
-    pub fn find_duplicates(&mut self, lookups: &[SeriesLookup]) -> DuplicateCheck {
+    pub async fn find_duplicates(&self, lookups: &[SeriesLookup], pace: &Pace) -> DuplicateCheck {
+        let oldest = self.registry.oldest_epoch();
         let mut found = DuplicateCheck::Free;
         for lookup in lookups {
-            if self.has_series(lookup) {
-                return DuplicateCheck::Found(Inconsistency::DuplicateSeries {
-                    metric: lookup.family.to_string(),
-                    labels: labels_of(&lookup.series).to_owned(),
-                });
+            pace.spend(LOOKUP).await;
+            match self.find_in_group(lookup, pace).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    return DuplicateCheck::Found(Inconsistency::DuplicateSeries {
+                        metric: lookup.family.to_string(),
+                        labels: labels_of(&lookup.series).to_owned(),
+                    });
+                }
+                Err(run) => return DuplicateCheck::NotIndexed(run),
             }
-            let oldest = self.registry.oldest_epoch();
-            let contains = |text: &[u8]| contains_series(text, &lookup.series);
-            let retired = self.retired_series.of(lookup).find(|retired| {
-                retired.epoch >= oldest
-                    && match &retired.lines {
-                        GroupLines::Copied(text) => contains(text),
-                        GroupLines::Segments(segments) => {
-                            segments.iter().any(|segment| contains(segment.text()))
-                        }
+            for retired in self.retired_series.of(lookup) {
+                if retired.epoch < oldest {
+                    break;
+                }
+                match find(&retired.lines, lookup, retired.kind, pace).await {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        found = DuplicateCheck::Retired(retired.epoch);
+                        break;
                     }
-            });
-            if let Some(retired) = retired {
-                found = DuplicateCheck::Retired(retired.epoch);
+                    Err(run) => return DuplicateCheck::NotIndexed(run),
+                }
             }
         }
         found
+    }
+
+    async fn find_in_group(&self, lookup: &SeriesLookup, pace: &Pace) -> Result<bool, LongRun> {
+        let Some(group) = self.groups_by_key.get(lookup.key.text()) else { return Ok(false) };
+        let Some(family) = self.families_by_name.get(&lookup.family) else { return Ok(false) };
+        let local = &self.families[*family];
+        if local.text.is_long(*group) {
+            return find(&local.text.lines(*group), lookup, local.kind, pace).await;
+        }
+        for lines in local.text.run(*group) {
+            pace.spend(lines.len()).await;
+            if contains_series(lines, &lookup.series) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The epoch after which the next retired series can be freed. `None` if none are retired.
@@ -97,39 +103,66 @@ impl Shard {
     pub fn free_retired_series(&mut self, bytes_max: usize) -> bool {
         self.retired_series.free(self.registry.oldest_epoch(), bytes_max)
     }
+}
 
-    fn has_series(&self, lookup: &SeriesLookup) -> bool {
-        let Some(group) = self.groups_by_key.get(lookup.key.text()) else { return false };
-        let Some(family) = self.families_by_name.get(&lookup.family) else { return false };
-        // A line is never split, so each piece of a run can be searched separately.
-        self.families[*family].text.run(*group).any(|piece| contains_series(piece, &lookup.series))
+async fn find(
+    lines: &GroupLines,
+    lookup: &SeriesLookup,
+    kind: MetricType,
+    pace: &Pace,
+) -> Result<bool, LongRun> {
+    match lines {
+        GroupLines::Copied(text) => {
+            pace.spend(text.len()).await;
+            Ok(contains_series(text, &lookup.series))
+        }
+        GroupLines::Segments(segments) => {
+            // Copying the list costs a pointer for each segment.
+            pace.spend(segments.len() * 16).await;
+            let Some(first) = segments.first() else { return Ok(false) };
+            match first.series_index() {
+                Some(index) => Ok(index.contains(&lookup.series)),
+                None => {
+                    Err(LongRun { family: lookup.family.clone(), kind, segments: segments.as_slice().into() })
+                }
+            }
+        }
     }
 }
 
-/// The grouping key with these label names whose group can have the series. `None` if the series lacks one of the labels.
-fn project(series: &[u8], names: &str) -> Option<GroupingKey> {
-    let labels = read_labels(labels_of(series));
-    let names: Vec<Cow<'_, str>> =
-        names.split('\n').filter_map(|name| Some(read_label_name(name)?.0)).collect();
-    let pairs: Option<Vec<(&str, &str)>> = names
-        .iter()
-        .map(|name| labels.iter().find(|(known, _)| known == name).map(|(_, value)| (&**name, &**value)))
-        .collect();
-    Some(GroupingKey::of_sorted(pairs?))
+/// The lines of a group in a family that are too long to be searched for each series.
+#[derive(Debug, Clone)]
+pub struct LongRun {
+    family: Arc<str>,
+    kind: MetricType,
+    segments: Arc<[Arc<Segment>]>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl LongRun {
+    /// Makes the index of the lines and caches it with them. Needs no shard.
+    pub async fn index(&self, pace: &Pace) {
+        let mut index = SeriesIndex::default();
+        for segment in self.segments.iter() {
+            for series in series_of(&self.family, self.kind, segment.text()) {
+                pace.spend(LOOKUP / 4 + series.len()).await;
+                index.hashes.insert(hash_64(series), ());
+            }
+        }
+        if let Some(first) = self.segments.first() {
+            first.cache_series_index(index);
+        }
+    }
+}
 
-    #[test]
-    fn a_series_projects_onto_the_only_key_that_can_have_a_duplicate() {
-        let series = br#"m{instance="",job="a",zone="x\"y"}"#;
-        let key = project(series, "job\nzone").expect("has both labels");
-        assert_eq!(&**key.text(), r#"job="a",zone="x\"y""#);
-        assert_eq!(project(series, "job\nrack"), None);
-        let series = br#"{"my \"metric\"_count",job="a","zone.x"="y"}"#;
-        let key = project(series, "job\n\"zone.x\"").expect("has both labels");
-        assert_eq!(&**key.text(), r#"job="a","zone.x"="y""#);
+/// The hashes of the series in a run. Clients cannot predict the hashes, so two series have equal ones by a chance of about one in
+/// 2^64.
+#[derive(Debug, Default)]
+pub(super) struct SeriesIndex {
+    hashes: LargeMap<u64, ()>,
+}
+
+impl SeriesIndex {
+    fn contains(&self, series: &[u8]) -> bool {
+        self.hashes.contains_key(&hash_64(series))
     }
 }

@@ -7,7 +7,7 @@
 //! * [`push`], [`outcome`] — a push on its way to its shard, and the result of a command.
 //! * `plan` — what a push would change: [`Shard::decide`].
 //! * `apply`, `text_edit` — changing the tables, then the text in slices.
-//! * `duplicates` — equal series in two groups.
+//! * `lookups`, `duplicates` — equal series in two groups.
 //! * [`registry`] — the names that all cores must agree on.
 //! * `tables`, `group_families`, `large_map`, [`segments`], `series` — groups and families, and the text of a family.
 //! * `pace` — long computations in slices.
@@ -25,6 +25,7 @@ mod large_map;
 pub mod limits;
 pub mod list;
 mod load;
+mod lookups;
 pub mod outcome;
 mod pace;
 mod plan;
@@ -46,8 +47,9 @@ mod model_tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use duplicates::{DuplicateCheck, SeriesLookup};
+pub use duplicates::{DuplicateCheck, LongRun, SeriesLookup};
 pub use load::{FamilyLines, GroupHead, LoadError};
+pub use lookups::Lookups;
 pub use pace::Pace;
 pub use plan::{Decision, PushAttempt};
 pub use tables::StoredBytes;
@@ -95,6 +97,8 @@ pub struct Shard {
     counts: Counts,
     /// The most families that a group ever had.
     families_max: usize,
+    /// The most bytes that a group ever had.
+    bytes_max: u64,
     /// The bytes of help texts, and with limits also those of exact protobuf.
     extra_bytes: i64,
     /// What this core has added to the totals.
@@ -143,6 +147,7 @@ impl Shard {
             retired_series: RetiredSeries::default(),
             counts: Counts::default(),
             families_max: 0,
+            bytes_max: 0,
             extra_bytes: 0,
             accounted: limits::Amounts::default(),
             loading: load::Loading::default(),

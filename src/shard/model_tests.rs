@@ -9,7 +9,7 @@ use super::key::GroupingKey;
 use super::limits::StateLimits;
 use super::outcome::{Outcome, Rejection};
 use super::push::{Mode, Push};
-use super::{Applied, Decision, Pace, PushAttempt, Shard};
+use super::{Applied, Decision, DuplicateCheck, Lookups, Pace, PushAttempt, Shard};
 use crate::reference::{CORES, Comparison, Gateway, PushedFamily, Step, in_slices, push_of};
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -391,4 +391,44 @@ fn limits_count_exactly_what_the_groups_contain() {
         gateway.delete(key);
     }
     assert_eq!(total(&gateway), [0, 0, 0]);
+}
+
+/// Many sets of label names and many series, one of them in another group's long run, are looked up in slices of limited cost, and in
+/// batches of limited size.
+#[test]
+fn many_sets_and_series_are_looked_up_in_slices() {
+    let mut gateway = Gateway::new();
+    for number in 0..300 {
+        let labels = [("job".to_owned(), "a".to_owned()), (format!("name{number}"), "x".to_owned())];
+        assert_eq!(gateway.push(put(&GroupingKey::new(labels), "m 1\n")), Outcome::Applied);
+    }
+    let long = |zone: &str| -> String {
+        (0..3_000).map(|number| format!("m{{number=\"{number}\",{zone}text=\"longer lines\"}} 1\n")).collect()
+    };
+    assert_eq!(gateway.push(put(&pairs("a", None), &long("zone=\"x\","))), Outcome::Applied);
+    let duplicate = "m{number=\"2999\",text=\"longer lines\"} 2\n";
+    let outcome = gateway.push(put(&pairs("a", Some("x")), duplicate));
+    assert!(matches!(outcome, Outcome::Inconsistent(_)), "{outcome:?}");
+    assert_eq!(gateway.push(put(&pairs("a", Some("y")), &long(""))), Outcome::Applied);
+
+    // Its own group is the only one with both names, so each series is looked up in the group without a zone.
+    let push = Arc::new(put(&pairs("a", Some("z")), &long("")));
+    let mut lookups = Lookups::new(gateway.registry.clone(), push, &["m".into()]);
+    let (mut series, mut steps) = (0, 0);
+    loop {
+        let (batch, slices) = in_slices(10_000, async |pace| lookups.next_batch(pace).await);
+        if batch.is_empty() {
+            break;
+        }
+        assert!(batch.len() <= 256);
+        series += batch.len();
+        steps += slices;
+        let shard = gateway.shard(&pairs("a", None));
+        let (check, slices) = in_slices(10_000, async |pace| shard.find_duplicates(&batch, pace).await);
+        assert!(matches!(check, DuplicateCheck::Free), "{check:?}");
+        assert!(slices > 1);
+    }
+    assert_eq!(series, 3_000);
+    // 3,000 series with four labels, and not 3,000 times 300 sets.
+    assert!((50..300).contains(&steps), "{steps} slices");
 }

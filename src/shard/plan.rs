@@ -26,6 +26,11 @@ pub(super) const STORED_BYTES_MAX: u64 = 512 << 20;
 
 /// A push or delete with more families is decided and applied in slices. About half a millisecond is enough for so many.
 const FAMILIES_AT_ONCE_MAX: usize = 256;
+/// A push that is not large replaces or drops at most all families of the group, and adds all of its own.
+const CHANGES_AT_ONCE_MAX: usize =
+    if cfg!(any(test, feature = "reference")) { 0 } else { 2 * FAMILIES_AT_ONCE_MAX };
+/// The lines of a larger group may be compared in slices.
+const BYTES_AT_ONCE_MAX: u64 = 1 << 20;
 
 /// What a shard decides about a push. Only [`Decision::Apply`] changes the shard.
 #[derive(Debug)]
@@ -33,7 +38,7 @@ pub enum Decision<E> {
     /// The push is rejected.
     Reject(Rejection),
     /// Other groups may have the same series. The caller takes a lease of each of these families (they are in name order),
-    /// looks for duplicates with [`Shard::duplicate_lookups`], sets [`PushAttempt::looked_up`], and lets the shard decide again
+    /// looks for duplicates with [`super::Lookups`] and [`Shard::find_duplicates`], sets [`PushAttempt::looked_up`], and lets the shard decide again
     /// while it still holds the leases.
     NeedsLookup(Vec<Arc<str>>),
     /// A slot that the push needs is retired. The caller lets the shard decide again when the epoch is past, see
@@ -126,6 +131,15 @@ impl Shard {
                 && of_group().is_some_and(|families| families > FAMILIES_AT_ONCE_MAX))
     }
 
+    /// Whether a push that is not large must be decided in slices because of its lines or those of its group. Such pushes need not
+    /// take turns.
+    pub fn is_long(&self, push: &Push) -> bool {
+        let of_group = || Some(self.groups[*self.groups_by_key.get(push.key.text())?].bytes_bound);
+        push.is_long()
+            || (self.bytes_max > BYTES_AT_ONCE_MAX
+                && of_group().is_some_and(|bytes| bytes > BYTES_AT_ONCE_MAX))
+    }
+
     async fn decide_or_wait(
         &mut self,
         push: &Arc<Push>,
@@ -201,7 +215,8 @@ impl Shard {
         announced: &Announcements,
         pace: &Pace,
     ) -> Result<Vec<Option<Arc<SharedFamily>>>, ChangeError> {
-        if pace.is_unlimited() {
+        // Only large pushes have so many changes, and only they take turns.
+        if pace.is_unlimited() || changes.len() <= CHANGES_AT_ONCE_MAX {
             self.registry.change(self.core, changes, announced)
         } else {
             self.registry.change_in_slices(self.core, changes, announced, pace).await
@@ -406,10 +421,14 @@ impl Shard {
             if !shared.has_several_sets() {
                 continue;
             }
+            if attempt.looked_up.binary_search(&shared.name).is_ok() {
+                unsure.insert(shared.name.clone());
+                continue;
+            }
             let old = step.local.zip(group).map(|(local, group)| self.families[local].text.run(group));
             let new = [push.text(pushed)];
             if has_new_series(name, pushed.kind, old.into_iter().flatten(), new, pace).await {
-                all_looked_up &= attempt.looked_up.binary_search(&shared.name).is_ok();
+                all_looked_up = false;
                 unsure.insert(shared.name.clone());
             }
         }

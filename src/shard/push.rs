@@ -77,6 +77,11 @@ impl Push {
         self.families().len()
     }
 
+    /// Whether one of its families is long.
+    pub(super) fn is_long(&self) -> bool {
+        self.families().iter().any(|family| !family.segments.is_empty())
+    }
+
     pub(super) fn families(&self) -> &[PushedFamily] {
         match &self.content {
             Content::Families(families, _) => families,

@@ -197,12 +197,20 @@ impl Registry {
         lock(&self.tables).sets.release(set);
     }
 
-    /// The label names of the other sets that have series in a family, or whose series are retired.
-    pub fn other_sets(&self, family: &str, own: SetId) -> Vec<Arc<str>> {
+    /// The label names of at most `count_max` sets that have series in a family, are announced, or whose series are retired: those
+    /// after a number, or from the first one on. Also returns the last number, if there may be more.
+    pub(super) fn sets_after(
+        &self,
+        family: &str,
+        after: Option<SetId>,
+        count_max: usize,
+    ) -> (Vec<Arc<str>>, Option<SetId>) {
         let tables = lock(&self.tables);
-        let Some(entry) = tables.families.get(family) else { return Vec::new() };
-        let all = std::iter::successors(entry.next_set(None), |set| entry.next_set(Some(*set)));
-        all.filter(|set| *set != own).map(|set| tables.sets.names(set).clone()).collect()
+        let Some(entry) = tables.families.get(family) else { return (Vec::new(), None) };
+        let sets = std::iter::successors(entry.next_set(after), |set| entry.next_set(Some(*set)));
+        let sets: Vec<SetId> = sets.take(count_max).collect();
+        let last = sets.last().copied().filter(|_| sets.len() == count_max);
+        (sets.into_iter().map(|set| tables.sets.names(set).clone()).collect(), last)
     }
 
     /// Begins a collection. Call this before the first core is asked for its snapshot, and drop the result when every core has

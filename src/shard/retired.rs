@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::exposition::model::MetricType;
+
 use super::duplicates::SeriesLookup;
 use super::hash::hash_64;
 use super::large_map::LargeMap;
@@ -19,6 +21,7 @@ use super::segments::GroupLines;
 pub(super) struct RetiredLines {
     pub epoch: Epoch,
     pub family: Arc<str>,
+    pub kind: MetricType,
     pub key: Arc<str>,
     pub lines: GroupLines,
 }
@@ -103,7 +106,7 @@ mod tests {
     fn lines(epoch: Epoch, job: &str, bytes: usize) -> RetiredLines {
         let key = GroupingKey::new([("job".to_owned(), job.to_owned())]).text().clone();
         let lines = GroupLines::Copied(vec![b'x'; bytes]);
-        RetiredLines { epoch, family: "m".into(), key, lines }
+        RetiredLines { epoch, family: "m".into(), kind: MetricType::Gauge, key, lines }
     }
 
     fn epochs_of(retired: &RetiredSeries, job: &str) -> Vec<Epoch> {

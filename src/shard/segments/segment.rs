@@ -9,6 +9,7 @@ use crate::exposition::model::MetricType;
 use crate::exposition::protobuf::{metrics_of_exact, metrics_of_lines};
 use crate::exposition::text::ParseError;
 
+use super::super::duplicates::SeriesIndex;
 use super::super::series::ends_metric;
 use super::SEGMENT_BYTES_MAX;
 
@@ -29,6 +30,8 @@ pub struct Segment {
     deflated: OnceLock<Deflated>,
     pieces: OnceLock<Box<Pieces>>,
     quoted: OnceLock<bool>,
+    /// In the first segment of a long run, the series of the whole run.
+    series: OnceLock<Box<SeriesIndex>>,
 }
 
 type Pieces = Mutex<Vec<(Form, Piece)>>;
@@ -87,6 +90,17 @@ impl Segment {
             pieces.remove(0);
         }
         pieces.push((form, piece));
+    }
+
+    /// The series of the long run that begins with this segment, if they are indexed.
+    pub(in super::super) fn series_index(&self) -> Option<&SeriesIndex> {
+        self.series.get().map(|index| &**index)
+    }
+
+    /// Caches the index of the run that begins with this segment.
+    pub(in super::super) fn cache_series_index(&self, index: SeriesIndex) {
+        // Another look-up may have made the same index.
+        let _ = self.series.set(Box::new(index));
     }
 
     /// Whether the lines may contain quoted names, if that is cached.
@@ -154,6 +168,7 @@ impl Segment {
         self.deflated = OnceLock::new();
         self.pieces = OnceLock::new();
         self.quoted = OnceLock::new();
+        self.series = OnceLock::new();
     }
 
     pub(super) fn range_at(&self, index: usize) -> std::ops::Range<usize> {
