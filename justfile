@@ -36,8 +36,8 @@ fuzz target='text' seconds='60':
 # What one hostile client can do: just attacks --only gzip. See tests/attacks/README.md.
 attacks *arguments:
     cargo build --locked --release --package sluicegate --package sluicegate-attacks
-    target/release/sluicegate-attacks --gateway 'target/release/sluicegate --web.listen-address=127.0.0.1:{port}' \
-        --quick {{ arguments }}
+    target/release/sluicegate-attacks --quick --budget-mib=256 {{ arguments }} \
+        --gateway 'target/release/sluicegate --web.listen-address=127.0.0.1:{port} --memory.in-flight-max=256MiB'
 
 # Benchmarks of the code paths (criterion), or one of them: just bench push.
 bench name='*':

@@ -84,7 +84,7 @@ impl Victims {
         let mut client = Client::new(self.address);
         let mut due = Instant::now() + PUSH_EVERY * number as u32 / CLIENTS as u32;
         let (mut micros, mut failures) = (Vec::new(), BTreeMap::<String, u64>::new());
-        let mut value = 0;
+        let (mut value, mut is_certain) = (0, true);
         while self.sleep_until(due) {
             // A push that is late because of its predecessor has waited since it was due.
             let begin = if due.elapsed() < PUSH_EVERY { Instant::now() } else { due };
@@ -94,7 +94,11 @@ impl Victims {
                 client.reader = None;
             }
             let result = client.exchange(&push_of(number, value), None);
-            if result.as_ref().is_ok_and(|status| status / 100 == 2) {
+            if result.is_err() {
+                // The gateway may still apply this push, even after the next one.
+                is_certain = false;
+                self.acknowledged[number].store(0, Ordering::Release);
+            } else if is_certain && result.as_ref().is_ok_and(|status| status / 100 == 2) {
                 self.acknowledged[number].store(value, Ordering::Release);
             }
             if records {
