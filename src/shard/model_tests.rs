@@ -216,7 +216,7 @@ fn a_command_with_many_families_pauses_regularly() {
     /// More than the longest step.
     const SLICE: usize = 16 * 1024;
     /// The fewest slices, if each family is one step of the lowest cost.
-    const SLICES_MIN: usize = FAMILIES * 256 / SLICE;
+    const SLICES_MIN: usize = FAMILIES * 1024 / SLICE;
     let body = |count: usize| -> String {
         // Not in the order of the names.
         (0..count).map(|number| format!("m{} 1\n", number * 7919 % FAMILIES)).collect()

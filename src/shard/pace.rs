@@ -15,9 +15,9 @@ pub struct Pace {
 }
 
 /// The cost of a step that looks at one family, or at one name of the registry.
-pub(super) const LOOK: usize = 256;
+pub(super) const LOOK: usize = 1024;
 /// The cost of a step that changes one family, or one name of the registry.
-pub(super) const CHANGE: usize = 1024;
+pub(super) const CHANGE: usize = 4096;
 
 impl Pace {
     /// Never pauses.

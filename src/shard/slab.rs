@@ -3,51 +3,70 @@
 /// An index into a [`Slab`]. Numbers are dense, and reused after a removal.
 pub(super) type Number = u32;
 
-const WORD_BITS: usize = u64::BITS as usize;
+/// How many items are in a chunk: one for each bit that says which are in use.
+const CHUNK_ITEMS: usize = u64::BITS as usize;
 
-/// Items by dense numbers. A new item gets the lowest free number, and memory behind the highest number in use is freed, so a slab
-/// that was large for a while becomes small again.
+/// Items by dense numbers. A new item gets the lowest free number. The items are in chunks, so that none of them moves when the slab
+/// grows, and the memory of a chunk without items is freed: a slab that was large for a while becomes small again.
 ///
-/// The `slab` crate numbers items with `usize`, keeps its memory, and cannot iterate from a number on.
+/// The `slab` crate numbers items with `usize`, moves and keeps its memory, and cannot iterate from a number on.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
-    items: Vec<Option<T>>,
-    /// A bit for each item that is in use, so that free numbers cost little to skip.
-    used: Vec<u64>,
-    /// All numbers below this one are in use.
+    /// The last one has an item.
+    chunks: Vec<Chunk<T>>,
+    /// The chunks before this one are full.
     full_below: usize,
     len: usize,
 }
 
+#[derive(Debug)]
+struct Chunk<T> {
+    /// A bit for each item that is in use, so that free numbers cost little to skip.
+    used: u64,
+    /// Ends with the highest number that was in use since the chunk was empty.
+    items: Vec<Option<T>>,
+}
+
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { items: Vec::new(), used: Vec::new(), full_below: 0, len: 0 }
+        Self { chunks: Vec::new(), full_below: 0, len: 0 }
     }
 }
 
 impl<T> Slab<T> {
     pub fn insert(&mut self, item: T) -> Number {
-        let number = self.first_free();
-        if number == self.items.len() {
-            self.items.push(Some(item));
-            self.used.resize(self.items.len().div_ceil(WORD_BITS), 0);
-        } else {
-            self.items[number] = Some(item);
+        let is_full = |chunk: &Chunk<T>| chunk.used == u64::MAX;
+        while self.chunks.get(self.full_below).is_some_and(is_full) {
+            self.full_below += 1;
         }
-        self.used[number / WORD_BITS] |= 1 << (number % WORD_BITS);
-        self.full_below = number + 1;
+        if self.full_below == self.chunks.len() {
+            self.chunks.push(Chunk { used: 0, items: Vec::new() });
+        }
+        let chunk = &mut self.chunks[self.full_below];
+        let at = chunk.used.trailing_ones() as usize;
+        if at < chunk.items.len() {
+            chunk.items[at] = Some(item);
+        } else {
+            chunk.items.push(Some(item));
+        }
+        chunk.used |= 1 << at;
         self.len += 1;
-        number as Number
+        (self.full_below * CHUNK_ITEMS + at) as Number
     }
 
     pub fn remove(&mut self, number: Number) -> Option<T> {
-        let number = number as usize;
-        let item = self.items[number].take()?;
-        self.used[number / WORD_BITS] &= !(1 << (number % WORD_BITS));
-        self.full_below = self.full_below.min(number);
+        let (index, at) = place(number);
+        let chunk = &mut self.chunks[index];
+        let item = chunk.items[at].take()?;
+        chunk.used &= !(1 << at);
+        self.full_below = self.full_below.min(index);
         self.len -= 1;
-        if number + 1 == self.items.len() {
-            self.truncate();
+        if chunk.used == 0 {
+            chunk.items = Vec::new();
+            while self.chunks.pop_if(|chunk| chunk.used == 0).is_some() {}
+            if self.chunks.len() < self.chunks.capacity() / 4 {
+                self.chunks.shrink_to(2 * self.chunks.len());
+            }
         }
         Some(item)
     }
@@ -57,67 +76,42 @@ impl<T> Slab<T> {
     }
 
     pub fn get(&self, number: Number) -> Option<&T> {
-        self.items.get(number as usize)?.as_ref()
+        let (index, at) = place(number);
+        self.chunks.get(index)?.items.get(at)?.as_ref()
+    }
+
+    fn get_mut(&mut self, number: Number) -> Option<&mut T> {
+        let (index, at) = place(number);
+        self.chunks.get_mut(index)?.items.get_mut(at)?.as_mut()
     }
 
     /// The items with this number and higher ones, with their numbers.
     pub fn from(&self, start: Number) -> impl Iterator<Item = (Number, &T)> {
-        let mut next = start as usize;
-        std::iter::from_fn(move || {
-            let number = self.first_used(next)?;
-            next = number + 1;
-            Some((number as Number, self.items[number].as_ref()?))
+        let (first, skipped) = place(start);
+        let chunks = self.chunks.iter().enumerate().skip(first).filter(|(_, chunk)| chunk.used != 0);
+        chunks.flat_map(move |(index, chunk)| {
+            let items = chunk.items.iter().enumerate().skip(if index == first { skipped } else { 0 });
+            items.filter_map(move |(at, item)| Some(((index * CHUNK_ITEMS + at) as Number, item.as_ref()?)))
         })
     }
+}
 
-    /// The lowest free number.
-    fn first_free(&self) -> usize {
-        let mut word = self.full_below / WORD_BITS;
-        while let Some(bits) = self.used.get(word) {
-            if *bits != u64::MAX {
-                return word * WORD_BITS + bits.trailing_ones() as usize;
-            }
-            word += 1;
-        }
-        self.items.len()
-    }
-
-    /// The lowest number in use from `start` on.
-    fn first_used(&self, start: usize) -> Option<usize> {
-        let mut word = start / WORD_BITS;
-        let mut bits = self.used.get(word)? & (u64::MAX << (start % WORD_BITS));
-        while bits == 0 {
-            word += 1;
-            bits = *self.used.get(word)?;
-        }
-        Some(word * WORD_BITS + bits.trailing_zeros() as usize)
-    }
-
-    /// Frees memory behind the highest number in use.
-    fn truncate(&mut self) {
-        while self.used.pop_if(|bits| *bits == 0).is_some() {}
-        let highest = self.used.last().map_or(0, |bits| WORD_BITS - bits.leading_zeros() as usize);
-        let len = self.used.len().saturating_sub(1) * WORD_BITS + highest;
-        self.items.truncate(len);
-        // By a factor, so that few removals move the items.
-        if self.items.capacity() > WORD_BITS && len < self.items.capacity() / 4 {
-            self.items.shrink_to(2 * len);
-            self.used.shrink_to(2 * self.used.len());
-        }
-    }
+/// The chunk of an item, and its place there.
+fn place(number: Number) -> (usize, usize) {
+    (number as usize / CHUNK_ITEMS, number as usize % CHUNK_ITEMS)
 }
 
 impl<T> std::ops::Index<Number> for Slab<T> {
     type Output = T;
 
     fn index(&self, number: Number) -> &T {
-        self.items[number as usize].as_ref().expect("a number is used only while its item exists")
+        self.get(number).expect("a number is used only while its item exists")
     }
 }
 
 impl<T> std::ops::IndexMut<Number> for Slab<T> {
     fn index_mut(&mut self, number: Number) -> &mut T {
-        self.items[number as usize].as_mut().expect("a number is used only while its item exists")
+        self.get_mut(number).expect("a number is used only while its item exists")
     }
 }
 
@@ -150,8 +144,9 @@ mod tests {
                 prop_assert_eq!(slab.len(), model.len());
                 let start = value as Number % 70;
                 prop_assert!(slab.from(start).eq(model.range(start..).map(|(number, value)| (*number, value))));
-                let highest = model.last_key_value().map_or(0, |(number, _)| *number as usize + 1);
-                prop_assert_eq!(slab.items.len(), highest);
+                let chunks = model.last_key_value().map_or(0, |(number, _)| place(*number).0 + 1);
+                prop_assert_eq!(slab.chunks.len(), chunks);
+                prop_assert!(slab.chunks.iter().all(|chunk| chunk.used != 0 || chunk.items.capacity() == 0));
             }
         }
     }
@@ -161,6 +156,17 @@ mod tests {
         let mut slab = Slab::default();
         (0..100_000).for_each(|number| assert_eq!(slab.insert(number), number));
         (1..100_000).for_each(|number| assert_eq!(slab.remove(number), Some(number)));
-        assert!(slab.items.capacity() <= 2 * WORD_BITS, "{}", slab.items.capacity());
+        assert!(slab.chunks.capacity() <= CHUNK_ITEMS, "{}", slab.chunks.capacity());
+    }
+
+    #[test]
+    fn no_step_moves_or_visits_many_items() {
+        let mut slab = Slab::default();
+        (0..10_000).for_each(|number| assert_eq!(slab.insert(number), number));
+        assert!(slab.chunks.iter().all(|chunk| chunk.items.capacity() <= CHUNK_ITEMS));
+        // Only the last one keeps the slab long.
+        (0..9_999).for_each(|number| assert_eq!(slab.remove(number), Some(number)));
+        let kept: usize = slab.chunks.iter().map(|chunk| chunk.items.len()).sum();
+        assert!(kept <= CHUNK_ITEMS, "{kept}");
     }
 }

@@ -12,6 +12,7 @@ use crate::exposition::number::write_float;
 
 use super::key::GroupingKey;
 use super::outcome::Outcome;
+use super::pace::CHANGE;
 use super::push::{Mode, Push};
 use super::registry::RunningEpoch;
 use super::segments::{NewLines, RUN_BYTES_MAX, own_segments};
@@ -147,7 +148,7 @@ impl Shard {
     /// Changes text until about `bytes_max` bytes were written. Returns whether the edit has ended.
     fn advance(&mut self, edit: &mut Edit, bytes_max: usize) -> bool {
         /// The cost of a splice beside its bytes, in bytes.
-        const SPLICE_BYTES: usize = 1024;
+        const SPLICE_BYTES: usize = CHANGE;
         let Some(group) = edit.target.group() else { return true };
         let mut bytes = 0;
         while let Some(splice) = edit.splices.pop_front() {

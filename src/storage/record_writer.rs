@@ -80,7 +80,7 @@ impl PartialRecord {
     /// Writes about `bytes_max` more bytes. Returns whether the record is complete.
     fn advance(&mut self, shard: &Shard, bytes_max: usize) -> bool {
         /// The cost of a family beside its bytes, in bytes.
-        const FAMILY_BYTES: usize = 256;
+        const FAMILY_BYTES: usize = 1024;
         let group = shard.group(self.group);
         let mut end = self.out.len().saturating_add(bytes_max);
         if self.out.is_empty() {
