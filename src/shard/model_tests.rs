@@ -432,3 +432,31 @@ fn many_sets_and_series_are_looked_up_in_slices() {
     // 3,000 series with four labels, and not 3,000 times 300 sets.
     assert!((50..300).contains(&steps), "{steps} slices");
 }
+
+/// A store must not collect more and more patches of a group.
+#[test]
+fn the_patches_of_a_group_are_bounded_by_its_record() {
+    let mut gateway = Gateway::new();
+    let key = pairs("a", None);
+    let mut post = |body: &str| {
+        let push = push_of(Mode::Merge, &key, body).expect("is readable");
+        gateway.push(push);
+        gateway.commit();
+        let shard = gateway.shard(&key);
+        let group = shard.group_number(key.text()).expect("the group exists");
+        shard.group(group).stored()
+    };
+    let large: String = (0..500).map(|number| format!("large{{x=\"{number}\"}} 1\n")).collect();
+    let first = post(&large);
+    assert!(first.record > 10_000 && first.patches == 0, "{first:?}");
+    let mut whole_records = 0;
+    for number in 0..1000 {
+        // Every third push is rejected: only a time changes.
+        let body = if number % 3 == 0 { "# TYPE large counter\nlarge 1\nlarge{} 2\n" } else { "small 1\n" };
+        let stored = post(body);
+        assert!(stored.patches < stored.record + 1000, "{stored:?}");
+        whole_records += u32::from(stored.patches == 0);
+    }
+    // A patch has about 200 bytes, so a record follows about 70 of them.
+    assert!((5..50).contains(&whole_records), "{whole_records} whole records for 1000 small changes");
+}
