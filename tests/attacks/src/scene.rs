@@ -18,7 +18,7 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 const ROUND: Duration = Duration::from_millis(20);
 /// The receive buffer of a held connection.
 const RECEIVE_BYTES: usize = 4096;
-/// Attackers leave the processor to the gateway and to well-behaved clients, because real ones run on other machines.
+/// How much lower the priority of attackers is, because real ones run on other machines and leave the processor to the gateway.
 const NICENESS: i32 = 10;
 
 /// The gateway as an attack sees it.
@@ -217,7 +217,8 @@ impl Scene {
 /// Gives the calling thread, and those that it starts, the priority of attackers.
 pub fn lower_priority() {
     // If this fails, the attack is just more intense.
-    let _ = rustix::process::setpriority_process(None, NICENESS);
+    let _ = rustix::process::getpriority_process(None)
+        .and_then(|own| rustix::process::setpriority_process(None, own + NICENESS));
 }
 
 /// Sends a request on a new connection from a well-behaved address, and returns the status.
