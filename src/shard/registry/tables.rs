@@ -444,11 +444,10 @@ impl Tables {
     pub fn free_retired(&mut self, count_max: usize) {
         for _ in 0..count_max {
             let oldest = self.running.first().copied().unwrap_or(Epoch::MAX);
-            let Some(RetiredSlot { family, slot, .. }) =
-                self.retired.pop_front_if(|retired| retired.epoch < oldest)
-            else {
+            if self.retired.front().is_none_or(|retired| retired.epoch >= oldest) {
                 break;
-            };
+            }
+            let Some(RetiredSlot { family, slot, .. }) = self.retired.pop_front() else { break };
             match slot {
                 Slot::Set(set) => self.change_set(&family, set, |uses| uses.retired -= 1),
                 Slot::Name => {
