@@ -51,13 +51,13 @@ pub async fn serve<S: Service>(
     service: Rc<S>,
     server: ServerState,
 ) -> io::Result<()> {
-    let connections = ConnectionTable::new(&server.limits);
+    let connections = ConnectionTable::new(&server.limits, server.budget.clone());
     let acceptor = Rc::new(Acceptor {
         service,
         builder: Rc::new(builder(&server.limits)),
         room: Room::new(connections.clone(), server.connections.clone()),
         connections,
-        rejected: ConnectionTable::new(&server.limits),
+        rejected: ConnectionTable::new(&server.limits, server.budget.clone()),
         server: server.clone(),
     });
 

@@ -28,7 +28,9 @@ use crate::runtime::tcp::TcpStream;
 /// The buffer of a read operation; fits the head and body of a typical push. Every idle connection holds one.
 const READ_BYTES: usize = 4 << 10;
 /// The buffer of direct reads; held only while a large body arrives.
-const BULK_BYTES: usize = 64 << 10;
+///
+/// hyper doubles its own buffer after a read that fills it, and keeps it as long as the connection; with this size, at 32 KiB.
+const BULK_BYTES: usize = (32 << 10) - 1;
 /// How many direct reads may follow each other before one goes through the ring, so that a fast sender lets the other connections of the
 /// core continue.
 const BULK_READS_MAX: usize = 8;
@@ -167,6 +169,10 @@ impl Bridge {
         self.bulk = Vec::new();
     }
 
+    fn count_received(&self, count: usize) -> io::Result<()> {
+        if self.deadline.bytes_received(count) { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) }
+    }
+
     /// Ready when there is unread input, or the stream has ended.
     fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.input_start < self.input.len() || self.ended {
@@ -276,8 +282,7 @@ impl Read for Bridge {
         let this = &mut *self;
         if let Some(count) = this.receive_bulk(cursor.remaining())? {
             cursor.put_slice(&this.bulk[..count]);
-            this.deadline.bytes_received();
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(this.count_received(count));
         }
         ready!(this.poll_input(context))?;
         let unread = &this.input[this.input_start..];
@@ -285,7 +290,7 @@ impl Read for Bridge {
         if count > 0 {
             cursor.put_slice(&unread[..count]);
             this.input_start += count;
-            this.deadline.bytes_received();
+            return Poll::Ready(this.count_received(count));
         }
         Poll::Ready(Ok(()))
     }

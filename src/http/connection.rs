@@ -51,6 +51,14 @@ const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     connection: close\r\ncontent-length: 40\r\n\r\n\
     the request head did not arrive in time\n";
 
+/// Sent if a long head does not fit into the memory for requests.
+const HEAD_REFUSED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 55\r\n\r\n\
+    too much memory is in use by requests, try again later\n";
+/// How many bytes are read and discarded after [`HEAD_REFUSED`].
+const REFUSED_HEAD_LINGER_BYTES_MAX: usize = 256 << 10;
+
 /// Responds to requests. Each core has its own value, so it needs no locks.
 pub trait Service: 'static {
     /// The type of response bodies.
@@ -89,6 +97,8 @@ enum Ending {
     Closed,
     /// A head did not arrive in time.
     SlowHead,
+    /// There was no memory for a head.
+    HeadRefused,
     /// The client did not read a response in time, another client needs its slot, or the program ends.
     Abandoned,
     /// It was closed to make room for another one.
@@ -143,6 +153,7 @@ pub(super) async fn serve_connection<S: Service>(
             match Pin::new(&mut connection).poll(context) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ending::Done),
                 Poll::Ready(Err(err)) if err.is_parse() => return Poll::Ready(Ending::NotHttp),
+                Poll::Ready(Err(_)) if deadline.is_head_refused() => return Poll::Ready(Ending::HeadRefused),
                 Poll::Ready(Err(err)) => {
                     tracing::debug!(%peer, error = %err, "connection ended");
                     return Poll::Ready(Ending::Closed);
@@ -175,6 +186,10 @@ pub(super) async fn serve_connection<S: Service>(
             // If the kernel has no space for these few bytes, the client is not reading.
             let _ = bridge.socket().send(&[IoSlice::new(SLOW_HEAD)]);
             linger(&mut bridge, deadline, LINGER_BYTES_MAX).await;
+        }
+        Ending::HeadRefused => {
+            let _ = bridge.socket().send(&[IoSlice::new(HEAD_REFUSED)]);
+            linger(&mut bridge, deadline, REFUSED_HEAD_LINGER_BYTES_MAX).await;
         }
         Ending::Done | Ending::NotHttp => {
             let flushed = std::future::poll_fn(|context| {
@@ -224,7 +239,7 @@ async fn respond<S: Service>(
     shutdown: Shutdown,
 ) -> Result<Response<TrackedBody<S::Body>>, Infallible> {
     // After a violation the framing is in doubt, so the bytes that follow must not be read as a request.
-    let mut is_last = false;
+    let mut is_last = deadline.is_head_long();
     let mut response = match violation(&request) {
         Some((status, text)) => {
             is_last = true;
@@ -265,12 +280,12 @@ fn violation<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{SLOW_HEAD, TOO_MANY_CONNECTIONS, violation};
+    use super::{HEAD_REFUSED, SLOW_HEAD, TOO_MANY_CONNECTIONS, violation};
     use http::Request;
 
     #[test]
     fn the_canned_responses_have_the_right_content_length() {
-        for response in [SLOW_HEAD, TOO_MANY_CONNECTIONS] {
+        for response in [SLOW_HEAD, HEAD_REFUSED, TOO_MANY_CONNECTIONS] {
             let text = std::str::from_utf8(response).expect("the response is ASCII");
             let (head, body) = text.split_once("\r\n\r\n").expect("the response has a head and a body");
             assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());

@@ -9,10 +9,12 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::head_memory::HeadMemory;
 use super::limits::Limits;
 use super::read_rate::{self, ReadRate, Reading};
 use super::slots::ResponseGuard;
 use super::waiting::{Node, WaitingLists, WaitsFor};
+use crate::runtime::budget::Budget;
 
 const TICK_MIN: Duration = Duration::from_millis(5);
 const TICK_MAX: Duration = Duration::from_millis(250);
@@ -61,6 +63,7 @@ pub(crate) struct ConnectionTable {
     /// The ticks of a window of [`ReadRate`], and the least that a client must read in it.
     read_window: u64,
     window_bytes_min: u64,
+    budget: Budget,
     deadlines: RefCell<Vec<Rc<ConnectionDeadline>>>,
     waiting: RefCell<WaitingLists<Rc<ConnectionDeadline>>>,
     stage: Cell<Stage>,
@@ -83,6 +86,7 @@ pub(crate) struct ConnectionDeadline {
     body_unread: Cell<bool>,
     /// Whether the connection has completed a request.
     responded: Cell<bool>,
+    head: HeadMemory,
     read_rate: ReadRate,
     /// The sweep asks for a sample of the read rate.
     sample_due: Cell<bool>,
@@ -95,7 +99,7 @@ pub(crate) struct ConnectionDeadline {
 pub(crate) struct TableEntry(Rc<ConnectionDeadline>);
 
 impl ConnectionTable {
-    pub(crate) fn new(limits: &Limits) -> Rc<ConnectionTable> {
+    pub(crate) fn new(limits: &Limits, budget: Budget) -> Rc<ConnectionTable> {
         let timeouts =
             [limits.head_timeout, limits.request_timeout, limits.response_timeout, limits.idle_timeout];
         let shortest = timeouts.iter().flatten().min().copied().unwrap_or(TICK_MAX * 16);
@@ -115,6 +119,7 @@ impl ConnectionTable {
                 .response_rate_min
                 .unwrap_or(0)
                 .saturating_mul(read_rate::WINDOW.as_secs()),
+            budget,
             deadlines: RefCell::default(),
             waiting: RefCell::default(),
             stage: Cell::new(Stage::Serving),
@@ -138,6 +143,7 @@ impl ConnectionTable {
                 body_timed_out: Cell::new(false),
                 body_unread: Cell::new(false),
                 responded: Cell::new(false),
+                head: HeadMemory::default(),
                 read_rate: ReadRate::default(),
                 sample_due: Cell::new(false),
                 guards: RefCell::default(),
@@ -264,11 +270,12 @@ impl ConnectionDeadline {
         self.must_make_room.get()
     }
 
-    /// Bytes have arrived. Between two requests, this begins a head.
-    pub(crate) fn bytes_received(&self) {
+    /// Bytes have arrived. Between two requests, this begins a head. Returns false if there is no memory for the head.
+    pub(crate) fn bytes_received(&self, count: usize) -> bool {
         match self.phase.get() {
             Phase::Idle => {
                 self.enter_phase(Phase::Head);
+                self.head.clear();
                 if self.responded.get() {
                     self.expire_after(self.table.head);
                 }
@@ -277,6 +284,17 @@ impl ConnectionDeadline {
             Phase::Body => self.enter_phase(Phase::Body),
             Phase::Head | Phase::Working | Phase::Responding | Phase::Flushing | Phase::Lingering => {}
         }
+        self.phase.get() != Phase::Head || self.head.add(count, &self.table.budget)
+    }
+
+    /// Whether there was no memory for a head.
+    pub(crate) fn is_head_refused(&self) -> bool {
+        self.head.is_refused()
+    }
+
+    /// Whether the head is so long that the connection should end with its request.
+    pub(crate) fn is_head_long(&self) -> bool {
+        self.head.is_long()
     }
 
     pub(crate) fn head_received(&self, body_follows: bool) {
@@ -338,6 +356,7 @@ impl ConnectionDeadline {
             self.responded.set(true);
             self.expire_after(self.table.idle);
             self.guards.borrow_mut().clear();
+            self.head.clear();
         }
     }
 
@@ -458,13 +477,13 @@ mod tests {
 
     #[test]
     fn each_phase_has_its_own_deadline() {
-        let table = ConnectionTable::new(&limits());
+        let table = ConnectionTable::new(&limits(), super::Budget::new(None));
         assert_eq!(table.tick_length, Duration::from_millis(10));
         let entry = table.enter();
         let deadline = entry.deadline();
 
         table.advance_to(15);
-        deadline.bytes_received();
+        assert!(deadline.bytes_received(1));
         table.advance_to(17);
         assert!(deadline.take_expired(), "the first head's time starts at the accept");
 
@@ -491,7 +510,7 @@ mod tests {
 
     #[test]
     fn removing_entries_keeps_the_indexes_right() {
-        let table = ConnectionTable::new(&limits());
+        let table = ConnectionTable::new(&limits(), super::Budget::new(None));
         let mut entries: Vec<_> = (0..5).map(|_| table.enter()).collect();
         for removed in [1, 3, 0, 1, 0] {
             entries.remove(removed);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::room::CoreRooms;
+use crate::runtime::budget::Budget;
 use crate::runtime::shutdown::Shutdown;
 
 /// The limits, counts and shutdown request that all cores share.
@@ -14,6 +15,8 @@ pub struct ServerState {
     pub limits: Arc<Limits>,
     /// Counts over all cores.
     pub connections: Arc<Connections>,
+    /// The memory of everything in flight.
+    pub budget: Budget,
     /// Requested when the program ends.
     pub shutdown: Shutdown,
 }

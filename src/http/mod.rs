@@ -15,6 +15,7 @@ pub mod accept;
 mod bridge;
 pub mod connection;
 mod deadlines;
+mod head_memory;
 pub mod limits;
 pub(crate) mod metrics;
 pub(crate) mod produced;

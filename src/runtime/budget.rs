@@ -20,7 +20,7 @@ const REQUEST_ALLOWANCE_BYTES: usize = 16 << 10;
 
 /// A limited number of bytes. Clones share them.
 #[derive(Debug, Clone)]
-pub(crate) struct Budget {
+pub struct Budget {
     shared: Arc<Shared>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Reservation {
 
 impl Budget {
     /// `None` means no limit; bytes are counted all the same.
-    pub(crate) fn new(bytes_max: Option<u64>) -> Self {
+    pub fn new(bytes_max: Option<u64>) -> Self {
         let bytes_max = bytes_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
         Self {
             shared: Arc::new(Shared {
@@ -145,6 +145,7 @@ impl Reservation {
     }
 
     /// How many bytes are reserved.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.used
     }

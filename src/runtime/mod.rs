@@ -2,7 +2,7 @@
 //!
 //! This is the only module that names monoio, so monoio can be replaced by rewriting this folder.
 
-pub(crate) mod budget;
+pub mod budget;
 pub mod descriptors;
 pub mod listen;
 pub(crate) mod memory;

@@ -158,6 +158,32 @@ fn unfinished_bodies_hold_what_they_sent_and_no_more() {
 }
 
 #[test]
+fn long_heads_that_never_end_stay_within_the_budget() {
+    let gateway = gateway();
+    let head = format!("GET /-/healthy HTTP/1.1\r\nHost: a\r\nX-Padding: {}", "x".repeat(60 << 10));
+    let mut clients: Vec<_> = (0..600)
+        .map(|_| {
+            let mut connection = gateway.connect();
+            // A client that is refused may notice while it sends.
+            let _ = connection.send(head.as_bytes());
+            connection
+        })
+        .collect();
+    wait_for("the first refusal", PATIENCE, || {
+        (metric(&gateway, "sluicegate_in_flight_refusals_total") > 0.0).then_some(())
+    });
+    assert_eq!(gateway.put("/metrics/job/small", "m 1\n").status, 200);
+    assert_refused(&clients.pop().expect("there are many").read("GET").expect("a response"));
+    // The first one is served, and then closed.
+    let mut first = clients.remove(0);
+    first.send(b"\r\n\r\n").expect("the connection is open");
+    let response = first.read("GET").expect("a response");
+    assert_eq!((response.status, response.header("connection")), (200, Some("close")));
+    drop(clients);
+    assert_within_budget(&gateway);
+}
+
+#[test]
 fn a_body_in_tiny_chunks_takes_no_more_than_its_bytes() {
     let gateway = gateway();
     let text = "m 1\n".to_owned() + &"#\n".repeat(1 << 20);

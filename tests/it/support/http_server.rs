@@ -22,6 +22,7 @@ use sluicegate::http::connection::Service;
 use sluicegate::http::limits::{Connections, Limits, ServerState};
 use sluicegate::http::request_body::{BodyError, RequestBody};
 use sluicegate::http::response::error;
+use sluicegate::runtime::budget::Budget;
 use sluicegate::runtime::listen::Listeners;
 use sluicegate::runtime::shutdown::Shutdown;
 use sluicegate::runtime::threads::{CoreIndex, Cores, DriverChoice, DriverInUse};
@@ -139,6 +140,7 @@ impl Server {
         let server = ServerState {
             limits: Arc::new(limits),
             connections: connections.clone(),
+            budget: Budget::new(None),
             shutdown: shutdown.clone(),
         };
         let sockets = Arc::new(std::sync::Mutex::new(listeners.into_cores()));
