@@ -145,7 +145,6 @@ impl Reservation {
     }
 
     /// How many bytes are reserved.
-    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.used
     }
