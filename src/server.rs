@@ -196,6 +196,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         scrapes: Slots::new(config.limits.web_scrapes_max.map(NonZero::get)),
         group_lists: Slots::new(config.limits.web_group_lists_max.map(NonZero::get)),
         group_queries: Permits::new(Some(GROUP_QUERIES_MAX)),
+        matching: async_lock::Semaphore::new(count.div_ceil(4)),
         own_metrics,
         request_metrics: RequestMetrics::new(),
         stalls: stalls.clone(),

@@ -9,8 +9,18 @@ use regex::{Regex, RegexBuilder};
 
 use super::names::{LABEL, METRIC, METRIC_NAME_LABEL, prefix_len};
 
-/// The largest compiled size of a regular expression, in bytes.
-const REGEX_BYTES_MAX: usize = 256 * 1024;
+/// The compiled sizes of regular expressions that are tried, in bytes. An expression beyond the last one is rejected.
+const REGEX_BYTES: [usize; 9] =
+    [1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10, REGEX_BYTES_MAX];
+/// The largest compiled size of a regular expression, and of the states that it caches, in bytes.
+const REGEX_BYTES_MAX: usize = 256 << 10;
+/// The largest size of a selector, in bytes.
+const SELECTOR_BYTES_MAX: usize = 16 * 1024;
+/// The cost of comparing a byte, in units.
+const COMPARE_COST: u64 = 4;
+/// What a regular expression can cost for each byte of the text, per unit: it looks at each part of the program. A unit is about eight
+/// nanoseconds.
+const PROGRAM_BYTES_PER_UNIT: u64 = 64;
 /// The largest number of matchers in a selector.
 const MATCHERS_MAX: usize = 64;
 
@@ -32,7 +42,8 @@ struct Matcher {
 #[derive(Debug, Clone)]
 enum Test {
     Equal(String),
-    Regex(Regex),
+    /// With the size of the program.
+    Regex(Regex, usize),
 }
 
 /// Why a selector cannot be parsed.
@@ -55,6 +66,9 @@ pub enum SelectorError {
     /// A regular expression is invalid or too large.
     #[error("invalid selector: {0}")]
     Regex(#[from] regex::Error),
+    /// The text is too long.
+    #[error("invalid selector: longer than {SELECTOR_BYTES_MAX} bytes")]
+    TooLong,
     /// There are too many matchers.
     #[error("invalid selector: more than {MATCHERS_MAX} matchers")]
     TooManyMatchers,
@@ -66,6 +80,9 @@ impl Selector {
     /// # Errors
     /// The text is not a selector, a regular expression is invalid or too large, or there are too many matchers.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        if text.len() > SELECTOR_BYTES_MAX {
+            return Err(SelectorError::TooLong);
+        }
         let mut reader = Reader { rest: text.trim_start() };
         let mut selector = Self::default();
         let name = reader.word(prefix_len(reader.rest.as_bytes(), METRIC));
@@ -113,13 +130,7 @@ impl Selector {
         if self.labels.len() + self.names.len() >= MATCHERS_MAX {
             return Err(SelectorError::TooManyMatchers);
         }
-        let test = if operator.ends_with('~') {
-            let mut regex = RegexBuilder::new(&format!("^(?s:{value})$"));
-            let regex = regex.size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).nest_limit(64);
-            Test::Regex(regex.build()?)
-        } else {
-            Test::Equal(value)
-        };
+        let test = if operator.ends_with('~') { compile(&value)? } else { Test::Equal(value) };
         let matchers = if label == METRIC_NAME_LABEL { &mut self.names } else { &mut self.labels };
         matchers.push(Matcher { label: label.to_owned(), test, is_negated: operator.starts_with('!') });
         Ok(())
@@ -133,6 +144,24 @@ impl Selector {
         })
     }
 
+    /// The most that [`matches_labels`](Self::matches_labels) can cost, in units, and the most that one of its comparisons can.
+    pub fn labels_cost(&self, labels: &[(Cow<'_, str>, Cow<'_, str>)]) -> Cost {
+        let mut cost = Cost::default();
+        for matcher in &self.labels {
+            let value =
+                labels.iter().find(|(name, _)| *name == matcher.label).map_or(0, |(_, value)| value.len());
+            cost.add(matcher.cost(value));
+        }
+        cost
+    }
+
+    /// The most that [`matches_name`](Self::matches_name) can cost.
+    pub fn name_cost(&self, name: &str) -> Cost {
+        let mut cost = Cost::default();
+        self.names.iter().for_each(|matcher| cost.add(matcher.cost(name.len())));
+        cost
+    }
+
     /// Whether the selector has matchers of the metric name.
     pub fn has_name_matchers(&self) -> bool {
         !self.names.is_empty()
@@ -144,11 +173,60 @@ impl Selector {
     }
 }
 
+/// What a match can cost at most, in units of about eight nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Of all comparisons.
+    pub total: u64,
+    /// Of the most expensive comparison, which cannot be interrupted.
+    pub longest: u64,
+}
+
+impl Cost {
+    /// The cost of both.
+    pub fn and(self, other: Self) -> Self {
+        Self { total: self.total.saturating_add(other.total), longest: self.longest.max(other.longest) }
+    }
+
+    fn add(&mut self, comparison: u64) {
+        self.total = self.total.saturating_add(comparison);
+        self.longest = self.longest.max(comparison);
+    }
+}
+
+/// Compiles an expression, which must match the whole value.
+fn compile(expression: &str) -> Result<Test, regex::Error> {
+    let anchored = format!("^(?s:{expression})$");
+    let mut result = Err(regex::Error::CompiledTooBig(0));
+    // The crate does not tell the size of a program, only whether it fits.
+    for bytes in REGEX_BYTES {
+        let mut builder = RegexBuilder::new(&anchored);
+        result = builder.size_limit(bytes).dfa_size_limit(REGEX_BYTES_MAX).nest_limit(64).build();
+        match result {
+            Ok(regex) => return Ok(Test::Regex(regex, bytes)),
+            Err(regex::Error::CompiledTooBig(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    result.map(|regex| Test::Regex(regex, usize::MAX))
+}
+
 impl Matcher {
+    /// The most that a comparison with a value of so many bytes can cost, in units.
+    fn cost(&self, value_bytes: usize) -> u64 {
+        let bytes = value_bytes as u64 + 1;
+        match &self.test {
+            Test::Equal(_) => bytes * COMPARE_COST,
+            Test::Regex(_, program) => {
+                bytes.saturating_mul((*program as u64 / PROGRAM_BYTES_PER_UNIT).max(COMPARE_COST))
+            }
+        }
+    }
+
     fn matches(&self, value: &str) -> bool {
         let is_match = match &self.test {
             Test::Equal(wanted) => wanted == value,
-            Test::Regex(regex) => regex.is_match(value),
+            Test::Regex(regex, _) => regex.is_match(value),
         };
         is_match != self.is_negated
     }
@@ -260,6 +338,25 @@ mod tests {
         ] {
             assert_eq!(matches(selector, &labels), expected, "{selector}");
         }
+    }
+
+    #[test]
+    fn the_cost_of_an_expression_grows_with_its_program_and_the_text() {
+        let cost = |selector: &str, bytes: usize| {
+            let value = "a".repeat(bytes);
+            Selector::parse(selector).expect("valid").labels_cost(&[("job".into(), value.into())])
+        };
+        let (equal, simple) = (cost("{job='a'}", 100), cost("{job=~'eu-.*'}", 100));
+        let hostile = cost("{job=~'[ab]*a[ab]{1500}c'}", 100);
+        assert!(
+            equal.total < simple.total && 10 * simple.total < hostile.total,
+            "{equal:?} {simple:?} {hostile:?}"
+        );
+        let longer = cost("{job=~'[ab]*a[ab]{1500}c'}", 10_000);
+        assert!(longer.longest > 90 * hostile.longest);
+        let twice = cost("{job=~'eu-.*',job=~'eu-.*'}", 100);
+        assert_eq!((twice.total, twice.longest), (2 * simple.total, simple.longest));
+        assert_eq!(cost("{other=~'eu-.*'}", 100), cost("{other=~'eu-.*'}", 10_000));
     }
 
     #[test]

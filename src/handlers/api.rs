@@ -29,12 +29,17 @@ pub(super) fn to_json<T: Serialize + ?Sized>(document: &T) -> Bytes {
 
 /// 200 with `data` in a success document.
 pub(super) fn success<T: Serialize>(data: &T) -> Response {
+    json(Response::new(success_json(data).into()))
+}
+
+/// `data` in a success document.
+pub(super) fn success_json<T: Serialize>(data: &T) -> Bytes {
     #[derive(Serialize)]
     struct Document<'a, T> {
         status: &'static str,
         data: &'a T,
     }
-    json(Response::new(to_json(&Document { status: "success", data }).into()))
+    to_json(&Document { status: "success", data })
 }
 
 /// 400 with an error document.

@@ -1,23 +1,28 @@
 //! `GET /api/v1/groups`: pages of groups, for people and for the web page. An extension; the official program does not have it.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_channel::oneshot;
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
 use crate::exposition::labels::read_labels;
-use crate::exposition::selector::{Selector, SelectorError};
+use crate::exposition::selector::{Cost, Selector, SelectorError};
 use crate::shard::list::{GroupQuery, ListedGroup, Position, PushOrder};
 
-use super::api::{bad_data, success};
+use super::api::{bad_data, json, success_json};
+use super::pins::Pins;
 use super::time::rfc3339;
 use super::{Error, Gateway, Handlers, Request};
 use crate::cores::command::ShardCommand;
 use crate::cores::shard_task::CommandError;
 use crate::http::response::Response;
+use crate::http::slots::ResponseGuard;
+use crate::shard::LargeGroup;
 
 /// The default number of groups on a page.
 const LIMIT_DEFAULT: usize = 100;
@@ -25,6 +30,18 @@ const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 /// The maximum number of selectors in one request.
 const SELECTORS_MAX: usize = 16;
+
+/// The most that one comparison may cost, in units of selectors (about eight nanoseconds): it cannot be interrupted.
+const COMPARISON_UNITS_MAX: u64 = 4 << 20;
+/// The most that the work of one query on the workers may cost.
+const QUERY_UNITS_MAX: u64 = 256 << 20;
+/// The work for a group on a page, in bytes of JSON, beside its key; and how much of it is done on the core.
+const GROUP_BYTES: usize = 256;
+const CORE_BYTES_MAX: usize = 32 * 1024;
+/// How many names a worker looks at in one job.
+const NAMES_OF_JOB: usize = 64;
+/// What a response holds: the page as groups, and as JSON.
+const RESPONSE_BYTES: usize = 4 << 20;
 
 /// Why a query is invalid. The text is for the client.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +54,8 @@ enum QueryError {
     Sort,
     #[error("limit must be a number from 1 to {LIMIT_MAX}")]
     Limit,
+    #[error("the selectors need too much work: use simpler expressions, or fewer")]
+    TooMuchWork,
     #[error("after must be the value of next from the previous page")]
     After,
 }
@@ -44,6 +63,8 @@ enum QueryError {
 /// A page of groups. Each core searches its groups in slices and serves other requests in between.
 pub(super) async fn groups(handlers: &Handlers, request: Request) -> Result<Response, Error> {
     let gateway = &handlers.gateway;
+    let slot = gateway.group_lists.acquire(request.peer.ip()).await.ok_or(Error::TooManyGroupLists)?;
+    let pins = Pins::new(&gateway.budget, RESPONSE_BYTES)?;
     let _permit = gateway.group_queries.try_acquire().ok_or(Error::TooManyGroupQueries)?;
     // Compiling a regular expression can take a while, so it happens on a worker.
     let raw_query = request.parts.uri.query().unwrap_or_default().to_owned();
@@ -52,32 +73,150 @@ pub(super) async fn groups(handlers: &Handlers, request: Request) -> Result<Resp
         Some(Err(error)) => return Ok(bad_data(&error.to_string())),
         None => return Err(Error::Internal),
     };
-    let cores = (0..gateway.mailboxes.cores()).map(|core| groups_of_core(gateway, core, &query));
-    let (mut groups, mut matching) = (Vec::new(), 0);
-    for (page, count) in try_join_all(cores).await? {
-        groups.extend(page);
-        matching += count;
+    let work = Work { units_left: Cell::new(QUERY_UNITS_MAX), is_exceeded: Cell::new(false) };
+    let cores =
+        (0..gateway.mailboxes.cores()).map(|core| CoreSearch::new(gateway, core, &query, &work).run());
+    let mut found = Found::default();
+    for other in try_join_all(cores).await? {
+        found.groups.extend(other.groups);
+        found.matching += other.matching;
+        found.is_cut |= other.is_cut;
     }
-    Ok(page(&query, groups, matching))
+    if work.is_exceeded.get() {
+        return Ok(bad_data(&QueryError::TooMuchWork.to_string()));
+    }
+    let key_bytes: usize = found.groups.iter().map(|group| group.key.len()).sum();
+    let page = if key_bytes + GROUP_BYTES * found.groups.len() <= CORE_BYTES_MAX {
+        page(&query, found)
+    } else {
+        let query = query.clone();
+        gateway.workers.run(move |_| page(&query, found)).await.ok_or(Error::Internal)?
+    };
+    let mut response = json(Response::new(page.into()));
+    response.extensions_mut().insert(ResponseGuard::new(slot, pins));
+    Ok(response)
 }
 
-/// The first matching groups of one core, and how many match.
-async fn groups_of_core(
-    gateway: &Gateway,
-    core: usize,
-    query: &Arc<GroupQuery>,
-) -> Result<(Vec<ListedGroup>, usize), CommandError> {
-    let (mut groups, mut matching, mut from) = (Vec::new(), 0, Some(0));
-    while let Some(start) = from {
-        let (tx, rx) = oneshot::channel();
-        gateway.mailboxes.send(core, ShardCommand::ListGroups(query.clone(), start, tx));
-        let listed = rx.await.map_err(|_| CommandError::ShuttingDown)?;
-        matching += listed.matching;
-        from = listed.next;
-        groups.extend(listed.groups);
-        groups = query.page(groups);
+/// What a query has found.
+#[derive(Default)]
+struct Found {
+    /// The first groups.
+    groups: Vec<ListedGroup>,
+    /// Whether groups were left out because they had too many bytes.
+    is_cut: bool,
+    /// How many groups match.
+    matching: usize,
+}
+
+/// What matching may still cost.
+struct Work {
+    units_left: Cell<u64>,
+    is_exceeded: Cell<bool>,
+}
+
+impl Work {
+    /// Whether something that costs so much may be done.
+    fn spend(&self, cost: Cost) -> bool {
+        let left =
+            self.units_left.get().checked_sub(cost.total).filter(|_| cost.longest <= COMPARISON_UNITS_MAX);
+        self.units_left.set(left.unwrap_or(0));
+        self.is_exceeded.set(self.is_exceeded.get() || left.is_none());
+        left.is_some()
     }
-    Ok((groups, matching))
+}
+
+/// The search of the groups of one core.
+struct CoreSearch<'g> {
+    gateway: &'g Gateway,
+    core: usize,
+    query: &'g Arc<GroupQuery>,
+    work: &'g Work,
+}
+
+impl<'g> CoreSearch<'g> {
+    fn new(gateway: &'g Gateway, core: usize, query: &'g Arc<GroupQuery>, work: &'g Work) -> Self {
+        Self { gateway, core, query, work }
+    }
+
+    async fn run(self) -> Result<Found, Error> {
+        let (mut found, mut from) = (Found::default(), Some(0));
+        while let Some(start) = from.filter(|_| !self.work.is_exceeded.get()) {
+            let query = self.query.clone();
+            let listed = self.ask(|tx| ShardCommand::ListGroups(query, start, tx)).await?;
+            found.matching += listed.matching;
+            found.is_cut |= listed.is_cut;
+            from = listed.next;
+            found.groups.extend(listed.groups);
+            for (listed, group) in listed.undecided {
+                if self.matches(Arc::new(group)).await? {
+                    found.matching += 1;
+                    found.groups.extend(Some(listed).filter(|listed| self.query.is_after(listed)));
+                }
+            }
+            let (groups, is_cut) = self.query.page(found.groups);
+            found.groups = groups;
+            found.is_cut |= is_cut;
+        }
+        Ok(found)
+    }
+
+    /// Whether a selector matches a group, decided by workers in short jobs. The next job starts only if the client still waits.
+    async fn matches(&self, group: Arc<LargeGroup>) -> Result<bool, Error> {
+        for at in 0..self.query.selectors.len() {
+            let key = group.head.key.clone();
+            let cost = self.query.selectors[at].labels_cost(&read_labels(&key));
+            let matches =
+                self.decide(cost, move |query| query.selectors[at].matches_labels(&read_labels(&key)));
+            if matches.await? && self.matches_name(&group, at).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn matches_name(&self, group: &Arc<LargeGroup>, at: usize) -> Result<bool, Error> {
+        let selector = &self.query.selectors[at];
+        if !selector.has_name_matchers() {
+            return Ok(true);
+        }
+        let mut from = 0;
+        loop {
+            let names = self.ask(|tx| ShardCommand::ListFamilies(group.clone(), from, tx)).await?;
+            let Some(last) = names.last() else { return Ok(false) };
+            from = last.number + 1;
+            for names in names.chunks(NAMES_OF_JOB) {
+                let mut cost = Cost::default();
+                names.iter().for_each(|name| cost = cost.and(selector.name_cost(&name.shared.name)));
+                let names = names.to_vec();
+                let any = move |query: &GroupQuery| {
+                    names.iter().any(|name| query.selectors[at].matches_name(&name.shared.name))
+                };
+                if self.decide(cost, any).await? {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    /// Runs a job on a worker. Only a few such jobs run at a time, so that the workers can do other work in between.
+    async fn decide(
+        &self,
+        cost: Cost,
+        job: impl FnOnce(&GroupQuery) -> bool + Send + 'static,
+    ) -> Result<bool, Error> {
+        if !self.work.spend(cost) {
+            return Ok(false);
+        }
+        let _turn = self.gateway.matching.acquire().await;
+        let query = self.query.clone();
+        self.gateway.workers.run(move |_| job(&query)).await.ok_or(Error::Internal)
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> ShardCommand) -> Result<T, Error> {
+        let (tx, rx) = oneshot::channel();
+        self.gateway.mailboxes.send(self.core, command(tx));
+        Ok(rx.await.map_err(|_| CommandError::ShuttingDown)?)
+    }
 }
 
 /// Reads the query: `match[]` (repeatable), `sort` (`-push_time` or `push_time`), `limit`, `after`.
@@ -131,19 +270,20 @@ fn read_position(text: &str) -> Option<Position> {
     Some(Position { push_seconds: f64::from_bits(number(&text[..16])?), hash: number(&text[16..])? })
 }
 
-/// The response with one page: its groups, and how many groups match in total.
-fn page(query: &GroupQuery, groups: Vec<ListedGroup>, matching: usize) -> Response {
+/// The document of one page: its groups, and how many groups match in total.
+fn page(query: &GroupQuery, found: Found) -> Bytes {
     #[derive(Serialize)]
     struct Data<'a> {
         matching: usize,
         groups: Vec<GroupDocument<'a>>,
         next: Option<String>,
     }
-    let groups = query.page(groups);
-    let next =
-        groups.last().filter(|_| groups.len() == query.limit).map(|last| write_position(last.position));
+    let (groups, is_cut) = query.page(found.groups);
+    let has_more = is_cut || found.is_cut || groups.len() == query.limit;
+    let next = groups.last().filter(|_| has_more).map(|last| write_position(last.position));
+    let matching = found.matching;
     let data = Data { matching, groups: groups.iter().map(GroupDocument::of).collect(), next };
-    success(&data)
+    success_json(&data)
 }
 
 #[derive(Serialize)]

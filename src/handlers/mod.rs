@@ -78,6 +78,8 @@ pub(crate) struct Gateway {
     /// Responses that list groups.
     pub group_lists: Slots,
     pub group_queries: Permits,
+    /// How many jobs that match selectors run on the workers at a time, over all queries.
+    pub matching: async_lock::Semaphore,
     pub own_metrics: Recorder,
     pub request_metrics: RequestMetrics,
     pub stalls: Arc<Stalls>,

@@ -8,17 +8,17 @@ use core::net::SocketAddr;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::Shard;
 use super::tables::Group;
+use super::{LargeGroup, Shard};
 use crate::exposition::labels::read_labels;
 use crate::exposition::selector::Selector;
 
-/// The maximum cost of a slice, in bytes of keys and names; about half a millisecond.
-const SLICE_COST: usize = 64 * 1024;
+/// The maximum cost of a slice, in units of selectors; about half a millisecond. A group that costs more is decided elsewhere.
+const SLICE_COST: u64 = 64 * 1024;
 /// The cost of a group beside its key and names.
-const GROUP_COST: usize = 64;
-/// How much more matching a selector costs than comparing keys.
-const SELECTOR_FACTOR: usize = 4;
+const GROUP_COST: u64 = 64;
+/// The maximum bytes of the keys and reasons on a page, unless it has only one group.
+const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// A query for a page of groups.
 #[derive(Debug, Clone, Default)]
@@ -110,6 +110,10 @@ impl FailedPush {
 pub struct Listed {
     /// Groups in the order of the page, at most as many as fit on it.
     pub groups: Vec<ListedGroup>,
+    /// Whether groups were left out because the page had too many bytes.
+    pub is_cut: bool,
+    /// Groups whose matching would hold the core for too long.
+    pub undecided: Vec<(ListedGroup, LargeGroup)>,
     /// How many groups match, on this page or another.
     pub matching: usize,
     /// Where the next slice begins; `None` at the end.
@@ -126,54 +130,109 @@ impl Shard {
                 listed.next = Some(number);
                 break;
             }
-            cost += GROUP_COST + group.key.len();
-            if !self.matches(group, &query.selectors, &mut cost) {
+            cost += GROUP_COST + group.key.len() as u64;
+            let matches = self.matches(group, &query.selectors, &mut cost);
+            if matches == Some(false) {
+                continue;
+            }
+            let group_listed = ListedGroup {
+                position: Position::of(group),
+                key: group.key.clone(),
+                failure_seconds: group.failure_seconds,
+                created_seconds: group.created_seconds,
+                families: group.families.len(),
+                last_failure: group.last_failure.clone(),
+            };
+            if matches.is_none() {
+                cost += SLICE_COST;
+                listed.undecided.push((group_listed, self.large_group(number)));
                 continue;
             }
             listed.matching += 1;
-            let position = Position::of(group);
-            let is_after = |after: Position| position.compare(&after, query.order) == Ordering::Greater;
-            if query.after.is_none_or(is_after) {
-                listed.groups.push(ListedGroup {
-                    position,
-                    key: group.key.clone(),
-                    failure_seconds: group.failure_seconds,
-                    created_seconds: group.created_seconds,
-                    families: group.families.len(),
-                    last_failure: group.last_failure.clone(),
-                });
+            if query.is_after(&group_listed) {
+                listed.groups.push(group_listed);
             }
         }
-        listed.groups = query.page(std::mem::take(&mut listed.groups));
+        (listed.groups, listed.is_cut) = query.page(std::mem::take(&mut listed.groups));
         listed
     }
 
-    /// Whether one of the selectors matches the group. Adds the cost of that to `cost`.
-    fn matches(&self, group: &Group, selectors: &[Selector], cost: &mut usize) -> bool {
+    /// Whether one of the selectors matches the group; `None` if that could cost more than a slice. Adds the cost to `cost`.
+    fn matches(&self, group: &Group, selectors: &[Selector], cost: &mut u64) -> Option<bool> {
         if selectors.is_empty() {
-            return true;
+            return Some(true);
         }
         let labels = read_labels(&group.key);
-        selectors.iter().any(|selector| {
-            *cost += SELECTOR_FACTOR * group.key.len();
-            if !selector.matches_labels(&labels) {
-                return false;
-            }
-            !selector.has_name_matchers()
-                || group.families.iter().any(|family| {
+        let mut left = SLICE_COST;
+        for selector in selectors {
+            left = left.checked_sub(selector.labels_cost(&labels).total)?;
+            if selector.matches_labels(&labels) {
+                if !selector.has_name_matchers() {
+                    *cost += SLICE_COST - left;
+                    return Some(true);
+                }
+                for family in group.families.iter() {
                     let name = &self.families[family.number].shared.name;
-                    *cost += SELECTOR_FACTOR * name.len();
-                    selector.matches_name(name)
-                })
-        })
+                    left = left.checked_sub(selector.name_cost(name).total + GROUP_COST)?;
+                    if selector.matches_name(name) {
+                        *cost += SLICE_COST - left;
+                        return Some(true);
+                    }
+                }
+            }
+        }
+        *cost += SLICE_COST - left;
+        Some(false)
     }
 }
 
 impl GroupQuery {
-    /// Sorts groups in the order of the page and keeps as many as fit on it.
-    pub fn page(&self, mut groups: Vec<ListedGroup>) -> Vec<ListedGroup> {
+    /// Whether a group comes after those of the previous page.
+    pub fn is_after(&self, group: &ListedGroup) -> bool {
+        self.after.is_none_or(|after| group.position.compare(&after, self.order) == Ordering::Greater)
+    }
+
+    /// Sorts groups in the order of the page and keeps as many as fit on it. Also returns whether there are too many bytes for a page.
+    pub fn page(&self, mut groups: Vec<ListedGroup>) -> (Vec<ListedGroup>, bool) {
         groups.sort_unstable_by(|a, b| a.position.compare(&b.position, self.order));
         groups.truncate(self.limit);
-        groups
+        let mut bytes = 0;
+        let cut = groups.iter().position(|group| {
+            bytes += group.key.len() + group.last_failure.as_ref().map_or(0, |failure| failure.reason.len());
+            bytes > PAGE_BYTES_MAX
+        });
+        groups.truncate(cut.map_or(self.limit, |cut| cut.max(1)));
+        (groups, cut.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(push_seconds: f64, key_bytes: usize) -> ListedGroup {
+        ListedGroup {
+            position: Position { push_seconds, hash: 0 },
+            key: "k".repeat(key_bytes).into(),
+            failure_seconds: 0.0,
+            created_seconds: 0.0,
+            families: 0,
+            last_failure: None,
+        }
+    }
+
+    #[test]
+    fn a_page_is_limited_in_groups_and_in_bytes() {
+        let query = GroupQuery { limit: 3, ..GroupQuery::default() };
+        let shown = |groups: &[ListedGroup]| {
+            let (page, is_cut) = query.page(groups.to_vec());
+            (page.iter().map(|group| group.position.push_seconds).collect::<Vec<_>>(), is_cut)
+        };
+        let small = [1.0, 2.0, 3.0, 4.0].map(|seconds| listed(seconds, 10));
+        assert_eq!(shown(&small), (vec![4.0, 3.0, 2.0], false));
+        let large = [1.0, 2.0, 3.0].map(|seconds| listed(seconds, PAGE_BYTES_MAX / 2));
+        assert_eq!(shown(&large), (vec![3.0, 2.0], true));
+        let huge = [1.0, 2.0].map(|seconds| listed(seconds, 2 * PAGE_BYTES_MAX));
+        assert_eq!(shown(&huge), (vec![2.0], true));
     }
 }

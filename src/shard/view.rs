@@ -301,6 +301,19 @@ impl Shard {
         }
     }
 
+    /// A group whose families are read in parts.
+    pub(super) fn large_group(&self, number: Number) -> LargeGroup {
+        let group = &self.groups[number];
+        let head = GroupView {
+            key: group.key.clone(),
+            push_seconds: group.push_seconds,
+            failure_seconds: group.failure_seconds,
+            created_seconds: group.created_seconds,
+            families: Vec::new(),
+        };
+        LargeGroup { number, head, families: group.families.len() }
+    }
+
     /// Some families of a large group, from a family number on, in the order of their numbers. Empty at the end, or if the group no
     /// longer exists.
     pub fn families_of(&self, group: &LargeGroup, from: u32, count_max: usize) -> Vec<FamilyName> {

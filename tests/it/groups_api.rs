@@ -151,3 +151,43 @@ fn invalid_queries_are_400_with_a_reason() {
     assert_eq!(gateway.request("POST", "/api/v1/groups", &[], b"").status, 405);
     assert_eq!(gateway.request("OPTIONS", "/api/v1/groups", &[], b"").status, 200);
 }
+
+#[test]
+fn expressions_on_long_values_are_matched_and_hostile_ones_rejected() {
+    let gateway = Gateway::start(&[]);
+    let long = "ab".repeat(25_000);
+    assert_eq!(gateway.put(&format!("/metrics/job/{long}"), "first 1\nsecond 2\n").status, 200);
+    assert_eq!(gateway.put("/metrics/job/short", "second 3\n").status, 200);
+
+    assert_eq!(matching(&gateway, &["{job=~'(ab)+'}"]), [long.clone()]);
+    assert_eq!(matching(&gateway, &["{job=~'(ab)+c'}"]), [""; 0]);
+    assert_eq!(matching(&gateway, &["{job=~'(ab)+',__name__=~'f.*'}"]), [long.clone()]);
+    assert_eq!(matching(&gateway, &["{job=~'(ab)+',__name__=~'third|fourth'}"]), [""; 0]);
+    assert_eq!(matching(&gateway, &["third", "{job!~'(ab)+'}"]), ["short"]);
+
+    let hostile = ["job=~'[ab]*a[ab]{1500}c'"; 8].join(",");
+    let query = percent_encoding::utf8_percent_encode(&hostile, percent_encoding::NON_ALPHANUMERIC);
+    let response = gateway.get(&format!("/api/v1/groups?match[]=%7B{query}%7D"));
+    assert_eq!(response.status, 400, "{}", response.text());
+    assert!(response.text().contains("need too much work"), "{}", response.text());
+}
+
+#[test]
+fn a_page_of_groups_with_long_keys_is_short() {
+    const GROUPS: usize = 40;
+    let gateway = Gateway::start(&[]);
+    for group in 0..GROUPS {
+        let job = format!("{group}-{}", "x".repeat(50_000));
+        assert_eq!(gateway.put(&format!("/metrics/job/{job}"), "m 1\n").status, 200);
+    }
+    let (mut seen, mut after) = (BTreeSet::new(), String::new());
+    for _ in 0..GROUPS {
+        let page = page(&gateway, &format!("limit=1000{after}"));
+        let jobs = jobs(&page);
+        assert!(!jobs.is_empty() && jobs.len() < GROUPS);
+        seen.extend(jobs);
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(seen.len(), GROUPS);
+}
