@@ -45,6 +45,8 @@ pub struct Figures {
     /// After everything was deleted.
     pub left_mib: f64,
     pub recovery_seconds: f64,
+    /// How long the memory took to go down after everything was deleted.
+    pub freed_seconds: f64,
     pub stop_seconds: f64,
     /// CPU time of the gateway during the attack, 100 for one core.
     pub cpu_percent: f64,
@@ -70,6 +72,7 @@ impl Default for Figures {
             peak_mib: f64::NAN,
             left_mib: f64::NAN,
             recovery_seconds: f64::NAN,
+            freed_seconds: f64::NAN,
             stop_seconds: f64::NAN,
             cpu_percent: f64::NAN,
             failures: Vec::new(),
@@ -133,7 +136,7 @@ impl Outcome {
             Self::Played(figures) => figures,
         };
         let mut line = format!(
-            "{:<6} push p50 {} p99 {} max {} ms, {} failed; scrape p99 {} ms, {} failed; memory {} → {} → {} MiB; CPU {} %; normal after {:.1} s, stopped in {:.1} s",
+            "{:<6} push p50 {} p99 {} max {} ms, {} failed; scrape p99 {} ms, {} failed; memory {} → {} → {} MiB; CPU {} %; normal after {:.1} s, freed in {:.1} s, stopped in {:.1} s",
             figures.verdict(),
             number(figures.push_p50_ms),
             number(figures.push_p99_ms),
@@ -146,6 +149,7 @@ impl Outcome {
             number(figures.left_mib),
             number(figures.cpu_percent),
             figures.recovery_seconds,
+            figures.freed_seconds,
             figures.stop_seconds,
         );
         for problem in figures.failures().iter().chain(&figures.notes) {
