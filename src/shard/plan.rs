@@ -26,9 +26,9 @@ pub(super) const STORED_BYTES_MAX: u64 = 512 << 20;
 
 /// A push or delete with more families is decided and applied in slices. About half a millisecond is enough for so many.
 const FAMILIES_AT_ONCE_MAX: usize = 256;
-/// A push that is not large replaces or drops at most all families of the group, and adds all of its own.
-const CHANGES_AT_ONCE_MAX: usize =
-    if cfg!(any(test, feature = "reference")) { 0 } else { 2 * FAMILIES_AT_ONCE_MAX };
+/// Only large pushes make so many changes: others drop at most all families of the group, and add all of their own.
+const LARGE_CHANGE_MIN: usize =
+    if cfg!(any(test, feature = "reference")) { 1 } else { 2 * FAMILIES_AT_ONCE_MAX + 1 };
 /// The lines of a larger group may be compared in slices.
 const BYTES_AT_ONCE_MAX: u64 = 1 << 20;
 
@@ -215,8 +215,8 @@ impl Shard {
         announced: &Announcements,
         pace: &Pace,
     ) -> Result<Vec<Option<Arc<SharedFamily>>>, ChangeError> {
-        // Only large pushes have so many changes, and only they take turns.
-        if pace.is_unlimited() || changes.len() <= CHANGES_AT_ONCE_MAX {
+        // Only large pushes take turns.
+        if pace.is_unlimited() || changes.len() < LARGE_CHANGE_MIN {
             self.registry.change(self.core, changes, announced)
         } else {
             self.registry.change_in_slices(self.core, changes, announced, pace).await
