@@ -19,9 +19,17 @@ const SHRINK_CAPACITY_MIN: usize = 16;
 #[derive(Debug)]
 pub(super) struct LargeMap<K, V> {
     /// Empty until the first insertion.
-    tables: Vec<HashTable<(K, V)>>,
+    tables: Vec<HashTable<Item<K, V>>>,
     hasher: foldhash::fast::RandomState,
     len: usize,
+}
+
+#[derive(Debug)]
+struct Item<K, V> {
+    /// The hash of the key, so that a table that grows does not look at the keys, which are all over the memory.
+    hash: u64,
+    key: K,
+    value: V,
 }
 
 impl<K, V> Default for LargeMap<K, V> {
@@ -59,8 +67,9 @@ impl<K: Hash + Eq, V> LargeMap<K, V> {
         K: Borrow<Q>,
     {
         let hash = self.hasher.hash_one(key);
-        let (key, value) = self.tables.get(table_of(hash))?.find(hash, |(known, _)| known.borrow() == key)?;
-        Some((key, value))
+        let table = self.tables.get(table_of(hash))?;
+        let item = table.find(hash, |item| item.hash == hash && item.key.borrow() == key)?;
+        Some((&item.key, &item.value))
     }
 
     pub fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
@@ -69,7 +78,7 @@ impl<K: Hash + Eq, V> LargeMap<K, V> {
     {
         let hash = self.hasher.hash_one(key);
         let table = self.tables.get_mut(table_of(hash))?;
-        table.find_mut(hash, |(known, _)| known.borrow() == key).map(|(_, value)| value)
+        table.find_mut(hash, |item| item.key.borrow() == key).map(|item| &mut item.value)
     }
 
     /// Inserts a value, or replaces that of an equal key.
@@ -80,10 +89,10 @@ impl<K: Hash + Eq, V> LargeMap<K, V> {
             tables.resize_with(TABLES, HashTable::new);
         }
         let table = &mut tables[table_of(hash)];
-        match table.entry(hash, |(known, _)| *known == key, |(known, _)| hasher.hash_one(known)) {
-            Entry::Occupied(mut known) => known.get_mut().1 = value,
+        match table.entry(hash, |item| item.key == key, |item| item.hash) {
+            Entry::Occupied(mut known) => known.get_mut().value = value,
             Entry::Vacant(vacant) => {
-                vacant.insert((key, value));
+                vacant.insert(Item { hash, key, value });
                 *len += 1;
             }
         }
@@ -95,13 +104,13 @@ impl<K: Hash + Eq, V> LargeMap<K, V> {
     {
         let hash = self.hasher.hash_one(key);
         let table = self.tables.get_mut(table_of(hash))?;
-        let entry = table.find_entry(hash, |(known, _)| known.borrow() == key).ok()?;
+        let entry = table.find_entry(hash, |item| item.key.borrow() == key).ok()?;
         self.len -= 1;
-        let ((_, value), vacant) = entry.remove();
-        let (table, hasher) = (vacant.into_table(), &self.hasher);
+        let (Item { value, .. }, vacant) = entry.remove();
+        let table = vacant.into_table();
         // A small table is not worth the work, and a factor keeps it from growing again at once.
         if table.capacity() > SHRINK_CAPACITY_MIN && table.len() < table.capacity() / 8 {
-            table.shrink_to(2 * table.len(), |(known, _)| hasher.hash_one(known));
+            table.shrink_to(2 * table.len(), |item| item.hash);
         }
         Some(value)
     }
