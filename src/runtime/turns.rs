@@ -20,7 +20,7 @@ use monoio::time::Instant;
 use pin_project_lite::pin_project;
 
 /// How often in a row a task may be polled while other tasks may be ready.
-const CONSECUTIVE_POLLS_MAX: u32 = 8;
+const CONSECUTIVE_POLLS_MAX: u32 = 2;
 /// How long a core may run tasks without a park of the driver.
 const PARK_INTERVAL: Duration = Duration::from_millis(2);
 /// How many polls share one look at the clock. A poll that does much takes about a millisecond.
