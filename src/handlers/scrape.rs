@@ -6,6 +6,7 @@ use std::time::Instant;
 use ::http::StatusCode;
 use ::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 
+use super::pins::Pins;
 use super::{Error, Gateway, Handlers, Request};
 use crate::cores::shard_task::CommandError;
 use crate::encoding::encode::{Coding, Form};
@@ -40,13 +41,20 @@ pub(super) async fn scrape(handlers: &Handlers, request: Request) -> Result<Resp
     };
     let form = Form { format, escaping: spelling, coding };
     let units = handlers.encoder.units(snapshots.families, own, form).await?;
+    let pins = Pins::new(&gateway.budget, 0)?;
+    // Other codings share what is cached with the segments, a small part of the text.
+    if coding == Coding::Identity {
+        pins.share(units.iter().filter_map(|unit| unit.segment()).map(Arc::downgrade).collect());
+    }
     let body = ResponseBody::pieces(handlers.encoder.encode(units, form).await?);
 
     let encoding = coding.name();
     let bytes = body.len().unwrap_or_default();
     metrics::record_size(encoding, bytes);
     let mut response = empty(StatusCode::OK).map(|_| body);
-    response.extensions_mut().insert(ResponseGuard::new(slot, Arc::new(RunningScrape { started, encoding })));
+    response
+        .extensions_mut()
+        .insert(ResponseGuard::new(slot, Arc::new(RunningScrape { pins, started, encoding })));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, negotiate::content_type(format, escaping));
     headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
@@ -58,11 +66,16 @@ pub(super) async fn scrape(handlers: &Handlers, request: Request) -> Result<Resp
 
 /// A scrape whose body is being sent. Dropped, and then measured, when the body is sent or abandoned.
 struct RunningScrape {
+    pins: Arc<Pins>,
     started: Instant,
     encoding: &'static str,
 }
 
-impl Held for RunningScrape {}
+impl Held for RunningScrape {
+    fn fits(&self) -> bool {
+        self.pins.fits()
+    }
+}
 
 impl Drop for RunningScrape {
     fn drop(&mut self) {

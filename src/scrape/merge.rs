@@ -42,6 +42,14 @@ impl AsRef<[u8]> for SegmentText {
 }
 
 impl Unit {
+    /// The segment that it shares with a shard.
+    pub(crate) fn segment(&self) -> Option<&Arc<Segment>> {
+        match self {
+            Self::Segment(segment) => Some(segment),
+            Self::Copied(_) | Self::Translated(_) => None,
+        }
+    }
+
     /// Bytes before compression.
     pub(crate) fn len(&self) -> usize {
         match self {
