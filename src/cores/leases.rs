@@ -22,7 +22,7 @@ pub(crate) struct Leases {
 /// A lease; released on drop.
 pub(crate) enum Lease {
     /// On one family.
-    Family(FamilyLease),
+    Family { _lease: FamilyLease },
     /// On every family.
     All { _guard: RwLockWriteGuardArc<()> },
 }
@@ -54,7 +54,9 @@ impl Leases {
             let mutex = self.table().entry(family.clone()).or_default().clone();
             let guard = Some(mutex.lock_arc().await);
             let (leases_of_all, family, _shared) = (self.clone(), family.clone(), shared.clone());
-            leases.push(Lease::Family(FamilyLease { leases: leases_of_all, family, guard, _shared }));
+            leases.push(Lease::Family {
+                _lease: FamilyLease { leases: leases_of_all, family, guard, _shared },
+            });
         }
         leases
     }

@@ -160,9 +160,9 @@ impl Tables {
         // The type of a name that exists apart from what is being released.
         let existing = |name: &str| -> Option<MetricType> {
             let entry = self.families.get(name)?;
-            let stays =
-                |holder: &Core| !(*holder == core && is_released(name)) && !entry.is_releasing(*holder);
-            (entry.own || entry.cores.iter().any(stays)).then_some(entry.kind)
+            let leaves =
+                |holder: &Core| entry.is_releasing(*holder) || (*holder == core && is_released(name));
+            (entry.own || entry.cores.iter().any(|holder| !leaves(holder))).then_some(entry.kind)
         };
         if let Some(set) = change.set_added
             && let Some(pending) = self.pending_elsewhere(change.name, core)
