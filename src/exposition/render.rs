@@ -27,6 +27,8 @@ const MEASURE_BYTES: usize = 64 << 10;
 const MANY_LINES: usize = 1 << 10;
 /// What a line takes beside its name and labels: `_bucket`, the bound and the value.
 const LINE_BYTES_MORE: usize = 48;
+/// Longer labels are truncated in an error.
+const SHOWN_BYTES_MAX: usize = 64 << 10;
 /// What the checks of names and series after escaping take, for each name and for each label.
 const ESCAPED_NAME_BYTES: usize = 256;
 const ESCAPED_LABEL_BYTES: usize = 128;
@@ -361,6 +363,7 @@ impl<'f, 'a> Renderer<'f, 'a, '_> {
             Some(pair) => {
                 let mut series = Vec::new();
                 write_labels(&mut series, &sorted[pair[0].0.range()]);
+                series.truncate(SHOWN_BYTES_MAX);
                 let labels = String::from_utf8_lossy(&series).into_owned();
                 Err(Inconsistency::DuplicateSeries { metric: family.name.to_string(), labels })
             }

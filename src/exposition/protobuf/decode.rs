@@ -201,7 +201,7 @@ impl<'a, 'm> Decoder<'a, 'm> {
         let Header { name, help, unit, kind } = Header::parse(message)?;
         let name = match str::from_utf8(name) {
             Ok(name) if self.rules.allow_metric_name(name) => Cow::Borrowed(name),
-            _ => return Err(MessageError::MetricName(String::from_utf8_lossy(name).into_owned())),
+            _ => return Err(MessageError::MetricName(shown(name))),
         };
         if let Some(Cow::Owned(text)) = &help {
             self.copied_bytes += text.capacity();
@@ -302,8 +302,8 @@ impl<'a, 'm> Decoder<'a, 'm> {
         let name = match str::from_utf8(name) {
             Ok(name) if self.rules.allow_label_name(name) => name,
             _ => {
-                let label = String::from_utf8_lossy(name).into_owned();
-                return Err(MessageError::LabelName { metric: metric.to_owned(), label }.into());
+                let (metric, label) = (shown(metric.as_bytes()), shown(name));
+                return Err(MessageError::LabelName { metric, label }.into());
             }
         };
         match str::from_utf8(value) {
@@ -578,6 +578,14 @@ fn is_utf8(exemplar: &Exemplar) -> bool {
         .label
         .iter()
         .all(|label| str::from_utf8(label.name()).is_ok() && str::from_utf8(label.value()).is_ok())
+}
+
+/// Longer names are truncated in an error, which could otherwise be many times as long as the body.
+const SHOWN_BYTES_MAX: usize = 1024;
+
+/// A name for an error.
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(&name[..name.len().min(SHOWN_BYTES_MAX)]).into_owned()
 }
 
 /// The lengths of the tables, to undo additions.

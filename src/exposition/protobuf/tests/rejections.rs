@@ -55,6 +55,13 @@ fn rejection(families: &[MetricFamily]) -> Option<String> {
 }
 
 #[test]
+fn a_long_name_is_truncated_in_the_error() {
+    let body = delimited(&[gauge(&"\u{1}".repeat(1 << 20), 1.0)]);
+    let error = parse(&body, NameRules::Legacy).expect_err("the name is invalid").to_string();
+    assert!(error.len() < 10_000, "{} bytes", error.len());
+}
+
+#[test]
 fn rejects_inconsistent_families() {
     let mut other_kind = gauge("m", 1.0);
     other_kind.kind = Some(0);
