@@ -33,7 +33,7 @@ const STRING_BYTES: usize = 16 * 1024;
 
 /// All groups with their families. The document is made while the client reads it, so it is never in memory as a whole.
 pub(super) async fn metrics(handlers: &Handlers, request: Request) -> Result<Response, Error> {
-    let response = handlers.group_list(&request, |reader, writer| write_groups(reader, writer)).await?;
+    let response = handlers.group_list(&request, write_groups).await?;
     Ok(json(response))
 }
 
@@ -237,7 +237,7 @@ struct FamilyDocument<'a>(&'a FamilyView);
 impl Serialize for FamilyDocument<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let view = self.0;
-        let mut text = Vec::with_capacity(view.text.len() + 64);
+        let mut text = Vec::with_capacity(256);
         write_header(&mut text, &view.shared.name, view.kind, None);
         view.text.pieces().for_each(|piece| text.extend_from_slice(piece));
         let families = match &view.exact {

@@ -36,11 +36,13 @@ impl Output {
     }
 }
 
+type Producer = Pin<Box<dyn Future<Output = Result<(), Aborted>>>>;
+
 /// The future and its next piece.
 pub(super) struct Produced {
     next: Rc<Cell<Option<Bytes>>>,
     /// `None` once it has ended.
-    future: Option<Pin<Box<dyn Future<Output = Result<(), Aborted>>>>>,
+    future: Option<Producer>,
 }
 
 impl Produced {

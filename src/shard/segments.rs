@@ -65,11 +65,6 @@ pub enum Lines {
 }
 
 impl Lines {
-    /// Bytes of all lines.
-    pub fn len(&self) -> usize {
-        self.pieces().map(<[u8]>::len).sum()
-    }
-
     /// The lines in pieces, each of which ends at the end of a metric.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let (copied, shared) = match self {
