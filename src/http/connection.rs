@@ -56,6 +56,8 @@ const HEAD_REFUSED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\n\
     retry-after: 1\r\nconnection: close\r\ncontent-length: 55\r\n\r\n\
     too much memory is in use by requests, try again later\n";
+/// After a longer head the connection is closed, because hyper would keep the buffer of the head.
+pub(super) const KEPT_HEAD_BYTES_MAX: usize = 16 << 10;
 /// How many bytes are read and discarded after [`HEAD_REFUSED`].
 const REFUSED_HEAD_LINGER_BYTES_MAX: usize = 256 << 10;
 
@@ -239,7 +241,7 @@ async fn respond<S: Service>(
     shutdown: Shutdown,
 ) -> Result<Response<TrackedBody<S::Body>>, Infallible> {
     // After a violation the framing is in doubt, so the bytes that follow must not be read as a request.
-    let mut is_last = deadline.is_head_long();
+    let mut is_last = deadline.may_head_be_long() && head_bytes(&request) > KEPT_HEAD_BYTES_MAX;
     let mut response = match violation(&request) {
         Some((status, text)) => {
             is_last = true;
@@ -258,6 +260,13 @@ async fn respond<S: Service>(
     }
     deadline.response_started(response.extensions_mut().remove::<ResponseGuard>());
     Ok(response)
+}
+
+/// About how long a head is, without its separators.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    target + headers.sum::<usize>()
 }
 
 /// What hyper accepts and a server must reject: RFC 9112, sections 3.2 (Host) and 6.1 (unknown transfer codings).

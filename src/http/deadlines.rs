@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::connection::KEPT_HEAD_BYTES_MAX;
 use super::head_memory::HeadMemory;
 use super::limits::Limits;
 use super::read_rate::{self, ReadRate, Reading};
@@ -292,9 +293,9 @@ impl ConnectionDeadline {
         self.head.is_refused()
     }
 
-    /// Whether the head is so long that the connection should end with its request.
-    pub(crate) fn is_head_long(&self) -> bool {
-        self.head.is_long()
+    /// Whether so much arrived before the end of the head that it may be a long one. It may also be followed by other requests.
+    pub(crate) fn may_head_be_long(&self) -> bool {
+        self.head.bytes() > KEPT_HEAD_BYTES_MAX
     }
 
     pub(crate) fn head_received(&self, body_follows: bool) {

@@ -9,8 +9,6 @@ use crate::runtime::budget::{Budget, Reservation};
 
 /// Heads up to this size need no reservation.
 const USUAL_BYTES_MAX: usize = 8 << 10;
-/// After a longer head the connection is closed, because it would keep the buffer of the head.
-const KEPT_BYTES_MAX: usize = 16 << 10;
 /// The copies of a head: hyper's buffer, the decoded path, and the labels in it.
 const COPIES: usize = 3;
 
@@ -54,9 +52,9 @@ impl HeadMemory {
         self.is_refused.get()
     }
 
-    /// Whether the connection should end with this request.
-    pub(super) fn is_long(&self) -> bool {
-        self.bytes.get() > KEPT_BYTES_MAX
+    /// How many bytes arrived, with those of pipelined requests behind the head.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.get()
     }
 }
 
@@ -70,7 +68,8 @@ mod tests {
         let (first, second) = (HeadMemory::default(), HeadMemory::default());
         assert!(first.add(USUAL_BYTES_MAX, &budget));
         assert_eq!(budget.in_flight(), 0);
-        assert!(first.add(12 << 10, &budget) && first.is_long());
+        assert!(first.add(12 << 10, &budget));
+        assert_eq!(first.bytes(), 20 << 10);
         assert!(budget.in_flight() >= 60 << 10);
         assert!(!second.add(20 << 10, &budget) && second.is_refused());
         first.clear();

@@ -170,16 +170,18 @@ fn difference_07_a_request_that_arrives_too_slowly_is_408() {
 #[test]
 fn difference_07_a_connection_beyond_the_limit_is_503_with_retry_after() {
     let gateway = Gateway::start(&["--web.connections-max=2"]);
-    // The gateway may still count the connection that waited for readiness.
-    let _open = wait_for("two connections", Duration::from_secs(20), || {
-        let mut open = [gateway.connect(), gateway.connect()];
-        open.iter_mut()
-            .all(|one| {
-                one.request("GET", "/-/healthy", &[], b"").is_ok_and(|response| response.status == 200)
-            })
-            .then_some(open)
+    // More than the kernel buffers.
+    let lines: String =
+        (0..100_000).map(|number| format!("m{{a=\"{number}{}\"}} 1\n", "x".repeat(200))).collect();
+    assert_eq!(gateway.put(JOB, &lines).status, 200);
+    // Connections that wait for a request are closed to make room, those with a response are not.
+    let mut unread = [gateway.connect(), gateway.connect()];
+    for connection in &mut unread {
+        connection.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").expect("the gateway reads");
+    }
+    let response = wait_for("a rejection", Duration::from_secs(20), || {
+        Some(gateway.get("/-/healthy")).filter(|response| response.status != 200)
     });
-    let response = gateway.get("/-/healthy");
     assert_eq!(response.status, 503);
     assert!(response.header("retry-after").is_some(), "{:?}", response.headers);
 }

@@ -138,8 +138,10 @@ fn pipelined_requests_get_responses_in_order() {
     on_both_drivers(|driver| {
         let server = Server::start(driver, Limits::default());
         let mut bytes = String::new();
+        // More than any single head may have.
+        let padding = "x".repeat(2 << 10);
         for number in 0..50 {
-            let body = format!("number {number}");
+            let body = format!("number {number} {padding}");
             bytes +=
                 &format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         }
@@ -147,7 +149,7 @@ fn pipelined_requests_get_responses_in_order() {
         client.send(bytes);
         for number in 0..50 {
             let response = client.response().expect("a response");
-            assert_eq!(String::from_utf8_lossy(&response.body), format!("number {number}"));
+            assert_eq!(String::from_utf8_lossy(&response.body), format!("number {number} {padding}"));
         }
     });
 }

@@ -28,11 +28,11 @@ struct Slices {
 
 fn shard() -> Shard {
     let own = [PUSH_TIME, FAILURE_TIME].map(|name| (name, MetricType::Gauge, ""));
-    Shard::new(0, Arc::new(Registry::new(own.into_iter())), Persistence::InMemory)
+    Shard::new(0, Arc::new(Registry::new(own)), Persistence::InMemory)
 }
 
 fn load(shard: &mut Shard, job: &str, families: &crate::exposition::model::Families<'_>) {
-    let key = GroupingKey::new([("job".to_owned(), job.to_owned())].into_iter());
+    let key = GroupingKey::new([("job".to_owned(), job.to_owned())]);
     let rendered = render(families, &key.labels(), NameRules::Utf8, usize::MAX).expect("consistent");
     let lines: Vec<_> = rendered
         .families()
@@ -245,7 +245,7 @@ fn a_group_that_is_deleted_while_it_is_read_leaves_a_valid_document() {
         let mut commands = 0;
         let change = move |shard: &mut Shard| {
             if commands == deleted_before {
-                let key = GroupingKey::new([("job".to_owned(), "a".to_owned())].into_iter());
+                let key = GroupingKey::new([("job".to_owned(), "a".to_owned())]);
                 let mut edit = Shard::delete(shard, &key);
                 while let std::ops::ControlFlow::Continue(rest) = edit.advance(1 << 20) {
                     edit = rest;
