@@ -175,7 +175,7 @@ pub(super) async fn serve_connection<S: Service>(
     match ending {
         Ending::Closed => {}
         // Does not linger, because that would take the room.
-        Ending::MadeRoom if deadline.phase() == Phase::Idle => {}
+        Ending::MadeRoom if deadline.is_between_requests() => {}
         Ending::MadeRoom => {
             let _ = bridge.socket().send(&[IoSlice::new(TOO_MANY_CONNECTIONS)]);
         }

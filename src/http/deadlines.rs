@@ -261,6 +261,11 @@ impl ConnectionDeadline {
         }
     }
 
+    /// Whether the connection is between two requests.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.phase.get() == Phase::Idle && self.responded.get()
+    }
+
     /// Whether the phase's deadline has passed. Returns true once per deadline.
     pub(crate) fn take_expired(&self) -> bool {
         self.expired.replace(false)
@@ -353,8 +358,8 @@ impl ConnectionDeadline {
     /// The kernel has everything that was written. After a whole response, the request is complete.
     pub(crate) fn flushed(&self) {
         if self.phase.get() == Phase::Flushing {
-            self.enter_phase(Phase::Idle);
             self.responded.set(true);
+            self.enter_phase(Phase::Idle);
             self.expire_after(self.table.idle);
             self.guards.borrow_mut().clear();
             self.head.clear();
@@ -403,7 +408,11 @@ impl ConnectionDeadline {
 
     fn enter_phase(&self, phase: Phase) {
         self.phase.set(phase);
+        let is_first = !self.responded.get();
         let waits_for = match phase {
+            // The wait for the first head begins with the connection: its first byte changes nothing.
+            Phase::Head if is_first => return,
+            Phase::Idle if is_first => Some(WaitsFor::Head),
             Phase::Idle => Some(WaitsFor::Request),
             Phase::Head | Phase::Lingering => Some(WaitsFor::Head),
             Phase::Body => Some(WaitsFor::Body),
@@ -463,7 +472,7 @@ impl Drop for TableEntry {
 mod tests {
     use std::time::Duration;
 
-    use super::{ConnectionTable, Phase};
+    use super::{ConnectionTable, Phase, WaitsFor};
     use crate::http::limits::Limits;
 
     fn limits() -> Limits {
@@ -507,6 +516,26 @@ mod tests {
         assert!(deadline.may_close());
         table.advance_to(100_065);
         assert!(deadline.take_expired());
+    }
+
+    #[test]
+    fn a_first_head_is_awaited_since_the_accept() {
+        let table = ConnectionTable::new(&limits(), super::Budget::new(None));
+        let (slow, newcomer) = (table.enter(), table.enter());
+        table.advance_to(1);
+        assert!(slow.deadline().bytes_received(1));
+        assert!(table.close_longest(WaitsFor::Head));
+        assert!(slow.deadline().must_make_room() && !newcomer.deadline().must_make_room());
+
+        let served = newcomer.deadline();
+        served.head_received(false);
+        served.response_started(None);
+        served.response_body_taken();
+        served.flushed();
+        let younger = table.enter();
+        assert!(served.bytes_received(1), "the head of its second request begins");
+        assert!(table.close_longest(WaitsFor::Head));
+        assert!(younger.deadline().must_make_room() && !served.must_make_room());
     }
 
     #[test]

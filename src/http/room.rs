@@ -1,7 +1,8 @@
 //! Room for new connections: if there are too many, the one that has waited longest for its client is closed.
 //!
-//! Connections between two requests come first, then those with an incomplete head, then those whose body makes no progress. The limit
-//! covers all cores, but each core has its own connections. So each core publishes how long its connections have waited. A core that
+//! Connections between two requests come first, then those without a complete head, then those whose body makes no progress. A head
+//! needs no minimum age: whoever holds all connections with slow heads can always be replaced, oldest first, and a newcomer's head
+//! usually arrives long before all others are replaced. The limit covers all cores, but each core has its own connections. So each core publishes how long its connections have waited. A core that
 //! needs room closes a connection of its own, or asks the core that has a much older one.
 
 use std::rc::Rc;
@@ -20,8 +21,6 @@ use crate::runtime::timeout;
 const NEVER: u64 = u64::MAX;
 /// How much longer a connection of another core must have waited than one of this core, to be closed instead.
 const OTHER_CORE_MILLIS: u64 = 1_000;
-/// How long the rest of a head must be missing before its connection may be closed. It usually arrives with the first byte.
-const HEAD_MILLIS: u64 = 1_000;
 /// How long a body must make no progress before its connection may be closed.
 const BODY_MILLIS: u64 = 500;
 /// How often a core publishes how long its connections have waited.
@@ -106,8 +105,7 @@ impl Room {
     /// Since when a connection of this core waits that may be closed.
     fn closable_since(&self, waits_for: WaitsFor) -> Option<u64> {
         let minimum = match waits_for {
-            WaitsFor::Request => 0,
-            WaitsFor::Head => HEAD_MILLIS,
+            WaitsFor::Request | WaitsFor::Head => 0,
             WaitsFor::Body => BODY_MILLIS,
         };
         let since = self.table.longest_since_millis(waits_for)?;

@@ -5,9 +5,9 @@
 /// What a connection waits for, in the order in which connections are closed to make room for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitsFor {
-    /// The first byte of a request.
+    /// The first byte of another request.
     Request,
-    /// The rest of a head, or the client's end of a connection that is done.
+    /// The head of the first request, the rest of a later one, or the client's end of a connection that is done.
     Head,
     /// More of a body.
     Body,
