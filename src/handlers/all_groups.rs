@@ -23,7 +23,7 @@ use crate::http::response::Response;
 use crate::http::response_body::ResponseBody;
 use crate::http::slots::ResponseGuard;
 use crate::runtime::yield_now;
-use crate::shard::segments::{Lines, Segment};
+use crate::shard::segments::{GroupLines, Segment};
 use crate::shard::{FamilyName, FamilyView, GroupSlice, LargeGroup};
 
 /// What one response holds at most, apart from the names of a large group: the pieces that hyper buffers, and a slice.
@@ -171,8 +171,8 @@ impl GroupReader {
         let names = names[..names.len().min(COPIED_FAMILIES)].to_vec();
         let views = self.ask(|tx| ShardCommand::CopyFamilies(group.clone(), names, tx)).await?;
         let segments = views.iter().flatten().filter_map(|view| match &view.text {
-            Lines::Shared(segments) => Some(segments.iter().map(Arc::downgrade)),
-            Lines::Copied(_) => None,
+            GroupLines::Segments(segments) => Some(segments.iter().map(Arc::downgrade)),
+            GroupLines::Copied(_) => None,
         });
         self.pins.share(segments.flatten().collect());
         if views.is_empty() { Err(Aborted) } else { Ok(views) }
@@ -257,8 +257,8 @@ impl Pieces {
     pub(super) fn of(family: FamilyView) -> Self {
         let (copied, shared) = match (family.text, &family.exact) {
             (_, Some(_)) => (None, Vec::new()),
-            (Lines::Copied(text), None) => (Some(text), Vec::new()),
-            (Lines::Shared(segments), None) => (None, segments),
+            (GroupLines::Copied(text), None) => (Some(text), Vec::new()),
+            (GroupLines::Segments(segments), None) => (None, segments),
         };
         Self { exact: family.exact.map(|exact| (exact, 0)), copied, shared: shared.into_iter() }
     }

@@ -55,26 +55,6 @@ impl Entry {
     }
 }
 
-/// The lines of a group in one family, at one moment.
-#[derive(Debug, Clone)]
-pub enum Lines {
-    /// At most [`RUN_BYTES_MAX`].
-    Copied(Vec<u8>),
-    /// Segments of this group only. Each ends at the end of a metric.
-    Shared(Vec<Arc<Segment>>),
-}
-
-impl Lines {
-    /// The lines in pieces, each of which ends at the end of a metric.
-    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        let (copied, shared) = match self {
-            Self::Copied(text) => (Some(&text[..]), &[][..]),
-            Self::Shared(segments) => (None, &segments[..]),
-        };
-        copied.into_iter().chain(shared.iter().map(|segment| segment.text()))
-    }
-}
-
 /// The new lines of one group in one family.
 #[derive(Debug, Clone)]
 pub enum NewLines<'a> {
@@ -86,16 +66,25 @@ pub enum NewLines<'a> {
     Segments(Vec<Arc<Segment>>),
 }
 
-/// The lines of one group in a family, kept while the family changes.
+/// The lines of one group in a family at one moment. The family may change afterwards.
 #[derive(Debug, Clone)]
 pub enum GroupLines {
     /// A copy of at most [`RUN_BYTES_MAX`].
     Copied(Vec<u8>),
-    /// Longer lines, shared with the family.
+    /// Longer lines: segments of this group only, shared with the family. Each ends at the end of a metric.
     Segments(Vec<Arc<Segment>>),
 }
 
 impl GroupLines {
+    /// The lines in pieces, each of which ends at the end of a metric.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let (copied, segments) = match self {
+            Self::Copied(text) => (Some(&text[..]), &[][..]),
+            Self::Segments(segments) => (None, &segments[..]),
+        };
+        copied.into_iter().chain(segments.iter().map(|segment| segment.text()))
+    }
+
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
         match self {
@@ -182,7 +171,7 @@ impl FamilyText {
         }
     }
 
-    /// The lines of a group. Long ones are not copied.
+    /// The lines of a group. Long ones are shared, not copied.
     pub fn lines(&self, group: u32) -> GroupLines {
         match self.locate(group) {
             Location::Exclusive(range) => {
@@ -207,16 +196,6 @@ impl FamilyText {
             Location::Missing => (0..0, None),
         };
         self.entries[range].iter().map(|entry| entry.segment.text()).chain(shared)
-    }
-
-    /// The lines of a group. Long ones are shared, not copied.
-    pub fn shared_lines(&self, group: u32) -> Lines {
-        match self.locate(group) {
-            Location::Exclusive(range) => {
-                Lines::Shared(self.entries[range].iter().map(|entry| entry.segment.clone()).collect())
-            }
-            location => Lines::Copied(self.run_at(location).collect::<Vec<_>>().concat()),
-        }
     }
 
     /// The lines of a group, and its protobuf if they cannot reproduce it.

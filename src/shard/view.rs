@@ -10,7 +10,7 @@ use super::Shard;
 use super::group_families::GroupFamilies;
 use super::pace::{LOOK, Pace, at_once};
 use super::registry::SharedFamily;
-use super::segments::{FamilyText, Lines};
+use super::segments::{FamilyText, GroupLines};
 use super::slab::Number;
 use super::tables::{Group, GroupFamily, LocalFamily, StoredBytes};
 use super::text_edit::ChangedPart;
@@ -60,7 +60,7 @@ pub struct FamilyView {
     /// Unix seconds of the push that last replaced it.
     pub push_seconds: f64,
     /// The rendered lines.
-    pub text: Lines,
+    pub text: GroupLines,
     /// Its protobuf, if the lines cannot reproduce it.
     pub exact: Option<Arc<[u8]>>,
 }
@@ -99,8 +99,8 @@ impl FamilyView {
     /// The cost of copying it, in bytes. A shared segment costs a pointer.
     fn bytes(&self) -> usize {
         let text = match &self.text {
-            Lines::Copied(text) => text.len(),
-            Lines::Shared(segments) => SHARED_COST * segments.len(),
+            GroupLines::Copied(text) => text.len(),
+            GroupLines::Segments(segments) => SHARED_COST * segments.len(),
         };
         // The help is not copied here, but in the document.
         text + self.help.as_ref().map_or(0, |help| help.len())
@@ -280,7 +280,7 @@ impl Shard {
         for family in group.families.iter() {
             let view = self.copy_family(number, family);
             *bytes += view.bytes() + GROUP_COST;
-            let is_long = matches!(view.text, Lines::Shared(_)) || *bytes - before > bytes_max;
+            let is_long = matches!(view.text, GroupLines::Segments(_)) || *bytes - before > bytes_max;
             if is_long || view.exact.as_ref().is_some_and(|exact| exact.len() > bytes_max) {
                 return None;
             }
@@ -297,7 +297,7 @@ impl Shard {
             help: local.helps.get(family.help).cloned(),
             push_seconds: family.push_seconds,
             exact: local.text.exact(group),
-            text: local.text.shared_lines(group),
+            text: local.text.lines(group),
         }
     }
 
