@@ -5,6 +5,7 @@
 pub mod consistency;
 pub mod escape;
 pub mod labels;
+pub mod lengths;
 pub mod memory;
 pub mod model;
 pub mod names;

@@ -18,6 +18,7 @@ use sluicegate_engine::record::{Family, Record, RecordError};
 use sluicegate_gob::{GobError, Group};
 
 use crate::config::StoreConfig;
+use crate::exposition::memory::Unlimited;
 use crate::exposition::model::Value;
 use crate::exposition::names::NameRules;
 use crate::exposition::protobuf::{self, ProtobufError};
@@ -292,7 +293,7 @@ fn rendered(key: &GroupingKey, group: &Group<'_>) -> Result<Rendered, GroupError
         body.extend_from_slice(message);
         names.push(*name);
     }
-    let families = protobuf::parse(&body, NameRules::Utf8)?;
+    let families = protobuf::parse_within(&body, NameRules::Utf8, &mut Unlimited)?;
     // Of two families with one name, only the last would remain.
     if !families.families.iter().map(|family| &*family.name).eq(names.iter().copied()) {
         return Err(GroupError::FamilyName);

@@ -155,6 +155,38 @@ fn difference_07_a_head_beyond_the_limit_is_431() {
 }
 
 #[test]
+fn difference_07_names_and_texts_have_a_limit() {
+    let gateway = Gateway::start(&[]);
+    let (name, value) = ("m".repeat(64 << 10), "v".repeat(1 << 20));
+    for (text, status) in [
+        (format!("{name} 1\n"), 200),
+        (format!("m{name} 1\n"), 400),
+        (format!("m{{{name}=\"1\"}} 1\n"), 200),
+        (format!("m{{m{name}=\"1\"}} 1\n"), 400),
+        (format!("m{{a=\"{value}\"}} 1\n"), 200),
+        (format!("m{{a=\"v{value}\"}} 1\n"), 400),
+        (format!("# HELP m {value}\nm 1\n"), 200),
+        (format!("# HELP m v{value}\nm 1\n"), 400),
+    ] {
+        let response = gateway.put(JOB, &text);
+        assert_eq!(response.status, status, "{}", response.text());
+        assert!(status == 200 || response.text().contains("in line 1: "), "{}", response.text());
+    }
+    for (body, status) in [
+        (gauge(name.as_bytes(), &[]), 200),
+        (gauge(format!("m{name}").as_bytes(), &[]), 400),
+        (gauge(b"m", &[(name.as_bytes(), b"1")]), 200),
+        (gauge(b"m", &[(format!("m{name}").as_bytes(), b"1")]), 400),
+        (gauge(b"m", &[(b"a", value.as_bytes())]), 200),
+        (gauge(b"m", &[(b"a", format!("v{value}").as_bytes())]), 400),
+    ] {
+        let response = put_protobuf(&gateway, JOB, &body);
+        assert_eq!(response.status, status, "{}", response.text());
+        assert!(status == 200 || response.text().contains("in message 1: "), "{}", response.text());
+    }
+}
+
+#[test]
 fn difference_07_a_request_that_arrives_too_slowly_is_408() {
     let gateway = Gateway::start(&["--web.head-timeout=300ms", "--web.request-timeout=300ms"]);
     for unfinished in [

@@ -11,6 +11,7 @@ use super::message::{self, Exemplar, Timestamp};
 use super::native_histogram;
 use super::wire::{Fields, WireError};
 use crate::exposition::consistency::Inconsistency;
+use crate::exposition::lengths::{LengthLimits, TooLong};
 use crate::exposition::memory::{Memory, OutOfMemory, Unlimited};
 use crate::exposition::model::{Families, Family, Label, Metric, MetricType, Point, Span, Value};
 use crate::exposition::names::NameRules;
@@ -60,6 +61,8 @@ pub enum MessageError {
     #[error("invalid label name {label:?} for metric {metric:?}")]
     LabelName { metric: String, label: String },
     #[error(transparent)]
+    TooLong(#[from] TooLong),
+    #[error(transparent)]
     Decode(#[from] prost::DecodeError),
 }
 
@@ -83,29 +86,38 @@ impl From<Inconsistency> for MetricError {
     }
 }
 
-/// Parses a body of delimited messages. Of two families with one name, the last one is used.
+/// Parses a body of delimited messages without limits on names and texts. Of two families with one name, the last one is used.
 ///
 /// # Errors
 /// The bytes are not such messages, or `rules` do not allow a name.
 pub fn parse(body: &[u8], rules: NameRules) -> Result<Families<'_>, ProtobufError> {
-    parse_within(body, rules, &mut Unlimited)
+    parse_with(body, rules, LengthLimits::NONE, &mut Unlimited)
 }
 
-/// Parses a body of delimited messages, and reserves what its families need from `memory` while it parses. A compact body needs many
-/// times its size.
+/// Parses a body of delimited messages that a client sent, and reserves what its families need from `memory` while it parses. A
+/// compact body needs many times its size.
 ///
 /// # Errors
-/// Those of [`parse`], or the families do not fit into the memory.
+/// Those of [`parse`], a name or text beyond [`LengthLimits::PUSH`], or the families do not fit into the memory.
 pub fn parse_within<'a>(
     body: &'a [u8],
     rules: NameRules,
+    memory: &mut dyn Memory,
+) -> Result<Families<'a>, ProtobufError> {
+    parse_with(body, rules, LengthLimits::PUSH, memory)
+}
+
+fn parse_with<'a>(
+    body: &'a [u8],
+    rules: NameRules,
+    lengths: LengthLimits,
     memory: &mut dyn Memory,
 ) -> Result<Families<'a>, ProtobufError> {
     // Spans are 32 bits wide, and no table has more entries than the body has bytes.
     if u32::try_from(body.len()).is_err() {
         return Err(ProtobufError::new(1, MessageError::BodyTooLarge));
     }
-    let mut decoder = Decoder::new(rules, memory);
+    let mut decoder = Decoder::new(rules, lengths, memory);
     let mut messages = Fields::new(body);
     let mut number = 0;
     while !messages.is_empty() {
@@ -125,7 +137,7 @@ pub fn parse_within<'a>(
 /// The bytes are not such a message.
 pub fn decode_family(message: &[u8]) -> Result<Families<'_>, ProtobufError> {
     let mut memory = Unlimited;
-    let mut decoder = Decoder::new(NameRules::Utf8, &mut memory);
+    let mut decoder = Decoder::new(NameRules::Utf8, LengthLimits::NONE, &mut memory);
     decoder.family(message).map_err(|reason| ProtobufError::new(1, reason))?;
     Ok(decoder.finish())
 }
@@ -138,6 +150,7 @@ const EXACT_MESSAGE_FACTOR: usize = 80;
 /// The tables while they grow.
 struct Decoder<'a, 'm> {
     rules: NameRules,
+    lengths: LengthLimits,
     tables: Families<'a>,
     by_name: HashMap<Cow<'a, str>, usize, foldhash::fast::RandomState>,
     /// The first inconsistency of each family. A later family with the same name may replace it.
@@ -152,9 +165,10 @@ struct Decoder<'a, 'm> {
 }
 
 impl<'a, 'm> Decoder<'a, 'm> {
-    fn new(rules: NameRules, memory: &'m mut dyn Memory) -> Self {
+    fn new(rules: NameRules, lengths: LengthLimits, memory: &'m mut dyn Memory) -> Self {
         Self {
             rules,
+            lengths,
             tables: Families::default(),
             by_name: HashMap::default(),
             rejections: Vec::new(),
@@ -199,6 +213,9 @@ impl<'a, 'm> Decoder<'a, 'm> {
 
     fn family(&mut self, message: &'a [u8]) -> Result<(), MessageError> {
         let Header { name, help, unit, kind } = Header::parse(message)?;
+        self.lengths.check_name("metric name", name.len())?;
+        self.lengths.check_text("HELP", help.as_deref().map_or(0, str::len))?;
+        self.lengths.check_text("unit", unit.as_deref().map_or(0, str::len))?;
         let name = match str::from_utf8(name) {
             Ok(name) if self.rules.allow_metric_name(name) => Cow::Borrowed(name),
             _ => return Err(MessageError::MetricName(shown(name))),
@@ -299,6 +316,8 @@ impl<'a, 'm> Decoder<'a, 'm> {
                 _ => {}
             }
         }
+        self.lengths.check_name("label name", name.len())?;
+        self.lengths.check_text("label value", value.len())?;
         let name = match str::from_utf8(name) {
             Ok(name) if self.rules.allow_label_name(name) => name,
             _ => {

@@ -28,31 +28,41 @@ mod tests;
 
 pub use error::ParseError;
 
+use super::lengths::LengthLimits;
 use super::memory::{Memory, Unlimited};
 use super::model::Families;
 use super::names::NameRules;
 
-/// Parses a whole body.
+/// Parses a whole body without limits on names and texts, such as lines that the gateway wrote itself.
 ///
 /// # Errors
 /// The first line that breaks the rules, or a body of 4 GiB or more.
 pub fn parse(body: &[u8], rules: NameRules) -> Result<Families<'_>, ParseError> {
-    parse_within(body, rules, &mut Unlimited)
+    parse_with(body, rules, LengthLimits::NONE, &mut Unlimited)
 }
 
-/// Parses a whole body, and reserves what its families need from `memory` while it parses. A body of short lines needs many times its
-/// size.
+/// Parses a whole body that a client sent, and reserves what its families need from `memory` while it parses. A body of short lines
+/// needs many times its size.
 ///
 /// # Errors
-/// Those of [`parse`], or the families do not fit into the memory.
+/// Those of [`parse`], a name or text beyond [`LengthLimits::PUSH`], or the families do not fit into the memory.
 pub fn parse_within<'a>(
     body: &'a [u8],
     rules: NameRules,
+    memory: &mut dyn Memory,
+) -> Result<Families<'a>, ParseError> {
+    parse_with(body, rules, LengthLimits::PUSH, memory)
+}
+
+fn parse_with<'a>(
+    body: &'a [u8],
+    rules: NameRules,
+    lengths: LengthLimits,
     memory: &mut dyn Memory,
 ) -> Result<Families<'a>, ParseError> {
     // Spans are 32 bits wide, and no table has more entries than the body has bytes.
     if u32::try_from(body.len()).is_err() {
         return Err(ParseError::new(1, "body of 4 GiB or more".to_owned()));
     }
-    parser::Parser::new(body, rules, memory).run()
+    parser::Parser::new(body, rules, lengths, memory).run()
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::builder::{FamiliesBuilder, Role};
 use super::cursor::{Cursor, Token};
 use super::error::{ParseError, quote, quote_byte};
+use crate::exposition::lengths::{LengthLimits, TooLong};
 use crate::exposition::memory::Memory;
 use crate::exposition::model::{Families, Label, MetricType};
 use crate::exposition::names::{Alphabet, LABEL, METRIC, METRIC_NAME_LABEL, NameRules};
@@ -15,6 +16,7 @@ pub(super) struct Parser<'a, 'm> {
     cursor: Cursor<'a>,
     families: FamiliesBuilder<'a>,
     rules: NameRules,
+    lengths: LengthLimits,
     memory: &'m mut dyn Memory,
     /// What is reserved for the families.
     reserved_bytes: usize,
@@ -37,11 +39,17 @@ enum Keyword {
 }
 
 impl<'a, 'm> Parser<'a, 'm> {
-    pub(super) fn new(body: &'a [u8], rules: NameRules, memory: &'m mut dyn Memory) -> Self {
+    pub(super) fn new(
+        body: &'a [u8],
+        rules: NameRules,
+        lengths: LengthLimits,
+        memory: &'m mut dyn Memory,
+    ) -> Self {
         Self {
             cursor: Cursor::new(body),
             families: FamiliesBuilder::for_body(body.len()),
             rules,
+            lengths,
             memory,
             reserved_bytes: 0,
             next_measure: MEASURE_BYTES,
@@ -149,6 +157,7 @@ impl<'a, 'm> Parser<'a, 'm> {
             return Err(self.cursor.error(format!("second HELP line for metric name {name}")));
         }
         let help = self.cursor.help()?;
+        self.lengths.check_text("HELP", help.len()).map_err(|error| self.too_long(error))?;
         self.families.set_help(family, help);
         Ok(())
     }
@@ -222,16 +231,31 @@ impl<'a, 'm> Parser<'a, 'm> {
     #[inline]
     fn known_family(&mut self) -> Option<Role> {
         let (role, length) = self.families.match_current(self.cursor.rest())?;
+        // With the suffix of a part, the name may be too long. The caller then reads it as a whole and rejects it.
+        if !self.lengths.allow_name(length) {
+            return None;
+        }
         self.cursor.pos += length;
         Some(role)
     }
 
     #[inline]
-    fn name(&mut self, alphabet: Alphabet, what: &str) -> Result<Name<'a>, ParseError> {
-        match self.cursor.plain_name(alphabet) {
-            Some(name) => Ok(Name::Plain(name)),
-            None => self.cursor.name(alphabet, what).map(Name::Quoted),
-        }
+    fn name(&mut self, alphabet: Alphabet, what: &'static str) -> Result<Name<'a>, ParseError> {
+        let (name, bytes) = match self.cursor.plain_name(alphabet) {
+            Some(name) => (Name::Plain(name), name.len()),
+            None => {
+                let token = self.cursor.name(alphabet, what)?;
+                let bytes = self.cursor.bytes(&token).len();
+                (Name::Quoted(token), bytes)
+            }
+        };
+        self.lengths.check_name(what, bytes).map_err(|error| self.cursor.unexpected(error.to_string()))?;
+        Ok(name)
+    }
+
+    #[cold]
+    fn too_long(&self, error: TooLong) -> ParseError {
+        self.cursor.error(error.to_string())
     }
 
     #[inline]
@@ -349,6 +373,7 @@ impl<'a, 'm> Parser<'a, 'm> {
             .cursor
             .text(value)
             .map_err(|bytes| self.cursor.error(format!("invalid label value {}", quote(&bytes))))?;
+        self.lengths.check_text("label value", value.len()).map_err(|error| self.too_long(error))?;
         if let Some(special) = special.filter(|_| is_special) {
             *rank = self.rank(special, value.as_bytes())?;
         }

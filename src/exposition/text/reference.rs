@@ -2,6 +2,7 @@
 //!
 //! It shares only the types of families with the parser, so a mistake would have to be made twice.
 
+use crate::exposition::lengths::LengthLimits;
 use crate::exposition::model::{self, Families, MetricType, Value};
 
 /// A family with its metrics nested in it. Floats are bits, so that NaN equals NaN.
@@ -74,10 +75,10 @@ pub(super) fn nested(families: &Families<'_>) -> Vec<Family> {
     all
 }
 
-/// Parses like [`super::parse`].
-pub(super) fn parse(body: &[u8], utf8_names: bool) -> Result<Vec<Family>, Error> {
+/// Parses like [`super::parse_with`].
+pub(super) fn parse(body: &[u8], utf8_names: bool, lengths: LengthLimits) -> Result<Vec<Family>, Error> {
     let mut parser =
-        ReferenceParser { body: body.to_vec(), at: 0, line: 0, utf8_names, families: Vec::new() };
+        ReferenceParser { body: body.to_vec(), at: 0, line: 0, utf8_names, lengths, families: Vec::new() };
     loop {
         parser.line += 1;
         parser.blanks();
@@ -97,6 +98,7 @@ struct ReferenceParser {
     at: usize,
     line: u32,
     utf8_names: bool,
+    lengths: LengthLimits,
     families: Vec<Family>,
 }
 
@@ -168,7 +170,11 @@ impl ReferenceParser {
                 self.at += 1;
             }
             self.at += 1;
-            self.families[family].help = Some(String::from_utf8_lossy(&help).into_owned());
+            let help = String::from_utf8_lossy(&help).into_owned();
+            if self.lengths.check_text("", help.len()).is_err() {
+                return self.fail("HELP longer than");
+            }
+            self.families[family].help = Some(help);
             return Ok(());
         }
         if self.families[family].kind.is_some() {
@@ -256,6 +262,9 @@ impl ReferenceParser {
             self.at += 1;
         }
         self.need()?;
+        if self.lengths.check_name("", name.len()).is_err() {
+            return self.fail(if of_metric { "metric name longer than" } else { "label name longer than" });
+        }
         Ok(name)
     }
 
@@ -425,6 +434,9 @@ impl ReferenceParser {
         let Ok(value) = String::from_utf8(value) else {
             return self.fail("invalid label value \"");
         };
+        if self.lengths.check_text("", value.len()).is_err() {
+            return self.fail("label value longer than");
+        }
         if is_special {
             *rank = self.rank(&value, special)?;
         } else {

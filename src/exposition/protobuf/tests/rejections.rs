@@ -4,9 +4,10 @@ use super::message::{
     Bucket, BucketSpan, Counter, Exemplar, Histogram, LabelPair, Metric, MetricFamily, Summary,
 };
 use super::{delimited, gauge};
+use crate::exposition::memory::Unlimited;
 use crate::exposition::model::MetricType;
 use crate::exposition::names::NameRules;
-use crate::exposition::protobuf::{decode_family, parse};
+use crate::exposition::protobuf::{decode_family, parse, parse_within};
 use crate::exposition::render::{RenderError, render};
 
 fn label(name: &[u8], value: &[u8]) -> LabelPair {
@@ -256,4 +257,30 @@ fn a_summary_keeps_counts_that_a_float_cannot_represent() {
         decode_family(exact).expect("written by the gateway").metrics[0].value,
         families.metrics[0].value
     );
+}
+
+#[test]
+fn names_and_texts_of_a_push_have_a_limit() {
+    let text = |bytes: usize| "x".repeat(bytes);
+    let families = |name: usize, value: usize| {
+        let with_help = MetricFamily { help: Some(text(value).into()), ..gauge("m", 1.0) };
+        let with_unit = MetricFamily { unit: Some(text(value).into()), ..gauge("m", 1.0) };
+        [
+            ("metric name longer than 65536 bytes", gauge(&text(name), 1.0)),
+            ("label name longer than 65536 bytes", labelled(&[(text(name).as_bytes(), b"1")])),
+            ("label value longer than 1048576 bytes", labelled(&[(b"a", text(value).as_bytes())])),
+            ("HELP longer than 1048576 bytes", with_help),
+            ("unit longer than 1048576 bytes", with_unit),
+        ]
+    };
+    for (what, family) in families(64 << 10, 1 << 20) {
+        let body = delimited(&[family]);
+        assert!(parse_within(&body, NameRules::Legacy, &mut Unlimited).is_ok(), "{what}");
+    }
+    for (reason, family) in families((64 << 10) + 1, (1 << 20) + 1) {
+        let body = delimited(&[gauge("n", 1.0), family]);
+        let error = parse_within(&body, NameRules::Legacy, &mut Unlimited).expect_err("too long");
+        assert_eq!(error.to_string(), format!("protobuf parsing error in message 2: {reason}"));
+        assert!(parse(&body, NameRules::Legacy).is_ok(), "messages of the gateway have no limit");
+    }
 }

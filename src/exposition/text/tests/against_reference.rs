@@ -2,11 +2,20 @@
 
 use proptest::prelude::*;
 
-use super::super::{parse, reference};
+use super::super::{parse, parse_with, reference};
+use crate::exposition::lengths::LengthLimits;
+use crate::exposition::memory::Unlimited;
 use crate::exposition::names::NameRules;
 
+/// Compares without limits on names and texts, and with limits that many bodies exceed.
 fn compare(body: &[u8], rules: NameRules) -> Result<(), TestCaseError> {
-    match (parse(body, rules), reference::parse(body, rules == NameRules::Utf8)) {
+    compare_with(body, rules, LengthLimits::NONE)?;
+    compare_with(body, rules, LengthLimits::TINY)
+}
+
+fn compare_with(body: &[u8], rules: NameRules, lengths: LengthLimits) -> Result<(), TestCaseError> {
+    let parsed = parse_with(body, rules, lengths, &mut Unlimited);
+    match (parsed, reference::parse(body, rules == NameRules::Utf8, lengths)) {
         (Ok(families), Ok(expected)) => {
             // The metrics of a family are contiguous, and every table entry has an owner.
             let owned: usize = families.families.iter().map(|family| family.metrics.len()).sum();

@@ -1,6 +1,7 @@
 //! One test per rule of the text format, as the official Pushgateway applies it.
 
-use super::super::parse;
+use super::super::{parse, parse_within};
+use crate::exposition::memory::Unlimited;
 use crate::exposition::model::{Families, Family, Metric, MetricType, Value};
 use crate::exposition::names::NameRules;
 
@@ -564,4 +565,39 @@ fn a_hundred_thousand_interleaved_families() {
     let families = accepted(&families_text);
     assert_eq!(families.families.len(), 100_000);
     assert!(families.families.iter().all(|family| family.metrics.len() == 2));
+}
+
+#[test]
+fn names_and_texts_of_a_push_have_a_limit() {
+    let text = |bytes: usize| "x".repeat(bytes);
+    let bodies = |name: usize, value: usize| {
+        [
+            ("metric name longer than 65536 bytes", format!("n 1\n{} 1\n", text(name))),
+            // What a name in braces names is known only after it.
+            ("label name longer than 65536 bytes", format!("n 1\n{{\"{}\"}} 1\n", text(name))),
+            ("metric name longer than 65536 bytes", format!("n 1\n# TYPE {} gauge\n", text(name))),
+            ("label name longer than 65536 bytes", format!("n 1\nm{{{}=\"1\"}} 1\n", text(name))),
+            ("label name longer than 65536 bytes", format!("n 1\nm{{\"{}\"=\"1\"}} 1\n", text(name))),
+            ("label value longer than 1048576 bytes", format!("n 1\nm{{a=\"{}\"}} 1\n", text(value))),
+            ("HELP longer than 1048576 bytes", format!("n 1\n# HELP m {}\n", text(value))),
+        ]
+    };
+    for (_, body) in bodies(64 << 10, 1 << 20) {
+        assert!(parse_within(body.as_bytes(), NameRules::Legacy, &mut Unlimited).is_ok(), "{}", &body[..20]);
+    }
+    for (reason, body) in bodies((64 << 10) + 1, (1 << 20) + 1) {
+        let error = parse_within(body.as_bytes(), NameRules::Legacy, &mut Unlimited).expect_err("too long");
+        assert_eq!(error.to_string(), format!("text format parsing error in line 2: {reason}"));
+        assert!(parse(body.as_bytes(), NameRules::Legacy).is_ok(), "lines of the gateway have no limit");
+    }
+}
+
+#[test]
+fn a_part_of_a_histogram_has_no_longer_name_than_others() {
+    let name = "x".repeat((64 << 10) - 4);
+    let body = |suffix| format!("# TYPE {name} histogram\n{name}{suffix} 1\n");
+    assert!(parse_within(body("_sum").as_bytes(), NameRules::Legacy, &mut Unlimited).is_ok());
+    let too_long = body("_count");
+    let error = parse_within(too_long.as_bytes(), NameRules::Legacy, &mut Unlimited);
+    assert_eq!(error.expect_err("too long").line(), 2);
 }
