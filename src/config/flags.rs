@@ -129,7 +129,7 @@ pub(super) struct LimitFlags {
     /// Maximum size of the text of all groups; a push that would exceed it gets 400
     #[arg(long = "push.bytes-max", value_name = "SIZE", default_value = "0")]
     pub push_bytes_max: ByteSize,
-    /// Maximum memory of requests and responses in progress; requests beyond it get 503
+    /// Maximum memory of requests and responses in progress; requests beyond it get 503, and a push that alone needs more gets 413
     /// [default: half of the available memory, at most 1GiB]
     // Without a clap default, because it depends on the machine.
     #[arg(long = "memory.in-flight-max", value_name = "SIZE")]
@@ -137,8 +137,8 @@ pub(super) struct LimitFlags {
     /// Maximum size of the request line and headers; larger ones get 431
     #[arg(long = "web.head-bytes-max", value_name = "SIZE", default_value = "64KiB")]
     pub web_head_bytes_max: ByteSize,
-    /// Maximum number of open connections; beyond it, connections that wait for their client are closed,
-    /// and if there are none, new ones get 503
+    /// Maximum number of open connections, which the limit of open files can lower; beyond it, the connection that has waited
+    /// longest for its client is closed, and if none waits, new ones get 503
     #[arg(long = "web.connections-max", value_name = "COUNT", value_parser = parse_count, default_value_t = 16384)]
     pub web_connections_max: usize,
     /// Maximum time for the request line and headers to arrive; slower clients get 408, or are disconnected
@@ -153,10 +153,11 @@ pub(super) struct LimitFlags {
     /// Minimum rate at which the client reads a response, in bytes per second over ten seconds; slower clients are disconnected
     #[arg(long = "web.response-rate-min", value_name = "SIZE", default_value = "1KiB")]
     pub web_response_rate_min: ByteSize,
-    /// Maximum number of concurrent scrapes; further scrapes get 503
+    /// Maximum number of concurrent scrapes; a further one takes the place of the longest-stalled one, or gets 503
     #[arg(long = "web.scrapes-max", value_name = "COUNT", value_parser = parse_count, default_value_t = 32)]
     pub web_scrapes_max: usize,
-    /// Maximum number of concurrent responses that list groups (the web page and the API); further requests get 503
+    /// Maximum number of concurrent responses that list groups (the web page and the API); a further one takes the place of the
+    /// longest-stalled one, or gets 503
     #[arg(long = "web.group-lists-max", value_name = "COUNT", value_parser = parse_count, default_value_t = 16)]
     pub web_group_lists_max: usize,
 }
@@ -164,7 +165,7 @@ pub(super) struct LimitFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Runtime")]
 pub(super) struct RuntimeFlags {
-    /// Number of cores to use; 0 means all that are available to the process
+    /// Number of cores to use, at most four times those available to the process, or 16; 0 means all that are available
     #[arg(long = "runtime.cores", value_name = "COUNT", value_parser = parse_count, default_value_t = 0)]
     pub cores: usize,
     /// Driver of network IO; auto uses io_uring if the kernel allows it, otherwise epoll

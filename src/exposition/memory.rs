@@ -9,10 +9,21 @@ pub trait Memory {
     fn grow(&mut self, bytes: usize) -> Result<(), OutOfMemory>;
 }
 
-/// The memory for requests is used up. Another attempt may succeed.
+/// Why memory was not reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too much memory is in use by requests, try again")]
-pub struct OutOfMemory;
+pub enum OutOfMemory {
+    /// Other requests use it. Another attempt may succeed.
+    #[error("too much memory is in use by requests, try again")]
+    InUse,
+    /// The request would not fit even if it were the only one.
+    #[error(
+        "the request needs more memory than --memory.in-flight-max allows one request: {bytes_max} bytes"
+    )]
+    NeverFits {
+        /// What one request may have.
+        bytes_max: usize,
+    },
+}
 
 /// Memory without a limit, for work whose size is limited otherwise.
 #[derive(Debug, Clone, Copy, Default)]

@@ -65,12 +65,14 @@ impl Error {
             | Self::Inconsistent(_) => StatusCode::BAD_REQUEST,
             Self::Body(BodyError::TimedOut) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(BodyError::TooLarge)
+            | Self::Body(BodyError::OutOfMemory(OutOfMemory::NeverFits { .. }))
             | Self::Push(PushError::TooLarge | PushError::RenderedTooLarge { .. })
+            | Self::Push(PushError::OutOfMemory(OutOfMemory::NeverFits { .. }))
             | Self::Rejected(Rejection::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Command(_)
             | Self::OutOfMemory(_)
-            | Self::Body(BodyError::OutOfMemory(_))
-            | Self::Push(PushError::OutOfMemory(_))
+            | Self::Body(BodyError::OutOfMemory(OutOfMemory::InUse))
+            | Self::Push(PushError::OutOfMemory(OutOfMemory::InUse))
             | Self::TooManyScrapes
             | Self::TooManyGroupLists
             | Self::TooManyGroupQueries

@@ -29,7 +29,7 @@ impl Pins {
     /// # Errors
     /// The bytes do not fit.
     pub(super) fn new(budget: &Budget, own_bytes: usize) -> Result<Arc<Self>, OutOfMemory> {
-        let reservation = budget.try_reserve(own_bytes).ok_or(OutOfMemory)?;
+        let reservation = budget.try_reserve(own_bytes).ok_or(OutOfMemory::InUse)?;
         Ok(Arc::new(Self { state: Mutex::new(State { reservation, own_bytes, shared: Vec::new() }) }))
     }
 

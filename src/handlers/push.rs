@@ -228,11 +228,8 @@ impl Handlers {
                 Err(PushError::TooLarge | PushError::RenderedTooLarge { .. }) => {}
                 result => {
                     let push = result?;
-                    return if memory.try_resize(push.memory_bytes()) {
-                        Ok((push, memory))
-                    } else {
-                        Err(OutOfMemory.into())
-                    };
+                    memory.resize(push.memory_bytes())?;
+                    return Ok((push, memory));
                 }
             }
         }

@@ -88,12 +88,14 @@ impl Budget {
 }
 
 impl Shared {
+    /// How much may be in use after bytes are taken for a reservation that would then count `total` of them.
+    fn bytes_max_for(&self, total: usize) -> usize {
+        if total <= SMALL_BYTES_MAX { self.bytes_max } else { self.bytes_max - self.bytes_max / SMALL_SHARE }
+    }
+
     /// Takes bytes for a reservation that would then count `total` of them.
     fn take(&self, bytes: usize, total: usize) -> bool {
-        let bytes_max = match total {
-            _ if total <= SMALL_BYTES_MAX => self.bytes_max,
-            _ => self.bytes_max - self.bytes_max / SMALL_SHARE,
-        };
+        let bytes_max = self.bytes_max_for(total);
         // Counted before the comparison, so that two cores cannot take the same bytes. A core may then see bytes of another one that do not
         // fit, and refuse bytes that would; they would hardly have fitted.
         let before = self.reserved.fetch_add(bytes, Ordering::Relaxed);
@@ -123,13 +125,16 @@ impl Reservation {
         true
     }
 
-    /// Grows or shrinks to `bytes`. If they do not fit, returns false and changes nothing.
-    pub(crate) fn try_resize(&mut self, bytes: usize) -> bool {
+    /// Grows or shrinks to `bytes`.
+    ///
+    /// # Errors
+    /// They do not fit. Nothing is changed then.
+    pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
         match bytes.checked_sub(self.used) {
-            Some(more) => self.try_grow(more),
+            Some(more) => self.grow(more),
             None => {
                 self.shrink_to(bytes);
-                true
+                Ok(())
             }
         }
     }
@@ -152,7 +157,12 @@ impl Reservation {
 
 impl Memory for Reservation {
     fn grow(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
-        if self.try_grow(bytes) { Ok(()) } else { Err(OutOfMemory) }
+        if self.try_grow(bytes) {
+            return Ok(());
+        }
+        let total = self.used.saturating_add(bytes).saturating_sub(self.allowance);
+        let bytes_max = self.budget.bytes_max_for(total);
+        Err(if total > bytes_max { OutOfMemory::NeverFits { bytes_max } } else { OutOfMemory::InUse })
     }
 }
 
@@ -186,6 +196,22 @@ mod tests {
         assert_eq!((large.bytes(), budget.in_flight()), (MIB, 2 * MIB));
         drop((large, small));
         assert_eq!(budget.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_request_that_never_fits_has_an_error_of_its_own() {
+        let budget = Budget::new(Some(8 * MIB as u64));
+        let others = budget.try_reserve(4 * MIB).expect("the budget is empty");
+        let mut request = budget.request();
+        assert_eq!(request.grow(4 * MIB), Err(OutOfMemory::InUse));
+        assert_eq!(request.resize(7 * MIB), Err(OutOfMemory::InUse));
+        request.grow(2 * MIB).expect("there is room");
+        // Together with what the request has.
+        assert_eq!(request.grow(6 * MIB), Err(OutOfMemory::NeverFits { bytes_max: 7 * MIB }));
+        assert_eq!(request.resize(8 * MIB), Err(OutOfMemory::NeverFits { bytes_max: 7 * MIB }));
+        assert_eq!(request.grow(usize::MAX), Err(OutOfMemory::NeverFits { bytes_max: 7 * MIB }));
+        drop(others);
+        request.resize(7 * MIB).expect("now there is room");
     }
 
     #[test]

@@ -69,11 +69,23 @@ fn short_bodies_that_decode_to_much_stay_within_the_budget() {
         let body = gzip(&text);
         assert!(body.len() < 256 << 10);
         let statuses = attack(&gateway, &[("Content-Encoding", "gzip")], &body);
-        assert!(statuses.contains(&503), "{statuses:?}");
-        assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+        assert!(statuses.iter().all(|status| [413, 503].contains(status)), "{statuses:?}");
     }
     assert!(metric(&gateway, "sluicegate_in_flight_refusals_total") >= 1.0);
     assert_eq!(metric(&gateway, "sluicegate_in_flight_max_bytes"), IN_FLIGHT_BYTES as f64);
+    assert_within_budget(&gateway);
+}
+
+#[test]
+fn a_push_that_never_fits_is_413_and_names_the_flag() {
+    let gateway = gateway();
+    let text = vec![b'\n'; 60 << 20];
+    for (headers, body) in [(&[][..], &text), (&[("Content-Encoding", "gzip")][..], &gzip(&text))] {
+        let response = gateway.request("PUT", "/metrics/job/a", headers, body);
+        assert_eq!(response.status, 413, "{}", response.text());
+        assert!(response.text().contains("--memory.in-flight-max"), "{}", response.text());
+        assert_eq!(response.header("retry-after"), None);
+    }
     assert_within_budget(&gateway);
 }
 
