@@ -34,7 +34,7 @@ impl Workers {
     /// Runs a job on one of the threads. Returns `None` if the job panicked; the thread survives. If the caller stops waiting before the
     /// job begins, it is dropped.
     ///
-    /// The queue has no limit of its own: whoever runs a job holds a permit, or a reservation for its memory.
+    /// The queue has no limit of its own: the caller holds a permit, or a reservation for the memory of the job.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut PieceEncoder) -> T + Send + 'static,
