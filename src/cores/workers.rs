@@ -39,10 +39,20 @@ impl Workers {
         &self,
         job: impl FnOnce(&mut PieceEncoder) -> T + Send + 'static,
     ) -> Option<T> {
+        self.run_while_wanted(|encoder, _| job(encoder)).await
+    }
+
+    /// The same for a job that takes long, and can ask whether the caller still waits.
+    pub(crate) async fn run_while_wanted<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut PieceEncoder, &dyn Fn() -> bool) -> T + Send + 'static,
+    ) -> Option<T> {
         let (tx, rx) = oneshot::channel();
         let job: Job = Box::new(move |encoder| {
-            if !tx.is_canceled() {
-                let _ = tx.send(job(encoder));
+            let is_wanted = || !tx.is_canceled();
+            if is_wanted() {
+                let result = job(encoder, &is_wanted);
+                let _ = tx.send(result);
             }
         });
         let _ = self.jobs.send(job);
@@ -65,6 +75,7 @@ fn run_jobs(inbox: &Receiver<Job>) {
 mod tests {
     use super::*;
     use futures_util::FutureExt;
+    use std::time::Duration;
 
     #[test]
     fn a_panicking_job_returns_none_is_reported_and_the_thread_continues() {
@@ -81,5 +92,23 @@ mod tests {
         assert_eq!(result((|_| panic!("on purpose")) as fn(&mut PieceEncoder) -> u32), None);
         assert_eq!(result(|_| 7), Some(7));
         assert!(faults::unhealthy().is_some(), "the health check reports the panic");
+    }
+
+    #[test]
+    fn a_job_learns_that_nobody_waits_for_it() {
+        let workers = Workers::start(1).expect("the thread starts");
+        let (began, begin) = crossbeam_channel::bounded(1);
+        let (ended, end) = crossbeam_channel::bounded(1);
+        let mut running = Box::pin(workers.run_while_wanted(move |_, is_wanted| {
+            let _ = began.send(is_wanted());
+            while is_wanted() {
+                std::thread::yield_now();
+            }
+            let _ = ended.send(());
+        }));
+        assert!(running.as_mut().now_or_never().is_none());
+        assert_eq!(begin.recv(), Ok(true));
+        drop(running);
+        assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(()));
     }
 }

@@ -9,6 +9,20 @@ pub trait Memory {
     fn grow(&mut self, bytes: usize) -> Result<(), OutOfMemory>;
 }
 
+/// Memory for work whose result may lose its purpose: then nothing more fits, so that the work ends early.
+pub struct WhileWanted<'a> {
+    /// The memory as long as the result is wanted.
+    pub memory: &'a mut dyn Memory,
+    /// Whether somebody still waits for the result.
+    pub is_wanted: &'a dyn Fn() -> bool,
+}
+
+impl Memory for WhileWanted<'_> {
+    fn grow(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
+        if (self.is_wanted)() { self.memory.grow(bytes) } else { Err(OutOfMemory::InUse) }
+    }
+}
+
 /// Why memory was not reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfMemory {
@@ -32,5 +46,25 @@ pub struct Unlimited;
 impl Memory for Unlimited {
     fn grow(&mut self, _: usize) -> Result<(), OutOfMemory> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::exposition::names::NameRules;
+    use crate::exposition::text::{ParseError, parse_within};
+
+    #[test]
+    fn work_ends_early_when_nobody_wants_its_result() {
+        let asked = Cell::new(0);
+        let is_wanted = || asked.replace(asked.get() + 1) < 3;
+        let body: String = (0..100_000).map(|number| format!("m{number} 1\n")).collect();
+        let mut memory = WhileWanted { memory: &mut Unlimited, is_wanted: &is_wanted };
+        let result = parse_within(body.as_bytes(), NameRules::Utf8, &mut memory);
+        assert!(matches!(result, Err(ParseError::OutOfMemory(_))));
+        assert_eq!(asked.get(), 4, "it ends at once");
     }
 }

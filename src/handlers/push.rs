@@ -18,7 +18,7 @@ use super::{Error, Handlers, Request};
 use crate::cores::command::ShardCommand;
 use crate::cores::shard_task::CommandError;
 use crate::encoding::decode::{ContentEncoding, DecodeError};
-use crate::exposition::memory::{Memory, OutOfMemory, Unlimited};
+use crate::exposition::memory::{Memory, OutOfMemory, Unlimited, WhileWanted};
 use crate::exposition::names::NameRules;
 use crate::exposition::protobuf::{self, ProtobufError};
 use crate::exposition::render::{RenderError, render_within};
@@ -233,8 +233,9 @@ impl Handlers {
                 }
             }
         }
-        let prepared = self.gateway.workers.run(move |_| {
-            let push = received.prepare(rules, rules.sizes(), &mut memory)?;
+        let prepared = self.gateway.workers.run_while_wanted(move |_, is_wanted| {
+            let mut wanted = WhileWanted { memory: &mut memory, is_wanted };
+            let push = received.prepare(rules, rules.sizes(), &mut wanted)?;
             memory.shrink_to(push.memory_bytes());
             Ok((push, memory))
         });

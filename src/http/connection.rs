@@ -142,8 +142,14 @@ pub(super) async fn serve_connection<S: Service>(
                 Phase::Working | Phase::Lingering => {}
             }
         }
-        if deadline.take_sample_due() && !deadline.may_continue(socket.unread()) {
-            return Poll::Ready(Ending::Abandoned);
+        if deadline.take_sample_due() {
+            // hyper does not look at the socket until there is something to write.
+            if deadline.phase() == Phase::Working && socket.is_reset() {
+                return Poll::Ready(Ending::Closed);
+            }
+            if deadline.phase() != Phase::Working && !deadline.may_continue(socket.unread()) {
+                return Poll::Ready(Ending::Abandoned);
+            }
         }
         if deadline.must_make_room() {
             return Poll::Ready(Ending::MadeRoom);

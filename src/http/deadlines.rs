@@ -89,7 +89,7 @@ pub(crate) struct ConnectionDeadline {
     responded: Cell<bool>,
     head: HeadMemory,
     read_rate: ReadRate,
-    /// The sweep asks for a sample of the read rate.
+    /// The sweep asks for a sample of the read rate, or whether the client is still there.
     sample_due: Cell<bool>,
     /// What the responses hold that the kernel does not have yet; several if requests are pipelined.
     guards: RefCell<Vec<ResponseGuard>>,
@@ -161,7 +161,8 @@ impl ConnectionTable {
         TableEntry(deadline)
     }
 
-    /// Wakes connections whose deadline has passed, and those that have to sample how fast the client reads. Never returns.
+    /// Wakes connections whose deadline has passed, and those that have to sample whether and how fast the client reads. Never
+    /// returns.
     pub(crate) async fn sweep(&self) {
         let start = Instant::now();
         loop {
@@ -178,7 +179,7 @@ impl ConnectionTable {
                 deadline.tick.set(NEVER);
                 deadline.expired.set(true);
                 deadline.wake();
-            } else if matches!(deadline.phase.get(), Phase::Responding | Phase::Flushing) {
+            } else if matches!(deadline.phase.get(), Phase::Working | Phase::Responding | Phase::Flushing) {
                 deadline.sample_due.set(true);
                 deadline.wake();
             }
@@ -371,7 +372,7 @@ impl ConnectionDeadline {
         self.read_rate.add_sent(count);
     }
 
-    /// Whether the sweep has asked for a sample. Returns true once per tick of a response.
+    /// Whether the sweep has asked for a sample. Returns true once per tick of a request in progress or a response.
     pub(crate) fn take_sample_due(&self) -> bool {
         self.sample_due.replace(false)
     }

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sockopt};
 
 use super::tcp::TcpStream;
@@ -80,6 +81,14 @@ impl Socket {
             unsafe { rustix::ioctl::ioctl(self, rustix::ioctl::Getter::<UNACKNOWLEDGED, i32>::new()) };
         // Fails only if the connection has ended, which the next write reports.
         u64::try_from(unread.unwrap_or(0)).unwrap_or(0)
+    }
+
+    /// Whether the peer has reset the connection. A peer that only closed its side may still wait for a response.
+    pub(crate) fn is_reset(&self) -> bool {
+        let mut polled = [PollFd::new(self, PollFlags::empty())];
+        // The kernel reports these events unasked.
+        rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok()
+            && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
     /// Resets the connection, so that the kernel drops unsent data at once and the peer does not mistake a truncated response for a

@@ -102,6 +102,21 @@ fn a_slow_body_is_408() {
     });
 }
 
+#[test]
+fn a_reset_ends_the_request_in_progress() {
+    on_both_drivers(|driver| {
+        let server = Server::start(driver, Limits::default());
+        let mut client = server.client();
+        client.send(
+            ["/-/healthy", "/never"].map(|path| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).concat(),
+        );
+        assert_eq!(client.response().expect("a response").status, 200);
+        rustix::net::sockopt::set_socket_linger(&client.stream, Some(Duration::ZERO)).expect("an option");
+        drop(client);
+        server.wait_until("the end of the connection", |server| server.connections.current() == 0);
+    });
+}
+
 /// What [`child_aborts_connections`] prints for each driver when all connections have left no descriptor.
 const ABORTED: &str = "aborted 1000 connections on ";
 

@@ -100,6 +100,7 @@ impl Service for TestService {
                 monoio::time::sleep(Duration::from_millis(300)).await;
                 Response::new(Bytes::from_static(b"slow").into())
             }
+            "/never" => std::future::pending().await,
             "/pieces" => {
                 let end = head.uri.query().and_then(|query| query.parse().ok()).unwrap_or(0);
                 Response::new(Pieces { next: 0, end, whole: None })
