@@ -88,6 +88,10 @@ fn a_scrape_succeeds_while_clients_that_read_nothing_have_all_slots() {
     // Their own address gets its scrape too, because the one that has been stalled for the longest time loses its slot.
     assert_eq!(status([127, 0, 0, 1]).as_deref(), Some("HTTP/1.1 200"));
     assert_eq!(metric(&gateway, "sluicegate_responses_evicted_total{kind=\"scrape\"}"), 1.0);
+    // Otherwise it could still read the rest before its connection notices.
+    wait_for("the end of its connection", PATIENCE, || {
+        (metric(&gateway, "sluicegate_timeouts_total{phase=\"response\"}") >= 1.0).then_some(())
+    });
     assert_eq!(stalled.iter().filter(|client| is_reset(client)).count(), 1);
 }
 
