@@ -165,7 +165,7 @@ pub(super) struct LimitFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Runtime")]
 pub(super) struct RuntimeFlags {
-    /// Number of cores to use, at most four times those available to the process, or 16; 0 means all that are available
+    /// Number of cores to use; 0 means all that are available to the process. At most 16, or four times those available if that is more
     #[arg(long = "runtime.cores", value_name = "COUNT", value_parser = parse_count, default_value_t = 0)]
     pub cores: usize,
     /// Driver of network IO; auto uses io_uring if the kernel allows it, otherwise epoll

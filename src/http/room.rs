@@ -1,9 +1,11 @@
 //! Room for new connections: if there are too many, the one that has waited longest for its client is closed.
 //!
 //! Connections between two requests come first, then those without a complete head, then those whose body makes no progress. A head
-//! needs no minimum age: whoever holds all connections with slow heads can always be replaced, oldest first, and a newcomer's head
-//! usually arrives long before all others are replaced. The limit covers all cores, but each core has its own connections. So each core publishes how long its connections have waited. A core that
-//! needs room closes a connection of its own, or asks the core that has a much older one.
+//! needs no minimum age: a client that holds all connections with slow heads can always be replaced, oldest first, and a newcomer's
+//! head usually arrives long before all others are replaced.
+//!
+//! The limit covers all cores, but each core has its own connections. So each core publishes how long its connections have waited. A
+//! core that needs room closes a connection of its own, or asks the core that has a much older one.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

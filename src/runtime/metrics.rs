@@ -10,11 +10,11 @@ const IN_FLIGHT: OwnMetric = OwnMetric::gauge(
 );
 const IN_FLIGHT_MAX: OwnMetric = OwnMetric::gauge(
     "sluicegate_in_flight_max_bytes",
-    "Maximum of sluicegate_in_flight_bytes, beyond which requests get 503; +Inf without a limit.",
+    "Maximum of sluicegate_in_flight_bytes, beyond which requests are rejected; +Inf without a limit.",
 );
 const REJECTED: OwnMetric = OwnMetric::counter(
     "sluicegate_in_flight_refusals_total",
-    "Total number of requests rejected because too much memory was in use by others.",
+    "Total number of times that memory for a request or response did not fit into --memory.in-flight-max.",
 );
 
 const DELAY_MAX: OwnMetric = OwnMetric::gauge(

@@ -1,7 +1,7 @@
 //! Series that groups of a core released while a collection or commit was running, in families in which duplicates are possible.
 //!
 //! A group on another core must not add such a series before the epoch is past. They are freed then, at the latest when the caller
-//! of [`super::Shard::free_retired_series`] is told that it is.
+//! of [`super::Shard::free_retired_series`] reports that it is.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

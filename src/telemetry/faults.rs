@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_panic_of_a_helper_makes_the_gateway_unhealthy_and_reaches_whoever_joins_it() {
+    fn the_panic_of_a_helper_makes_the_gateway_unhealthy_and_is_returned_by_join() {
         let helper = spawn("helper", || panic!("on {}", "purpose")).expect("a thread");
         assert!(helper.join().is_err());
         assert!(unhealthy().is_some_and(|fault| fault.contains("panicked: on purpose")));

@@ -206,12 +206,13 @@ fn difference_07_a_connection_beyond_the_limit_is_503_with_retry_after() {
     let lines: String =
         (0..100_000).map(|number| format!("m{{a=\"{number}{}\"}} 1\n", "x".repeat(200))).collect();
     assert_eq!(gateway.put(JOB, &lines).status, 200);
-    // Connections that wait for a request are closed to make room, those with a response are not.
-    let mut unread = [gateway.connect(), gateway.connect()];
-    for connection in &mut unread {
-        connection.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").expect("the gateway reads");
-    }
+    // Connections that wait for a request are closed to make room, those with a response are not. One of the first may still wait when
+    // the next ones arrive, so further ones follow.
+    let mut unread = Vec::new();
     let response = wait_for("a rejection", Duration::from_secs(20), || {
+        let mut connection = gateway.connect();
+        let _ = connection.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+        unread.push(connection);
         Some(gateway.get("/-/healthy")).filter(|response| response.status != 200)
     });
     assert_eq!(response.status, 503);

@@ -157,7 +157,7 @@ impl<'a, 'm> Parser<'a, 'm> {
             return Err(self.cursor.error(format!("second HELP line for metric name {name}")));
         }
         let help = self.cursor.help()?;
-        self.lengths.check_text("HELP", help.len()).map_err(|error| self.too_long(error))?;
+        self.lengths.check_text("HELP", help.len()).map_err(|error| self.too_long(&error))?;
         self.families.set_help(family, help);
         Ok(())
     }
@@ -254,7 +254,7 @@ impl<'a, 'm> Parser<'a, 'm> {
     }
 
     #[cold]
-    fn too_long(&self, error: TooLong) -> ParseError {
+    fn too_long(&self, error: &TooLong) -> ParseError {
         self.cursor.error(error.to_string())
     }
 
@@ -373,7 +373,7 @@ impl<'a, 'm> Parser<'a, 'm> {
             .cursor
             .text(value)
             .map_err(|bytes| self.cursor.error(format!("invalid label value {}", quote(&bytes))))?;
-        self.lengths.check_text("label value", value.len()).map_err(|error| self.too_long(error))?;
+        self.lengths.check_text("label value", value.len()).map_err(|error| self.too_long(&error))?;
         if let Some(special) = special.filter(|_| is_special) {
             *rank = self.rank(special, value.as_bytes())?;
         }

@@ -179,8 +179,11 @@ fn base64_values(_: &Scene) -> Result<Play> {
 }
 
 fn escapes(scene: &Scene) -> Result<Play> {
-    let value = r#"\"\\\n"#.repeat(if scene.is_quick { 100_000 } else { 3_000_000 });
-    let body = gzip(format!("attack_escapes{{text=\"{value}\"}} 1\n").as_bytes());
+    // Nearly the longest label value.
+    let value = r#"\"\\\n"#.repeat(300_000);
+    let series = (0..if scene.is_quick { 1 } else { 10 })
+        .map(|number| format!("attack_escapes{{number=\"{number}\",text=\"{value}\"}} 1\n"));
+    let body = gzip(series.collect::<String>().as_bytes());
     let requests = vec![put_encoded("/metrics/job/attack", "gzip", &body), get("/api/v1/metrics"), get("/")];
     Ok(Box::new(move |scene| scene.flood(3, &requests)))
 }

@@ -32,7 +32,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack::new("label-value", "a label value of 60 MB", label_value).stores_mib(200),
     Attack::new("many-labels", "a series with 10,000 labels", many_labels).stores_mib(16),
     Attack::new("many-groups", "new groups without end", many_groups).stores_mib(600),
-    Attack::new("help-text", "a help text of 8 MB, changed by each push", help_text).stores_mib(64),
+    Attack::new("help-text", "eight help texts of 1 MiB, changed by each push", help_text).stores_mib(64),
     Attack::new("long-errors", "rejected pushes whose errors quote 60 KB", long_errors).stores_mib(8),
     Attack::new("release", "a group of 20 MB, pushed and deleted again and again", release)
         .stores_mib(128)
@@ -159,8 +159,12 @@ fn many_groups(_: &Scene) -> Result<Play> {
 }
 
 fn help_text(scene: &Scene) -> Result<Play> {
-    let bytes = if scene.is_quick { MIB } else { 8 * MIB };
-    let body = |letter: &str| format!("# HELP attack_help {}\nattack_help 1\n", letter.repeat(bytes));
+    let families = if scene.is_quick { 1 } else { 8 };
+    let body = |letter: &str| {
+        let help = letter.repeat(MIB);
+        let family = |number| format!("# HELP attack_help{number} {help}\nattack_help{number} 1\n");
+        (0..families).map(family).collect::<String>()
+    };
     let requests: Vec<Vec<u8>> = ["a", "b", "c"]
         .map(|letter| put_encoded("/metrics/job/attack", "gzip", &gzip(body(letter).as_bytes())))
         .into();
