@@ -26,8 +26,8 @@ pub struct ServerState {
 pub struct Limits {
     /// Bytes of a request's head, including the request line; beyond it the response is 431.
     pub head_bytes_max: Option<usize>,
-    /// Concurrent connections over all cores. Beyond it, the connection that has waited longest for its client is closed; if none waits, the
-    /// response is 503.
+    /// Concurrent connections over all cores. Beyond it, the connection that has waited longest for its client is closed; if none
+    /// waits, the response is 503.
     pub connections_max: Option<usize>,
     /// From the first byte of a head (or from the accept, for the first head of a connection) to its end: 408.
     pub head_timeout: Option<Duration>,

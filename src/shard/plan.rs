@@ -37,9 +37,9 @@ const BYTES_AT_ONCE_MAX: u64 = 1 << 20;
 pub enum Decision<E> {
     /// The push is rejected.
     Reject(Rejection),
-    /// Other groups may have the same series. The caller takes a lease of each of these families (they are in name order),
-    /// looks for duplicates with [`super::Lookups`] and [`Shard::find_duplicates`], sets [`PushAttempt::looked_up`], and lets the shard decide again
-    /// while it still holds the leases.
+    /// Other groups may have the same series. The caller takes a lease of each of these families (they are in name order), looks
+    /// for duplicates with [`super::Lookups`] and [`Shard::find_duplicates`], sets [`PushAttempt::looked_up`], and lets the shard
+    /// decide again while it still holds the leases.
     NeedsLookup(Vec<Arc<str>>),
     /// A slot that the push needs is retired. The caller lets the shard decide again when the epoch is past, see
     /// [`super::registry::Registry::is_past`].

@@ -33,8 +33,8 @@ pub trait Engine: Send {
     /// durability. Later commits of any durability never undo that.
     ///
     /// # Errors
-    /// [`EngineError::TooLarge`] changes nothing, and the engine accepts further batches. After any other error it is unknown whether the batch is stored; the engine
-    /// has failed and returns [`EngineError::Failed`] from then on.
+    /// [`EngineError::TooLarge`] changes nothing, and the engine accepts further batches. After any other error it is unknown
+    /// whether the batch is stored; the engine has failed and returns [`EngineError::Failed`] from then on.
     fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Receipt, EngineError>;
 
     /// Does periodic work, and reports what would make the next commit fail: an error of a background thread, or files that were
