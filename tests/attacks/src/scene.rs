@@ -51,6 +51,11 @@ impl Scene {
         self.over.store(true, Ordering::Relaxed);
     }
 
+    /// Lets the attack begin again.
+    pub fn restart(&self) {
+        self.over.store(false, Ordering::Relaxed);
+    }
+
     /// Waits for a part of a second, or returns at the end of the attack.
     pub fn pause(&self, duration: Duration) {
         let mut left = duration;
