@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::exposition::consistency::Inconsistency;
 
-use super::group_families::GroupFamilies;
+use super::group_families::{GroupFamilies, Near};
 use super::growth::help_bytes;
 use super::key::GroupingKey;
 use super::list::FailedPush;
@@ -90,6 +90,7 @@ impl Shard {
             self.groups[group].families.remove(old.number);
             splices.push_back(Splice { family: old.number, lines: Lines::None });
         }
+        let mut near = Near::default();
         for step in &plan.steps {
             pace.spend(CHANGE).await;
             let pushed = &push.families()[step.pushed];
@@ -100,7 +101,10 @@ impl Shard {
                     pushed.kind,
                 )
             });
-            if step.old.is_some() && self.loses_series(group, family, push, pushed, pace).await {
+            if step.old.is_some()
+                && self.families[family].shared.has_several_sets()
+                && self.loses_series(group, family, push, pushed, pace).await
+            {
                 self.retire_series(group, family);
             }
             let help = push.help(pushed);
@@ -118,7 +122,7 @@ impl Shard {
                 }
             };
             let new = GroupFamily { number: family, help, push_seconds: now };
-            self.groups[group].families.insert(new);
+            self.groups[group].families.insert_near(new, &mut near);
             splices.push_back(Splice { family, lines: Lines::Pushed(step.pushed) });
         }
         pace.drop_all(plan.families).await;

@@ -17,6 +17,11 @@ pub(super) struct GroupFamilies {
     chunks: SmallVec<[Vec<GroupFamily>; 1]>,
 }
 
+/// Where the next family probably is: nearly all pushes list their families in the order in which their first push did, which gave
+/// them their numbers.
+#[derive(Debug, Default)]
+pub(super) struct Near(usize);
+
 /// Where a family is, or where it would be inserted.
 enum Place {
     Found(usize, usize),
@@ -50,7 +55,13 @@ impl GroupFamilies {
     }
 
     pub fn get(&self, number: Number) -> Option<&GroupFamily> {
-        match self.place(number) {
+        self.get_near(number, &mut Near::default())
+    }
+
+    /// The same. Visiting families in their order is fast.
+    #[inline]
+    pub fn get_near(&self, number: Number, near: &mut Near) -> Option<&GroupFamily> {
+        match self.place_near(number, near) {
             Place::Found(chunk, at) => Some(&self.chunks[chunk][at]),
             Place::Missing(..) => None,
         }
@@ -58,13 +69,19 @@ impl GroupFamilies {
 
     /// Adds a family, or replaces the one with its number.
     pub fn insert(&mut self, family: GroupFamily) {
-        let (chunk, at) = match self.place(family.number) {
-            Place::Found(chunk, at) => {
-                self.chunks[chunk][at] = family;
-                return;
-            }
-            Place::Missing(chunk, at) => (chunk, at),
-        };
+        self.insert_near(family, &mut Near::default());
+    }
+
+    /// The same. Visiting families in their order is fast.
+    #[inline]
+    pub fn insert_near(&mut self, family: GroupFamily, near: &mut Near) {
+        match self.place_near(family.number, near) {
+            Place::Found(chunk, at) => self.chunks[chunk][at] = family,
+            Place::Missing(chunk, at) => self.insert_at(chunk, at, family),
+        }
+    }
+
+    fn insert_at(&mut self, chunk: usize, at: usize, family: GroupFamily) {
         let Some(families) = self.chunks.get_mut(chunk) else { return self.chunks.push(vec![family]) };
         if families.len() < CHUNK_LEN_MAX {
             families.insert(at, family);
@@ -85,6 +102,19 @@ impl GroupFamilies {
                 self.chunks.remove(chunk);
             }
         }
+    }
+
+    #[inline]
+    fn place_near(&self, number: Number, near: &mut Near) -> Place {
+        let first = self.chunks.first().map(Vec::as_slice).unwrap_or_default();
+        let place = match first.get(near.0) {
+            Some(next) if next.number == number => Place::Found(0, near.0),
+            _ => self.place(number),
+        };
+        if let Place::Found(_, at) = place {
+            near.0 = at + 1;
+        }
+        place
     }
 
     fn place(&self, number: Number) -> Place {
@@ -130,18 +160,23 @@ mod tests {
         ) {
             let first = first.into_iter().map(|number| (number, false));
             let (mut families, mut reference) = (GroupFamilies::with_capacity(8), BTreeMap::new());
+            let mut near = Near::default();
             for (step, (number, is_removal)) in first.chain(steps).enumerate() {
                 if is_removal {
                     families.remove(number);
                     reference.remove(&number);
                 } else {
-                    families.insert(GroupFamily { number, help: step as u32, push_seconds: 0.0 });
+                    let family = GroupFamily { number, help: step as u32, push_seconds: 0.0 };
+                    families.insert_near(family, &mut near);
                     reference.insert(number, step as u32);
                 }
             }
             let pairs = |family: &GroupFamily| (family.number, family.help);
             prop_assert_eq!(families.len(), reference.len());
-            prop_assert_eq!(families.get(start).map(pairs), reference.get(&start).map(|help| (start, *help)));
+            for number in [start, start + 1] {
+                let expected = reference.get(&number).map(|help| (number, *help));
+                prop_assert_eq!(families.get_near(number, &mut near).map(pairs), expected);
+            }
             let rest: Vec<_> = families.from(start).map(pairs).collect();
             prop_assert_eq!(rest, reference.range(start..).map(|(number, help)| (*number, *help)).collect::<Vec<_>>());
             let all: Vec<_> = families.iter().map(pairs).collect();

@@ -8,7 +8,7 @@ use crate::exposition::consistency::Inconsistency;
 
 use super::Shard;
 use super::apply::ClaimedPlan;
-use super::group_families::GroupFamilies;
+use super::group_families::{GroupFamilies, Near};
 use super::growth::help_bytes;
 use super::helps::NO_HELP;
 use super::key::GroupingKey;
@@ -18,7 +18,7 @@ use super::push::{Content, Mode, Push, PushedFamily};
 use super::registry::{Announcements, ChangeError, Epoch, FamilyChange, Presence, SetId, SharedFamily};
 use super::series::has_new_series;
 use super::slab::Number;
-use super::tables::GroupFamily;
+use super::tables::{GroupFamily, LocalFamily};
 use super::text_edit::{Edit, TextEdit};
 
 /// The largest group that every engine can store, because a group is one record.
@@ -295,20 +295,22 @@ impl Shard {
         let group_families = group.map(|number| &self.groups[number].families);
         let steps = Vec::with_capacity(push.families().len());
         let mut plan = Plan { steps, dropped: Vec::new(), changes: Vec::new() };
+        let (mut near, mut staying) = (Near::default(), 0);
         for (index, pushed) in push.families().iter().enumerate() {
             pace.spend(CHANGE).await;
             let name = push.name(pushed);
             let local = self.families_by_name.get(name).copied();
-            let old = local.and_then(|local| group_families?.get(local).copied());
+            let old = local.and_then(|local| group_families?.get_near(local, &mut near).copied());
+            staying += usize::from(old.is_some());
             let help = push.help(pushed);
-            let same_help = local.zip(old).is_some_and(|(local, old)| {
-                self.families[local].helps.get(old.help).map(|help| &**help) == help
-            });
-            let change = match local {
-                Some(local) => {
-                    let step = FamilyStep { pushed, help, local, old, same_help };
-                    self.change_for_push(&step, set)?
-                }
+            let family = local.map(|local| &self.families[local]);
+            let same_help = family
+                .zip(old)
+                .is_some_and(|(family, old)| family.helps.get(old.help).map(|help| &**help) == help);
+            let change = match family {
+                // What nearly all pushes repeat.
+                Some(family) if same_help && family.kind == pushed.kind => None,
+                Some(family) => FamilyStep { pushed, help, family, old, same_help }.change(set)?,
                 None => Some(FamilyChange {
                     name,
                     presence: Presence::Claimed(pushed.kind),
@@ -325,6 +327,8 @@ impl Shard {
         }
         if push.mode == Mode::Replace
             && let Some(group_families) = group_families
+            // Nearly all pushes drop none.
+            && staying < group_families.len()
         {
             let mut stay = GroupFamilies::with_capacity(plan.steps.len());
             for step in &plan.steps {
@@ -341,38 +345,6 @@ impl Shard {
             }
         }
         Ok(plan)
-    }
-
-    /// The change at the registry for a pushed family that this core has. Most pushes need none.
-    fn change_for_push(
-        &self,
-        step: &FamilyStep<'_>,
-        set: SetId,
-    ) -> Result<Option<FamilyChange<'_>>, Inconsistency> {
-        let FamilyStep { pushed, help, local, old, same_help } = *step;
-        let family = &self.families[local];
-        let name = &*family.shared.name;
-        let presence = match old {
-            _ if family.kind == pushed.kind => Presence::Unchanged,
-            Some(_) if family.holders == 1 => Presence::Changed(pushed.kind),
-            _ => return Err(Inconsistency::type_conflict(name, family.kind, pushed.kind)),
-        };
-        let old_help = old.and_then(|old| family.helps.get(old.help));
-        let change = FamilyChange {
-            name,
-            presence,
-            set_added: (old.is_none() && family.groups_of_set(set) == 0).then_some(set),
-            set_dropped: None,
-            help_added: help.filter(|help| !same_help && family.helps.find(help).is_none()).map(Arc::from),
-            help_dropped: old
-                .filter(|old| !same_help && old.help != NO_HELP && family.helps.groups(old.help) == 1)
-                .and(old_help.cloned()),
-        };
-        let is_empty = change.presence == Presence::Unchanged
-            && change.set_added.is_none()
-            && change.help_added.is_none()
-            && change.help_dropped.is_none();
-        Ok((!is_empty).then_some(change))
     }
 
     /// The change at the registry when a group releases a family, if it needs one.
@@ -409,8 +381,7 @@ impl Shard {
         for step in &plan.steps {
             pace.spend(LOOK).await;
             let pushed = &push.families()[step.pushed];
-            let name = push.name(pushed);
-            let announced = || attempt.announced.get(name);
+            let announced = || attempt.announced.get(push.name(pushed));
             let shared = match step.local {
                 Some(local) => &self.families[local].shared,
                 None => match announced() {
@@ -427,7 +398,7 @@ impl Shard {
             }
             let old = step.local.zip(group).map(|(local, group)| self.families[local].text.run(group));
             let new = [push.text(pushed)];
-            if has_new_series(name, pushed.kind, old.into_iter().flatten(), new, pace).await {
+            if has_new_series(push.name(pushed), pushed.kind, old.into_iter().flatten(), new, pace).await {
                 all_looked_up = false;
                 unsure.insert(shared.name.clone());
             }
@@ -450,9 +421,38 @@ impl Shard {
 struct FamilyStep<'p> {
     pushed: &'p PushedFamily,
     help: Option<&'p str>,
-    local: Number,
+    family: &'p LocalFamily,
     /// See [`Step::old`].
     old: Option<GroupFamily>,
     /// See [`Step::same_help`].
     same_help: bool,
+}
+
+impl<'p> FamilyStep<'p> {
+    /// The change at the registry, if it needs one.
+    fn change(self, set: SetId) -> Result<Option<FamilyChange<'p>>, Inconsistency> {
+        let Self { pushed, help, family, old, same_help } = self;
+        let name = &*family.shared.name;
+        let presence = match old {
+            _ if family.kind == pushed.kind => Presence::Unchanged,
+            Some(_) if family.holders == 1 => Presence::Changed(pushed.kind),
+            _ => return Err(Inconsistency::type_conflict(name, family.kind, pushed.kind)),
+        };
+        let old_help = old.and_then(|old| family.helps.get(old.help));
+        let change = FamilyChange {
+            name,
+            presence,
+            set_added: (old.is_none() && family.groups_of_set(set) == 0).then_some(set),
+            set_dropped: None,
+            help_added: help.filter(|help| !same_help && family.helps.find(help).is_none()).map(Arc::from),
+            help_dropped: old
+                .filter(|old| !same_help && old.help != NO_HELP && family.helps.groups(old.help) == 1)
+                .and(old_help.cloned()),
+        };
+        let is_empty = change.presence == Presence::Unchanged
+            && change.set_added.is_none()
+            && change.help_added.is_none()
+            && change.help_dropped.is_none();
+        Ok((!is_empty).then_some(change))
+    }
 }
