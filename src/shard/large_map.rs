@@ -1,7 +1,7 @@
 //! A hash map that never moves many of its entries at once.
 //!
 //! A hash table that grows moves all of its entries, which takes a tenth of a second for a million names. This map consists of many
-//! small tables that grow one at a time.
+//! small tables that grow one at a time. While it has few entries, it is a single table, so that a look-up reads less memory.
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
@@ -9,8 +9,11 @@ use std::hash::{BuildHasher, Hash};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-/// The number of tables. Empty ones need no memory of their own.
+/// The number of tables of a map with many entries. Empty ones need no memory of their own.
 const TABLES: usize = 256;
+
+/// A map with more entries is divided into [`TABLES`].
+const SINGLE_TABLE_MAX: usize = 512;
 
 /// Tables with less room are never shrunk.
 const SHRINK_CAPACITY_MIN: usize = 16;
@@ -18,7 +21,7 @@ const SHRINK_CAPACITY_MIN: usize = 16;
 /// A map from names or grouping keys, of which a client can create any number.
 #[derive(Debug)]
 pub(super) struct LargeMap<K, V> {
-    /// Empty until the first insertion.
+    /// None until the first insertion, then one, or [`TABLES`].
     tables: Vec<HashTable<Item<K, V>>>,
     hasher: foldhash::fast::RandomState,
     len: usize,
@@ -55,6 +58,7 @@ impl<K: Hash + Eq, V> LargeMap<K, V> {
         self.get(key).is_some()
     }
 
+    #[inline]
     pub fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
@@ -62,12 +66,13 @@ impl<K: Hash + Eq, V> LargeMap<K, V> {
         self.get_key_value(key).map(|(_, value)| value)
     }
 
+    #[inline]
     pub fn get_key_value<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
     where
         K: Borrow<Q>,
     {
         let hash = self.hasher.hash_one(key);
-        let table = self.tables.get(table_of(hash))?;
+        let table = self.tables.get(table_of(hash, self.tables.len()))?;
         let item = table.find(hash, |item| item.hash == hash && item.key.borrow() == key)?;
         Some((&item.key, &item.value))
     }
@@ -77,7 +82,8 @@ impl<K: Hash + Eq, V> LargeMap<K, V> {
         K: Borrow<Q>,
     {
         let hash = self.hasher.hash_one(key);
-        let table = self.tables.get_mut(table_of(hash))?;
+        let table = table_of(hash, self.tables.len());
+        let table = self.tables.get_mut(table)?;
         table.find_mut(hash, |item| item.key.borrow() == key).map(|item| &mut item.value)
     }
 
@@ -85,10 +91,13 @@ impl<K: Hash + Eq, V> LargeMap<K, V> {
     pub fn insert(&mut self, key: K, value: V) {
         let Self { tables, hasher, len } = self;
         let hash = hasher.hash_one(&key);
-        if tables.is_empty() {
-            tables.resize_with(TABLES, HashTable::new);
+        match tables.len() {
+            0 => tables.push(HashTable::new()),
+            1 if *len >= SINGLE_TABLE_MAX => divide(tables),
+            _ => {}
         }
-        let table = &mut tables[table_of(hash)];
+        let table = table_of(hash, tables.len());
+        let table = &mut tables[table];
         match table.entry(hash, |item| item.key == key, |item| item.hash) {
             Entry::Occupied(mut known) => known.get_mut().value = value,
             Entry::Vacant(vacant) => {
@@ -103,7 +112,8 @@ impl<K: Hash + Eq, V> LargeMap<K, V> {
         K: Borrow<Q>,
     {
         let hash = self.hasher.hash_one(key);
-        let table = self.tables.get_mut(table_of(hash))?;
+        let table = table_of(hash, self.tables.len());
+        let table = self.tables.get_mut(table)?;
         let entry = table.find_entry(hash, |item| item.key.borrow() == key).ok()?;
         self.len -= 1;
         let (Item { value, .. }, vacant) = entry.remove();
@@ -116,9 +126,19 @@ impl<K: Hash + Eq, V> LargeMap<K, V> {
     }
 }
 
-/// The index of a table. The tables themselves use the lowest and the highest bits of the hash.
-fn table_of(hash: u64) -> usize {
-    (hash >> 40) as usize % TABLES
+/// The index of a table among so many, a power of two. The tables themselves use the lowest and the highest bits of the hash.
+#[inline]
+fn table_of(hash: u64, tables: usize) -> usize {
+    (hash >> 40) as usize & tables.wrapping_sub(1)
+}
+
+/// Distributes the entries of a single table.
+fn divide<K, V>(tables: &mut Vec<HashTable<Item<K, V>>>) {
+    let single = std::mem::take(tables);
+    tables.resize_with(TABLES, HashTable::new);
+    for item in single.into_iter().flatten() {
+        tables[table_of(item.hash, TABLES)].insert_unique(item.hash, item, |item| item.hash);
+    }
 }
 
 #[cfg(test)]
@@ -132,9 +152,15 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_like_the_map_of_the_standard_library(
+            first in prop_oneof![Just(0), 0..2 * SINGLE_TABLE_MAX as u32],
             steps in prop::collection::vec((0..40_u32, any::<Option<u8>>()), 0..200),
         ) {
             let (mut map, mut reference) = (LargeMap::default(), HashMap::new());
+            for number in 100..100 + first {
+                map.insert(format!("name {number}"), 0);
+                reference.insert(format!("name {number}"), 0);
+            }
+            prop_assert!(reference.keys().all(|key| map.contains_key(&**key)));
             for (key, value) in steps {
                 let key = format!("name {key}");
                 match value {
