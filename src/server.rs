@@ -175,7 +175,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let server = ServerState {
         limits: Arc::new(limits),
         connections: connections.clone(),
-        budget: budget.clone(),
+        budget,
         shutdown: shutdown.clone(),
     };
     let stalls = Arc::new(Stalls::new(count));

@@ -51,13 +51,13 @@ pub async fn serve<S: Service>(
     service: Rc<S>,
     server: ServerState,
 ) -> io::Result<()> {
-    let connections = ConnectionTable::new(&server.limits, server.budget.clone());
+    let connections = ConnectionTable::new(&server.limits, server.budget);
     let acceptor = Rc::new(Acceptor {
         service,
         builder: Rc::new(builder(&server.limits)),
         room: Room::new(connections.clone(), server.connections.clone()),
         connections,
-        rejected: ConnectionTable::new(&server.limits, server.budget.clone()),
+        rejected: ConnectionTable::new(&server.limits, server.budget),
         server: server.clone(),
     });
 

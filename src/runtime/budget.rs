@@ -4,7 +4,6 @@
 //! makes of them, and responses. A reservation that does not fit is refused at once and nothing waits, so requests that are half done
 //! cannot block each other.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::exposition::memory::{Memory, OutOfMemory};
@@ -18,10 +17,11 @@ const STEP_BYTES: usize = 16 << 10;
 /// What a request may use without a reservation; about what its connection takes anyway. Pushes are rarely larger.
 const REQUEST_ALLOWANCE_BYTES: usize = 16 << 10;
 
-/// A limited number of bytes. Clones share them.
-#[derive(Debug, Clone)]
+/// A limited number of bytes. Copies share them.
+#[derive(Debug, Clone, Copy)]
 pub struct Budget {
-    shared: Arc<Shared>,
+    /// Never freed: a program has one budget, and counting references would make all cores write to the same memory with each request.
+    shared: &'static Shared,
 }
 
 #[derive(Debug)]
@@ -34,7 +34,7 @@ struct Shared {
 /// A part of the budget; returned on drop.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    budget: Arc<Shared>,
+    budget: &'static Shared,
     /// What the holder uses.
     used: usize,
     /// What of it is free of charge.
@@ -47,13 +47,8 @@ impl Budget {
     /// `None` means no limit; bytes are counted all the same.
     pub fn new(bytes_max: Option<u64>) -> Self {
         let bytes_max = bytes_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        Self {
-            shared: Arc::new(Shared {
-                reserved: AtomicUsize::new(0),
-                bytes_max,
-                rejected: AtomicU64::new(0),
-            }),
-        }
+        let shared = Shared { reserved: AtomicUsize::new(0), bytes_max, rejected: AtomicU64::new(0) };
+        Self { shared: Box::leak(Box::new(shared)) }
     }
 
     /// Reserves bytes, or returns `None` and counts the rejection if they do not fit. Never waits.
@@ -68,7 +63,7 @@ impl Budget {
     }
 
     fn reservation(&self, allowance: usize) -> Reservation {
-        Reservation { budget: self.shared.clone(), used: 0, allowance, counted: 0 }
+        Reservation { budget: self.shared, used: 0, allowance, counted: 0 }
     }
 
     /// How many bytes are reserved now.
@@ -189,7 +184,7 @@ mod tests {
         assert!(!large.try_grow(2 * MIB), "the last eighth is for small reservations");
         assert_eq!((budget.in_flight(), budget.rejected()), (6 * MIB, 1));
         assert!(large.try_grow(MIB));
-        assert!(budget.clone().try_reserve(MIB).is_none());
+        assert!(budget.try_reserve(MIB).is_none());
         let small: Vec<_> = std::iter::from_fn(|| budget.try_reserve(SMALL_BYTES_MAX)).collect();
         assert_eq!(small.len(), MIB / SMALL_BYTES_MAX);
         large.shrink_to(MIB);
