@@ -170,12 +170,17 @@ fn rejects_a_file_with_invalid_groups_and_lists_them() {
     let (x, timed, sum) = (untyped("x", ONE), untyped("x", &with_time), untyped("s_sum", ONE));
     let summary: &[u8] = &[0x0a, 1, b's', 0x18, 2, 0x22, 4, 0x22, 2, 8, 1];
     let good: TestGroup<'_> = (&[("job", "good")], &[("x", &x)]);
+    let mut long_help = vec![0x12];
+    encode_varint((1 << 20) + 1, &mut long_help);
+    long_help.resize(long_help.len() + (1 << 20) + 1, b'h');
+    long_help.extend_from_slice(&x);
     let no_time = untyped(PUSH_TIME, &[0x2a, 9, 9, 0, 0, 0, 0, 0, 0, 0xf8, 0x7f]);
     for (labels, families, reason) in [
         (&[("job", "a")][..], &[("x", &timed[..])][..], "timestamps"),
         (&[("job", "a")], &[("s", summary), ("s_sum", &sum)], "collides"),
         (&[("job", "a")], &[("x", b"\x0a\x09")], "message 1"),
         (&[("job", "a")], &[("y", &x)], "differs from its key"),
+        (&[("job", "a")], &[("x", &long_help)], "HELP longer than"),
         (&[("job", "a"), ("quantile", "1")], &[("s", summary)], "quantile"),
         (&[("job", "a")], &[("push_time_seconds", &no_time)], "not a time"),
         (&[("job", "")], &[("x", &x)], "no job"),
