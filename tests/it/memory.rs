@@ -160,7 +160,8 @@ fn unfinished_bodies_hold_what_they_sent_and_no_more() {
     for _ in 0..10 {
         assert_eq!(gateway.put("/metrics/job/small", &small).status, 200);
     }
-    let large = String::from_utf8(piece).expect("line feeds");
+    // Larger than what was refused with its spare capacity, so it cannot fit either.
+    let large = "\n".repeat(8 << 20);
     assert_refused(&gateway.put("/metrics/job/large", &large));
     drop(holding);
     wait_for("the memory to be returned", PATIENCE, || {
