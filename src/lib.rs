@@ -8,6 +8,7 @@
 //! * [`encoding`]: content codings of bodies and scrapes.
 //! * [`shard`]: the state of one core and the push rules. No IO, no clock, no waiting.
 //! * [`runtime`]: the executor. The only module that names monoio.
+//! * [`web_config`]: the file of `--web.config.file`, and TLS.
 //! * [`storage`]: how groups survive the end of the process.
 //! * `cores`: commands between cores, and the task that owns a shard.
 //! * [`scrape`]: from the snapshots of all cores to the body of a scrape.
@@ -34,3 +35,4 @@ pub mod server;
 pub mod shard;
 pub mod storage;
 pub mod telemetry;
+pub mod web_config;
