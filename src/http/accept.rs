@@ -1,6 +1,6 @@
 //! Accepting connections on one core, the connection limit, and draining at shutdown.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use super::connection::{Service, TOO_MANY_CONNECTIONS, builder, linger, serve_co
 use super::deadlines::{ConnectionTable, Stage};
 use super::limits::ServerState;
 use super::room::{PUBLISH_INTERVAL, Room};
+use super::transport::Transport;
 use crate::runtime::tcp::{AcceptStop, Listener, TcpStream};
 use crate::runtime::{sleep, spawn, timeout, yield_now};
 
@@ -156,7 +157,10 @@ impl<S: Service> Acceptor<S> {
 
     async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let (service, builder) = (self.service.clone(), self.builder.clone());
-        serve_connection(stream, peer, service, builder, self.connections.clone(), &self.server).await;
+        let entry = self.connections.enter();
+        let bridge = Bridge::new(stream, entry.deadline().clone());
+        serve_connection(bridge, entry.deadline(), peer, service, builder, &self.server).await;
+        drop(entry);
         self.server.connections.leave();
     }
 
@@ -177,8 +181,7 @@ impl<S: Service> Acceptor<S> {
         }
         connections.reject();
         let mut bridge = Bridge::new(stream, entry.deadline().clone());
-        // If the kernel has no space for these few bytes, the client is not reading.
-        let _ = bridge.socket().send(&[IoSlice::new(TOO_MANY_CONNECTIONS)]);
+        bridge.send_canned(TOO_MANY_CONNECTIONS);
         if may_linger {
             linger(&mut bridge, entry.deadline(), REJECTED_LINGER_BYTES_MAX).await;
         }

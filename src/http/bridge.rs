@@ -22,6 +22,7 @@ use std::task::{Context, Poll, ready};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
 use super::deadlines::ConnectionDeadline;
+use super::transport::Transport;
 use crate::runtime::socket::{ReadHalf, Socket, WriteHalf};
 use crate::runtime::tcp::TcpStream;
 
@@ -115,26 +116,6 @@ impl Bridge {
             writing: false,
             gathered: Vec::new(),
         }
-    }
-
-    pub(crate) fn socket(&self) -> &Socket {
-        &self.socket
-    }
-
-    /// Closes the write side: the peer receives a FIN after the flushed bytes.
-    pub(crate) fn close_write(&mut self) {
-        self.write_task = None;
-    }
-
-    /// Reads and discards. Returns the number of bytes, 0 at the end.
-    pub(crate) fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if let Some(count) = self.receive_bulk(BULK_BYTES)? {
-            return Poll::Ready(Ok(count));
-        }
-        ready!(self.poll_input(context))?;
-        let count = self.input.len() - self.input_start;
-        self.input_start = self.input.len();
-        Poll::Ready(Ok(count))
     }
 
     /// Fetches into the bulk buffer what arrived after a full read. Returns `None` if the next read must go through the ring.
@@ -271,6 +252,31 @@ impl Bridge {
 
 fn closed() -> io::Error {
     io::Error::from(io::ErrorKind::NotConnected)
+}
+
+impl Transport for Bridge {
+    fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    fn send_canned(&mut self, response: &[u8]) {
+        let _ = self.socket.send(&[IoSlice::new(response)]);
+    }
+
+    /// The peer receives a FIN.
+    fn close_write(&mut self) {
+        self.write_task = None;
+    }
+
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Some(count) = self.receive_bulk(BULK_BYTES)? {
+            return Poll::Ready(Ok(count));
+        }
+        ready!(self.poll_input(context))?;
+        let count = self.input.len() - self.input_start;
+        self.input_start = self.input.len();
+        Poll::Ready(Ok(count))
+    }
 }
 
 impl Read for Bridge {

@@ -1,4 +1,4 @@
-//! The life of one connection: hyper's HTTP/1.1 over the bridge, deadlines, and a close that lets the client see the response.
+//! The life of one connection: hyper's HTTP/1.1 over a transport, deadlines, and a close that lets the client see the response.
 //!
 //! hyper itself rejects (400 or 431, without a body): bytes that are not HTTP, differing or malformed `Content-Length`s, a
 //! `Transfer-Encoding` that does not end in `chunked`, folded header lines, heads with too many bytes or more than 100 lines. If both
@@ -7,7 +7,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -18,19 +17,17 @@ use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::rt::Write;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 
-use super::bridge::Bridge;
-use super::deadlines::{ConnectionDeadline, ConnectionTable, Phase, Stage};
+use super::deadlines::{ConnectionDeadline, Phase, Stage};
 use super::limits::{Limits, ServerState, Timeout};
 use super::request_body::RequestBody;
 use super::response::error_with;
 use super::slots::ResponseGuard;
 use super::tracked_body::TrackedBody;
+use super::transport::Transport;
 use crate::runtime::shutdown::Shutdown;
-use crate::runtime::tcp::TcpStream;
 
 /// How many bytes are read and discarded after a response to a request whose body was not read.
 const LINGER_BYTES_MAX: usize = 64 << 20;
@@ -108,24 +105,21 @@ enum Ending {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve_connection<S: Service>(
-    stream: TcpStream,
+pub(super) async fn serve_connection<T: Transport, S: Service>(
+    transport: T,
+    deadline: &Rc<ConnectionDeadline>,
     peer: SocketAddr,
     service: Rc<S>,
     builder: Rc<Builder>,
-    table: Rc<ConnectionTable>,
     server: &ServerState,
 ) {
     let connections = &server.connections;
-    let entry = table.enter();
-    let deadline = entry.deadline();
-    let bridge = Bridge::new(stream, deadline.clone());
     let respond_to = service_fn(|request: Request<Incoming>| {
         deadline.head_received(!request.body().is_end_stream());
         respond(request, peer, service.clone(), deadline.clone(), server.shutdown.clone())
     });
-    let socket = bridge.socket().clone();
-    let mut connection = builder.serve_connection(bridge, respond_to);
+    let socket = transport.socket().clone();
+    let mut connection = builder.serve_connection(transport, respond_to);
     let mut shutting_down = false;
 
     let ending = std::future::poll_fn(|context| {
@@ -154,7 +148,7 @@ pub(super) async fn serve_connection<S: Service>(
         if deadline.must_make_room() {
             return Poll::Ready(Ending::MadeRoom);
         }
-        if table.stage() == Stage::Dropping {
+        if deadline.stage() == Stage::Dropping {
             return Poll::Ready(Ending::Abandoned);
         }
         loop {
@@ -168,7 +162,7 @@ pub(super) async fn serve_connection<S: Service>(
                 }
                 Poll::Pending => {}
             }
-            if shutting_down || table.stage() == Stage::Serving || !deadline.may_close() {
+            if shutting_down || deadline.stage() == Stage::Serving || !deadline.may_close() {
                 return Poll::Pending;
             }
             shutting_down = true;
@@ -177,38 +171,41 @@ pub(super) async fn serve_connection<S: Service>(
     })
     .await;
 
-    let mut bridge = connection.into_parts().io;
+    let mut transport = connection.into_parts().io;
     match ending {
         Ending::Closed => {}
         // Does not linger, because that would take the room.
         Ending::MadeRoom if deadline.is_between_requests() => {}
         Ending::MadeRoom => {
-            let _ = bridge.socket().send(&[IoSlice::new(TOO_MANY_CONNECTIONS)]);
+            transport.send_canned(TOO_MANY_CONNECTIONS);
+            transport.close_write();
         }
         Ending::Abandoned => {
             connections.count_timeout(Timeout::Response);
-            bridge.socket().reset();
+            transport.socket().reset();
         }
         Ending::SlowHead => {
             connections.count_timeout(Timeout::Head);
-            // If the kernel has no space for these few bytes, the client is not reading.
-            let _ = bridge.socket().send(&[IoSlice::new(SLOW_HEAD)]);
-            linger(&mut bridge, deadline, LINGER_BYTES_MAX).await;
+            transport.send_canned(SLOW_HEAD);
+            linger(&mut transport, deadline, LINGER_BYTES_MAX).await;
         }
         Ending::HeadRefused => {
-            let _ = bridge.socket().send(&[IoSlice::new(HEAD_REFUSED)]);
-            linger(&mut bridge, deadline, REFUSED_HEAD_LINGER_BYTES_MAX).await;
+            transport.send_canned(HEAD_REFUSED);
+            linger(&mut transport, deadline, REFUSED_HEAD_LINGER_BYTES_MAX).await;
         }
         Ending::Done | Ending::NotHttp => {
             let flushed = std::future::poll_fn(|context| {
-                if deadline.take_expired() || deadline.must_make_room() || table.stage() == Stage::Dropping {
+                if deadline.take_expired() || deadline.must_make_room() || deadline.stage() == Stage::Dropping
+                {
                     return Poll::Ready(false);
                 }
-                Pin::new(&mut bridge).poll_flush(context).map(|result| result.is_ok())
+                Pin::new(&mut transport).poll_flush(context).map(|result| result.is_ok())
             })
             .await;
             if flushed && (deadline.is_body_unread() || matches!(ending, Ending::NotHttp)) {
-                linger(&mut bridge, deadline, LINGER_BYTES_MAX).await;
+                linger(&mut transport, deadline, LINGER_BYTES_MAX).await;
+            } else if flushed {
+                transport.close_write();
             }
         }
     }
@@ -216,8 +213,8 @@ pub(super) async fn serve_connection<S: Service>(
 
 /// Closes the write side, then reads and discards for a while. The kernel responds with a reset to bytes for a closed socket, and after
 /// a reset the client's kernel discards the response that the client has not read yet.
-pub(super) async fn linger(bridge: &mut Bridge, deadline: &ConnectionDeadline, bytes_max: usize) {
-    bridge.close_write();
+pub(super) async fn linger(transport: &mut impl Transport, deadline: &ConnectionDeadline, bytes_max: usize) {
+    transport.close_write();
     deadline.linger();
     let mut bytes = 0;
     std::future::poll_fn(|context: &mut Context<'_>| {
@@ -228,7 +225,7 @@ pub(super) async fn linger(bridge: &mut Bridge, deadline: &ConnectionDeadline, b
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match bridge.poll_discard(context) {
+            match transport.poll_discard(context) {
                 Poll::Ready(Ok(0) | Err(_)) => break,
                 Poll::Ready(Ok(count)) => bytes += count,
                 Poll::Pending => return Poll::Pending,

@@ -186,10 +186,6 @@ impl ConnectionTable {
         }
     }
 
-    pub(crate) fn stage(&self) -> Stage {
-        self.stage.get()
-    }
-
     pub(crate) fn count(&self) -> usize {
         self.deadlines.borrow().len()
     }
@@ -252,6 +248,11 @@ fn in_ticks(timeout: Duration, tick_length: Duration) -> u64 {
 impl ConnectionDeadline {
     pub(crate) fn phase(&self) -> Phase {
         self.phase.get()
+    }
+
+    /// The stage of the shutdown, which is the same for all connections of the core.
+    pub(crate) fn stage(&self) -> Stage {
+        self.table.stage.get()
     }
 
     /// Stores the waker of the connection's task, which never changes.
