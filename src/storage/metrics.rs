@@ -40,7 +40,7 @@ const FAILED: OwnMetric = OwnMetric::gauge(
     "1 if storage has failed and writes are rejected until it recovers, otherwise 0.",
 );
 const BACKGROUND_ERROR: OwnMetric = OwnMetric::gauge(
-    "sluicegate_storage_trouble",
+    "sluicegate_storage_background_error",
     "1 if the storage engine has a background error that does not affect commits (see the log), otherwise 0.",
 );
 const CONTRADICTORY_GROUPS: OwnMetric = OwnMetric::gauge(
