@@ -7,10 +7,13 @@
 //! * A panic in one job of a thread that goes on ([`contain`]) makes the gateway unhealthy for [`CONTAINED_SHOWN`]. Monitoring sees
 //!   it, and only repeated panics reach the threshold at which an orchestrator restarts the gateway, which loses groups that are
 //!   only in memory.
+//! * A panic in a thread of a storage engine ([`notice`]) has the same effect. Only the engine knows whether the thread goes on, so
+//!   the engine reports what it cannot do any more.
 //!
 //! A panic on a core aborts the program, see `runtime::threads`.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,12 +32,17 @@ const TEXT_CHARS_MAX: usize = 200;
 
 const PANICS: OwnMetric = OwnMetric::counter(
     "sluicegate_helper_panics_total",
-    "Total number of panics of helper threads: workers, the writer of the store, the log and signals.",
+    "Total number of panics of helper threads: workers, the log, signals, the writer of the store and threads of its engine.",
 );
 
 pub(crate) const METRICS: &[OwnMetric] = &[PANICS];
 
 static FAULTS: Mutex<Faults> = Mutex::new(Faults::new());
+
+thread_local! {
+    /// Whether [`spawn`] started this thread, which then reports its own panics.
+    static IS_HELPER: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Starts a helper thread.
 ///
@@ -45,6 +53,7 @@ pub fn spawn<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     thread::Builder::new().name(name.to_owned()).spawn(move || {
+        IS_HELPER.set(true);
         catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
             let fault = describe(&*payload);
             tracing::error!(%fault, "a helper thread has ended; restart the gateway");
@@ -65,6 +74,13 @@ pub fn contain<T>(job: impl FnOnce() -> T) -> Result<T, String> {
         faults().contained(fault.clone(), Instant::now());
         fault
     })
+}
+
+/// Records a panic of a thread that [`spawn`] did not start. Called by the panic hook, so it also sees panics that the thread catches.
+pub(super) fn notice(payload: &(dyn Any + Send)) {
+    if !IS_HELPER.get() {
+        faults().contained(describe(payload), Instant::now());
+    }
 }
 
 /// Why the gateway is unhealthy; `None` if no helper has ended and none panicked recently.
@@ -158,6 +174,18 @@ mod tests {
         assert_eq!(panicked, Err("thread goes-on panicked: on purpose".to_owned()));
         assert_eq!(result, Ok(7));
         assert!(unhealthy().is_some());
+    }
+
+    #[test]
+    fn a_panic_is_noticed_unless_its_thread_reports_it() {
+        let noticed = |text: &str| {
+            notice(&text.to_owned());
+            faults().contained.clone().is_some_and(|(fault, _)| fault.contains(text))
+        };
+        // Other tests panic at the same time, and only the last panic is kept.
+        assert!((0..100).any(|_| noticed("by the hook")));
+        let helper = spawn("helper", move || noticed("by the thread")).expect("a thread");
+        assert!(!helper.join().expect("no panic"));
     }
 
     #[test]

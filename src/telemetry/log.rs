@@ -22,7 +22,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
-use super::faults::panic_text;
+use super::faults::{self, panic_text};
 use super::own_metric::OwnMetric;
 use super::process::family;
 use super::recorder::OwnFamily;
@@ -98,8 +98,9 @@ pub(super) fn families() -> Vec<OwnFamily> {
     vec![family(DROPPED_LINES, STDERR.get().map_or(0, Queue::dropped) as f64)]
 }
 
-/// Logs a panic. The default hook would wait for stderr.
+/// Logs a panic, and makes the gateway unhealthy. The default hook would wait for stderr.
 fn log_panic(info: &PanicHookInfo<'_>) {
+    faults::notice(info.payload());
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("without a name");
     let location = info.location().map(ToString::to_string).unwrap_or_default();

@@ -6,7 +6,6 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use sluicegate::telemetry::log;
 use tracing::level_filters::LevelFilter;
 
 use crate::support::gateway::{Gateway, program};
-use crate::support::{child_process, skip, wait_for};
+use crate::support::{child_process, preload, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -204,15 +203,7 @@ impl WrongClock {
     /// `None` without a C compiler, which is reported as a skip.
     fn new() -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/wrong_clock.c");
-        let built = Command::new("cc")
-            .args(["-shared", "-fPIC", "-o"])
-            .args([&folder.path().join("clock.so"), Path::new(source)])
-            .status();
-        if !built.is_ok_and(|status| status.success()) {
-            skip::report("cc", "no C compiler");
-            return None;
-        }
+        preload::build("wrong_clock", folder.path())?;
         Some(Self { folder })
     }
 
@@ -223,7 +214,8 @@ impl WrongClock {
 
     fn start(&self, flags: &[&str]) -> Gateway {
         let path = self.folder.path().display();
-        let (library, offset) = (format!("LD_PRELOAD={path}/clock.so"), format!("WRONG_CLOCK={path}/offset"));
+        let (library, offset) =
+            (format!("LD_PRELOAD={path}/wrong_clock.so"), format!("WRONG_CLOCK={path}/offset"));
         Gateway::start_by(&["env", &library, &offset], flags)
     }
 }

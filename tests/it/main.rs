@@ -13,6 +13,7 @@ mod differences;
 mod drivers;
 mod faults;
 mod groups_api;
+mod helper_panics;
 mod hostile_bodies;
 mod http_framing;
 mod http_limits;

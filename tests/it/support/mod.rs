@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod hostile_bodies;
 pub mod http_client;
 pub mod http_server;
+pub mod preload;
 pub mod prometheus;
 pub mod protobuf;
 pub mod protobuf_fields;

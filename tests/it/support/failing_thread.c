@@ -1,0 +1,35 @@
+/* A call that fails, for LD_PRELOAD: clock_gettime or getrandom, whichever a thread calls next whose name matches the pattern in the
+   file that FAILING_THREAD names. Then the file is removed. The standard library of Rust panics if one of these calls fails. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static int fails(void) {
+    const char *path = getenv("FAILING_THREAD");
+    int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (file < 0) return 0;
+    char pattern[32] = {0}, name[16] = {0};
+    ssize_t length = read(file, pattern, sizeof pattern - 1);
+    close(file);
+    prctl(PR_GET_NAME, name);
+    /* If several threads come here at once, only one of them removes the file. */
+    return length > 0 && fnmatch(pattern, name, 0) == 0 && unlink(path) == 0;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    if (!fails()) return syscall(SYS_clock_gettime, clock, time);
+    errno = EINVAL;
+    return -1;
+}
+
+ssize_t getrandom(void *bytes, size_t length, unsigned flags) {
+    if (!fails()) return syscall(SYS_getrandom, bytes, length, flags);
+    errno = EFAULT;
+    return -1;
+}
