@@ -130,7 +130,8 @@ impl Victims {
             body.clear();
             let result = client.exchange(&get("/metrics"), Some(&mut body));
             let micros = micros_since(begin);
-            if !records {
+            // The groups may be deleted as soon as nothing is recorded any more.
+            if !records || !self.records.load(Ordering::Relaxed) {
                 continue;
             }
             let mut seen = self.seen.lock().expect("no client panics");
