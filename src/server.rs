@@ -40,6 +40,7 @@ use crate::storage::engines;
 use crate::storage::import::{ImportError, OfficialFile};
 use crate::storage::store::{self, CloseError, Store};
 use crate::telemetry::{self, OwnMetric, Recorder};
+use crate::web_config::{self, WebConfig, WebConfigError};
 use crate::{cores, handlers, http, runtime, scrape, shard, storage};
 
 /// Maximum number of concurrent group queries, because each looks at every group.
@@ -71,6 +72,7 @@ const METRICS: &[(&str, &[OwnMetric])] = &[
     ("telemetry", telemetry::PROCESS_METRICS),
     ("telemetry", telemetry::faults::METRICS),
     ("telemetry", telemetry::log::METRICS),
+    ("web_config", web_config::metrics::METRICS),
 ];
 
 /// The gateway's own metric families. Their names are reserved from the start, so that no push can take one with another
@@ -82,6 +84,9 @@ fn declared_metrics() -> impl Iterator<Item = OwnMetric> {
 /// Why the gateway cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The web configuration file is invalid.
+    #[error(transparent)]
+    WebConfig(#[from] WebConfigError),
     /// Another metrics recorder is already installed.
     #[error("cannot install the gateway's own metrics: {0}")]
     Metrics(String),
@@ -134,13 +139,25 @@ pub fn run(config: Config) -> Result<(), StartError> {
         return Err(StartError::TooManyCores { count, max: cores_max() });
     }
     let limits = http_limits(&config, count, descriptors)?;
+    // Before any port is bound, so that an invalid file never interrupts a service.
+    let (web_config, web_config_watch) = match &config.web_config_file {
+        Some(path) => web_config::load(path, unavailable).map(|(current, watch)| (current, Some(watch)))?,
+        None => (web_config::Current::default(), None),
+    };
     let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
     // Before any thread is started, so that a second gateway on the same port exits at once.
     let listeners = Listeners::bind(&addresses, count)?;
     let cores = Cores::start(count, driver_choice(config.driver)).map_err(StartError::Cores)?;
     let workers = Workers::start(count).map_err(|source| StartError::Thread { thread: "worker", source })?;
     let shutdown = Shutdown::new();
-    shutdown.request_on_signals().map_err(|source| StartError::Thread { thread: "signal", source })?;
+    let reload = web_config_watch.map(web_config::Watch::start).transpose()?;
+    let on_hangup = move || match &reload {
+        Some(reload) => reload.request(),
+        None => tracing::info!("SIGHUP ignored: there is nothing to reload"),
+    };
+    shutdown
+        .request_on_signals(on_hangup)
+        .map_err(|source| StartError::Thread { thread: "signal", source })?;
 
     http::metrics::set_limits(&limits);
     expose_info(&config, &cores, &own_metrics);
@@ -149,6 +166,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         cores: count,
         driver: cores.driver(),
         engine: engine_name(&config),
+        web_config: web_config.clone(),
     };
     scrape::metrics::create_series();
     handlers::metrics::create_series();
@@ -260,13 +278,21 @@ struct Listening {
     cores: usize,
     driver: DriverInUse,
     engine: &'static str,
+    web_config: web_config::Current,
 }
 
 impl Listening {
     fn log(&self) {
-        let Self { addresses, cores, driver, engine } = self;
+        let Self { addresses, cores, driver, engine, web_config } = self;
+        let active = web_config.get();
+        let http2 = active.tls.is_some() && active.config.http2;
         for address in addresses {
-            tracing::info!(%address, cores, driver = driver.name(), store = engine, "listening");
+            tracing::info!(%address, cores, driver = driver.name(), store = engine, "Listening on");
+            if let Some(limit) = active.config.rate_limit {
+                tracing::info!(burst = limit.burst, interval = %limit.go_interval(), "Rate Limiter is enabled.");
+            }
+            let state = if active.tls.is_some() { "TLS is enabled." } else { "TLS is disabled." };
+            tracing::info!(http2, %address, "{state}");
         }
     }
 }
@@ -321,6 +347,17 @@ impl Drained {
             drained.await;
         }
     }
+}
+
+/// The setting of the web configuration that requests would not honour.
+fn unavailable(config: &WebConfig) -> Option<&'static str> {
+    if !config.users.is_empty() {
+        return Some("basic_auth_users");
+    }
+    if !config.headers.is_empty() {
+        return Some("http_server_config.headers");
+    }
+    config.rate_limit.map(|_| "rate_limit")
 }
 
 fn driver_choice(driver: Driver) -> DriverChoice {

@@ -25,6 +25,11 @@ impl GoDuration {
         Self { nanoseconds }
     }
 
+    /// The signed number of nanoseconds.
+    pub const fn nanoseconds(self) -> i64 {
+        self.nanoseconds
+    }
+
     /// The duration as a type of the standard library; `None` if it is negative.
     pub fn non_negative(self) -> Option<Duration> {
         u64::try_from(self.nanoseconds).ok().map(Duration::from_nanos)

@@ -53,7 +53,7 @@ pub(super) struct WebFlags {
     /// Use sockets passed by systemd instead of --web.listen-address [not available yet]
     #[arg(long = "web.systemd-socket")]
     pub systemd_socket: bool,
-    /// File that configures TLS and authentication [not available yet]
+    /// File that configures TLS, authentication, response headers and a rate limit; changes take effect without a restart
     #[arg(long = "web.config.file", value_name = "FILE", default_value = "", hide_default_value = true)]
     pub config_file: String,
     /// Path under which metrics are exposed; the path for pushes is always /metrics

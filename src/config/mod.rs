@@ -19,11 +19,13 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
 
 pub use build::{BUILD, BuildInfo};
+pub use duration::GoDuration;
 pub use flags::{Driver, Exit, LogFormat, LogLevel};
 pub use listen::{AddressError, ListenAddress};
 pub use program::{Program, StorageCommand, StorePlace};
@@ -37,6 +39,8 @@ use flags::Flags;
 pub struct Config {
     /// The addresses to listen on; never empty.
     pub listen: Vec<ListenAddress>,
+    /// The file that configures TLS, authentication and headers; `None` for plain HTTP for everybody.
+    pub web_config_file: Option<PathBuf>,
     /// The prefix of all routes, decoded: empty, or with a leading slash and without a trailing one.
     pub route_prefix: String,
     /// The prefix of the links on the web page, in the same form. Behind a proxy that rewrites paths, it differs from
@@ -164,6 +168,7 @@ impl Config {
             telemetry_path: telemetry_path(&route_prefix, &flags.web.telemetry_path)?,
             flags: effective_flags(flags, &route_prefix, store.as_ref()),
             listen: flags.web.listen_address.clone(),
+            web_config_file: Some(&flags.web.config_file).filter(|path| !path.is_empty()).map(PathBuf::from),
             route_prefix,
             external_prefix,
             lifecycle: flags.web.enable_lifecycle,
@@ -184,12 +189,8 @@ impl Config {
 /// Whether a flag was used.
 type Used = fn(&Flags) -> bool;
 
-/// Flags that are parsed but not implemented. Using one is an error, because starting without TLS or authentication would be
-/// worse. Their help texts contain `[not available yet]`.
-const UNAVAILABLE_FLAGS: [(&str, Used); 2] = [
-    ("web.config.file", |flags| !flags.web.config_file.is_empty()),
-    ("web.systemd-socket", |flags| flags.web.systemd_socket),
-];
+/// Flags that are parsed but not implemented. Using one is an error, because ignoring it would be worse. Their help texts contain `[not available yet]`.
+const UNAVAILABLE_FLAGS: [(&str, Used); 1] = [("web.systemd-socket", |flags| flags.web.systemd_socket)];
 
 /// Returns the path of the exposition, which must not be the path of another endpoint.
 fn telemetry_path(route_prefix: &str, value: &str) -> Result<String, ConfigError> {

@@ -56,12 +56,11 @@ impl Shutdown {
     }
 
     /// Requests the shutdown at the first SIGTERM or SIGINT. A second signal exits at once with status 1, for an operator who does not want
-    /// to wait for the drain. SIGHUP has no effect, so that the end of a terminal session, or a script that reloads every service, does
-    /// not end the program.
+    /// to wait for the drain. SIGHUP calls `on_hangup`; it never ends the program, not even at the end of a terminal session.
     ///
     /// # Errors
     /// If the signal handlers or the thread that waits for signals cannot be set up.
-    pub fn request_on_signals(&self) -> io::Result<()> {
+    pub fn request_on_signals(&self, on_hangup: impl Fn() + Send + 'static) -> io::Result<()> {
         let unattended = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
             flag::register_conditional_default(signal, unattended.clone())?;
@@ -72,17 +71,17 @@ impl Shutdown {
         faults::spawn("signals", move || {
             let _attended = attended;
             for signal in signals.forever() {
-                shutdown.handle(signal);
+                if signal == SIGHUP {
+                    on_hangup();
+                } else {
+                    shutdown.handle(signal);
+                }
             }
         })?;
         Ok(())
     }
 
     fn handle(&self, signal: c_int) {
-        if signal == SIGHUP {
-            tracing::info!("SIGHUP ignored: there is nothing to reload");
-            return;
-        }
         let signal = if signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
         if self.is_requested() {
             tracing::warn!(signal, "second signal; exiting at once");

@@ -2,12 +2,28 @@
 //!
 //! The types here are the settings after all checks. The format is that of exporter-toolkit, which the official program uses.
 
+mod checks;
+mod file;
+pub(crate) mod metrics;
+mod names;
+mod read;
+pub mod tls;
+mod watch;
+mod yaml;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+
+use crate::config::GoDuration;
+
+pub use checks::{HashProblem, WebConfigError};
+pub use read::FileError;
+pub use watch::{Active, Current, Reload, Unavailable, Watch, load};
+pub use yaml::YamlError;
 
 /// The settings of a valid web configuration file.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -44,6 +60,13 @@ pub struct RateLimit {
     pub interval: Duration,
     /// The size of the bucket, which is full at the start. With 0, no request is allowed.
     pub burst: u64,
+}
+
+impl RateLimit {
+    /// The interval as Go prints it.
+    pub(crate) fn go_interval(&self) -> GoDuration {
+        GoDuration::from_nanoseconds(i64::try_from(self.interval.as_nanos()).unwrap_or(i64::MAX))
+    }
 }
 
 /// Settings of TLS.

@@ -335,3 +335,23 @@ fn difference_17_the_page_needs_no_files() {
     }
     assert_eq!(gateway.get("/static/bootstrap.js").status, 404);
 }
+
+#[test]
+fn difference_18_an_invalid_web_configuration_fails_the_start_and_not_a_running_gateway() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("web.yml");
+    let flag = format!("--web.config.file={}", file.display());
+    std::fs::write(&file, "basic_auth_users: {john: doe}\n").expect("a file");
+    let (status, log) = Gateway::fails_to_start(&[&flag]);
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("john") && !log.contains("doe") && !log.contains("Listening on"), "{log}");
+
+    std::fs::write(&file, "{}").expect("a file");
+    let gateway = Gateway::start(&[&flag]);
+    std::fs::write(&file, "[broken").expect("a file");
+    wait_for("the error in the log", Duration::from_secs(20), || {
+        gateway.log().contains("the last valid one stays in force").then_some(())
+    });
+    assert_eq!(gateway.put(JOB, "m 1\n").status, 200);
+    assert_eq!(gateway.scrape().value("sluicegate_web_config_reload_successful", &[]), Some("0"));
+}

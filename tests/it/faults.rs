@@ -97,7 +97,7 @@ fn every_line_is_written_before_the_program_ends() {
     let mut gateway = Gateway::start(&[]);
     assert_eq!(gateway.stop().code(), Some(0));
     let log = gateway.log();
-    assert!(log.contains("msg=listening"), "{log}");
+    assert!(log.contains("msg=\"Listening on\""), "{log}");
     assert!(log.trim_end().ends_with("msg=stopped"), "{log}");
 }
 
@@ -174,7 +174,7 @@ fn a_gateway_that_cannot_open_its_store_does_not_say_that_it_listens() {
     let (status, log) = Gateway::fails_to_start(&[&path, &format!("--storage.backend={}", second.name)]);
     assert_eq!(status.code(), Some(1));
     assert!(log.contains("msg=\"gateway failed\""), "{log}");
-    assert!(!log.contains("msg=listening"), "{log}");
+    assert!(!log.contains("msg=\"Listening on\""), "{log}");
 }
 
 /// Runs the program with `--help` and this stdout. Returns its exit status and stderr.

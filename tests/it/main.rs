@@ -30,3 +30,4 @@ mod slow_readers;
 mod storage;
 mod storage_command;
 mod utf8_names;
+mod web_config;

@@ -116,7 +116,7 @@ fn child_serves_until_signalled() {
         return;
     }
     let mut server = Server::start(DriverInUse::Epoll, Limits::default());
-    server.shutdown.request_on_signals().expect("handlers");
+    server.shutdown.request_on_signals(|| {}).expect("handlers");
     println!("\nlistening on {}", server.address);
     server.thread.take().expect("running").join().expect("the server thread does not panic");
 }
