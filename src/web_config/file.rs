@@ -338,7 +338,10 @@ impl Decoder {
     }
 
     fn version(&mut self, node: &Node, target: &mut Option<TlsVersion>) -> Result<(), YamlError> {
-        if node.scalar()? == Some(Scalar::Null) {
+        let is_other_null =
+            matches!(&node.content, Content::Scalar { value, .. } if value == "Null" || value == "NULL");
+        // Go's library looks for null twice, and the first time not for all of its forms.
+        if node.scalar()? == Some(Scalar::Null) && !is_other_null {
             *target = None;
             return Ok(());
         }

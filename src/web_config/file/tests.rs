@@ -195,6 +195,7 @@ fn names_of_tls_are_known() {
         ("curve_preferences: [CurveP257]", "unknown curve: CurveP257"),
         ("min_version: TLS111", "unknown TLS version: TLS111"),
         ("max_version: tls12", "unknown TLS version: tls12"),
+        ("max_version: NULL", "unknown TLS version: "),
         ("cipher_suites: TLS_AES_128_GCM_SHA256", &list_expected),
     ] {
         assert_eq!(error(&format!("tls_server_config: {{{setting}}}")), message);
