@@ -133,10 +133,6 @@ impl Checked {
             Some((tls, late)) => (Some(tls), late),
             None => (None, None),
         };
-        let late = late.or_else(|| {
-            let refused = content.http2 && tls.as_ref().is_some_and(lacks_http2_cipher);
-            refused.then_some(WebConfigError::Http2Cipher)
-        });
         let http2 = content.http2;
         Ok(Self { config: WebConfig { tls, http2, headers, users: content.users, rate_limit }, late })
     }
@@ -253,7 +249,7 @@ fn pem(file: String, inline: String, folder: &Path) -> Option<Pem> {
 }
 
 /// RFC 9113, section 9.2.2, demands one of two suites below TLS 1.3.
-fn lacks_http2_cipher(tls: &TlsSettings) -> bool {
+pub(super) fn lacks_http2_cipher(tls: &TlsSettings) -> bool {
     tls.min_version < TlsVersion::Tls13
         && tls.cipher_suites.as_ref().is_some_and(|suites| {
             !suites.contains(&CipherSuite::EcdheRsaAes128GcmSha256)

@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::checks::{Checked, WebConfigError};
+use super::checks::{Checked, WebConfigError, lacks_http2_cipher};
 use super::file::FileContent;
 use super::read::{FileError, read};
 use super::tls::ServerConfigs;
@@ -80,6 +80,14 @@ pub struct Watch {
     seen: Seen,
 }
 
+/// What came of a look at the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Unchanged,
+    Replaced,
+    Refused,
+}
+
 /// Reads the file for the first time. All problems are errors.
 ///
 /// # Errors
@@ -113,19 +121,20 @@ impl Watch {
 
     fn run(&mut self, requests: &Receiver<()>) {
         loop {
-            match requests.recv_timeout(INTERVAL) {
-                Ok(()) => self.reload(true),
-                Err(RecvTimeoutError::Timeout) => self.reload(false),
+            let on_request = match requests.recv_timeout(INTERVAL) {
+                Ok(()) => true,
+                Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return,
-            }
+            };
+            self.reload(on_request);
         }
     }
 
-    /// Compares the files, and replaces the settings if they changed.
-    fn reload(&mut self, on_request: bool) {
+    /// Compares the files, and replaces the settings if they changed or if the operator asked for it.
+    fn reload(&mut self, on_request: bool) -> Outcome {
         let (text, seen) = Seen::look(&self.path, Some(&self.seen));
         if seen == self.seen && !on_request {
-            return;
+            return Outcome::Unchanged;
         }
         self.seen = seen;
         let path = self.path.display();
@@ -133,6 +142,7 @@ impl Watch {
             Ok(Ok(())) => {
                 metrics::set_success();
                 tracing::info!(%path, "web configuration reloaded");
+                Outcome::Replaced
             }
             Ok(Err(error)) => {
                 metrics::set_failure();
@@ -141,8 +151,12 @@ impl Watch {
                     %path,
                     "Unable to parse configuration; the last valid one stays in force"
                 );
+                Outcome::Refused
             }
-            Err(_) => metrics::set_failure(),
+            Err(_) => {
+                metrics::set_failure();
+                Outcome::Refused
+            }
         }
     }
 
@@ -194,13 +208,14 @@ fn activate(checked: Checked) -> Result<Active, WebConfigError> {
     Ok(Active { config, tls })
 }
 
-/// Builds the configurations of TLS. A problem that the checks found is reported only if the certificate and key are valid.
+/// Builds the configurations of TLS. A problem with the settings of clients or of HTTP/2 is reported only if the certificate and key are valid.
 fn build(
     settings: &TlsSettings,
     http2: bool,
     late: Option<WebConfigError>,
 ) -> Result<ServerConfigs, WebConfigError> {
-    let Some(late) = late else { return Ok(ServerConfigs::build(settings, http2)?) };
+    let http2_problem = (http2 && lacks_http2_cipher(settings)).then_some(WebConfigError::Http2Cipher);
+    let Some(late) = late.or(http2_problem) else { return Ok(ServerConfigs::build(settings, http2)?) };
     let without_clients =
         TlsSettings { client_ca: None, client_auth: super::ClientAuth::NoClientCert, ..settings.clone() };
     ServerConfigs::build(&without_clients, http2)?;

@@ -81,14 +81,17 @@ fn a_file_that_becomes_invalid_leaves_the_last_valid_state() {
         ["basic_auth_users: [", "basic_auth_users: {bob: x}", "http_server_config: {headers: {A: b}}"]
     {
         file.write(invalid);
-        watch.reload(false);
+        assert_eq!(watch.reload(false), Outcome::Refused);
+        // Reported once, not at each look.
+        assert_eq!(watch.reload(false), Outcome::Unchanged);
         assert_eq!(active_users(&current), ["alice"], "{invalid}");
     }
     fs::remove_file(file.path()).expect("a file");
-    watch.reload(false);
+    assert_eq!(watch.reload(false), Outcome::Refused);
+    assert_eq!(watch.reload(false), Outcome::Unchanged);
     assert_eq!(active_users(&current), ["alice"]);
     file.write(&users(&["bob"]));
-    watch.reload(false);
+    assert_eq!(watch.reload(false), Outcome::Replaced);
     assert_eq!(active_users(&current), ["bob"]);
 }
 
