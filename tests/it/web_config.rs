@@ -1,6 +1,7 @@
 //! The web configuration file: what is accepted and refused at the start, and reloads.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -238,6 +239,18 @@ mod cases {
         let (_, log) = Gateway::fails_to_start(&["--web.config.file=/nonexistent/web.yml"]);
         assert!(log.contains("open /nonexistent/web.yml: no such file or directory"), "{log}");
     }
+
+    #[test]
+    fn paths_are_relative_to_the_folder_of_the_file() {
+        let file = WebConfigFile::new("tls_server_config: {cert_file: c.pem, key_file: k.pem}");
+        let elsewhere = format!("cd '{}/..' && exec \"$@\"", file.folder.path().display());
+        let name = file.folder.path().file_name().expect("a name").to_str().expect("UTF-8").to_owned();
+        let flag = format!("--web.config.file={name}/web.yml");
+        let (_, log) = Gateway::fails_to_start_by(&["sh", "-c", &elsewhere, "sh"], &[&flag]);
+        let message =
+            format!("failed to read cert_file ({name}/c.pem): open {name}/c.pem: no such file or directory");
+        assert!(log.contains(&message), "{message} in {log}");
+    }
 }
 
 fn reload_successful(gateway: &Gateway) -> f64 {
@@ -252,6 +265,19 @@ fn wait_for_reload_successful(gateway: &Gateway, expected: f64) {
 }
 
 #[test]
+fn an_invalid_file_ends_the_program_before_it_binds_a_port() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("a bound socket has an address");
+    let file = WebConfigFile::new("basic_auth_users: {john: doe}");
+    let listen = format!("--web.listen-address={address}");
+    let (status, log) = Gateway::fails_to_start(&[&listen, &file.flag()]);
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("too short to be a bcrypted password"), "{log}");
+    let (_, log) = Gateway::fails_to_start(&[&listen]);
+    assert!(log.contains("cannot listen on"), "{log}");
+}
+
+#[test]
 fn a_gateway_without_a_file_has_no_metrics_about_it() {
     let gateway = Gateway::start(&[]);
     assert!(!gateway.get("/metrics").text().contains("sluicegate_web_config"));
@@ -262,12 +288,19 @@ fn a_file_that_becomes_invalid_is_reported_once_and_can_be_repaired() {
     let file = WebConfigFile::new("");
     let gateway = Gateway::start(&[&file.flag()]);
     assert_eq!(reload_successful(&gateway), 1.0);
+    let time = "sluicegate_web_config_reload_success_timestamp_seconds";
+    let time =
+        || gateway.scrape().value(time, &[]).expect("the gauge exists").parse::<f64>().expect("a number");
+    let begun = time();
+    assert!(begun > 1e9, "{begun}");
     file.write("SECRET: [");
     wait_for_reload_successful(&gateway, 0.0);
     // Requests are answered as before, and a second look at the same content reports nothing.
     assert_eq!(gateway.put("/metrics/job/a", "m 1\n").status, 200);
+    assert_eq!(time(), begun);
     file.write("{}");
     wait_for_reload_successful(&gateway, 1.0);
+    assert!(time() > begun);
     let log = gateway.log();
     assert_eq!(log.matches("Unable to parse configuration").count(), 1, "{log}");
     assert!(!log.contains("SECRET"), "{log}");
