@@ -8,7 +8,8 @@
 //! * If the driver has not parked for some milliseconds, *every* task waits. The queue runs empty, the driver parks without blocking, and
 //!   the tasks continue in their order.
 //!
-//! A waiting task is woken by the core's gatekeeper, a task that is queued behind those that are ready now.
+//! A waiting task is woken by the core's gatekeeper, a task that is queued behind those that are ready now. Tasks that have just run are
+//! woken last. So one whose polls take longer than those milliseconds does not run again before the others had a turn.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -38,9 +39,17 @@ struct Core {
     parked: Cell<Option<Instant>>,
     /// Whether every task waits for a park.
     gate_closed: Cell<bool>,
-    waiting: RefCell<Vec<Waker>>,
+    waiting: RefCell<Waiting>,
     /// `None` if no runtime runs on this thread.
     gatekeeper: RefCell<Option<Waker>>,
+}
+
+/// Tasks that wait for the gatekeeper.
+struct Waiting {
+    /// They were about to run when the gate was closed.
+    stopped: Vec<Waker>,
+    /// They have just run, or wait for others.
+    resting: Vec<Waker>,
 }
 
 pin_project! {
@@ -79,7 +88,7 @@ pub(super) async fn wait_for_others() {
         if std::mem::replace(&mut has_waited, true) {
             return Poll::Ready(());
         }
-        CORE.with(|core| core.wait(context));
+        CORE.with(|core| core.rest(context));
         Poll::Pending
     })
     .await;
@@ -101,7 +110,7 @@ impl Drop for Gate {
             core.parked.set(None);
             // Dropping a waker may drop its task, which may refer to the core.
             let gatekeeper = core.gatekeeper.take();
-            let waiting = core.waiting.take();
+            let waiting = core.waiting.replace(Waiting::NONE);
             drop((gatekeeper, waiting));
         });
     }
@@ -139,7 +148,7 @@ impl Core {
             polls: Cell::new(0),
             parked: Cell::new(None),
             gate_closed: Cell::new(false),
-            waiting: RefCell::new(Vec::new()),
+            waiting: RefCell::new(Waiting::NONE),
             gatekeeper: RefCell::new(None),
         }
     }
@@ -154,8 +163,11 @@ impl Core {
             self.gate_closed.set(true);
         }
         if self.gate_closed.get() || *consecutive >= CONSECUTIVE_POLLS_MAX {
-            *consecutive = 0;
-            self.wait(context);
+            if std::mem::take(consecutive) > 0 {
+                self.rest(context);
+            } else {
+                self.stop(context);
+            }
             return Poll::Pending;
         }
         Poll::Ready(())
@@ -177,14 +189,24 @@ impl Core {
         false
     }
 
-    fn wait(&self, context: &Context<'_>) {
+    /// For a task that has not had its turn.
+    fn stop(&self, context: &Context<'_>) {
+        self.wait(context, |waiting| &mut waiting.stopped);
+    }
+
+    /// For a task that waits until the others had their turn.
+    fn rest(&self, context: &Context<'_>) {
+        self.wait(context, |waiting| &mut waiting.resting);
+    }
+
+    fn wait(&self, context: &Context<'_>, list: impl FnOnce(&mut Waiting) -> &mut Vec<Waker>) {
         match &*self.gatekeeper.borrow() {
             Some(gatekeeper) => {
                 let mut waiting = self.waiting.borrow_mut();
                 if waiting.is_empty() {
                     gatekeeper.wake_by_ref();
                 }
-                waiting.push(context.waker().clone());
+                list(&mut waiting).push(context.waker().clone());
             }
             None => context.waker().wake_by_ref(),
         }
@@ -200,12 +222,20 @@ impl Core {
     }
 
     fn wake_waiting(&self) {
-        let mut woken = self.waiting.take();
-        for waker in woken.drain(..) {
+        let Waiting { mut stopped, mut resting } = self.waiting.replace(Waiting::NONE);
+        for waker in stopped.drain(..).chain(resting.drain(..)) {
             waker.wake();
         }
         // Waking only queues the tasks, so nobody waits again yet. The memory is kept.
-        self.waiting.replace(woken);
+        self.waiting.replace(Waiting { stopped, resting });
+    }
+}
+
+impl Waiting {
+    const NONE: Waiting = Waiting { stopped: Vec::new(), resting: Vec::new() };
+
+    fn is_empty(&self) -> bool {
+        self.stopped.is_empty() && self.resting.is_empty()
     }
 }
 
@@ -310,6 +340,53 @@ mod tests {
                 listener.accept().await.expect("the client connects");
                 client.join().expect("the thread does not panic").expect("the listener accepts");
             }));
+        }
+    }
+
+    #[test]
+    fn a_task_with_long_polls_lets_others_run() {
+        for choice in [DriverChoice::Auto, DriverChoice::Epoll] {
+            run_on_cores(1, choice, |CoreIndex(_)| async {
+                const LONG_POLLS: usize = 40;
+                const OTHERS: usize = 50;
+                let done = Rc::new(Cell::new(false));
+                let mut left = LONG_POLLS;
+                // It waits first, before the others.
+                let long = spawn({
+                    let done = done.clone();
+                    poll_fn(move |context| {
+                        let started = Instant::now();
+                        while started.elapsed() < 2 * super::PARK_INTERVAL {}
+                        left -= 1;
+                        if left == 0 {
+                            done.set(true);
+                            return Poll::Ready(());
+                        }
+                        context.waker().wake_by_ref();
+                        Poll::Pending
+                    })
+                });
+                let others: Vec<_> = (0..OTHERS)
+                    .map(|_| {
+                        let (done, mut polls) = (done.clone(), 0);
+                        spawn(poll_fn(move |context| {
+                            if done.get() {
+                                return Poll::Ready(polls);
+                            }
+                            polls += 1;
+                            context.waker().wake_by_ref();
+                            Poll::Pending
+                        }))
+                    })
+                    .collect();
+                long.await;
+                for other in others {
+                    let polls = other.await;
+                    // Everybody has about one turn between two turns of that task.
+                    assert!(polls >= LONG_POLLS / 4, "{polls}");
+                }
+            })
+            .expect("epoll works everywhere");
         }
     }
 
