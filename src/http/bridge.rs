@@ -1,10 +1,14 @@
 //! The bridge between hyper and the runtime: hyper's reads and writes as operations of the ring.
 //!
 //! hyper lends its buffers for the length of a call, while a ring (and monoio on epoll alike) has to own them until the operation
-//! completes. So the bridge has its own buffers. It moves data by three rules, which were measured against the alternatives:
+//! completes. So the bridge has its own buffers. It moves data by five rules, which were measured against the alternatives:
 //!
 //! * A read is an operation into a small buffer of the bridge, from which hyper gets a copy. If a read fills the buffer, more has
 //!   probably arrived; direct calls fetch it until the kernel has nothing left.
+//! * The first read is a direct call, because the request of a new connection has usually arrived. So the first poll of a new
+//!   connection sees its request, however many connections arrive with it.
+//! * A poll of a connection reads at most one request (several if they are pipelined), so that a client that sends the next one at
+//!   once lets the others of the core continue.
 //! * Small writes gather in a buffer. It is written as one operation when hyper flushes.
 //! * Larger writes go from hyper's own slices, by a direct call that does not wait. If the kernel has no space, a piece is copied into
 //!   an operation; its completion signals that there is space again.
@@ -50,6 +54,8 @@ pub(super) struct Bridge {
     read_task: Pin<Box<dyn Future<Output = ()>>>,
     read_exchange: Rc<BufferExchange>,
     reading: bool,
+    /// Nothing was read yet.
+    is_new: bool,
     input: Vec<u8>,
     input_start: usize,
     /// The last read filled its buffer, so the kernel probably has more.
@@ -105,6 +111,7 @@ impl Bridge {
             read_task: Box::pin(read_forever(reader, read_exchange.clone())),
             read_exchange,
             reading: false,
+            is_new: true,
             input: Vec::with_capacity(READ_BYTES),
             input_start: 0,
             has_more: false,
@@ -121,6 +128,10 @@ impl Bridge {
     /// Fetches into the bulk buffer what arrived after a full read. Returns `None` if the next read must go through the ring.
     fn receive_bulk(&mut self, max: usize) -> io::Result<Option<usize>> {
         if !self.has_more || self.input_start < self.input.len() {
+            return Ok(None);
+        }
+        if self.deadline.is_between_requests() {
+            self.stop_bulk();
             return Ok(None);
         }
         if self.bulk_reads == BULK_READS_MAX {
@@ -159,7 +170,11 @@ impl Bridge {
         if self.input_start < self.input.len() || self.ended {
             return Poll::Ready(Ok(()));
         }
-        if !self.reading {
+        if std::mem::take(&mut self.is_new) && self.receive_first()? {
+            return Poll::Ready(Ok(()));
+        }
+        let is_started = !self.reading;
+        if is_started {
             let mut buffer = std::mem::take(&mut self.input);
             buffer.clear();
             self.read_exchange.next.set(Some(buffer));
@@ -175,13 +190,38 @@ impl Bridge {
             Ok(count) => {
                 self.ended = count == 0;
                 self.bulk_reads = 0;
-                self.has_more = count > 0 && count == self.input.capacity();
+                if count == self.input.capacity() {
+                    self.has_more = true;
+                } else {
+                    self.stop_bulk();
+                }
+                if is_started && count > 0 && self.deadline.is_between_requests() {
+                    // epoll reads at once. The next poll finds the input.
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(()))
             }
             Err(err) => {
                 self.input.clear();
                 Poll::Ready(Err(err))
             }
+        }
+    }
+
+    /// Reads what has arrived on a new connection. Returns false if nothing has.
+    fn receive_first(&mut self) -> io::Result<bool> {
+        self.input.resize(READ_BYTES, 0);
+        let received = self.socket.receive(&mut self.input);
+        self.input.truncate(*received.as_ref().unwrap_or(&0));
+        match received {
+            Ok(count) => {
+                self.ended = count == 0;
+                self.has_more = count == READ_BYTES;
+                Ok(true)
+            }
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(err) => Err(err),
         }
     }
 
@@ -344,5 +384,86 @@ impl Write for Bridge {
     /// Only flushes. The FIN is sent when the write half is dropped, so that a lingering close can happen before.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flush(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream as StdStream};
+    use std::pin::Pin;
+    use std::task::Poll;
+    use std::time::Duration;
+
+    use hyper::rt::{Read, ReadBuf};
+
+    use super::Bridge;
+    use crate::http::deadlines::{ConnectionTable, TableEntry};
+    use crate::http::limits::Limits;
+    use crate::runtime::budget::Budget;
+    use crate::runtime::tcp::{AcceptStop, Listener};
+    use crate::runtime::threads::{CoreIndex, DriverChoice, run_on_cores};
+    use crate::runtime::{sleep, yield_now};
+
+    /// A connection whose client has sent `bytes`.
+    async fn connected(bytes: &[u8]) -> (Bridge, TableEntry, StdStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("the listener is bound");
+        let mut client = StdStream::connect(address).expect("it listens");
+        client.write_all(bytes).expect("the kernel has space");
+        let listener = Listener::new(listener, &AcceptStop::default()).expect("the listener is registered");
+        let (stream, _) = listener.accept().await.expect("the client connects");
+        let entry = ConnectionTable::new(&Limits::default(), Budget::new(None)).enter();
+        (Bridge::new(stream, entry.deadline().clone()), entry, client)
+    }
+
+    /// Polls a read once. Returns the number of bytes if it is ready.
+    async fn read_once(bridge: &mut Bridge) -> Option<usize> {
+        poll_fn(|context| {
+            let mut buffer = [0; 100];
+            let mut buffer = ReadBuf::new(&mut buffer);
+            let read = Pin::new(&mut *bridge).poll_read(context, buffer.unfilled());
+            Poll::Ready(read.is_ready().then(|| buffer.filled().len()))
+        })
+        .await
+    }
+
+    #[test]
+    fn the_first_poll_reads_what_has_arrived() {
+        for choice in [DriverChoice::Auto, DriverChoice::Epoll] {
+            run_on_cores(1, choice, |CoreIndex(_)| async {
+                let (mut bridge, _entry, _client) = connected(b"GET").await;
+                assert_eq!(read_once(&mut bridge).await, Some(3));
+                assert_eq!(read_once(&mut bridge).await, None);
+            })
+            .expect("epoll works everywhere");
+        }
+    }
+
+    #[test]
+    fn a_connection_reads_its_next_request_in_another_poll() {
+        for choice in [DriverChoice::Auto, DriverChoice::Epoll] {
+            run_on_cores(1, choice, |CoreIndex(_)| async {
+                let (mut bridge, entry, mut client) = connected(b"one").await;
+                assert_eq!(read_once(&mut bridge).await, Some(3));
+                let deadline = entry.deadline();
+                deadline.head_received(false);
+                deadline.response_started(None);
+                deadline.response_body_taken();
+                deadline.flushed();
+                client.write_all(b"four").expect("the kernel has space");
+                // The driver knows that the socket is readable.
+                sleep(Duration::from_millis(5)).await;
+                assert_eq!(read_once(&mut bridge).await, None);
+                let mut read = None;
+                while read.is_none() {
+                    yield_now().await;
+                    read = read_once(&mut bridge).await;
+                }
+                assert_eq!(read, Some(4));
+            })
+            .expect("epoll works everywhere");
+        }
     }
 }
