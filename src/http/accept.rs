@@ -10,11 +10,11 @@ use hyper::server::conn::http1::Builder;
 
 use super::bridge::Bridge;
 use super::connection::{Service, TOO_MANY_CONNECTIONS, builder, linger, serve_connection};
-use super::deadlines::{ConnectionTable, Stage};
+use super::deadlines::{ConnectionTable, Stage, TableEntry};
 use super::limits::ServerState;
-use super::room::{PUBLISH_INTERVAL, Room};
+use super::room::{BODY_WAIT_MIN, Room};
 use super::transport::Transport;
-use crate::runtime::tcp::{AcceptStop, Listener, TcpStream};
+use crate::runtime::tcp::{AcceptStop, Listener, Queued, TcpStream};
 use crate::runtime::{sleep, spawn, timeout, yield_now};
 
 /// How long to wait before the next accept when the kernel has no descriptor or memory for a connection.
@@ -26,8 +26,10 @@ const CLOSED_PER_FAILURE: usize = 16;
 const REJECTED_MAX: usize = 256;
 /// How many bytes are read and discarded after a rejected connection got its response.
 const REJECTED_LINGER_BYTES_MAX: usize = 256 << 10;
-/// How many connections may be accepted before other tasks of the core continue.
+/// How many connections may be accepted before other tasks of the core continue, so that new ones can read their requests.
 const ACCEPTS_PER_TURN: usize = 16;
+/// How many connections that their clients have already reset take as long as one that is served.
+const RESETS_PER_ACCEPT: usize = 16;
 /// How long dropped connections may take to release their descriptors.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -40,6 +42,14 @@ struct Acceptor<S> {
     rejected: Rc<ConnectionTable>,
     room: Room,
     server: ServerState,
+}
+
+/// What a turn took from the queue of a listener.
+#[derive(Default, PartialEq, Eq)]
+struct Admitted {
+    served: usize,
+    /// Closed, because their clients had reset them.
+    resets: usize,
 }
 
 /// Serves this core's `listeners` until a shutdown is requested and all connections have ended. Must be called on a core's runtime.
@@ -105,27 +115,27 @@ async fn drain<S: Service>(acceptor: &Acceptor<S>) {
 async fn accept_all<S: Service>(listener: Listener, acceptor: Rc<Acceptor<S>>) {
     let shutdown = acceptor.server.shutdown.clone();
     let mut is_failing = false;
-    let mut accepts: usize = 0;
+    let mut accepts = 0;
     while !shutdown.is_requested() {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 is_failing = false;
-                Rc::clone(&acceptor).accept(stream, peer);
+                Rc::clone(&acceptor).admit(stream, peer).await;
+                let admitted = acceptor.admit_queued(&listener, acceptor.accepts_per_turn() - 1).await;
+                accepts += 1 + admitted.served + admitted.resets / RESETS_PER_ACCEPT;
             }
             Err(err) => {
                 let was_failing = std::mem::replace(&mut is_failing, true);
                 acceptor.recover_from_accept_error(&err, was_failing).await;
             }
         }
-        accepts = accepts.wrapping_add(1);
-        if accepts.is_multiple_of(ACCEPTS_PER_TURN) {
+        if accepts >= acceptor.accepts_per_turn() {
+            accepts = 0;
             yield_now().await;
         }
     }
     // The kernel has already completed the handshake of these connections.
-    for (stream, peer) in listener.accept_queued() {
-        Rc::clone(&acceptor).accept(stream, peer);
-    }
+    while acceptor.admit_queued(&listener, ACCEPTS_PER_TURN).await != Admitted::default() {}
 }
 
 impl<S: Service> Acceptor<S> {
@@ -139,32 +149,62 @@ impl<S: Service> Acceptor<S> {
                 tracing::warn!(error = %err, "cannot accept connections; closing those that have waited longest");
             }
             for _ in 0..CLOSED_PER_FAILURE {
-                self.room.make();
+                if !self.room.make().await {
+                    break;
+                }
             }
         }
         sleep(BACKOFF).await;
     }
 
+    /// How many connections may arrive in one turn. They must not replace each other before they were read once.
+    fn accepts_per_turn(&self) -> usize {
+        self.server
+            .limits
+            .connections_max
+            .map_or(ACCEPTS_PER_TURN, |max| (max / 8).clamp(1, ACCEPTS_PER_TURN))
+    }
+
+    /// Admits up to `max` connections that are already in the queue of a listener.
+    async fn admit_queued(self: &Rc<Self>, listener: &Listener, max: usize) -> Admitted {
+        let Admitted { mut served, mut resets } = Admitted::default();
+        while served + resets / RESETS_PER_ACCEPT < max {
+            match listener.accept_queued() {
+                Some(Queued::Connection(stream, peer)) => {
+                    Rc::clone(self).admit(stream, peer).await;
+                    served += 1;
+                }
+                Some(Queued::Reset) => {
+                    self.server.connections.enter();
+                    self.server.connections.leave();
+                    resets += 1;
+                }
+                None => break,
+            }
+        }
+        Admitted { served, resets }
+    }
+
     /// Serves a new connection. If there are too many, closes another one, or rejects it.
-    fn accept(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+    async fn admit(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let before = self.server.connections.enter();
-        if self.server.limits.connections_max.is_none_or(|max| before < max) || self.room.make() {
-            spawn(self.serve(stream, peer));
+        if self.server.limits.connections_max.is_none_or(|max| before < max) || self.room.make().await {
+            let entry = self.connections.enter();
+            spawn(self.serve(stream, peer, entry));
         } else {
             spawn(self.decide_later(stream, peer));
         }
     }
 
-    async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+    async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, entry: TableEntry) {
         let (service, builder) = (self.service.clone(), self.builder.clone());
-        let entry = self.connections.enter();
         let bridge = Bridge::new(stream, entry.deadline().clone());
         serve_connection(bridge, entry.deadline(), peer, service, builder, &self.server).await;
         drop(entry);
         self.server.connections.leave();
     }
 
-    /// Waits until the other cores have published which connections wait, or until some have ended. Then serves or rejects.
+    /// Waits until a body makes no progress, or until some connections have ended. Then serves or rejects.
     async fn decide_later(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let entry = self.rejected.enter();
         let connections = &self.server.connections;
@@ -173,10 +213,11 @@ impl<S: Service> Acceptor<S> {
         let may_linger =
             self.rejected.count() <= max.map_or(REJECTED_MAX, |max| (max / 16).clamp(1, REJECTED_MAX));
         if may_linger {
-            sleep(2 * PUBLISH_INTERVAL).await;
-            if max.is_none_or(|max| connections.current() <= max) || self.room.make() {
+            sleep(BODY_WAIT_MIN).await;
+            if max.is_none_or(|max| connections.current() <= max) || self.room.make().await {
                 drop(entry);
-                return self.serve(stream, peer).await;
+                let entry = self.connections.enter();
+                return self.serve(stream, peer, entry).await;
             }
         }
         connections.reject();

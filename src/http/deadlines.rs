@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use super::head_memory::HeadMemory;
 use super::limits::Limits;
 use super::read_rate::{self, ReadRate, Reading};
 use super::slots::ResponseGuard;
-use super::waiting::{Node, WaitingLists, WaitsFor};
+use super::waiting::{Node, Overview, WaitingLists, WaitsFor};
 use crate::runtime::budget::Budget;
 
 const TICK_MIN: Duration = Duration::from_millis(5);
@@ -190,14 +191,15 @@ impl ConnectionTable {
         self.deadlines.borrow().len()
     }
 
-    /// Now, on the clock of [`Self::longest_since_millis`].
-    pub(super) fn now_millis(&self) -> u64 {
-        self.millis_of(self.tick.get())
+    /// How long a connection has waited that waits since a tick of this core, or of another one with the same limits.
+    pub(super) fn waited(&self, since: u64) -> Duration {
+        let ticks = self.tick.get().saturating_sub(since);
+        self.tick_length.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
     }
 
-    /// Since when a connection waits that has waited longest.
-    pub(super) fn longest_since_millis(&self, waits_for: WaitsFor) -> Option<u64> {
-        self.waiting.borrow().longest(waits_for).map(|(since, _)| self.millis_of(since))
+    /// What other cores see of the connections that wait.
+    pub(super) fn overview(&self) -> Arc<Overview> {
+        self.waiting.borrow().overview().clone()
     }
 
     /// Closes the connection that has waited longest, to make room for another one. Returns whether there was one.
@@ -208,10 +210,6 @@ impl ConnectionTable {
         deadline.must_make_room.set(true);
         deadline.wake();
         true
-    }
-
-    fn millis_of(&self, tick: u64) -> u64 {
-        tick.saturating_mul(u64::try_from(self.tick_length.as_millis()).unwrap_or(NEVER))
     }
 
     /// Enters a stage of the shutdown, for present and future connections.

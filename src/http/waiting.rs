@@ -1,6 +1,10 @@
 //! The connections of a core that wait for their client, so that the one that waits longest can be closed when there are too many.
 //!
-//! Each change takes constant time: a connection is a node of at most one doubly linked list, and the nodes are numbered.
+//! Each change takes constant time: a connection is a node of at most one doubly linked list, and the nodes are numbered. Other cores
+//! see an [`Overview`] of the lists, which is up to date after each change.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// What a connection waits for, in the order in which connections are closed to make room for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +22,29 @@ impl WaitsFor {
     pub(super) const ALL: [WaitsFor; 3] = [WaitsFor::Request, WaitsFor::Head, WaitsFor::Body];
 }
 
+/// How many connections of a core wait for the same thing, and since when the first of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub(super) count: usize,
+    pub(super) since: u64,
+}
+
+/// What other cores see of a core's lists. The two numbers of a list may be out of step for a moment.
+#[derive(Debug, Default)]
+pub(super) struct Overview {
+    counts: [AtomicUsize; WaitsFor::ALL.len()],
+    since: [AtomicU64; WaitsFor::ALL.len()],
+}
+
+impl Overview {
+    /// `None` if no connection waits.
+    pub(super) fn waiting(&self, waits_for: WaitsFor) -> Option<Waiting> {
+        let count = self.counts[waits_for as usize].load(Ordering::Relaxed);
+        let since = self.since[waits_for as usize].load(Ordering::Relaxed);
+        (count > 0).then_some(Waiting { count, since })
+    }
+}
+
 /// The number of a node.
 pub(super) type Node = u32;
 
@@ -30,6 +57,7 @@ pub(super) struct WaitingLists<T> {
     nodes: Vec<Linked<T>>,
     free: Vec<Node>,
     lists: [List; WaitsFor::ALL.len()],
+    overview: Arc<Overview>,
 }
 
 #[derive(Debug)]
@@ -46,12 +74,14 @@ struct Linked<T> {
 struct List {
     first: Node,
     last: Node,
+    count: usize,
 }
 
 impl<T> Default for WaitingLists<T> {
     fn default() -> Self {
-        let list = List { first: NONE, last: NONE };
-        Self { nodes: Vec::new(), free: Vec::new(), lists: [list; WaitsFor::ALL.len()] }
+        let list = List { first: NONE, last: NONE, count: 0 };
+        let overview = Arc::default();
+        Self { nodes: Vec::new(), free: Vec::new(), lists: [list; WaitsFor::ALL.len()], overview }
     }
 }
 
@@ -89,6 +119,13 @@ impl<T> WaitingLists<T> {
         }
         let linked = &mut self.nodes[node as usize];
         (linked.waits_for, linked.since, linked.previous, linked.next) = (waits_for, since, last, NONE);
+        self.lists[list as usize].count += 1;
+        self.publish(list);
+    }
+
+    /// What other cores see of the lists.
+    pub(super) fn overview(&self) -> &Arc<Overview> {
+        &self.overview
     }
 
     /// The connection that has waited longest, and since when.
@@ -108,6 +145,16 @@ impl<T> WaitingLists<T> {
         match next {
             NONE => self.lists[list as usize].last = previous,
             next => self.nodes[next as usize].previous = previous,
+        }
+        self.lists[list as usize].count -= 1;
+        self.publish(list);
+    }
+
+    fn publish(&self, waits_for: WaitsFor) {
+        let list = &self.lists[waits_for as usize];
+        self.overview.counts[waits_for as usize].store(list.count, Ordering::Relaxed);
+        if let Some(first) = self.nodes.get(list.first as usize) {
+            self.overview.since[waits_for as usize].store(first.since, Ordering::Relaxed);
         }
     }
 }
@@ -163,6 +210,9 @@ mod tests {
                     let longest = waiting.min_by_key(|(_, _, _, since)| *since);
                     let expected = longest.map(|(connection, node, _, since)| (*since, (*connection, *node)));
                     prop_assert_eq!(lists.longest(list).map(|(since, entry)| (since, *entry)), expected);
+                    let count = reference.iter().filter(|(_, _, waits_for, _)| *waits_for == Some(list)).count();
+                    let waiting = expected.map(|(since, _)| Waiting { count, since });
+                    prop_assert_eq!(lists.overview().waiting(list), waiting);
                 }
             }
         }

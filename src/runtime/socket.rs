@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sockopt};
 
 use super::tcp::TcpStream;
@@ -85,10 +84,7 @@ impl Socket {
 
     /// Whether the peer has reset the connection. A peer that only closed its side may still wait for a response.
     pub(crate) fn is_reset(&self) -> bool {
-        let mut polled = [PollFd::new(self, PollFlags::empty())];
-        // The kernel reports these events unasked.
-        rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok()
-            && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+        super::tcp::is_reset(self)
     }
 
     /// Resets the connection, so that the kernel drops unsent data at once and the peer does not mistake a truncated response for a
