@@ -1,7 +1,7 @@
 //! Persistence: acknowledged pushes survive a restart, however the process ended.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluicegate::storage::engines::ENGINES;
 
@@ -80,6 +80,29 @@ fn difference_16_acknowledged_pushes_survive_a_kill_and_a_stop() {
     }
 }
 
+/// How much an engine may write for 20 small changes of a large group.
+fn small_changes_bytes_max(engine: &str, group_bytes: u64) -> u64 {
+    match engine {
+        // The changes, and frames around them.
+        "snapshot" => 64 << 10,
+        // sled keeps neighbours in one page, and writes the whole page after every few changes of one of them.
+        "sled" => 6 * group_bytes,
+        _ => panic!("measure how much {engine} writes"),
+    }
+}
+
+/// Waits until the engine has finished what a large push began, such as the preparation of files.
+fn wait_until_nothing_is_written(gateway: &Gateway) {
+    let mut before = (gateway.written_bytes(), Instant::now());
+    wait_for("the end of writing", Duration::from_secs(60), || {
+        let now = gateway.written_bytes();
+        if now != before.0 {
+            before = (now, Instant::now());
+        }
+        (before.1.elapsed() > Duration::from_secs(1)).then_some(())
+    });
+}
+
 /// A small change of a large group is a small write: a pushed family, and the time of a rejected push.
 #[test]
 fn a_small_change_of_a_large_group_writes_little() {
@@ -91,14 +114,18 @@ fn a_small_change_of_a_large_group_writes_little() {
         let large: String = (0..LARGE_BYTES / 1000).map(line).collect();
         assert_eq!(gateway.post("/metrics/job/a", &large).status, 200);
         assert_eq!(gateway.put("/metrics/job/b", "# TYPE m gauge\nm 1\n").status, 200);
+        wait_until_nothing_is_written(&gateway);
         let before = gateway.written_bytes();
         for number in 0..10 {
             assert_eq!(gateway.post("/metrics/job/a", &format!("# TYPE m gauge\nm {number}\n")).status, 200);
             assert_eq!(gateway.post("/metrics/job/a", "# TYPE m counter\nm 1\n").status, 400);
         }
         let written = gateway.written_bytes() - before;
-        // An engine may pad its files or prepare new ones. 20 whole records are twice as much.
-        assert!(written < 10 * LARGE_BYTES as u64, "{engine}: {written} bytes written for 20 small changes");
+        let written_max = small_changes_bytes_max(engine, LARGE_BYTES as u64);
+        assert!(
+            written <= written_max,
+            "{engine}: {written} bytes for 20 small changes, {written_max} allowed"
+        );
         let lines = pushed(&gateway);
         assert!(lines.iter().any(|line| line == "m{instance=\"\",job=\"a\"} 9"));
         for signal in ["KILL", "TERM"] {
