@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use sluicegate_engine::{Durability, Stats, UnreadStore};
 
@@ -27,6 +28,8 @@ use crate::telemetry::faults;
 
 /// How many bytes of changes may wait for the engine; beyond it pushes get 503.
 const QUEUE_BYTES_MAX: u64 = 256 << 20;
+/// A commit that takes longer is a fault: the disk does not respond, or a thread that the engine waits for has ended.
+const COMMIT_STUCK: Duration = Duration::from_secs(10);
 
 /// A change that the engine has not committed yet.
 #[derive(Debug)]
@@ -128,6 +131,8 @@ pub(super) struct Shared {
     pub(super) queued: AtomicUsize,
     pub(super) queued_bytes: AtomicU64,
     pub(super) stats: Mutex<Stats>,
+    /// When the commit began that is running.
+    pub(super) commit_began: Mutex<Option<Instant>>,
 }
 
 /// The phase of the writer thread.
@@ -164,6 +169,11 @@ impl Shared {
 
     pub(super) fn set_failure(&self, reason: Option<String>) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// Records that a commit begins, or that none is running.
+    pub(super) fn set_commit_began(&self, began: Option<Instant>) {
+        *self.commit_began.lock().unwrap_or_else(PoisonError::into_inner) = began;
     }
 
     /// The number of restored groups, and the bytes of their records.
@@ -237,10 +247,19 @@ impl Store {
         }
     }
 
-    /// Why the gateway needs help: storage has failed, or a background thread of the engine panicked.
+    /// Why the gateway needs help: storage has failed, a commit does not end, or a background thread of the engine panicked.
     pub(crate) fn fault(&self) -> Option<String> {
+        self.fault_at(Instant::now())
+    }
+
+    fn fault_at(&self, now: Instant) -> Option<String> {
         if let State::Failed(cause) = self.state() {
             return Some(format!("storage failed: {cause}"));
+        }
+        let began = *self.shared.commit_began.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = began.map(|began| now.saturating_duration_since(began));
+        if let Some(running) = running.filter(|running| *running > COMMIT_STUCK) {
+            return Some(format!("storage: a commit has been running for {} seconds", running.as_secs()));
         }
         let stats = self.stats();
         stats.background_error.filter(|_| stats.background_panic).map(|error| format!("storage: {error}"))

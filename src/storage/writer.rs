@@ -168,6 +168,7 @@ impl Writer<'_> {
             return Ok(());
         }
         let started = Instant::now();
+        self.shared.set_commit_began(Some(started));
         let mut result = faults::contain(|| engine.commit(&changes, durability));
         self.commit_seconds.record(started.elapsed().as_secs_f64());
         self.batch_changes.record(changes.len() as f64);
@@ -175,6 +176,7 @@ impl Writer<'_> {
             let (batches, unstored) = (&mut self.in_flight, &mut self.unstored);
             result = faults::contain(|| commit_one_by_one(engine.as_mut(), durability, batches, unstored));
         }
+        self.shared.set_commit_began(None);
         match result {
             Ok(Ok(receipt)) => {
                 self.recovery.set_acknowledged(receipt.sequence);

@@ -87,6 +87,19 @@ fn put(record: Vec<u8>, completion: Completion) -> PendingChange {
 }
 
 #[test]
+fn a_commit_that_does_not_end_is_a_fault() {
+    let (store, release, delivered) = blocked_store();
+    let mut batch = Batch::new(0, Vec::new());
+    batch.push(put(b"1".to_vec(), Completion::None));
+    store.enqueue(batch);
+    let later = || store.fault_at(Instant::now() + 2 * COMMIT_STUCK);
+    wait_until("the commit", || later().is_some_and(|fault| fault.contains("a commit has been running for")));
+    drop(release);
+    delivered.recv_timeout(Duration::from_secs(20)).expect("the batch comes back");
+    assert_eq!(later(), None);
+}
+
+#[test]
 fn a_store_is_full_until_the_engine_catches_up() {
     const CHANGE_BYTES: u64 = 16 << 20;
     let (store, release, _delivered) = blocked_store();
