@@ -141,6 +141,21 @@ fn a_panic_while_the_store_is_opened_ends_the_start_with_an_error() {
     }
 }
 
+/// Each engine starts threads on the thread that opens the store.
+#[test]
+fn an_engine_that_cannot_start_threads_ends_the_start_with_an_error() {
+    let Some(failing) = FailingThread::new() else { return };
+    for engine in ENGINES.iter().map(|engine| engine.name) {
+        let wrapper = failing.wrapper();
+        let mut wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        wrapper.push("FAILING_TO_START=store");
+        let store = failing.store(engine);
+        let (status, log) = Gateway::fails_to_start_by(&wrapper, &store.each_ref().map(String::as_str));
+        assert_eq!(status.code(), Some(1), "{engine}: {log}");
+        assert!(log.contains("start the thread"), "{engine}: {log}");
+    }
+}
+
 #[test]
 fn a_compaction_that_panics_is_tried_again_and_delays_no_push() {
     let Some(failing) = FailingThread::new() else { return };

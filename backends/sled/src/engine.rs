@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io;
 use std::num::NonZeroUsize;
 use std::ops::{ControlFlow, Deref};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
+use std::sync::Mutex;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use sluicegate_engine::record::apply_patches;
@@ -23,6 +25,8 @@ use crate::patches::{self, PatchedGroups, PatchesOfBatch};
 const CACHE_BYTES: u64 = 256 << 20;
 /// The maximum size of the keys and records of one batch.
 const BATCH_BYTES_MAX: u64 = 1 << 30;
+/// How many threads sled keeps for its IO. It does not notice if none of them can be started, and waits for them forever.
+const SLED_THREADS: usize = 7;
 /// How long to wait for sled's own lock: sled releases its files a moment after it is dropped.
 const SLED_LOCK_TIME: Duration = Duration::from_secs(10);
 
@@ -63,6 +67,7 @@ impl Sled {
         if mark.is_some() && !path.join("db").exists() {
             return Err(damaged(&path, "the database is missing, but the file mark exists"));
         }
+        check_that_threads_start().map_err(error(&path, "start the threads of sled"))?;
         let db = open_database(&path)?;
         let header = guarded(&path, || db.get(header::KEY))?;
         let (header, mark, known) = match (header, mark) {
@@ -367,6 +372,18 @@ struct Prepared {
     patches: PatchesOfBatch,
 }
 
+/// Starts as many threads as sled does, all at once, and ends them.
+fn check_that_threads_start() -> io::Result<()> {
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        let closed = gate.lock();
+        let start = |_| thread::Builder::new().spawn_scoped(scope, || drop(gate.lock())).map(drop);
+        let started = (0..SLED_THREADS).try_for_each(start);
+        drop(closed);
+        started
+    })
+}
+
 /// Opens sled. The store is locked, so if sled's own lock is taken, threads of an engine that was just dropped hold it.
 fn open_database(path: &Path) -> Result<sled::Db, EngineError> {
     let config = sled::Config::new()
@@ -440,7 +457,7 @@ fn sync_files(path: &Path, after: i64) -> Result<i64, EngineError> {
         highest = highest.max(number);
         match File::open(entry.path()).and_then(|file| file.sync_all()) {
             // sled has deleted it in the meantime.
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {}
             other => other.map_err(error(&entry.path(), "sync"))?,
         }
     }
