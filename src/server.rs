@@ -149,6 +149,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let listeners = Listeners::bind(&addresses, count)?;
     let cores = Cores::start(count, driver_choice(config.driver)).map_err(StartError::Cores)?;
     let workers = Workers::start(count).map_err(|source| StartError::Thread { thread: "worker", source })?;
+    memory::return_freed().map_err(|source| StartError::Thread { thread: "memory", source })?;
     let shutdown = Shutdown::new();
     let reload = web_config_watch.map(web_config::Watch::start).transpose()?;
     let on_hangup = move || match &reload {

@@ -1,9 +1,37 @@
-//! How much memory the process may use, according to cgroups (versions 1 and 2) and the machine.
+//! How much memory the process may use, according to cgroups (versions 1 and 2) and the machine, and the return of freed memory.
 
 use std::fs;
+use std::io;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::system::allocator;
+use crate::telemetry::faults;
 
 const MOUNT: &str = "/sys/fs/cgroup";
+/// Larger blocks return to the operating system when they are freed.
+const LARGE_BLOCK_BYTES: i32 = 1 << 20;
+/// How often smaller ones return.
+const RETURN_INTERVAL: Duration = Duration::from_secs(1);
+/// The pause after a return that took long, in multiples of its duration: cores that allocate may wait for it.
+const PAUSES: u32 = 4;
+
+/// Lets freed memory return to the operating system, instead of being kept for later by the C library.
+///
+/// # Errors
+/// If the thread that returns small blocks cannot be started.
+pub(crate) fn return_freed() -> io::Result<()> {
+    allocator::set_return_bytes(LARGE_BLOCK_BYTES);
+    faults::spawn("memory", || {
+        loop {
+            let begin = Instant::now();
+            allocator::trim();
+            sleep((begin.elapsed() * PAUSES).max(RETURN_INTERVAL));
+        }
+    })?;
+    Ok(())
+}
 
 /// The smallest limit of memory that applies to the process, in bytes; `None` if none can be read.
 pub(crate) fn available() -> Option<u64> {

@@ -10,8 +10,8 @@ pub(crate) mod metrics;
 pub(crate) mod permits;
 pub(crate) mod scheduling;
 pub mod shutdown;
-pub(crate) mod socket;
 pub(crate) mod stalls;
+mod system;
 pub(crate) mod tcp;
 pub mod threads;
 mod turns;
@@ -20,6 +20,8 @@ use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use monoio::task::JoinHandle;
+
+pub(crate) use system::socket;
 
 /// Starts a task on the current core. It runs to its end even if its handle is dropped.
 #[expect(clippy::disallowed_methods, reason = "this is the replacement")]

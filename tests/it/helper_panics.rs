@@ -233,3 +233,14 @@ fn after_a_panic_of_the_signal_thread_sigterm_ends_the_program_at_once() {
     assert_eq!(gateway.put("/metrics/job/a", "m 1\n").status, 200);
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&gateway.stop()), Some(Signal::TERM.as_raw()));
 }
+
+#[test]
+fn a_panic_of_the_memory_thread_shows_until_a_restart() {
+    let Some(failing) = FailingThread::new() else { return };
+    let mut gateway = failing.start(&[]);
+    failing.fail("memory");
+    assert_shown(&gateway, "memory");
+    assert!(gateway.log().contains("a helper thread has ended; restart the gateway"));
+    assert_eq!(gateway.put("/metrics/job/a", "m 1\n").status, 200);
+    assert_eq!(gateway.stop().code(), Some(0));
+}

@@ -12,6 +12,7 @@ mod connection_limits;
 mod differences;
 mod drivers;
 mod faults;
+mod freed_memory;
 mod groups_api;
 mod helper_panics;
 mod hostile_bodies;

@@ -108,10 +108,18 @@ impl Gateway {
 
     /// The most memory that the process has had so far, in bytes.
     pub fn peak_resident_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// The memory that the process has now, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    fn status_bytes(&self, field: &str) -> u64 {
         let status =
             fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process");
-        let line =
-            status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel reports the peak");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the kernel reports it");
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
         kib << 10
     }

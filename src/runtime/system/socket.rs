@@ -1,7 +1,7 @@
 //! A connection's socket: operations of the ring, and direct system calls.
 //!
 //! monoio lends only the number of a descriptor, while rustix' safe calls require a borrow whose lifetime proves that the descriptor
-//! is open. [`Socket`] provides that proof. This is the only module with `unsafe`.
+//! is open. [`Socket`] provides that proof.
 #![expect(unsafe_code, reason = "monoio lends the descriptor of a socket only as a number")]
 
 use std::io::{self, IoSlice};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sockopt};
 
-use super::tcp::TcpStream;
+use crate::runtime::tcp::TcpStream;
 
 /// How much of the sent data the peer has not acknowledged (`SIOCOUTQ`).
 const UNACKNOWLEDGED: rustix::ioctl::Opcode = 0x5411;
