@@ -248,10 +248,10 @@ pub fn run(config: Config) -> Result<(), StartError> {
             drained.wait_for_all().await;
         }
     });
+    tracing::info!("HTTP server stopped");
     if let Some(store) = store {
         store.close()?;
     }
-    tracing::info!("stopped");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
-//! Durations in Go's syntax (`1h30m`, `1.5h`, `300ms`), which the flags of the official program have.
+//! Durations as in the flags of the official program (`1h30m`, `1.5h`, `300ms`, `1d12h`).
 //!
-//! Syntax and output are those of `time.ParseDuration` and `Duration.String` in Go: an optional sign, then decimal numbers, each
-//! with one of the units `ns`, `us`, `µs`, `ms`, `s`, `m`, `h`. `0` needs no unit.
+//! The syntax is that of `time.ParseDuration` in Go with days and weeks: an optional sign, then decimal numbers, each with one of the
+//! units `ns`, `us`, `µs`, `ms`, `s`, `m`, `h`, `d`, `w`. `0` needs no unit. The output is that of Go's `Duration.String`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +12,8 @@ const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+const WEEK: u64 = 7 * DAY;
 
 /// A signed number of nanoseconds, up to about 292 years in both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +32,14 @@ impl GoDuration {
         self.nanoseconds
     }
 
+    /// Parses a duration without days and weeks, which Go itself does not have.
+    ///
+    /// # Errors
+    /// See [`DurationError`].
+    pub fn parse_as_go(text: &str) -> Result<Self, DurationError> {
+        if text.contains(['d', 'w']) { Err(DurationError::UnitUnknown) } else { text.parse() }
+    }
+
     /// The duration as a type of the standard library; `None` if it is negative.
     pub fn non_negative(self) -> Option<Duration> {
         u64::try_from(self.nanoseconds).ok().map(Duration::from_nanos)
@@ -43,10 +53,10 @@ pub enum DurationError {
     #[error("expected a duration such as 5m, 1h30m or 300ms")]
     Malformed,
     /// A number has no unit.
-    #[error("missing unit; use ns, us, ms, s, m or h")]
+    #[error("missing unit; use ns, us, ms, s, m, h, d or w")]
     UnitMissing,
     /// A number has an unknown unit.
-    #[error("unknown unit; use ns, us, ms, s, m or h")]
+    #[error("unknown unit; use ns, us, ms, s, m, h, d or w")]
     UnitUnknown,
     /// The duration does not fit into 64 bits.
     #[error("too long; the maximum is about 292 years")]
@@ -132,6 +142,8 @@ fn take_part(text: &str) -> Result<(u64, &str), DurationError> {
         "s" => SECOND,
         "m" => MINUTE,
         "h" => HOUR,
+        "d" => DAY,
+        "w" => WEEK,
         _ => return Err(DurationError::UnitUnknown),
     };
     let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| DurationError::TooLong)? };
@@ -218,6 +230,10 @@ mod tests {
             ("1\u{3bc}s", 1_000),
             ("-5m", -300_000_000_000),
             ("3s1ms", 3_001_000_000),
+            ("1d", 86_400_000_000_000),
+            ("1w", 604_800_000_000_000),
+            ("1d12h", 129_600_000_000_000),
+            ("1.5d", 129_600_000_000_000),
             ("0.3333333333333333333h", 1_199_999_999_999),
             ("9223372036854775807ns", i64::MAX),
             ("-9223372036854775808ns", i64::MIN),
@@ -239,7 +255,8 @@ mod tests {
             ("5", UnitMissing),
             ("1h5", UnitMissing),
             ("5 m", UnitUnknown),
-            ("5d", UnitUnknown),
+            ("5y", UnitUnknown),
+            ("5D", UnitUnknown),
             ("1h-5m", UnitUnknown),
             ("9223372036854775808ns", TooLong),
             ("99999999999999999999s", TooLong),
@@ -250,6 +267,14 @@ mod tests {
     }
 
     #[test]
+    fn go_itself_has_no_days() {
+        for text in ["1d", "1w", "1d12h"] {
+            assert_eq!(GoDuration::parse_as_go(text), Err(DurationError::UnitUnknown), "{text}");
+        }
+        assert_eq!(GoDuration::parse_as_go("1h30m"), "90m".parse());
+    }
+
+    #[test]
     fn prints_durations_like_go() {
         for (text, expected) in [
             ("0", "0s"),
@@ -257,6 +282,7 @@ mod tests {
             ("1.5h", "1h30m0s"),
             ("300ms", "300ms"),
             ("1us", "1\u{b5}s"),
+            ("1w1d", "192h0m0s"),
             ("1100us", "1.1ms"),
             ("90s", "1m30s"),
             ("-5m", "-5m0s"),

@@ -1,10 +1,12 @@
 //! Flags: names, defaults, help and syntax. The parent module checks them against each other.
 
 use std::ffi::OsString;
+use std::fs;
 
 use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, ValueEnum, error::ErrorKind};
 
+use super::arguments::{ArgumentError, normalized};
 use super::build::BUILD;
 use super::duration::{GoDuration, Timeout};
 use super::error::ConfigError;
@@ -18,8 +20,8 @@ use super::store::{Durability, EngineChoices};
     name = "sluicegate",
     version = BUILD.version,
     about = "A drop-in replacement for the Prometheus Pushgateway.",
-    after_help = "Durations: 300ms, 30s, 5m or 1h30m. Sizes: 65536, 64KiB, 64MiB or 1GiB. Switches can be negated: \
-                  --no-web.enable-lifecycle. Commands for stores: sluicegate storage --help.",
+    after_help = "Durations: 300ms, 30s, 5m, 1h30m, 1d or 1w. Sizes: 65536, 64KiB, 64MiB or 1GiB. Switches can be negated: \
+                  --no-web.enable-lifecycle. @FILE stands for the lines of a file, one argument each. Commands for stores: sluicegate storage --help.",
     override_usage = "sluicegate [<flags>]\n       sluicegate storage inspect|verify|migrate <flags>",
     disable_help_flag = true,
     disable_version_flag = true,
@@ -177,7 +179,7 @@ pub(super) struct RuntimeFlags {
 #[command(next_help_heading = "Logging")]
 pub(super) struct LogFlags {
     /// Lowest level that is logged
-    #[arg(long = "log.level", value_name = "LEVEL", value_enum, default_value_t = LogLevel::Info)]
+    #[arg(long = "log.level", value_name = "LEVEL", value_enum, ignore_case = true, default_value_t = LogLevel::Info)]
     pub level: LogLevel,
     /// Format of log lines; they are written to stderr
     #[arg(long = "log.format", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Logfmt)]
@@ -246,14 +248,25 @@ impl From<ConfigError> for Exit {
     }
 }
 
+/// In the layout of the official program.
+impl From<ArgumentError> for Exit {
+    fn from(error: ArgumentError) -> Self {
+        Self::Usage(format!("sluicegate: error: {error}, try --help\n"))
+    }
+}
+
 impl Flags {
     /// Parses the arguments; the first is the name of the program.
     pub(super) fn parse(
         arguments: impl IntoIterator<Item = OsString>,
         engines: &EngineChoices,
     ) -> Result<Self, Exit> {
-        command(engines)
-            .try_get_matches_from(arguments)
+        let command = command(engines);
+        let mut arguments = arguments.into_iter();
+        let program = arguments.next().unwrap_or_default();
+        let flags = normalized(arguments, &command, |file| fs::read(file))?;
+        command
+            .try_get_matches_from(std::iter::once(program).chain(flags))
             .and_then(|matches| Self::from_arg_matches(&matches))
             .map_err(|error| match error.kind() {
                 ErrorKind::DisplayHelp => Exit::Print(error.render().to_string()),

@@ -1,8 +1,10 @@
 //! Command line and configuration. A leaf: uses no other module of the server.
 //!
-//! Arguments are parsed into [`flags`], then checked and converted into a [`Config`]; nothing else reads a flag. This module does
-//! not open files, resolve names or examine the machine.
+//! [`arguments`] splits the command line into flags and values, [`flags`] reads the values, and the rest is checked and converted into
+//! a [`Config`]; nothing else reads a flag. Apart from `@FILE` arguments, this module does not open files, resolve names or examine
+//! the machine.
 
+mod arguments;
 mod build;
 mod duration;
 mod error;

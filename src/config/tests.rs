@@ -122,6 +122,10 @@ fn zero_disables_a_limit() {
 fn accepts_values_after_an_equals_sign_or_a_space() {
     assert_eq!(parsed(&["--log.level=warn"]).log_level, LogLevel::Warn);
     assert_eq!(parsed(&["--log.level", "warn"]).log_level, LogLevel::Warn);
+    for text in ["WARN", "Warn"] {
+        let config = parsed(&["--log.level", text]);
+        assert_eq!((config.log_level, config.flags["log.level"].as_str()), (LogLevel::Warn, "warn"));
+    }
     assert_eq!(parsed(&["--web.route-prefix", ""]).route_prefix, "");
     assert_eq!(parsed(&["--persistence.file="]).flags["persistence.file"], "");
     assert_eq!(parsed(&["--runtime.driver=io_uring"]).driver, Driver::IoUring);
@@ -154,7 +158,8 @@ fn rejects_what_the_official_program_rejects() {
         &["--no-log.level=info"],
         &["--log.level=info", "--log.level=warn"],
         &["--log.level="],
-        &["--log.level=DEBUG"],
+        &["--log.level=loud"],
+        &["--log.format=JSON"],
         &["--log.format=xml"],
         &["--persistence.interval"],
         &["--persistence.interval="],

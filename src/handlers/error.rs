@@ -1,6 +1,8 @@
 //! Why a request failed, and the one place where that becomes a response.
 
-use http::StatusCode;
+use std::net::SocketAddr;
+
+use http::{Method, StatusCode};
 
 use super::grouping_key::GroupingKeyError;
 use super::push::PushError;
@@ -81,6 +83,25 @@ impl Error {
             Self::Unhealthy(_) | Self::Push(PushError::Panicked) | Self::Internal => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
+        }
+    }
+
+    /// Logs why a push failed, with the messages, levels and keys of the official program.
+    pub(crate) fn log(&self, method: &Method, peer: SocketAddr) {
+        match self {
+            Self::Inconsistent(reason) => tracing::error!(
+                %method,
+                logged_source = %peer,
+                err = %reason,
+                "pushed metrics are invalid or inconsistent with existing metrics"
+            ),
+            Self::GroupingKey(error) => {
+                tracing::debug!(logged_source = %peer, err = %error, "failed to parse URL");
+            }
+            Self::Push(error @ (PushError::Decode { .. } | PushError::Text(_) | PushError::Protobuf(_))) => {
+                tracing::debug!(logged_source = %peer, err = %error, "failed to parse text");
+            }
+            _ => {}
         }
     }
 

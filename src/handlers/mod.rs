@@ -125,7 +125,10 @@ impl Service for Handlers {
 
         // As in the official program, a chunked body does not count.
         let request_bytes = head_bytes + body.announced_bytes().unwrap_or_default();
-        let response = self.respond(parts, peer, routed, body).await.unwrap_or_else(Error::into_response);
+        let response = self.respond(parts, peer, routed, body).await.unwrap_or_else(|error| {
+            error.log(&method, peer);
+            error.into_response()
+        });
         if let Some(endpoint) = endpoint {
             self.gateway.request_metrics.observe(
                 endpoint,

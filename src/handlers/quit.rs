@@ -14,6 +14,6 @@ pub(super) async fn quit(handlers: &Handlers, request: Request) -> Result<Respon
         return Ok(text(StatusCode::FORBIDDEN, "Lifecycle API is not enabled."));
     }
     gateway.shutdown.request();
-    tracing::info!("shutting down: requested through /-/quit");
+    tracing::warn!("received termination request via web service, exiting gracefully...");
     Ok(text(StatusCode::OK, "Requesting termination... Goodbye!"))
 }

@@ -88,7 +88,7 @@ impl Shutdown {
             log::exit(1);
         }
         self.request();
-        tracing::info!(signal, "shutting down");
+        tracing::info!(signal, "received SIGINT/SIGTERM; exiting gracefully...");
     }
 }
 

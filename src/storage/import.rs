@@ -138,7 +138,7 @@ enum GroupError {
 /// A persistence file that may be imported.
 #[derive(Debug)]
 pub(crate) struct OfficialFile {
-    /// `None` if the file does not exist, or the configuration names none.
+    /// `None` if the file does not exist or is empty, or the configuration names none.
     file: Option<PathBuf>,
 }
 
@@ -158,6 +158,10 @@ impl OfficialFile {
         };
         if !found.is_file() {
             return Err(ImportError::NotAFile { file: file.clone() });
+        }
+        // As configuration management creates it for the official program.
+        if found.len() == 0 {
+            return Ok(Self { file: None });
         }
         if (store.engine.is_present)(&store.path) {
             let written =

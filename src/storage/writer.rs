@@ -189,7 +189,9 @@ impl Writer<'_> {
     }
 
     fn fail(&mut self, reason: String) {
-        tracing::error!(error = %reason, "storage failed; rejecting writes until it recovers (scrapes continue)");
+        // The official message. The official program goes on without its file, so its log does not say what follows.
+        let effect = "writes are rejected until storage recovers, scrapes continue";
+        tracing::error!(err = %reason, effect, "error persisting metrics");
         self.shared.set_failure(Some(reason));
         self.shared.enter(Phase::Failed);
         self.recovery.begin();
@@ -225,8 +227,12 @@ impl Writer<'_> {
                 tracing::info!("storage recovered; accepting writes again");
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "storage cannot recover yet");
-                self.shared.set_failure(Some(error.to_string()));
+                let reason = error.to_string();
+                // Not once per attempt.
+                if self.shared.failure().as_ref() != Some(&reason) {
+                    tracing::warn!(err = reason, "storage cannot recover yet");
+                    self.shared.set_failure(Some(reason));
+                }
             }
             Err(panic) => self.shared.set_failure(Some(panic)),
         }
@@ -260,7 +266,7 @@ impl Writer<'_> {
         let started = Instant::now();
         match faults::contain(|| engine.close()) {
             Ok(Ok(())) => {
-                tracing::info!(seconds = started.elapsed().as_secs_f64(), "store closed");
+                tracing::info!(seconds = started.elapsed().as_secs_f64(), "metrics persisted");
                 Ok(())
             }
             Ok(Err(error)) => Err(CloseError::NotClosed(error.to_string())),

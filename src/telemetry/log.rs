@@ -31,9 +31,9 @@ use writer::Queue;
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// `time=… level=INFO source=main.rs:10 msg="…" key=value`
+    /// `ts=… level=info caller=main.rs:10 msg="…" key=value`
     Logfmt,
-    /// `{"time":"…","level":"INFO","source":"main.rs:10","msg":"…","key":"value"}`
+    /// `{"ts":"…","level":"info","caller":"main.rs:10","msg":"…","key":"value"}`
     Json,
 }
 
@@ -150,11 +150,11 @@ fn dropped_line(format: Format, lines: u64) -> String {
 fn assemble(fields: &Fields, level: Level, source: Option<(&str, u32)>, now: SystemTime) -> String {
     let format = fields.format;
     let mut line = Fields { rest: String::with_capacity(128 + fields.rest.len()), ..Fields::new(format) };
-    line.text("time", &rfc3339_millis(now));
+    line.text("ts", &rfc3339_millis(now));
     line.text("level", level_name(level));
     if let Some((file, number)) = source {
         let file = Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or(file);
-        line.text("source", &format!("{file}:{number}"));
+        line.text("caller", &format!("{file}:{number}"));
     }
     line.text("msg", &fields.message);
     match format {
@@ -165,10 +165,10 @@ fn assemble(fields: &Fields, level: Level, source: Option<(&str, u32)>, now: Sys
 
 fn level_name(level: Level) -> &'static str {
     match level {
-        Level::ERROR => "ERROR",
-        Level::WARN => "WARN",
-        Level::INFO => "INFO",
-        Level::DEBUG | Level::TRACE => "DEBUG",
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG | Level::TRACE => "debug",
     }
 }
 
@@ -349,11 +349,11 @@ mod tests {
             tracing::info!(address = "[::]:9091", count = 3, ratio = 0.5, on = true, err = %"it broke", "listening on");
         });
         let (time, rest) = text.split_once(' ').expect("several fields");
-        assert_eq!(time.len(), "time=2024-11-01T10:00:00.000Z".len());
+        assert_eq!(time.len(), "ts=2024-11-01T10:00:00.000Z".len());
         assert_eq!(
             rest,
             format!(
-                "level=INFO source=log.rs:{number} msg=\"listening on\" address=[::]:9091 count=3 ratio=0.5 on=true \
+                "level=info caller=log.rs:{number} msg=\"listening on\" address=[::]:9091 count=3 ratio=0.5 on=true \
                  err=\"it broke\"\n"
             )
         );
@@ -366,19 +366,19 @@ mod tests {
         });
         assert_eq!(text.matches('\n').count(), 1);
         let object: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        assert_eq!(object["level"], "DEBUG");
+        assert_eq!(object["level"], "debug");
         assert_eq!(object["msg"], "pushed \\");
         assert_eq!(object["job"], "a\"\n\u{202e}\u{7f}");
         assert_eq!(object["ratio"], "NaN");
         assert_eq!(object["count"], -1);
-        assert!(text.starts_with("{\"time\":\"20"), "{text}");
+        assert!(text.starts_with("{\"ts\":\"20"), "{text}");
     }
 
     #[test]
     fn the_line_about_dropped_lines_has_the_usual_layout() {
         let logfmt = dropped_line(Format::Logfmt, 7);
-        assert!(logfmt.starts_with("time=") && logfmt.ends_with(" lines=7\n"), "{logfmt}");
-        assert!(logfmt.contains(" level=WARN source=log.rs:"), "{logfmt}");
+        assert!(logfmt.starts_with("ts=") && logfmt.ends_with(" lines=7\n"), "{logfmt}");
+        assert!(logfmt.contains(" level=warn caller=log.rs:"), "{logfmt}");
         let json: serde_json::Value = serde_json::from_str(&dropped_line(Format::Json, 7)).expect("JSON");
         assert_eq!(json["lines"], 7);
     }

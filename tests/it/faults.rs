@@ -98,7 +98,7 @@ fn every_line_is_written_before_the_program_ends() {
     assert_eq!(gateway.stop().code(), Some(0));
     let log = gateway.log();
     assert!(log.contains("msg=\"Listening on\""), "{log}");
-    assert!(log.trim_end().ends_with("msg=stopped"), "{log}");
+    assert!(log.trim_end().ends_with("msg=\"HTTP server stopped\""), "{log}");
 }
 
 #[test]

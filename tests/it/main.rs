@@ -19,6 +19,7 @@ mod hostile_bodies;
 mod http_framing;
 mod http_limits;
 mod limits_on_state;
+mod log_format;
 mod memory;
 mod official_import;
 mod prometheus;

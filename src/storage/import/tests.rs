@@ -281,7 +281,7 @@ fn imports_the_file_into_a_new_store_and_does_not_change_it() {
     set_written(&places.store.path.join("lock"), SystemTime::UNIX_EPOCH);
     assert_eq!(places.look().expect("the file exists").records(true).expect("the file can be read").len(), 6);
     // Damage matters only if the file is imported.
-    fs::write(places.file(), "").expect("the file can be written");
+    fs::write(places.file(), "damaged").expect("the file can be written");
     assert!(places.look().expect("the file exists").records(true).is_err());
     assert_eq!(
         places.look().expect("the file exists").records(false).expect("the file is not read").len(),
@@ -316,6 +316,18 @@ fn rejects_a_file_that_is_newer_than_the_store() {
     fs::write(places.store.path.join("log"), "").expect("the file can be written");
     set_written(&places.store.path.join("log"), now + second);
     assert!(places.look().is_ok());
+}
+
+/// Configuration management creates it, for the official program or to set its owner.
+#[test]
+fn an_empty_file_is_as_good_as_none() {
+    let places = Places::new();
+    fs::write(places.file(), "").expect("the file can be written");
+    let records = places.look().expect("the file exists").records(true).expect("the file is not read");
+    assert!(records.is_empty());
+    places.write_store();
+    set_written(places.file(), SystemTime::now() + Duration::from_secs(60));
+    assert!(places.look().is_ok(), "the official program has not run since then");
 }
 
 #[test]
