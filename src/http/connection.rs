@@ -13,8 +13,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
@@ -25,6 +25,7 @@ use super::limits::{Limits, ServerState, Timeout};
 use super::request_body::RequestBody;
 use super::response::error_with;
 use super::slots::ResponseGuard;
+use super::targets::{Framing, Targets};
 use super::tracked_body::TrackedBody;
 use super::transport::Transport;
 use crate::runtime::shutdown::Shutdown;
@@ -86,6 +87,10 @@ pub(super) fn builder(limits: &Limits) -> Builder {
     builder
 }
 
+/// Marks a request that hyper found where [`Framing`] did not expect one, so that its target may be truncated.
+#[derive(Clone)]
+struct UnexpectedHead;
+
 /// How hyper's part of a connection ended.
 enum Ending {
     /// According to HTTP.
@@ -114,12 +119,16 @@ pub(super) async fn serve_connection<T: Transport, S: Service>(
     server: &ServerState,
 ) {
     let connections = &server.connections;
-    let respond_to = service_fn(|request: Request<Incoming>| {
+    let framing = Rc::new(Framing::default());
+    let respond_to = service_fn(|mut request: Request<Incoming>| {
+        if !framing.head_parsed(request.body()) {
+            request.extensions_mut().insert(UnexpectedHead);
+        }
         deadline.head_received(!request.body().is_end_stream());
         respond(request, peer, service.clone(), deadline.clone(), server.shutdown.clone())
     });
     let socket = transport.socket().clone();
-    let mut connection = builder.serve_connection(transport, respond_to);
+    let mut connection = builder.serve_connection(Targets::new(transport, framing.clone()), respond_to);
     let mut shutting_down = false;
 
     let ending = std::future::poll_fn(|context| {
@@ -171,7 +180,7 @@ pub(super) async fn serve_connection<T: Transport, S: Service>(
     })
     .await;
 
-    let mut transport = connection.into_parts().io;
+    let mut transport = connection.into_parts().io.into_inner();
     match ending {
         Ending::Closed => {}
         // Does not linger, because that would take the room.
@@ -245,6 +254,8 @@ async fn respond<S: Service>(
 ) -> Result<Response<TrackedBody<S::Body>>, Infallible> {
     // After a violation the framing is in doubt, so the bytes that follow must not be read as a request.
     let mut is_last = deadline.may_head_be_long() && head_bytes(&request) > KEPT_HEAD_BYTES_MAX;
+    let is_http_10 = request.version() == Version::HTTP_10;
+    let is_about_the_server = request.method() == Method::OPTIONS && request.uri().path() == "*";
     let mut response = match violation(&request) {
         Some((status, text)) => {
             is_last = true;
@@ -252,14 +263,21 @@ async fn respond<S: Service>(
             drop(request.map(|incoming| RequestBody::new(incoming, deadline.clone())));
             error_with(status, text, |text| TrackedBody::text(text, deadline.clone()))
         }
+        None if is_about_the_server => Response::new(TrackedBody::text(Bytes::new(), deadline.clone())),
         None => {
             let request = request.map(|incoming| RequestBody::new(incoming, deadline.clone()));
             let response = pin!(service.call(request, peer)).await;
             response.map(|body| TrackedBody::service(body, deadline.clone()))
         }
     };
+    // In HTTP/1.0, the end of the connection ends a response without a length.
+    is_last |= is_http_10 && response.body().size_hint().exact().is_none();
     if is_last || shutdown.is_requested() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        if is_http_10 {
+            // To a response of a later version, hyper would add `keep-alive`.
+            *response.version_mut() = Version::HTTP_10;
+        }
     }
     deadline.response_started(response.extensions_mut().remove::<ResponseGuard>());
     Ok(response)
@@ -272,8 +290,12 @@ fn head_bytes<B>(request: &Request<B>) -> usize {
     target + headers.sum::<usize>()
 }
 
-/// What hyper accepts and a server must reject: RFC 9112, sections 3.2 (Host) and 6.1 (unknown transfer codings).
+/// What hyper accepts and a server must reject: RFC 9112, sections 3.2 (Host, `*`) and 6.1 (unknown transfer codings), and RFC 9110,
+/// section 10.1.1 (unknown expectations).
 fn violation<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
+    if request.extensions().get::<UnexpectedHead>().is_some() {
+        return Some((StatusCode::BAD_REQUEST, "cannot tell where the request begins"));
+    }
     let headers = request.headers();
     match headers.get_all(HOST).iter().count() {
         0 if request.version() >= Version::HTTP_11 => {
@@ -282,12 +304,24 @@ fn violation<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
         0 | 1 => {}
         _ => return Some((StatusCode::BAD_REQUEST, "too many Host headers")),
     }
+    if request.uri().path() == "*" && request.method() != Method::OPTIONS {
+        return Some((StatusCode::BAD_REQUEST, "the target * is for OPTIONS only"));
+    }
+    if headers.get(EXPECT).is_some_and(|value| !is_continue(value)) {
+        return Some((StatusCode::EXPECTATION_FAILED, "unknown expectation"));
+    }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => None,
         (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => None,
         _ => Some((StatusCode::NOT_IMPLEMENTED, "unsupported transfer encoding")),
     }
+}
+
+/// Whether `Expect` is `100-continue`. As in the official program, other words beside it are ignored, and so is an empty value.
+fn is_continue(value: &HeaderValue) -> bool {
+    let mut words = value.as_bytes().split(|byte| matches!(byte, b',' | b' ' | b'\t'));
+    value.is_empty() || words.any(|word| word.eq_ignore_ascii_case(b"100-continue"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Connections and HTTP/1.1: from an accepted socket to a call of the [`connection::Service`], and back.
 //!
 //! * [`accept`] accepts connections on one core and drains them at shutdown.
-//! * [`connection`] is the life of one connection over any `transport`; `bridge` connects hyper to the runtime.
+//! * [`connection`] is the life of one connection over any `transport`; `bridge` connects hyper to the runtime, `targets` escapes what
+//!   hyper does not accept in a request line.
 //! * `deadlines` enforces all timeouts with one sweep per core, which also samples how fast clients read (`read_rate`); [`limits`]
 //!   bounds what a client can use, `slots` how many long responses are sent at a time; `room` closes waiting connections if there are too
 //!   many.
@@ -25,6 +26,7 @@ pub mod response;
 pub(crate) mod response_body;
 mod room;
 pub(crate) mod slots;
+mod targets;
 mod tracked_body;
 mod transport;
 mod waiting;

@@ -355,3 +355,18 @@ fn difference_18_an_invalid_web_configuration_fails_the_start_and_not_a_running_
     assert_eq!(gateway.put(JOB, "m 1\n").status, 200);
     assert_eq!(gateway.scrape().value("sluicegate_web_config_reload_successful", &[]), Some("0"));
 }
+
+#[test]
+fn difference_19_obsolete_forms_of_http_are_rejected() {
+    let gateway = Gateway::start(&[]);
+    for head in [
+        "PUT /metrics/job/a HTTP/1.1\r\nHost: x\r\nX-A: 1\r\n  2\r\nContent-Length: 4\r\n\r\nm 1\n",
+        "PUT /metrics/job/a HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nm 1\n\r\n0\r\n\r\n",
+        "PUT /metrics/job/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\nContent-Length: 4\r\n\r\nm 1\n",
+        "PUT /metrics/job/a HTTP/1.2\r\nHost: x\r\nContent-Length: 4\r\n\r\nm 1\n",
+    ] {
+        let response = gateway.connect().exchange("PUT", head.as_bytes()).expect("a response");
+        assert_eq!((response.status, response.header("connection")), (400, Some("close")), "{head}");
+    }
+    assert_eq!(gateway.scrape().samples("m").count(), 0);
+}

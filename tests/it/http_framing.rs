@@ -4,6 +4,7 @@ use std::io::Write;
 
 use sluicegate::http::limits::Limits;
 
+use crate::support::Gateway;
 use crate::support::http_server::{PIECE_BYTES, Server, on_both_drivers, push};
 
 #[test]
@@ -271,4 +272,65 @@ fn large_bodies_arrive_unchanged_in_both_directions() {
             assert!(piece.iter().all(|&byte| byte == digit), "piece {number}");
         }
     });
+}
+
+/// The job of each group, after a request with a target in which some bytes are not escaped.
+#[test]
+fn a_target_may_contain_any_printable_byte() {
+    let gateway = Gateway::start(&[]);
+    let mut connection = gateway.connect();
+    // In one piece, so that the second request follows a body in the same read, and byte by byte.
+    for (index, piece_bytes) in [usize::MAX, 1].into_iter().enumerate() {
+        let targets =
+            ["/metrics/job/C#tests", "/metrics/job/a/instance/<host>", "/metrics/job/`\"{}|\\^?x=<#>"];
+        let message: String = targets
+            .iter()
+            .map(|target| format!("PUT {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nm {index}\n"))
+            .collect();
+        for piece in message.as_bytes().chunks(piece_bytes.min(message.len())) {
+            connection.send(piece).expect("the gateway reads");
+        }
+        for target in targets {
+            assert_eq!(connection.read("PUT").expect("a response").status, 200, "{target}");
+        }
+        let scrape = gateway.scrape();
+        let value = index.to_string();
+        for labels in
+            [&[("job", "C#tests")][..], &[("job", "a"), ("instance", "<host>")], &[("job", "`\"{}|\\^")]]
+        {
+            assert_eq!(scrape.value("m", labels), Some(value.as_str()), "{labels:?}");
+        }
+        assert_eq!(scrape.samples("m").count(), 3);
+    }
+}
+
+#[test]
+fn a_target_after_a_chunked_body_is_escaped_too() {
+    let gateway = Gateway::start(&[]);
+    let mut connection = gateway.connect();
+    let message = "PUT /metrics/job/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n\
+        2;x\r\nm \r\n2\r\n1\n\r\n0\r\nt: 1\r\n\r\nPUT /metrics/job/C# HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nm 2\n";
+    connection.send(message.as_bytes()).expect("the gateway reads");
+    for _ in 0..2 {
+        assert_eq!(connection.read("PUT").expect("a response").status, 200);
+    }
+    assert_eq!(gateway.scrape().value("m", &[("job", "C#")]), Some("2"));
+}
+
+#[test]
+fn corners_of_http_are_answered_as_by_the_official_program() {
+    let gateway = Gateway::start(&[]);
+    let exchange = |message: &str| {
+        let method = message.split(' ').next().expect("a method");
+        gateway.connect().exchange(method, message.as_bytes()).expect("a response")
+    };
+    assert_eq!(exchange("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    assert_eq!(exchange("GET * HTTP/1.1\r\nHost: x\r\n\r\n").status, 400);
+    assert_eq!(exchange("GET /-/healthy HTTP/1.1\r\nHost: x\r\nExpect: foo\r\n\r\n").status, 417);
+    assert_eq!(exchange("GET /-/healthy HTTP/1.1\r\nHost: x\r\nExpect:\r\n\r\n").status, 200);
+    // The page has no length, so the end of the connection ends it.
+    let page = exchange("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert_eq!((page.status, page.header("connection")), (200, Some("close")));
+    let healthy = exchange("GET /-/healthy HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert_eq!((healthy.status, healthy.header("connection")), (200, Some("keep-alive")));
 }
