@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use sluicegate::config::{Config, Exit, LogFormat, LogLevel, Program, StorageCommand};
+use sluicegate::runtime::activation;
 use sluicegate::runtime::shutdown::survive_file_size_limit;
 use sluicegate::{server, storage, telemetry};
 use tracing::level_filters::LevelFilter;
@@ -22,6 +23,8 @@ fn main() -> ExitCode {
 }
 
 fn run_gateway(config: Config) -> ExitCode {
+    // First of all, because no thread may run and nothing may be open.
+    let inherited = if config.systemd_socket { activation::take() } else { Vec::new() };
     let level = match config.log_level {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
@@ -35,7 +38,7 @@ fn run_gateway(config: Config) -> ExitCode {
     if let Err(error) = telemetry::log::install(level, format) {
         return fail(&error_line(&error));
     }
-    if let Err(error) = server::run(config) {
+    if let Err(error) = server::run(config, inherited) {
         tracing::error!(%error, "gateway failed");
         telemetry::log::flush();
         return ExitCode::FAILURE;

@@ -3,10 +3,11 @@
 #[cfg(test)]
 mod metrics_doc;
 
-use std::net::SocketAddr;
 use std::num::NonZero;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::Duration;
 
 use event_listener::Event;
 
@@ -23,6 +24,7 @@ use crate::handlers::{Gateway, Handlers, RequestMetrics};
 use crate::http::accept::serve;
 use crate::http::limits::{Connections, Limits, ServerState};
 use crate::http::slots::Slots;
+use crate::runtime::address::BoundAddress;
 use crate::runtime::budget::Budget;
 use crate::runtime::descriptors::{self, TooFewDescriptors};
 use crate::runtime::listen::{ListenError, Listeners};
@@ -30,7 +32,7 @@ use crate::runtime::permits::Permits;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::stalls::Stalls;
 use crate::runtime::threads::{Cores, DriverChoice, DriverInUse, available, cores_max};
-use crate::runtime::{memory, now_seconds, spawn};
+use crate::runtime::{memory, now_seconds, service_manager, sleep, spawn};
 use crate::scrape::cache::PieceCache;
 use crate::scrape::merge::kind_of;
 use crate::shard::limits::StateLimits;
@@ -38,11 +40,13 @@ use crate::shard::registry::Registry;
 use crate::shard::{Persistence, Shard};
 use crate::storage::engines;
 use crate::storage::import::{ImportError, OfficialFile};
-use crate::storage::store::{self, CloseError, Store};
+use crate::storage::store::{self, CloseError, State, Store};
 use crate::telemetry::{self, OwnMetric, Recorder};
 use crate::web_config::{self, WebConfig, WebConfigError};
 use crate::{cores, handlers, http, runtime, scrape, shard, storage};
 
+/// How often the service manager gets the progress of a restore.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of concurrent group queries, because each looks at every group.
 const GROUP_QUERIES_MAX: usize = 8;
 
@@ -123,11 +127,12 @@ pub enum StartError {
     Store(#[from] CloseError),
 }
 
-/// Runs the gateway until SIGTERM, SIGINT or `/-/quit`, then drains.
+/// Runs the gateway until SIGTERM, SIGINT or `/-/quit`, then drains. `inherited` are the descriptors that systemd passed, in case the
+/// configuration says to use them.
 ///
 /// # Errors
 /// See [`StartError`].
-pub fn run(config: Config) -> Result<(), StartError> {
+pub fn run(config: Config, inherited: Vec<OwnedFd>) -> Result<(), StartError> {
     let started_seconds = now_seconds();
     tracing::info!(version = config.build.version, revision = config.build.revision, "starting sluicegate");
     let own_metrics = Recorder::new(declared_metrics());
@@ -138,15 +143,20 @@ pub fn run(config: Config) -> Result<(), StartError> {
     if count > cores_max() {
         return Err(StartError::TooManyCores { count, max: cores_max() });
     }
-    let limits = http_limits(&config, count, descriptors)?;
     // Before any port is bound, so that an invalid file never interrupts a service.
     let (web_config, web_config_watch) = match &config.web_config_file {
         Some(path) => web_config::load(path, unavailable).map(|(current, watch)| (current, Some(watch)))?,
         None => (web_config::Current::default(), None),
     };
-    let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
     // Before any thread is started, so that a second gateway on the same port exits at once.
-    let listeners = Listeners::bind(&addresses, count)?;
+    let listeners = if config.systemd_socket {
+        tracing::info!("Listening on systemd activated listeners instead of port listeners.");
+        Listeners::inherit(inherited, count)?
+    } else {
+        let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+        Listeners::bind(&addresses, count)?
+    };
+    let limits = http_limits(&config, count, descriptors, listeners.addresses().len())?;
     let cores = Cores::start(count, driver_choice(config.driver)).map_err(StartError::Cores)?;
     let workers = Workers::start(count).map_err(|source| StartError::Thread { thread: "worker", source })?;
     memory::return_freed().map_err(|source| StartError::Thread { thread: "memory", source })?;
@@ -225,7 +235,8 @@ pub fn run(config: Config) -> Result<(), StartError> {
     });
     let leases = Arc::new(Leases::default());
     // Each core takes its listeners and its inbox once.
-    let core_parts: Vec<_> = listeners.into_cores().into_iter().zip(inboxes).map(Some).collect();
+    let (listeners, socket_files) = listeners.into_parts(cores.driver()).map_err(StartError::Cores)?;
+    let core_parts: Vec<_> = listeners.into_iter().zip(inboxes).map(Some).collect();
     let core_parts = Arc::new(Mutex::new(core_parts));
     let drained = Arc::new(Drained { serving: AtomicUsize::new(count), event: Event::new() });
     let core_store = store.clone();
@@ -234,13 +245,16 @@ pub fn run(config: Config) -> Result<(), StartError> {
         let parts = core_parts.lock().unwrap_or_else(PoisonError::into_inner)[core].take();
         let (shard, store) = (shards[core].clone(), core_store.clone());
         let shard_task =
-            ShardTask::new(core, shard, registry.clone(), leases.clone(), mailboxes.clone(), store);
+            ShardTask::new(core, shard, registry.clone(), leases.clone(), mailboxes.clone(), store.clone());
         let handlers = Handlers::new(gateway.clone(), shard_task.clone());
         let (server, drained, stalls) = (server.clone(), drained.clone(), stalls.clone());
         async move {
             let Some((listeners, inbox)) = parts else { return };
             spawn(shard_task.run(inbox));
             spawn(stalls.watch(core));
+            if core == 0 && service_manager::is_present() {
+                spawn(keep_manager_informed(server.shutdown.clone(), store));
+            }
             if let Err(error) = serve(listeners, handlers, server).await {
                 tracing::error!(core, %error, "cannot serve; exiting");
                 telemetry::log::exit(1);
@@ -249,6 +263,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         }
     });
     tracing::info!("HTTP server stopped");
+    drop(socket_files);
     if let Some(store) = store {
         store.close()?;
     }
@@ -272,10 +287,26 @@ fn expose_info(config: &Config, cores: &Cores, own_metrics: &Recorder) {
     }
 }
 
+/// Tells the service manager when the gateway is ready, how far the restore is until then, and when it stops.
+async fn keep_manager_informed(shutdown: Shutdown, store: Option<Arc<Store>>) {
+    while let Some(State::Restoring { groups, fraction }) = store.as_ref().map(|store| store.state())
+        && !shutdown.is_requested()
+    {
+        let percent = fraction.map(|fraction| format!(", {:.0}%", fraction * 100.0)).unwrap_or_default();
+        service_manager::starting(&format!("Restoring: {groups} groups so far{percent}"));
+        sleep(PROGRESS_INTERVAL).await;
+    }
+    if !shutdown.is_requested() {
+        service_manager::ready();
+        shutdown.requested().await;
+    }
+    service_manager::stopping();
+}
+
 /// What the log says once the gateway serves requests: at the start, or when its store is open. A gateway that finds the store of
 /// another engine exits without having said it.
 struct Listening {
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<BoundAddress>,
     cores: usize,
     driver: DriverInUse,
     engine: &'static str,
@@ -383,12 +414,13 @@ fn http_limits(
     config: &Config,
     cores: usize,
     descriptors: Option<usize>,
+    addresses: usize,
 ) -> Result<Limits, TooFewDescriptors> {
     let limits = &config.limits;
     let configured = limits.web_connections_max.map(NonZero::get);
     let connections_max = match descriptors {
         Some(descriptors) => {
-            let possible = descriptors::connections_max(descriptors, cores, config.listen.len())?;
+            let possible = descriptors::connections_max(descriptors, cores, addresses)?;
             if let Some(configured) = configured
                 && configured > possible
             {

@@ -76,7 +76,7 @@ pub fn received(group: u32, body: String) -> ReceivedPush {
         format: Format::of(&HeaderMap::new()),
         encoding: None,
         body: body.into(),
-        source: PEER,
+        source: Some(PEER),
     }
 }
 

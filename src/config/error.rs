@@ -7,8 +7,6 @@ use super::url::UrlError;
 /// Why the flags give no configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ConfigError {
-    #[error("--{0} is not available yet; start without it")]
-    NotAvailable(&'static str),
     #[error("invalid value '{value}' for '--web.external-url': {source}")]
     ExternalUrl { value: String, source: UrlError },
     #[error("invalid value '{0}' for '--web.telemetry-path': the path must start with a slash")]

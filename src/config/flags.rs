@@ -49,10 +49,10 @@ pub(super) struct Flags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Web")]
 pub(super) struct WebFlags {
-    /// Address to listen on, such as :9091, 127.0.0.1:9091, [::1]:9091 or localhost:9091; can be repeated
+    /// Address to listen on, such as :9091, 127.0.0.1:9091, [::1]:9091, localhost:9091 or unix:/run/sluicegate.sock; can be repeated
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":9091")]
     pub listen_address: Vec<ListenAddress>,
-    /// Use sockets passed by systemd instead of --web.listen-address [not available yet]
+    /// Use sockets passed by systemd (TCP or Unix) instead of --web.listen-address
     #[arg(long = "web.systemd-socket")]
     pub systemd_socket: bool,
     /// File that configures TLS, authentication, response headers and a rate limit; changes take effect without a restart

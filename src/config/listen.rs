@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// One `--web.listen-address`.
@@ -22,6 +23,8 @@ pub enum ListenAddress {
         /// The port; with 0 the system chooses one.
         port: u16,
     },
+    /// `unix:/run/sluicegate.sock`: a Unix socket. The official program does not have it.
+    Unix(PathBuf),
 }
 
 /// Why a text is not an address.
@@ -33,6 +36,12 @@ pub enum AddressError {
     /// The port is not a number up to 65535.
     #[error("the port must be a number from 0 to 65535")]
     PortInvalid,
+    /// `unix:` without a path.
+    #[error("missing path; use unix:/path/of/the/socket")]
+    PathMissing,
+    /// `vsock://:9091`.
+    #[error("vsock is not supported; use TCP or a Unix socket")]
+    Vsock,
     /// The part before the port is neither a name nor an address.
     #[error("expected a host name or an IP address before the port; IPv6 needs brackets, as in [::1]:9091")]
     HostInvalid,
@@ -42,6 +51,16 @@ impl FromStr for ListenAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() {
+                Err(AddressError::PathMissing)
+            } else {
+                Ok(Self::Unix(path.into()))
+            };
+        }
+        if text.starts_with("vsock://") {
+            return Err(AddressError::Vsock);
+        }
         let (host, port) = text.rsplit_once(':').ok_or(AddressError::PortMissing)?;
         if text.ends_with(']') {
             return Err(AddressError::PortMissing);
@@ -80,6 +99,7 @@ impl fmt::Display for ListenAddress {
             Self::AllInterfaces { port } => write!(f, ":{port}"),
             Self::Socket(socket) => write!(f, "{socket}"),
             Self::Host { name, port } => write!(f, "{name}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -98,6 +118,11 @@ mod tests {
         for text in ["127.0.0.1:9091", "[::1]:9091", "[fe80::1%3]:9091"] {
             assert_eq!(text.parse(), Ok(ListenAddress::Socket(text.parse().expect("a socket address"))));
         }
+        assert_eq!("unix:/run/s:1".parse(), Ok(ListenAddress::Unix("/run/s:1".into())));
+        assert_eq!(
+            "unix:s".parse::<ListenAddress>().map(|address| address.to_string()),
+            Ok("unix:s".to_owned())
+        );
         assert_eq!("localhost:1".parse(), Ok(ListenAddress::Host { name: "localhost".to_owned(), port: 1 }));
     }
 
@@ -106,6 +131,8 @@ mod tests {
         use AddressError::*;
         for (text, expected) in [
             ("", PortMissing),
+            ("unix:", PathMissing),
+            ("vsock://:9091", Vsock),
             ("foo", PortMissing),
             ("[::1]", PortMissing),
             ("foo:", PortInvalid),

@@ -41,6 +41,8 @@ use flags::Flags;
 pub struct Config {
     /// The addresses to listen on; never empty.
     pub listen: Vec<ListenAddress>,
+    /// Whether to use the sockets that systemd passes instead of `listen`.
+    pub systemd_socket: bool,
     /// The file that configures TLS, authentication and headers; `None` for plain HTTP for everybody.
     pub web_config_file: Option<PathBuf>,
     /// The prefix of all routes, decoded: empty, or with a leading slash and without a trailing one.
@@ -151,9 +153,6 @@ impl Config {
         engines: &EngineChoices,
     ) -> Result<Self, Exit> {
         let flags = Flags::parse(arguments.into_iter().map(Into::into), engines)?;
-        if let Some((name, _)) = UNAVAILABLE_FLAGS.iter().find(|(_, used)| used(&flags)) {
-            return Err(ConfigError::NotAvailable(name).into());
-        }
         Ok(Self::from_flags(&flags, engines)?)
     }
 
@@ -170,6 +169,7 @@ impl Config {
             telemetry_path: telemetry_path(&route_prefix, &flags.web.telemetry_path)?,
             flags: effective_flags(flags, &route_prefix, store.as_ref()),
             listen: flags.web.listen_address.clone(),
+            systemd_socket: flags.web.systemd_socket,
             web_config_file: Some(&flags.web.config_file).filter(|path| !path.is_empty()).map(PathBuf::from),
             route_prefix,
             external_prefix,
@@ -187,12 +187,6 @@ impl Config {
         })
     }
 }
-
-/// Whether a flag was used.
-type Used = fn(&Flags) -> bool;
-
-/// Flags that are parsed but not implemented. Using one is an error, because ignoring it would be worse. Their help texts contain `[not available yet]`.
-const UNAVAILABLE_FLAGS: [(&str, Used); 1] = [("web.systemd-socket", |flags| flags.web.systemd_socket)];
 
 /// Returns the path of the exposition, which must not be the path of another endpoint.
 fn telemetry_path(route_prefix: &str, value: &str) -> Result<String, ConfigError> {

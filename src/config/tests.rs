@@ -331,20 +331,11 @@ fn every_flag_is_documented() {
 }
 
 #[test]
-fn rejects_unavailable_flags_and_marks_them_in_the_help() {
-    assert_eq!(
-        usage_error(&["--web.systemd-socket"]),
-        "error: --web.systemd-socket is not available yet; start without it\n\nFor more information, try '--help'.\n"
-    );
-    let marked: Vec<String> = flags::command(&ENGINES)
-        .get_arguments()
-        .filter(|argument| {
-            argument.get_help().is_some_and(|help| help.to_string().contains("[not available yet]"))
-        })
-        .filter_map(|argument| argument.get_long().map(str::to_owned))
-        .collect();
-    assert_eq!(marked.len(), UNAVAILABLE_FLAGS.len());
-    assert!(UNAVAILABLE_FLAGS.iter().all(|(name, _)| marked.iter().any(|marked| marked == name)));
+fn the_sockets_of_systemd_replace_addresses() {
+    assert!(!parsed(&["--no-web.systemd-socket"]).systemd_socket);
+    let config = parsed(&["--web.systemd-socket", "--web.listen-address=:1"]);
+    assert!(config.systemd_socket);
+    assert_eq!(config.flags["web.systemd-socket"], "true");
 }
 
 #[test]

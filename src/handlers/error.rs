@@ -1,7 +1,5 @@
 //! Why a request failed, and the one place where that becomes a response.
 
-use std::net::SocketAddr;
-
 use http::{Method, StatusCode};
 
 use super::grouping_key::GroupingKeyError;
@@ -11,6 +9,7 @@ use crate::exposition::consistency::Inconsistency;
 use crate::exposition::memory::OutOfMemory;
 use crate::http::request_body::BodyError;
 use crate::http::response::{self, Response};
+use crate::runtime::address::Peer;
 use crate::scrape::encode::EncodeFailed;
 use crate::shard::outcome::Rejection;
 
@@ -87,7 +86,7 @@ impl Error {
     }
 
     /// Logs why a push failed, with the messages, levels and keys of the official program.
-    pub(crate) fn log(&self, method: &Method, peer: SocketAddr) {
+    pub(crate) fn log(&self, method: &Method, peer: Peer) {
         match self {
             Self::Inconsistent(reason) => tracing::error!(
                 %method,

@@ -25,7 +25,6 @@ mod status_page;
 mod time;
 mod wipe;
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,6 +45,7 @@ use crate::http::request_body::{BodyError, RequestBody};
 use crate::http::response::{self, Response};
 use crate::http::response_body::ResponseBody;
 use crate::http::slots::Slots;
+use crate::runtime::address::Peer;
 use crate::runtime::budget::Budget;
 use crate::runtime::permits::Permits;
 use crate::runtime::shutdown::Shutdown;
@@ -100,7 +100,7 @@ const SKIPPED_BODY_BYTES_MAX: u64 = 64 << 10;
 /// A routed request.
 pub(crate) struct Request {
     parts: Parts,
-    peer: SocketAddr,
+    peer: Peer,
     /// The fixed part of the path, without the route prefix.
     path_head: &'static str,
     /// What follows the fixed part of the path, decoded.
@@ -112,7 +112,7 @@ pub(crate) struct Request {
 impl Service for Handlers {
     type Body = ResponseBody;
 
-    async fn call(&self, request: http::Request<RequestBody>, peer: SocketAddr) -> Response {
+    async fn call(&self, request: http::Request<RequestBody>, peer: Peer) -> Response {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let routed = self.gateway.router.route(&parts.method, parts.uri.path());
@@ -168,7 +168,7 @@ impl Handlers {
     async fn respond(
         &self,
         parts: Parts,
-        peer: SocketAddr,
+        peer: Peer,
         routed: Option<Routed>,
         body: RequestBody,
     ) -> Result<Response, Error> {

@@ -160,8 +160,8 @@ pub struct ReceivedPush {
     pub encoding: Option<&'static ContentEncoding>,
     /// The body.
     pub body: Bytes,
-    /// The address of the client.
-    pub source: SocketAddr,
+    /// The address of the client, if it has one.
+    pub source: Option<SocketAddr>,
 }
 
 /// 200, or 202 without the consistency check.
@@ -183,7 +183,7 @@ pub(super) async fn push(handlers: &Handlers, mut request: Request) -> Result<Re
         format: Format::of(headers),
         encoding: encoding(headers),
         body,
-        source: request.peer,
+        source: request.peer.address(),
     };
     let (push, memory) = handlers.prepare(received, memory).await?;
     let push = Arc::new(push);
@@ -378,7 +378,7 @@ impl ReceivedPush {
             Err(RenderError::TooLarge) => return Err(PushError::RenderedTooLarge { bytes_max }),
             Err(RenderError::OutOfMemory(error)) => return Err(error.into()),
         };
-        Ok(Push { key: self.key.clone(), mode: self.mode, source: Some(self.source), content })
+        Ok(Push { key: self.key.clone(), mode: self.mode, source: self.source, content })
     }
 }
 

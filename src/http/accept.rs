@@ -1,7 +1,6 @@
 //! Accepting connections on one core, the connection limit, and draining at shutdown.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +13,8 @@ use super::deadlines::{ConnectionTable, Stage, TableEntry};
 use super::limits::ServerState;
 use super::room::{BODY_WAIT_MIN, Room};
 use super::transport::Transport;
+use crate::runtime::address::Peer;
+use crate::runtime::listen::ListeningSocket;
 use crate::runtime::tcp::{AcceptStop, Listener, Queued, TcpStream};
 use crate::runtime::{sleep, spawn, timeout, yield_now};
 
@@ -58,7 +59,7 @@ struct Admitted {
 /// # Errors
 /// If a listener cannot be registered with the runtime.
 pub async fn serve<S: Service>(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<ListeningSocket>,
     service: Rc<S>,
     server: ServerState,
 ) -> io::Result<()> {
@@ -112,7 +113,7 @@ async fn drain<S: Service>(acceptor: &Acceptor<S>) {
     let _ = timeout(DROP_TIMEOUT, acceptor.rejected.emptied()).await;
 }
 
-async fn accept_all<S: Service>(listener: Listener, acceptor: Rc<Acceptor<S>>) {
+async fn accept_all<S: Service>(mut listener: Listener, acceptor: Rc<Acceptor<S>>) {
     let shutdown = acceptor.server.shutdown.clone();
     let mut is_failing = false;
     let mut accepts = 0;
@@ -135,6 +136,7 @@ async fn accept_all<S: Service>(listener: Listener, acceptor: Rc<Acceptor<S>>) {
         }
     }
     // The kernel has already completed the handshake of these connections.
+    listener.stop_waiting();
     while acceptor.admit_queued(&listener, ACCEPTS_PER_TURN).await != Admitted::default() {}
 }
 
@@ -186,7 +188,7 @@ impl<S: Service> Acceptor<S> {
     }
 
     /// Serves a new connection. If there are too many, closes another one, or rejects it.
-    async fn admit(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+    async fn admit(self: Rc<Self>, stream: TcpStream, peer: Peer) {
         let before = self.server.connections.enter();
         if self.server.limits.connections_max.is_none_or(|max| before < max) || self.room.make().await {
             let entry = self.connections.enter();
@@ -196,7 +198,7 @@ impl<S: Service> Acceptor<S> {
         }
     }
 
-    async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, entry: TableEntry) {
+    async fn serve(self: Rc<Self>, stream: TcpStream, peer: Peer, entry: TableEntry) {
         let (service, builder) = (self.service.clone(), self.builder.clone());
         let bridge = Bridge::new(stream, entry.deadline().clone());
         serve_connection(bridge, entry.deadline(), peer, service, builder, &self.server).await;
@@ -205,7 +207,7 @@ impl<S: Service> Acceptor<S> {
     }
 
     /// Waits until a body makes no progress, or until some connections have ended. Then serves or rejects.
-    async fn decide_later(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+    async fn decide_later(self: Rc<Self>, stream: TcpStream, peer: Peer) {
         let entry = self.rejected.enter();
         let connections = &self.server.connections;
         let max = self.server.limits.connections_max;

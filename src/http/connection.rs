@@ -7,7 +7,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -28,6 +27,7 @@ use super::slots::ResponseGuard;
 use super::targets::{Framing, Targets};
 use super::tracked_body::TrackedBody;
 use super::transport::Transport;
+use crate::runtime::address::Peer;
 use crate::runtime::shutdown::Shutdown;
 
 /// How many bytes are read and discarded after a response to a request whose body was not read.
@@ -65,11 +65,7 @@ pub trait Service: 'static {
     type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static;
 
     /// Responds to one request. The future is dropped if the client disconnects or the program ends.
-    fn call(
-        &self,
-        request: Request<RequestBody>,
-        peer: SocketAddr,
-    ) -> impl Future<Output = Response<Self::Body>>;
+    fn call(&self, request: Request<RequestBody>, peer: Peer) -> impl Future<Output = Response<Self::Body>>;
 }
 
 /// hyper's settings, according to `limits`. Built once per core.
@@ -113,7 +109,7 @@ enum Ending {
 pub(super) async fn serve_connection<T: Transport, S: Service>(
     transport: T,
     deadline: &Rc<ConnectionDeadline>,
-    peer: SocketAddr,
+    peer: Peer,
     service: Rc<S>,
     builder: Rc<Builder>,
     server: &ServerState,
@@ -247,7 +243,7 @@ pub(super) async fn linger(transport: &mut impl Transport, deadline: &Connection
 
 async fn respond<S: Service>(
     request: Request<Incoming>,
-    peer: SocketAddr,
+    peer: Peer,
     service: Rc<S>,
     deadline: Rc<ConnectionDeadline>,
     shutdown: Shutdown,

@@ -2,6 +2,8 @@
 //!
 //! This is the only module that names monoio, so monoio can be replaced by rewriting this folder.
 
+pub mod activation;
+pub mod address;
 pub mod budget;
 pub mod descriptors;
 pub mod listen;
@@ -9,12 +11,14 @@ pub(crate) mod memory;
 pub(crate) mod metrics;
 pub(crate) mod permits;
 pub(crate) mod scheduling;
+pub(crate) mod service_manager;
 pub mod shutdown;
 pub(crate) mod stalls;
 mod system;
 pub(crate) mod tcp;
 pub mod threads;
 mod turns;
+mod unix_listener;
 
 use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

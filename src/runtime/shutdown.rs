@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
+use super::service_manager;
 use crate::telemetry::{faults, log};
 
 /// A request to end the program, shared by all its clones. It cannot be withdrawn.
@@ -72,7 +73,7 @@ impl Shutdown {
             let _attended = attended;
             for signal in signals.forever() {
                 if signal == SIGHUP {
-                    on_hangup();
+                    service_manager::around_reload(&on_hangup);
                 } else {
                     shutdown.handle(signal);
                 }

@@ -331,6 +331,7 @@ mod tests {
         for choice in [DriverChoice::Auto, DriverChoice::Epoll] {
             assert!(completes_beside_a_busy_task(choice, || async {
                 let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+                listener.set_nonblocking(monoio::utils::is_legacy()).expect("the listener is bound");
                 let address = listener.local_addr().expect("the listener is bound");
                 let client = std::thread::spawn(move || {
                     TcpStream::connect(address).and_then(|mut stream| stream.write_all(b"x"))

@@ -1,6 +1,6 @@
 //! One test for each numbered difference in `docs/compatibility.md`, "Differences". The name of a test begins with the number.
 //!
-//! Differences 14 to 16 have their tests in `utf8_names`, `groups_api` and `storage`; more tests of difference 2 are in
+//! Differences 14 to 16 and 20 have their tests in `utf8_names`, `groups_api`, `storage` and `sockets`; more tests of difference 2 are in
 //! `hostile_bodies` and `races`.
 
 use std::time::Duration;

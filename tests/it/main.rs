@@ -29,6 +29,7 @@ mod routes;
 mod scrape_formats;
 mod shutdown;
 mod slow_readers;
+mod sockets;
 mod storage;
 mod storage_command;
 mod utf8_names;

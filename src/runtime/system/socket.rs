@@ -1,20 +1,56 @@
-//! A connection's socket: operations of the ring, and direct system calls.
+//! A connection's socket: operations of the ring, and direct system calls. Also what else needs `unsafe`, of which this is the only
+//! module.
 //!
 //! monoio lends only the number of a descriptor, while rustix' safe calls require a borrow whose lifetime proves that the descriptor
 //! is open. [`Socket`] provides that proof.
-#![expect(unsafe_code, reason = "monoio lends the descriptor of a socket only as a number")]
+#![expect(
+    unsafe_code,
+    reason = "monoio and systemd pass descriptors as numbers; the environment is not thread-safe"
+)]
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
+use monoio::net::UnixStream;
+use rustix::io::FdFlags;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sockopt};
 
 use crate::runtime::tcp::TcpStream;
 
 /// How much of the sent data the peer has not acknowledged (`SIOCOUTQ`).
 const UNACKNOWLEDGED: rustix::ioctl::Opcode = 0x5411;
+
+/// Takes over a descriptor that the program was started with, and closes it on `exec`.
+///
+/// # Errors
+/// If it is not open.
+pub(in crate::runtime) fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the borrow ends with the call, which fails without an effect if the descriptor is not open.
+    rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)?;
+    // SAFETY: the descriptor is open. It was passed to this process to own it, and `activation::take` is called once, before anything
+    // is opened that could have the same number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Removes variables from the environment.
+pub(in crate::runtime) fn remove_variables(names: &[&str]) {
+    for name in names {
+        // SAFETY: `activation::take` is called before the program starts a thread.
+        unsafe { std::env::remove_var(name) };
+    }
+}
+
+/// Gives a connection of a Unix socket the runtime's type for TCP.
+///
+/// # Errors
+/// If it cannot be registered with the runtime.
+pub(in crate::runtime) fn from_unix(stream: UnixStream) -> io::Result<TcpStream> {
+    // SAFETY: `into_raw_fd` gives up the ownership of an open descriptor.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) };
+    TcpStream::from_std(descriptor.into())
+}
 
 /// One of the owners of a socket. It keeps the socket open, and its calls never wait.
 pub(crate) struct Socket {
@@ -75,7 +111,7 @@ impl Socket {
 
     /// How many bytes the kernel has accepted that the peer's kernel has not acknowledged.
     pub(crate) fn unread(&self) -> u64 {
-        // SAFETY: for a TCP socket, this request writes one `int`.
+        // SAFETY: for a TCP or Unix socket, this request writes one `int`.
         let unread =
             unsafe { rustix::ioctl::ioctl(self, rustix::ioctl::Getter::<UNACKNOWLEDGED, i32>::new()) };
         // Fails only if the connection has ended, which the next write reports.
@@ -84,7 +120,7 @@ impl Socket {
 
     /// Whether the peer has reset the connection. A peer that only closed its side may still wait for a response.
     pub(crate) fn is_reset(&self) -> bool {
-        super::tcp::is_reset(self)
+        crate::runtime::tcp::is_reset(self)
     }
 
     /// Resets the connection, so that the kernel drops unsent data at once and the peer does not mistake a truncated response for a
@@ -93,7 +129,8 @@ impl Socket {
     /// Disconnecting resets at once. A reset by the close alone comes too late: dropping the write half sends a FIN before it, and a
     /// peer that resumes reading in that moment would see the FIN.
     pub(crate) fn reset(&self) {
-        // If both fail, the close sends a FIN behind the unsent data; nothing else depends on it.
+        // If both fail, the close sends a FIN behind the unsent data; nothing else depends on it. So does a Unix socket, whose peer has
+        // everything that was sent, and sees from the framing that the response is incomplete.
         if rustix::net::connect_unspec(self).is_err() {
             let _ = sockopt::set_socket_linger(self, Some(Duration::ZERO));
         }

@@ -22,6 +22,7 @@ use sluicegate::http::connection::Service;
 use sluicegate::http::limits::{Connections, Limits, ServerState};
 use sluicegate::http::request_body::{BodyError, RequestBody};
 use sluicegate::http::response::error;
+use sluicegate::runtime::address::Peer;
 use sluicegate::runtime::budget::Budget;
 use sluicegate::runtime::listen::Listeners;
 use sluicegate::runtime::shutdown::Shutdown;
@@ -82,7 +83,7 @@ impl Service for TestService {
     type Body = Pieces;
 
     #[expect(clippy::disallowed_methods, reason = "the server's timers are private to it")]
-    async fn call(&self, request: Request<RequestBody>, peer: SocketAddr) -> Response<Pieces> {
+    async fn call(&self, request: Request<RequestBody>, peer: Peer) -> Response<Pieces> {
         assert!(peer.ip().is_loopback());
         let (head, body) = request.into_parts();
         match head.uri.path() {
@@ -135,7 +136,7 @@ impl Server {
         let cores = Cores::start(2, choice).expect("a runtime");
         assert_eq!(cores.driver(), driver);
         let listeners = Listeners::bind(&["127.0.0.1:0"], cores.count()).expect("a free port");
-        let address = listeners.addresses()[0];
+        let address = listeners.addresses()[0].tcp().expect("a TCP address");
         let connections = Arc::<Connections>::default();
         let shutdown = Shutdown::new();
         let server = ServerState {
@@ -144,7 +145,8 @@ impl Server {
             budget: Budget::new(None),
             shutdown: shutdown.clone(),
         };
-        let sockets = Arc::new(std::sync::Mutex::new(listeners.into_cores()));
+        let sockets =
+            Arc::new(std::sync::Mutex::new(listeners.into_parts(driver).expect("the sockets are open").0));
         let thread = std::thread::spawn(move || {
             cores.run(move |CoreIndex(index)| {
                 let sockets = std::mem::take(&mut sockets.lock().expect("no panics")[index]);
