@@ -3,7 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors of the program itself: logs, signals, and the files of a store, also while it is compacted or restored.
-const PROGRAM_DESCRIPTORS: usize = 64;
+const PROGRAM_DESCRIPTORS: usize = 40;
 /// Descriptors of a core without its listeners: the driver's, and files that a thread of its own may open.
 const CORE_DESCRIPTORS: usize = 6;
 /// A listener has one descriptor to accept through the driver, and one to accept without it.
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_program_keeps_descriptors_of_its_own() {
-        assert_eq!(connections_max(1024, 2, 1), Ok((1024 - 64 - 16) * 3 / 4));
+        assert_eq!(connections_max(1024, 2, 1), Ok((1024 - 40 - 16) * 3 / 4));
         let error = connections_max(64, 2, 1).expect_err("the program needs more");
         assert_eq!(connections_max(error.needed, 2, 1).map(|max| max >= CONNECTIONS_MIN), Ok(true));
         assert!(connections_max(error.needed - 2, 2, 1).is_err());

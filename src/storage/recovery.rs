@@ -18,10 +18,8 @@ use super::store::{GroupChange, Open, PendingChange};
 use crate::shard::key::GroupingKey;
 use crate::shard::{ChangedPart, Shard};
 
-/// The delay before the first attempt. It doubles with each one.
-const DELAY_MIN: Duration = Duration::from_secs(1);
-/// The longest delay between two attempts, because each reads the whole store.
-const DELAY_MAX: Duration = Duration::from_secs(30);
+/// The delay before the first attempt, and between the end of one and the next.
+const DELAY: Duration = Duration::from_secs(1);
 /// A batch of this size is committed before further groups are written.
 const BATCH_BYTES_MAX: usize = 128 << 20;
 
@@ -55,14 +53,13 @@ pub(super) struct Recovery {
     acknowledged: u64,
     /// The groups whose changes were not committed.
     keys: HashSet<Arc<str>>,
-    delay: Duration,
     tried_at: Instant,
 }
 
 impl Recovery {
     pub(super) fn new(open: Open, shards: Vec<Arc<async_lock::Mutex<Shard>>>, acknowledged: u64) -> Self {
         let keys = HashSet::new();
-        Self { open, shards, acknowledged, keys, delay: DELAY_MIN, tried_at: Instant::now() }
+        Self { open, shards, acknowledged, keys, tried_at: Instant::now() }
     }
 
     /// Records that batches up to this one are committed.
@@ -78,20 +75,18 @@ impl Recovery {
 
     /// The store has failed now.
     pub(super) fn begin(&mut self) {
-        self.delay = DELAY_MIN;
         self.tried_at = Instant::now();
     }
 
     /// Whether it is time for the next attempt.
     pub(super) fn is_due(&self) -> bool {
-        self.tried_at.elapsed() >= self.delay
+        self.tried_at.elapsed() >= DELAY
     }
 
     /// Opens the store and writes the groups whose changes were not committed, as they are now.
     pub(super) fn run(&mut self) -> Result<Box<dyn Engine>, RecoverError> {
         let result = self.try_to_recover();
         self.tried_at = Instant::now();
-        self.delay = (self.delay * 2).min(DELAY_MAX);
         result
     }
 

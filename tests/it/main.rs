@@ -14,6 +14,7 @@ mod drivers;
 mod faults;
 mod freed_memory;
 mod groups_api;
+mod healing;
 mod helper_panics;
 mod hostile_bodies;
 mod http_framing;
