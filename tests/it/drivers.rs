@@ -2,11 +2,10 @@
 //! count its memory against `RLIMIT_MEMLOCK`).
 
 use std::process::Command;
-use std::thread;
 
 use crate::support::gateway::{Encoding, program, scrape};
+use crate::support::seccomp::without_io_uring;
 use crate::support::{Gateway, free_port, skip};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 /// The driver that the gateway uses, according to its metrics.
 fn driver(gateway: &Gateway) -> String {
@@ -30,25 +29,6 @@ fn check_serves(gateway: &Gateway) {
         assert_eq!(gateway.put(&format!("/metrics/job/j{job}"), "n 1\n").status, 200);
     }
     assert_eq!(gateway.scrape().samples("n").count(), 50);
-}
-
-/// Runs a closure in a thread whose children cannot use io_uring, as under the default seccomp profile of container engines.
-/// The filter applies to that thread only, not to the process.
-fn without_io_uring<T: Send>(run: impl FnOnce() -> T + Send) -> T {
-    let arch =
-        TargetArch::try_from(std::env::consts::ARCH).expect("an architecture that seccompiler supports");
-    let forbidden = [(libc::SYS_io_uring_setup, Vec::new())].into();
-    let refuse = SeccompAction::Errno(libc::EPERM as u32);
-    let filter = SeccompFilter::new(forbidden, SeccompAction::Allow, refuse, arch).expect("a valid filter");
-    let filter = BpfProgram::try_from(filter).expect("a valid filter");
-    thread::scope(|scope| {
-        let confined = scope.spawn(|| {
-            seccompiler::apply_filter(&filter).expect("the kernel has seccomp");
-            assert!(io_uring::IoUring::new(8).is_err(), "the filter has no effect");
-            run()
-        });
-        confined.join().expect("the confined thread does not panic")
-    })
 }
 
 /// The driver in the log line that the gateway writes when it starts.

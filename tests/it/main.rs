@@ -23,6 +23,7 @@ mod limits_on_state;
 mod log_format;
 mod memory;
 mod official_import;
+mod pod;
 mod prometheus;
 mod pushes;
 mod races;

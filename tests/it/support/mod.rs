@@ -13,6 +13,7 @@ pub mod preload;
 pub mod prometheus;
 pub mod protobuf;
 pub mod protobuf_fields;
+pub mod seccomp;
 pub mod skip;
 
 use std::net::TcpListener;
