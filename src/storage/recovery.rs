@@ -18,8 +18,9 @@ use super::store::{GroupChange, Open, PendingChange};
 use crate::shard::key::GroupingKey;
 use crate::shard::{ChangedPart, Shard};
 
-/// The delay before the first attempt, and between the end of one and the next.
-const DELAY: Duration = Duration::from_secs(1);
+/// The delay before the first attempt, and between the end of one and the next. The writer thread asks once a second, so a short attempt
+/// is repeated every second.
+const DELAY: Duration = Duration::from_millis(500);
 /// A batch of this size is committed before further groups are written.
 const BATCH_BYTES_MAX: usize = 128 << 20;
 
