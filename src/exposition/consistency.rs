@@ -18,10 +18,10 @@ pub enum Inconsistency {
     #[error("pushed metrics must not have timestamps")]
     Timestamp,
     /// A metric has another type than its family.
-    #[error("collected metric {metric:?} is not a {}", .kind.text_name())]
+    #[error("collected metric {metric:?} is not a {}", .kind.protobuf_name())]
     WrongType { metric: String, kind: MetricType },
     /// A label name begins with two underscores.
-    #[error("metric {metric:?}: label name {label:?} is reserved for internal use")]
+    #[error("collected metric {metric:?} has a label with an invalid name: {label}")]
     ReservedLabel { metric: String, label: String },
     /// A histogram has a label `le`, or a summary a label `quantile`, of its own.
     #[error("collected metric {metric:?} must not have an explicit {label:?} label")]
@@ -30,8 +30,17 @@ pub enum Inconsistency {
     #[error("collected metric {metric:?} has two or more labels with the same name: {label}")]
     DuplicateLabel { metric: String, label: String },
     /// A label value is not UTF-8.
-    #[error("collected metric {metric:?} has a label named {label:?} whose value is not utf8")]
-    LabelNotUtf8 { metric: String, label: String },
+    #[error("collected metric {metric:?} has a label named {label:?} whose value is not utf8: {value}")]
+    LabelNotUtf8 { metric: String, label: String, value: String },
+    /// A metric name of a protobuf body is invalid. The name is in quotes.
+    #[error("invalid metric name {0}")]
+    MetricName(String),
+    /// A label name of a protobuf body is invalid. The name is in quotes.
+    #[error("collected metric {metric:?} has a label with an invalid name: {label}")]
+    LabelName { metric: String, label: String },
+    /// The type of a protobuf body does not exist. The name is in quotes.
+    #[error("collected metric family {family} has the unknown type {number}")]
+    UnknownType { family: String, number: i32 },
     /// An exemplar has a label that is not UTF-8.
     #[error("collected metric {metric:?}: an exemplar has a label that is not utf8")]
     ExemplarNotUtf8 { metric: String },
@@ -50,7 +59,7 @@ pub enum Inconsistency {
     )]
     DuplicateSeries { metric: String, labels: String },
     /// A family has another type in other groups.
-    #[error("gathered metric family {family} has type {} but should be {}", .pushed.text_name(), .existing.text_name())]
+    #[error("gathered metric family {family} has type {} but should be {}", .pushed.protobuf_name(), .existing.protobuf_name())]
     TypeConflict { family: String, existing: MetricType, pushed: MetricType },
     /// A metric has the name of a series of a histogram or summary.
     #[error("collected metric named {name:?} collides with previously collected {} named {base:?}", .kind.text_name())]

@@ -11,6 +11,7 @@ pub mod model;
 pub mod names;
 pub mod number;
 pub mod protobuf;
+pub(crate) mod quote;
 pub mod render;
 pub mod selector;
 pub mod text;

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::consistency::Inconsistency;
+use super::names::is_push_time;
 
 /// The type of a metric family, as in the protobuf exposition format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +36,18 @@ impl MetricType {
             Self::Histogram | Self::GaugeHistogram => "histogram",
         }
     }
+
+    /// The name of the type in the protobuf format.
+    pub const fn protobuf_name(self) -> &'static str {
+        match self {
+            Self::Counter => "COUNTER",
+            Self::Gauge => "GAUGE",
+            Self::Summary => "SUMMARY",
+            Self::Untyped => "UNTYPED",
+            Self::Histogram => "HISTOGRAM",
+            Self::GaugeHistogram => "GAUGE_HISTOGRAM",
+        }
+    }
 }
 
 /// The parsed families of one body. The tables belong together: spans point from one into the next.
@@ -50,6 +63,8 @@ pub struct Families<'a> {
     pub points: Vec<Point>,
     /// The protobuf of all values that text cannot represent, see [`Families::exact`].
     pub exact: Vec<u8>,
+    /// Whether a metric has a timestamp, for which the push must be rejected before all other reasons.
+    pub has_timestamp: bool,
     /// Why the push must be rejected although the body can be parsed. If set, the families are not used.
     pub rejection: Option<Box<Inconsistency>>,
 }
@@ -153,6 +168,11 @@ impl Span {
 }
 
 impl<'a> Families<'a> {
+    /// Removes the families of push times, which the gateway sets itself. Whether they have timestamps still counts.
+    pub fn remove_push_times(&mut self) {
+        self.families.retain(|family| !is_push_time(&family.name));
+    }
+
     /// The metrics of a family.
     pub fn metrics_of(&self, family: &Family<'a>) -> &[Metric] {
         &self.metrics[family.metrics.range()]

@@ -8,6 +8,16 @@ use super::model::MetricType;
 /// The label in which Prometheus stores the metric name.
 pub(super) const METRIC_NAME_LABEL: &str = "__name__";
 
+/// The family of the time of the last successful push to each group. The gateway sets it and ignores pushed ones.
+pub const PUSH_TIME: &str = "push_time_seconds";
+/// The family of the time of the last failed push to each group. The gateway sets it and ignores pushed ones.
+pub const FAILURE_TIME: &str = "push_failure_time_seconds";
+
+/// Whether the name is that of a family of push times.
+pub(crate) fn is_push_time(name: &str) -> bool {
+    name == PUSH_TIME || name == FAILURE_TIME
+}
+
 /// The characters that names may contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NameRules {

@@ -86,12 +86,6 @@ impl Rendered {
     pub fn bytes(&self) -> usize {
         self.names.len() + self.buffer.len()
     }
-
-    /// Retains the families for whose name `keep` returns true.
-    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
-        let names = &self.names;
-        self.families.retain(|family| keep(&names[family.name.range()]));
-    }
 }
 
 /// Why a body cannot be rendered.
@@ -115,7 +109,7 @@ pub enum RenderError {
 /// limits the result (to at most 4 GiB).
 ///
 /// # Errors
-/// The first inconsistency: a rejection by the parser, a timestamp, a reserved label name, an `le` or `quantile` that the
+/// The first inconsistency: a timestamp, a rejection by the parser, a reserved label name, an `le` or `quantile` that the
 /// type generates itself, equal series, or a name that collides with a series of a histogram or summary. Or lines that
 /// exceed `bytes_max`.
 pub fn render(
@@ -138,6 +132,9 @@ pub fn render_within(
     bytes_max: usize,
     memory: &mut dyn Memory,
 ) -> Result<Rendered, RenderError> {
+    if families.has_timestamp {
+        return Err(Inconsistency::Timestamp.into());
+    }
     if let Some(rejection) = &families.rejection {
         return Err(Inconsistency::clone(rejection).into());
     }
@@ -288,9 +285,6 @@ impl<'f, 'a> Renderer<'f, 'a, '_> {
 
     /// Merges the labels of a metric with those of the group.
     fn collect(&mut self, family: &Family<'_>, metric: &'f Metric) -> Result<(), RenderError> {
-        if metric.timestamp.is_some() {
-            return Err(Inconsistency::Timestamp.into());
-        }
         let generated = match family.kind {
             MetricType::Histogram | MetricType::GaugeHistogram => Some("le"),
             MetricType::Summary => Some("quantile"),

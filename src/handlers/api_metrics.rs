@@ -126,7 +126,7 @@ async fn write_family(reader: &GroupReader, writer: &mut Writer, family: FamilyV
     writer.write(b"],\"time_stamp\":").await;
     writer.write(&to_json(&rfc3339(seconds))).await;
     writer.write(b",\"type\":").await;
-    writer.write(&to_json(type_name(kind))).await;
+    writer.write(&to_json(kind.protobuf_name())).await;
     writer.write(b"}").await;
     Ok(())
 }
@@ -250,20 +250,8 @@ impl Serialize for FamilyDocument<'_> {
         }
         map.serialize_entry("metrics", &metrics_of(&families))?;
         map.serialize_entry("time_stamp", &rfc3339(view.push_seconds))?;
-        map.serialize_entry("type", type_name(view.kind))?;
+        map.serialize_entry("type", view.kind.protobuf_name())?;
         map.end()
-    }
-}
-
-/// The name of a type in the protobuf format.
-fn type_name(kind: MetricType) -> &'static str {
-    match kind {
-        MetricType::Counter => "COUNTER",
-        MetricType::Gauge => "GAUGE",
-        MetricType::Summary => "SUMMARY",
-        MetricType::Untyped => "UNTYPED",
-        MetricType::Histogram => "HISTOGRAM",
-        MetricType::GaugeHistogram => "GAUGE_HISTOGRAM",
     }
 }
 

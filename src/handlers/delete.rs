@@ -2,14 +2,18 @@
 
 use http::StatusCode;
 
-use super::grouping_key::grouping_key;
+use super::grouping_key::{GroupingKeyError, grouping_key};
 use super::{Error, Handlers, Request};
 use crate::cores::command::ShardCommand;
 use crate::http::response::{Response, empty};
 
-/// 202, also if the group does not exist.
+/// 202, also if the group does not exist, or cannot exist.
 pub(super) async fn delete(handlers: &Handlers, request: Request) -> Result<Response, Error> {
-    let key = grouping_key(&request.group_path(), handlers.gateway.rules.names)?;
+    let key = match grouping_key(&request.group_path(), handlers.gateway.rules.names) {
+        Ok(key) => key,
+        Err(GroupingKeyError::NeverExists(_)) => return Ok(empty(StatusCode::ACCEPTED)),
+        Err(error) => return Err(error.into()),
+    };
     let command = |permit, tx| ShardCommand::Delete(key.clone(), permit, tx);
     handlers.shard_task.execute_at_home(&key, command).await.map_err(Error::no_outcome)?;
     Ok(empty(StatusCode::ACCEPTED))

@@ -16,7 +16,8 @@ use crate::shard::outcome::Rejection;
 /// Why a request failed. The text is the body of the response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("the path is not valid percent-encoding")]
+    /// The official program's text.
+    #[error("400 Bad Request")]
     InvalidPercentEncoding,
     #[error("404 page not found")]
     NotFound,

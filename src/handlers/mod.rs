@@ -9,6 +9,7 @@ mod api;
 mod api_groups;
 mod api_metrics;
 mod api_status;
+mod content_type;
 mod delete;
 mod endpoints;
 mod error;
@@ -103,8 +104,8 @@ pub(crate) struct Request {
     peer: Peer,
     /// The fixed part of the path, without the route prefix.
     path_head: &'static str,
-    /// What follows the fixed part of the path, decoded.
-    path_tail: String,
+    /// What follows the fixed part of the path, decoded. It may be any bytes.
+    path_tail: Vec<u8>,
     /// `None` if the endpoint does not read it.
     body: Option<RequestBody>,
 }
@@ -185,7 +186,7 @@ impl Handlers {
         match routed {
             None => Err(Error::InvalidPercentEncoding),
             Some(Routed::NotFound) => Err(Error::NotFound),
-            Some(Routed::Redirect(to)) => Ok(response::redirect(&parts.method, &to)),
+            Some(Routed::Redirect(to)) => Ok(response::redirect(&parts.method, &to, parts.uri.query())),
             Some(Routed::NotAllowed(methods)) => Ok(response::method_not_allowed(&methods)),
             Some(Routed::Options(methods)) => Ok(response::allowed_methods(&methods)),
             Some(Routed::Found { endpoint, path_head, path_tail }) => {

@@ -14,7 +14,7 @@ use http::{Method, StatusCode};
 use super::endpoints::JOB_BASE64;
 use super::grouping_key::{GroupPath, grouping_key};
 use super::metrics::{PushRejection, count_rejection};
-use super::{Error, Handlers, Request};
+use super::{Error, Handlers, Request, content_type};
 use crate::cores::command::ShardCommand;
 use crate::cores::shard_task::CommandError;
 use crate::encoding::decode::{ContentEncoding, DecodeError};
@@ -29,7 +29,6 @@ use crate::runtime::permits::Permit;
 use crate::shard::key::GroupingKey;
 use crate::shard::outcome::{Outcome, Rejection};
 use crate::shard::push::{Content, Mode, Push};
-use crate::shard::{FAILURE_TIME, PUSH_TIME};
 
 /// Longer encoded bodies are decoded on a worker. Shorter ones too, if they turn out to be long.
 const CORE_ENCODED_BYTES_MAX: usize = 32 << 10;
@@ -97,7 +96,7 @@ impl SizeLimits {
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// Its content encoding cannot be decoded.
-    #[error("{}: {source}", encoding.name())]
+    #[error("{}", decode_text(encoding, source))]
     Decode {
         /// The content encoding.
         encoding: &'static ContentEncoding,
@@ -127,6 +126,12 @@ pub enum PushError {
     /// A worker panicked; the reason is in the log.
     #[error("internal error, see the log")]
     Panicked,
+}
+
+/// Errors of the decoder for snappy begin with its name already.
+fn decode_text(encoding: &ContentEncoding, source: &DecodeError) -> String {
+    let (name, text) = (encoding.name(), source.to_string());
+    if text.starts_with(&format!("{name}: ")) { text } else { format!("{name}: {text}") }
 }
 
 impl From<ParseError> for PushError {
@@ -205,11 +210,7 @@ pub(super) async fn push(handlers: &Handlers, mut request: Request) -> Result<Re
 impl Request {
     /// The part of the path that names the group.
     pub(super) fn group_path(&self) -> GroupPath<'_> {
-        GroupPath {
-            tail: &self.path_tail,
-            job_is_base64: self.path_head == JOB_BASE64,
-            raw_path: self.parts.uri.path(),
-        }
+        GroupPath { tail: &self.path_tail, job_is_base64: self.path_head == JOB_BASE64 }
     }
 }
 
@@ -281,35 +282,17 @@ impl Format {
 }
 
 /// Whether a content type is that of delimited protobuf. Names are case-insensitive, values are not.
-fn is_delimited_protobuf(content_type: &str) -> bool {
-    let (media_type, mut rest) = content_type.split_once(';').unwrap_or((content_type, ""));
-    if !media_type.trim().eq_ignore_ascii_case("application/vnd.google.protobuf") {
+fn is_delimited_protobuf(header: &str) -> bool {
+    // Spares nearly all texts the rest.
+    if !header.trim_start().get(..11).is_some_and(|start| start.eq_ignore_ascii_case("application")) {
         return false;
     }
-    let (mut has_message, mut has_encoding) = (false, false);
-    while !rest.trim_start().is_empty() {
-        let Some((name, value, after)) = split_parameter(rest) else { return false };
-        if name.eq_ignore_ascii_case("proto") {
-            has_message = value == "io.prometheus.client.MetricFamily";
-        } else if name.eq_ignore_ascii_case("encoding") {
-            has_encoding = value == "delimited";
-        }
-        rest = after;
-    }
-    has_message && has_encoding
-}
-
-/// Splits off the first parameter: its name, its value, and what follows its semicolon. Values may be quoted (RFC 9110, section 5.6.6).
-/// Escapes are not decoded, because the expected values contain none.
-fn split_parameter(text: &str) -> Option<(&str, &str, &str)> {
-    let (name, text) = text.split_once('=')?;
-    let (value, after) = match text.strip_prefix('"') {
-        Some(quoted) => quoted.split_once('"')?,
-        None => text.split_at(text.find(';').unwrap_or(text.len())),
-    };
-    let after = after.trim_start();
-    let after = if after.is_empty() { after } else { after.strip_prefix(';')? };
-    Some((name.trim(), value.trim(), after))
+    content_type::parse(header).is_some_and(|(media_type, parameters)| {
+        let has = |name, value| parameters.get(name).is_some_and(|found| found == value);
+        media_type == "application/vnd.google.protobuf"
+            && has("proto", "io.prometheus.client.MetricFamily")
+            && has("encoding", "delimited")
+    })
 }
 
 /// The content encoding of a body. Unknown encodings are ignored, as by the official program.
@@ -361,15 +344,15 @@ impl ReceivedPush {
             Some(encoding) => Cow::Owned(decode(encoding, &self.body, sizes.decoded_bytes_max, memory)?),
             None => Cow::Borrowed(&*self.body),
         };
-        let families = match self.format {
+        let grouping = self.key.labels();
+        let mut families = match self.format {
             Format::Text => text::parse_within(&decoded, rules.names, memory)?,
-            Format::Protobuf => protobuf::parse_within(&decoded, rules.names, memory)?,
+            Format::Protobuf => protobuf::parse_within(&decoded, rules.names, &grouping, memory)?,
         };
+        families.remove_push_times();
         let bytes_max = sizes.rendered_bytes_max(decoded.len());
-        let content = match render_within(&families, &self.key.labels(), rules.names, bytes_max, memory) {
-            Ok(mut rendered) => {
-                // The gateway sets both times itself and ignores pushed ones.
-                rendered.retain(|name| name != PUSH_TIME && name != FAILURE_TIME);
+        let content = match render_within(&families, &grouping, rules.names, bytes_max, memory) {
+            Ok(rendered) => {
                 // Long families are copied into segments.
                 memory.grow(rendered.bytes())?;
                 Content::new(rendered)
@@ -404,6 +387,34 @@ mod tests {
             (
                 "application/vnd.google.protobuf;a=\";encoding=x\";proto=io.prometheus.client.MetricFamily;encoding=delimited;",
                 true,
+            ),
+            (
+                "Application/vnd.google.protobuf ;proto=io.prometheus.client.MetricFamily; encoding*=UTF-8'en'%64elimited",
+                true,
+            ),
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding*0=deli;encoding*1*=%6dited",
+                true,
+            ),
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;encoding=delimited",
+                true,
+            ),
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;encoding=text",
+                false,
+            ),
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;;",
+                false,
+            ),
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited; x",
+                false,
+            ),
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=\"deli\\mited\"",
+                false,
             ),
             ("application/vnd.google.protobuf", false),
             ("application/vnd.google.protobuf; encoding=delimited", false),

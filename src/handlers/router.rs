@@ -1,7 +1,13 @@
 //! From a path and a method to an endpoint.
 //!
 //! Behaves like the router of the official program: one table per method, a redirect to the clean path or the right case if that would
-//! match, a response to OPTIONS, and 405 with all allowed methods.
+//! match, a response to OPTIONS, and 405 with all allowed methods. The API has a table of its own.
+//!
+//! The official program has two routers behind each other, and so has this one. The first sees the path before it is decoded, and redirects
+//! to the clean path. The second sees the decoded path, in which an encoded slash separates and encoded dots are values.
+
+use std::borrow::Cow;
+use std::fmt::Write;
 
 use http::Method;
 
@@ -37,10 +43,10 @@ pub enum Routed {
         endpoint: Endpoint,
         /// The head of the path that matched, without the route prefix.
         path_head: &'static str,
-        /// The decoded rest of the path.
-        path_tail: String,
+        /// The decoded rest of the path, which may be any bytes.
+        path_tail: Vec<u8>,
     },
-    /// The client should use this path instead. The redirect is temporary where the method must be preserved.
+    /// The client should use this path instead, which is percent-encoded. The redirect is temporary where the method must be preserved.
     Redirect(String),
     /// The path exists for these methods only; sorted, with OPTIONS.
     NotAllowed(String),
@@ -97,68 +103,97 @@ impl Router {
 
     /// Routes a request. `raw_path` is the path as sent.
     ///
-    /// The path is cleaned before it is decoded, and matched afterwards. So an encoded dot segment is a value, but an encoded slash
-    /// separates. Returns `None` if the path is not valid percent-encoding.
+    /// Returns `None` if the path is not valid percent-encoding.
     pub fn route(&self, method: &Method, raw_path: &str) -> Option<Routed> {
-        let clean = clean(raw_path);
-        if clean != raw_path && method != Method::CONNECT {
-            return Some(Routed::Redirect(clean));
-        }
         let path = decode(raw_path)?;
-        if let Some(found) = self.find(method.as_str(), &path) {
-            return Some(found);
+        let escaped = if is_escaped(raw_path) { Cow::Borrowed(raw_path) } else { Cow::Owned(escape(&path)) };
+        if method != Method::CONNECT {
+            let clean = clean(&escaped);
+            if clean
+                .strip_suffix(API)
+                .is_some_and(|prefix| self.api_prefix.strip_suffix("/api/") == Some(prefix))
+            {
+                return Some(Routed::Redirect(format!("{clean}/")));
+            }
+            if clean != escaped {
+                return Some(Routed::Redirect(clean));
+            }
         }
-        let is_known_method = self.routes.iter().any(|route| route.allows(method.as_str()));
-        if is_known_method
-            && path != "/"
-            && let Some(other) = self.other_spelling(method.as_str(), &path)
+        let table = Table { routes: &self.routes, is_api: self.is_api_v1(raw_path) };
+        Some(table.route(method, &path))
+    }
+
+    /// Whether a path is routed by the table of the API.
+    fn is_api_v1(&self, raw_path: &str) -> bool {
+        raw_path.strip_prefix(&self.api_prefix).is_some_and(|rest| rest.starts_with("v1/"))
+    }
+}
+
+/// The path of the API without its last slash and the route prefix.
+const API: &str = "/api/v1";
+
+/// The routes of the API, or all others.
+struct Table<'r> {
+    routes: &'r [Route],
+    is_api: bool,
+}
+
+impl<'r> Table<'r> {
+    fn routes(&self) -> impl Iterator<Item = &'r Route> {
+        let is_api = self.is_api;
+        self.routes.iter().filter(move |route| route.path.head.starts_with(API) == is_api)
+    }
+
+    fn routes_of(&self, method: &str) -> impl Iterator<Item = &'r Route> {
+        self.routes().filter(move |route| route.allows(method))
+    }
+
+    fn route(&self, method: &Method, path: &[u8]) -> Routed {
+        let name = method.as_str();
+        if let Some(route) = self.routes_of(name).find(|route| route.matches(path)) {
+            let path_tail = path[route.start.len()..].to_owned();
+            return Routed::Found { endpoint: route.endpoint, path_head: route.path.head, path_tail };
+        }
+        if method != Method::CONNECT
+            && path != b"/"
+            && let Some(other) = self.other_spelling(name, path)
         {
-            return Some(Routed::Redirect(encode(&other)));
+            return Routed::Redirect(escape(&other));
         }
-        let allowed = self.allowed(&path);
-        Some(if allowed.is_empty() {
+        let allowed = self.allowed(path);
+        if allowed.is_empty() {
             Routed::NotFound
         } else if method == Method::OPTIONS {
             Routed::Options(allowed)
         } else {
             Routed::NotAllowed(allowed)
-        })
+        }
     }
 
-    fn find(&self, method: &str, path: &str) -> Option<Routed> {
-        let route = self.routes.iter().find(|route| route.allows(method) && route.matches(path))?;
-        let path_tail = path[route.start.len()..].to_owned();
-        Some(Routed::Found { endpoint: route.endpoint, path_head: route.path.head, path_tail })
-    }
-
-    /// The same path with or without its last slash, or in the right case.
-    fn other_spelling(&self, method: &str, path: &str) -> Option<String> {
-        let routes = || self.routes.iter().filter(|route| route.allows(method));
-        let other_slash = match path.strip_suffix('/') {
-            Some(without) => without.to_owned(),
-            None => format!("{path}/"),
-        };
-        let leads_to = |route: &Route| match route.path.tail {
-            Tail::End | Tail::Anything => route.matches(&other_slash),
-            // A slash at the end of a job belongs to the job.
-            Tail::Job => other_slash == route.start.trim_end_matches('/'),
-            Tail::JobBase64 => false,
-        };
-        if routes().any(leads_to) {
+    /// The same path with or without its last slash, or clean and in the right case.
+    fn other_spelling(&self, method: &str, path: &[u8]) -> Option<Vec<u8>> {
+        let other_slash = with_other_slash(path);
+        if self.routes_of(method).any(|route| route.gains_or_loses_slash(&other_slash)) {
             return Some(other_slash);
         }
-        routes().find_map(|route| {
-            let start = path.get(..route.start.len())?;
-            let corrected = format!("{}{}", route.start, &path[start.len()..]);
-            (start.eq_ignore_ascii_case(&route.start) && route.matches(&corrected)).then_some(corrected)
-        })
+        let clean = clean_decoded(path);
+        let correct = |path: &[u8], matches: fn(&Route, &[u8]) -> bool| {
+            self.routes_of(method).find_map(|route| {
+                let start = path.get(..route.start.len())?;
+                let corrected = [route.start.as_bytes(), &path[start.len()..]].concat();
+                (start.eq_ignore_ascii_case(route.start.as_bytes()) && matches(route, &corrected))
+                    .then_some(corrected)
+            })
+        };
+        correct(&clean, Route::matches)
+            .or_else(|| correct(&with_other_slash(&clean), Route::gains_or_loses_slash))
+            .filter(|corrected| corrected != path)
     }
 
     /// The methods of a path, separated by commas; empty if the path does not exist.
-    fn allowed(&self, path: &str) -> String {
+    fn allowed(&self, path: &[u8]) -> String {
         let mut methods: Vec<&str> = self
-            .routes
-            .iter()
+            .routes()
             .filter(|route| route.endpoint != Endpoint::ApiOptions && route.matches(path))
             .flat_map(|route| route.endpoint.methods())
             .copied()
@@ -178,36 +213,67 @@ impl Route {
         self.endpoint.methods().contains(&method)
     }
 
-    fn matches(&self, path: &str) -> bool {
-        path.strip_prefix(&self.start).is_some_and(|rest| match self.path.tail {
+    fn matches(&self, path: &[u8]) -> bool {
+        path.strip_prefix(self.start.as_bytes()).is_some_and(|rest| match self.path.tail {
             Tail::End => rest.is_empty(),
             Tail::Anything => true,
             Tail::Job | Tail::JobBase64 => !rest.is_empty(),
         })
     }
-}
 
-/// Resolves empty, `.` and `..` segments. A trailing slash remains.
-fn clean(path: &str) -> String {
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in path.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => {
-                segments.pop();
-            }
-            other => segments.push(other),
+    /// Whether a path leads to this route after its last slash has been added or removed.
+    fn gains_or_loses_slash(&self, path: &[u8]) -> bool {
+        match self.path.tail {
+            Tail::End | Tail::Anything => self.matches(path),
+            // A slash at the end of a job belongs to the job.
+            Tail::Job => path == self.start.trim_end_matches('/').as_bytes(),
+            Tail::JobBase64 => false,
         }
     }
-    let has_trailing_slash = path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..");
-    let slash = if has_trailing_slash && !segments.is_empty() { "/" } else { "" };
+}
+
+/// Resolves empty, `.` and `..` segments of a path that is not decoded. A slash at the end remains; `.` and `..` at the end add none, because
+/// that would be another grouping key.
+fn clean(path: &str) -> String {
+    let segments = resolved(path.as_bytes().split(|&byte| byte == b'/'));
+    // Split at ASCII characters, so the segments are UTF-8.
+    let segments: Vec<_> = segments.into_iter().map(String::from_utf8_lossy).collect();
+    let slash = if path.ends_with('/') && !segments.is_empty() { "/" } else { "" };
     format!("/{}{slash}", segments.join("/"))
 }
 
-/// Percent-decodes a path, or returns `None` if an escape is invalid. Bytes that are not UTF-8 become a replacement character, which no
-/// literal path contains; [`super::grouping_key::grouping_key`] checks the raw path.
-fn decode(raw: &str) -> Option<String> {
-    has_valid_escapes(raw).then(|| percent_encoding::percent_decode_str(raw).decode_utf8_lossy().into_owned())
+/// The same for a decoded path. Here, a `.` at the end counts as a slash.
+fn clean_decoded(path: &[u8]) -> Vec<u8> {
+    let segments = resolved(path.split(|&byte| byte == b'/'));
+    let slash: &[u8] =
+        if (path.ends_with(b"/") || path.ends_with(b"/.")) && !segments.is_empty() { b"/" } else { b"" };
+    [b"/", &*segments.join(&b'/'), slash].concat()
+}
+
+fn resolved<'a>(segments: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
+    let mut resolved = Vec::new();
+    for segment in segments {
+        match segment {
+            b"" | b"." => {}
+            b".." => {
+                resolved.pop();
+            }
+            other => resolved.push(other),
+        }
+    }
+    resolved
+}
+
+fn with_other_slash(path: &[u8]) -> Vec<u8> {
+    match path.strip_suffix(b"/") {
+        Some(without) => without.to_owned(),
+        None => [path, b"/"].concat(),
+    }
+}
+
+/// Percent-decodes a path, or returns `None` if an escape is invalid.
+fn decode(raw: &str) -> Option<Vec<u8>> {
+    has_valid_escapes(raw).then(|| percent_encoding::percent_decode_str(raw).collect())
 }
 
 /// Whether each `%` is followed by two hexadecimal digits.
@@ -217,10 +283,26 @@ fn has_valid_escapes(raw: &str) -> bool {
         .all(|at| bytes.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)))
 }
 
-fn encode(path: &str) -> String {
-    use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-    const SET: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'?').add(b'#').add(b'%');
-    utf8_percent_encode(path, SET).to_string()
+/// Whether Go uses the path as it was sent. Otherwise, Go escapes the decoded path again, and `%2F` becomes a slash.
+fn is_escaped(raw: &str) -> bool {
+    raw.bytes().all(|byte| needs_no_escape(byte) || b"!'()*[]%".contains(&byte))
+}
+
+/// Percent-encodes a path as Go does.
+fn escape(path: &[u8]) -> String {
+    let mut out = String::with_capacity(path.len());
+    for &byte in path {
+        if needs_no_escape(byte) {
+            out.push(char::from(byte));
+        } else {
+            write!(out, "%{byte:02X}").expect("a string grows as needed");
+        }
+    }
+    out
+}
+
+fn needs_no_escape(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte)
 }
 
 #[cfg(test)]
@@ -250,6 +332,43 @@ mod tests {
         assert_eq!(redirect(&Method::GET, "/metrics/"), "/metrics");
         assert_eq!(redirect(&Method::GET, "/static"), "/static/");
         assert_eq!(redirect(&Method::GET, "/-/Healthy"), "/-/healthy");
+    }
+
+    /// With a slash at the end, the path would name another group, or none.
+    #[test]
+    fn dots_at_the_end_of_a_path_add_no_slash() {
+        let put = Method::PUT;
+        assert_eq!(redirect(&put, "/metrics/job/a/dir/."), "/metrics/job/a/dir");
+        assert_eq!(redirect(&put, "/metrics/job/a/x/y/z/.."), "/metrics/job/a/x/y");
+        assert_eq!(redirect(&put, "/metrics/job/a/dir/./"), "/metrics/job/a/dir/");
+    }
+
+    #[test]
+    fn one_redirect_corrects_the_case_and_encoded_slashes() {
+        let put = Method::PUT;
+        assert_eq!(redirect(&put, "/Metrics/job/a/x/%2F/y/1"), "/metrics/job/a/x/y/1");
+        assert_eq!(redirect(&Method::GET, "/%2Fmetrics"), "/metrics");
+        assert_eq!(redirect(&Method::GET, "/STATUS/"), "/status");
+        assert_eq!(redirect(&put, "/Metrics/job/a/x/%ff"), "/metrics/job/a/x/%FF", "any bytes");
+    }
+
+    /// Go escapes such a path again after decoding it.
+    #[test]
+    fn an_encoded_slash_beside_a_raw_character_that_must_be_escaped_is_cleaned() {
+        let put = Method::PUT;
+        assert_eq!(redirect(&put, "/metrics/job/a|b/x/%2F"), "/metrics/job/a%7Cb/x/");
+        assert_eq!(redirect(&put, "/metrics/job/\u{e9}/%2F/x"), "/metrics/job/%C3%A9/x");
+        assert!(matches!(router().route(&put, "/metrics/job/a|b/x/y"), Some(Routed::Found { .. })));
+    }
+
+    #[test]
+    fn the_api_has_a_table_of_its_own() {
+        let route = |method, path| router().route(&method, path);
+        assert_eq!(redirect(&Method::GET, "/api/v1"), "/api/v1/");
+        assert_eq!(route(Method::GET, "/API/v1/status"), Some(Routed::NotFound));
+        assert_eq!(route(Method::OPTIONS, "/API/v1/status"), Some(Routed::NotFound));
+        assert_eq!(route(Method::GET, "/%61pi/v1/status"), Some(Routed::NotFound));
+        assert_eq!(redirect(&Method::GET, "/api/v1/Status"), "/api/v1/status");
     }
 
     #[test]
@@ -289,9 +408,10 @@ mod tests {
             }
             other => panic!("{path}: {other:?}"),
         };
-        assert_eq!(found("/metrics/job/%2F"), "/");
-        assert_eq!(found("/metrics/job/a/zone/%2e%2e"), "a/zone/..");
-        assert_eq!(found("/metrics/%6Aob/a"), "a");
+        assert_eq!(found("/metrics/job/%2F"), b"/");
+        assert_eq!(found("/metrics/job/a/zone/%2e%2e"), b"a/zone/..");
+        assert_eq!(found("/metrics/%6Aob/a"), b"a");
+        assert_eq!(found("/metrics/job/%ff"), b"\xff");
     }
 
     #[test]
@@ -310,7 +430,7 @@ mod tests {
     fn a_prefix_applies_to_every_path() {
         let router = Router::new("/gw", "/gw/scrape", false);
         let found = |endpoint, path_head, tail: &str| {
-            Some(Routed::Found { endpoint, path_head, path_tail: tail.to_owned() })
+            Some(Routed::Found { endpoint, path_head, path_tail: tail.into() })
         };
         assert_eq!(router.route(&Method::GET, "/gw/scrape"), found(Endpoint::Metrics, "/metrics", ""));
         assert_eq!(

@@ -1,10 +1,13 @@
 //! Responses and their headers.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{
     ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, StatusCode};
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use super::response_body::ResponseBody;
 
@@ -68,12 +71,17 @@ pub(crate) fn allowed_methods(methods: &str) -> Response {
     response
 }
 
-/// 301 for GET and HEAD; 307 for other methods, which it preserves.
-pub(crate) fn redirect(method: &Method, to: &str) -> Response {
+/// 301 for GET and HEAD; 307 for other methods, which it preserves. The query is kept.
+pub(crate) fn redirect(method: &Method, to: &str, query: Option<&str>) -> Response {
     let permanent = method == Method::GET || method == Method::HEAD;
     let status = if permanent { StatusCode::MOVED_PERMANENTLY } else { StatusCode::TEMPORARY_REDIRECT };
     let mut response = empty(status);
-    insert(&mut response, LOCATION, to);
+    let to = match query.filter(|query| !query.is_empty()) {
+        None => Cow::Borrowed(to),
+        // Escapes only what is not ASCII.
+        Some(query) => format!("{to}?{}", utf8_percent_encode(query, CONTROLS)).into(),
+    };
+    insert(&mut response, LOCATION, &to);
     response
 }
 

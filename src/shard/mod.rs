@@ -64,10 +64,7 @@ use retired::RetiredSeries;
 use slab::{Number, Slab};
 use tables::{Group, LocalFamily};
 
-/// The family with the time of each group's last successful push.
-pub const PUSH_TIME: &str = "push_time_seconds";
-/// The family with the time of each group's last failed push.
-pub const FAILURE_TIME: &str = "push_failure_time_seconds";
+pub use crate::exposition::names::{FAILURE_TIME, PUSH_TIME};
 /// Both families have one series for each group, and the help of the official program.
 pub(crate) const METRICS: &[OwnMetric] = &[PUSH_TIME_METRIC, FAILURE_TIME_METRIC];
 pub(crate) const PUSH_TIME_METRIC: OwnMetric =

@@ -297,7 +297,7 @@ fn rendered(key: &GroupingKey, group: &Group<'_>) -> Result<Rendered, GroupError
         body.extend_from_slice(message);
         names.push(*name);
     }
-    let families = protobuf::parse_within(&body, NameRules::Utf8, &mut Unlimited)?;
+    let families = protobuf::parse_within(&body, NameRules::Utf8, &key.labels(), &mut Unlimited)?;
     // Of two families with one name, only the last would remain.
     if !families.families.iter().map(|family| &*family.name).eq(names.iter().copied()) {
         return Err(GroupError::FamilyName);

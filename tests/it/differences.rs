@@ -72,6 +72,60 @@ fn difference_02_a_gauge_histogram_reserves_the_names_of_its_parts() {
 }
 
 #[test]
+fn difference_02_protobuf_that_would_break_a_scrape_is_inconsistent() {
+    let gateway = Gateway::start(&[]);
+    let histogram = pb::message(3, &[pb::number(1, 2), pb::double(2, 0.5)].concat());
+    let label = [pb::message(1, b"id"), pb::message(2, b"\xff")].concat();
+    let exemplar = [pb::double(1, 1.0), pb::message(2, &pb::message(1, &label))].concat();
+    for (body, text) in [
+        (pb::family(b"m", 6, &[pb::metric(&[], 3, &pb::double(1, 1.0))]), "has the unknown type 6"),
+        (
+            pb::family(b"m", pb::HISTOGRAM, &[pb::metric(&[(b"le", b"1")], 7, &histogram)]),
+            "explicit \"le\" label",
+        ),
+        (
+            pb::family(b"m", pb::COUNTER, &[pb::metric(&[], 3, &exemplar)]),
+            "an exemplar has a label that is not utf8",
+        ),
+        (
+            pb::family(b"m", pb::GAUGE_HISTOGRAM, &[pb::metric(&[], 2, &pb::double(1, 1.0))]),
+            "is not a GAUGE_HISTOGRAM",
+        ),
+    ] {
+        let response = put_protobuf(&gateway, JOB, &body);
+        assert_eq!(response.status, 400, "{text}");
+        assert!(response.text().contains(text), "{}", response.text());
+        assert_eq!(gateway.scrape().samples("m").count(), 0, "{text}");
+    }
+}
+
+#[test]
+fn difference_02_a_family_is_a_histogram_or_a_gauge_histogram() {
+    let gateway = Gateway::start(&[]);
+    assert_eq!(gateway.put(JOB, "# TYPE m histogram\nm_count 1\n").status, 200);
+    let response = put_protobuf(&gateway, "/metrics/job/b", &gauge_histogram(b"m"));
+    assert_eq!(response.status, 400);
+    let text = "gathered metric family m has type GAUGE_HISTOGRAM but should be HISTOGRAM";
+    assert!(response.text().contains(text), "{}", response.text());
+}
+
+/// The official program replaces them before it checks a push.
+#[test]
+fn push_times_in_a_body_are_not_checked() {
+    let gateway = Gateway::start(&[]);
+    for body in [
+        "push_time_seconds 1\npush_time_seconds 1\n",
+        "push_time_seconds{__x=\"1\"} 1\n",
+        "# TYPE push_time_seconds summary\npush_time_seconds 1\npush_time_seconds_count 1\n",
+    ] {
+        assert_eq!(gateway.put(JOB, body).status, 200, "{body}");
+    }
+    let wrong_value = pb::family(b"push_time_seconds", pb::GAUGE, &[pb::metric(&[], 3, &pb::double(1, 1.0))]);
+    assert_eq!(put_protobuf(&gateway, JOB, &wrong_value).status, 200);
+    assert_eq!(gateway.put(JOB, "push_time_seconds 1 5\n").status, 400, "a timestamp");
+}
+
+#[test]
 fn difference_03_invalid_utf8_in_help_is_replaced() {
     let gateway = Gateway::start(&[]);
     assert_eq!(gateway.request("PUT", JOB, &[], b"# HELP m caf\xe9 \xff.\nm 1\n").status, 200);
@@ -84,8 +138,14 @@ fn difference_04_names_in_protobuf_are_validated() {
     let gateway = Gateway::start(&[]);
     for body in [gauge(b"m 1\nn", &[]), gauge(b"m", &[(b"a\"", b"1")]), gauge(b"", &[])] {
         assert_eq!(put_protobuf(&gateway, JOB, &body).status, 400);
+        let failure = gateway.scrape().value("push_failure_time_seconds", &[("job", "a")]).map(str::to_owned);
+        assert_ne!(failure.expect("the group exists"), "0");
+        assert_eq!(gateway.request("DELETE", JOB, &[], b"").status, 202);
     }
-    assert!(gateway.scrape().pushed().families.is_empty(), "an invalid push creates no group");
+    // Invalid bytes are worse than invalid names.
+    let body = [gauge(b"m\xff", &[]), b"\x05m".to_vec()].concat();
+    assert_eq!(put_protobuf(&gateway, JOB, &body).status, 400);
+    assert_eq!(gateway.scrape().samples("push_time_seconds").count(), 0, "an invalid body creates no group");
 }
 
 /// The order of groups may be any; the order of the series within a group is by label values, as in the official program.
@@ -369,4 +429,67 @@ fn difference_19_obsolete_forms_of_http_are_rejected() {
         assert_eq!((response.status, response.header("connection")), (400, Some("close")), "{head}");
     }
     assert_eq!(gateway.scrape().samples("m").count(), 0);
+}
+
+#[test]
+fn difference_21_redirects_are_escaped_once_and_stay_below_the_api() {
+    let gateway = Gateway::start(&[]);
+    for (method, path, location) in [
+        ("PUT", "/metrics/job/a//x/b%2Fc?q=%2F", "/metrics/job/a/x/b%2Fc?q=%2F"),
+        ("PUT", "/metrics//job/%C3%A9", "/metrics/job/%C3%A9"),
+        ("GET", "/api/v1/Status", "/api/v1/status"),
+        ("GET", "/api/v1/metrics/", "/api/v1/metrics"),
+        ("DELETE", "/Metrics/job@base64/YQ/x/y", "/metrics/job@base64/YQ/x/y"),
+    ] {
+        let response = gateway.request(method, path, &[], b"");
+        assert!(matches!(response.status, 301 | 307), "{path}");
+        assert_eq!(response.header("location"), Some(location), "{path}");
+    }
+}
+
+#[test]
+fn difference_22_an_inconsistent_push_gets_the_first_inconsistency() {
+    let gateway = Gateway::start(&[]);
+    let response = gateway.put(JOB, "m{__x=\"1\"} 1\nn{__x=\"1\"} 1\n");
+    assert_eq!(response.status, 400);
+    let text = "pushed metrics are invalid or inconsistent with existing metrics: \
+        collected metric \"m\" has a label with an invalid name: __x\n";
+    assert_eq!(response.text(), text);
+}
+
+#[test]
+fn difference_23_accept_encoding_follows_the_rfc() {
+    let gateway = Gateway::start(&[]);
+    for accepted in ["GZIP", "gzip;x=y", "gzip,,identity;q=0.5"] {
+        let response = gateway.request("GET", "/metrics", &[("Accept-Encoding", accepted)], b"");
+        assert_eq!(response.header("content-encoding"), Some("gzip"), "{accepted}");
+    }
+}
+
+#[test]
+fn difference_24_a_gzip_header_with_reserved_flags_is_400() {
+    let gateway = Gateway::start(&[]);
+    let mut body = gzip(b"m 1\n");
+    assert_eq!(gateway.request("PUT", JOB, &[("Content-Encoding", "gzip")], &body).status, 200);
+    body[3] |= 0x80;
+    assert_eq!(gateway.request("PUT", JOB, &[("Content-Encoding", "gzip")], &body).status, 400);
+}
+
+#[test]
+fn difference_25_types_are_ascii() {
+    let gateway = Gateway::start(&[]);
+    assert_eq!(gateway.put(JOB, "# TYPE m Summary\nm_count 1\n").status, 200);
+    assert_eq!(gateway.put(JOB, "# TYPE m \u{17f}ummary\nm_count 1\n").status, 400);
+}
+
+#[test]
+fn difference_26_a_negative_float_count_is_ignored() {
+    let gateway = Gateway::start(&[]);
+    let counts = [pb::number(1, 3), pb::double(4, -7.0)].concat();
+    let bucket = pb::message(3, &[pb::number(1, 2), pb::double(2, 0.5), pb::double(4, -1.0)].concat());
+    let body = pb::family(b"h", pb::HISTOGRAM, &[pb::metric(&[], 7, &[counts, bucket].concat())]);
+    assert_eq!(put_protobuf(&gateway, JOB, &body).status, 200);
+    let seen = gateway.scrape();
+    assert_eq!(seen.value("h_count", &[]), Some("3"));
+    assert_eq!(seen.value("h_bucket", &[("le", "0.5")]), Some("2"));
 }

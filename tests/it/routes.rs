@@ -39,6 +39,38 @@ fn the_api_shows_status_and_groups() {
 }
 
 #[test]
+fn a_delete_is_accepted_even_if_its_group_cannot_exist() {
+    let gateway = Gateway::start(&["--push.enable-utf8-names"]);
+    for path in ["/metrics/job/a/x/%ff", "/metrics/job/a/U__x_2e_y/1/x_y/1", "/metrics/job/a/U______x/1"] {
+        assert_eq!(gateway.request("DELETE", path, &[], b"").status, 202, "{path}");
+        assert_eq!(gateway.put(path, "m 1\n").status, 400, "{path}");
+    }
+    assert_eq!(gateway.request("DELETE", "/metrics/job/a/x", &[], b"").status, 400, "names no group");
+}
+
+/// Scripts match on the texts.
+#[test]
+fn paths_that_name_no_group_have_the_official_texts() {
+    let gateway = Gateway::start(&[]);
+    for (path, text) in [
+        ("/metrics/job/a/x", "odd number of components in label string \"/x\"\n"),
+        ("/metrics/job/a/x%zz", "400 Bad Request\n"),
+        ("/metrics//job/a/x%zz", "400 Bad Request\n"),
+        (
+            "/metrics/job@base64/!",
+            "invalid base64 encoding in job name \"\": illegal base64 data at input byte 0\n",
+        ),
+        (
+            "/metrics/job/a/x@base64/Y",
+            "invalid base64 encoding for label x=\"Y\": illegal base64 data at input byte 0\n",
+        ),
+    ] {
+        let response = gateway.put(path, "m 1\n");
+        assert_eq!((response.status, response.text().as_str()), (400, text), "{path}");
+    }
+}
+
+#[test]
 fn paths_that_are_not_clean_are_redirected() {
     let gateway = Gateway::start(&[]);
     for (method, path, location) in [
@@ -50,6 +82,11 @@ fn paths_that_are_not_clean_are_redirected() {
         ("PUT", "/metrics/job/./a", "/metrics/job/a"),
         ("PUT", "/metrics/JOB/a", "/metrics/job/a"),
         ("PUT", "/metrics/job/", "/metrics/job"),
+        ("PUT", "/metrics/job/a/dir/.", "/metrics/job/a/dir"),
+        ("PUT", "/metrics/job/a/x/y/z/..", "/metrics/job/a/x/y"),
+        ("PUT", "/Metrics/job/a/x/%2F/y/1", "/metrics/job/a/x/y/1"),
+        ("GET", "/%2Fmetrics?x=1", "/metrics?x=1"),
+        ("GET", "/api/v1", "/api/v1/"),
     ] {
         let response = gateway.request(method, path, &[], b"");
         assert!(matches!(response.status, 301 | 307 | 308), "{method} {path}: {}", response.status);

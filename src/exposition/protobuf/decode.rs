@@ -9,12 +9,14 @@ use prost::Message;
 use super::encode::{as_integer, value_field, write_value};
 use super::message::{self, Exemplar, Timestamp};
 use super::native_histogram;
-use super::wire::{Fields, WireError};
+use super::schema;
+use super::wire::{FieldValue, Fields, WireError};
 use crate::exposition::consistency::Inconsistency;
 use crate::exposition::lengths::{LengthLimits, TooLong};
 use crate::exposition::memory::{Memory, OutOfMemory, Unlimited};
 use crate::exposition::model::{Families, Family, Label, Metric, MetricType, Point, Span, Value};
-use crate::exposition::names::NameRules;
+use crate::exposition::names::{NameRules, is_push_time};
+use crate::exposition::quote::quote;
 
 /// The largest metric, in bytes, that may need exact protobuf. Such metrics are decoded one by one, to many times their size.
 const EXACT_METRIC_BYTES_MAX: usize = 1 << 20;
@@ -56,10 +58,6 @@ pub enum MessageError {
     BodyTooLarge,
     #[error(transparent)]
     Wire(#[from] WireError),
-    #[error("invalid metric name {0:?}")]
-    MetricName(String),
-    #[error("invalid label name {label:?} for metric {metric:?}")]
-    LabelName { metric: String, label: String },
     #[error(transparent)]
     TooLong(#[from] TooLong),
     #[error(transparent)]
@@ -89,27 +87,29 @@ impl From<Inconsistency> for MetricError {
 /// Parses a body of delimited messages without limits on names and texts. Of two families with one name, the last one is used.
 ///
 /// # Errors
-/// The bytes are not such messages, or `rules` do not allow a name.
+/// The bytes are not such messages.
 pub fn parse(body: &[u8], rules: NameRules) -> Result<Families<'_>, ProtobufError> {
-    parse_with(body, rules, LengthLimits::NONE, &mut Unlimited)
+    parse_with(body, rules, &[], LengthLimits::NONE, &mut Unlimited)
 }
 
 /// Parses a body of delimited messages that a client sent, and reserves what its families need from `memory` while it parses. A
-/// compact body needs many times its size.
+/// compact body needs many times its size. The values of labels in `grouping` will be replaced, so they may be any bytes.
 ///
 /// # Errors
 /// Those of [`parse`], a name or text beyond [`LengthLimits::PUSH`], or the families do not fit into the memory.
 pub fn parse_within<'a>(
     body: &'a [u8],
     rules: NameRules,
+    grouping: &[(String, String)],
     memory: &mut dyn Memory,
 ) -> Result<Families<'a>, ProtobufError> {
-    parse_with(body, rules, LengthLimits::PUSH, memory)
+    parse_with(body, rules, grouping, LengthLimits::PUSH, memory)
 }
 
 fn parse_with<'a>(
     body: &'a [u8],
     rules: NameRules,
+    grouping: &[(String, String)],
     lengths: LengthLimits,
     memory: &mut dyn Memory,
 ) -> Result<Families<'a>, ProtobufError> {
@@ -117,7 +117,7 @@ fn parse_with<'a>(
     if u32::try_from(body.len()).is_err() {
         return Err(ProtobufError::new(1, MessageError::BodyTooLarge));
     }
-    let mut decoder = Decoder::new(rules, lengths, memory);
+    let mut decoder = Decoder::new(rules, grouping, lengths, memory);
     let mut messages = Fields::new(body);
     let mut number = 0;
     while !messages.is_empty() {
@@ -137,7 +137,7 @@ fn parse_with<'a>(
 /// The bytes are not such a message.
 pub fn decode_family(message: &[u8]) -> Result<Families<'_>, ProtobufError> {
     let mut memory = Unlimited;
-    let mut decoder = Decoder::new(NameRules::Utf8, LengthLimits::NONE, &mut memory);
+    let mut decoder = Decoder::new(NameRules::Utf8, &[], LengthLimits::NONE, &mut memory);
     decoder.family(message).map_err(|reason| ProtobufError::new(1, reason))?;
     Ok(decoder.finish())
 }
@@ -150,11 +150,15 @@ const EXACT_MESSAGE_FACTOR: usize = 80;
 /// The tables while they grow.
 struct Decoder<'a, 'm> {
     rules: NameRules,
+    /// Labels whose values do not count.
+    grouping: &'m [(String, String)],
     lengths: LengthLimits,
     tables: Families<'a>,
     by_name: HashMap<Cow<'a, str>, usize, foldhash::fast::RandomState>,
-    /// The first inconsistency of each family. A later family with the same name may replace it.
-    rejections: Vec<Option<Box<Inconsistency>>>,
+    /// What is wrong with each family. A later family with the same name may replace it.
+    faults: Vec<Faults>,
+    /// What is wrong with families whose names are invalid.
+    unnamed: Faults,
     memory: &'m mut dyn Memory,
     /// The memory of texts that do not borrow from the body.
     copied_bytes: usize,
@@ -164,14 +168,30 @@ struct Decoder<'a, 'm> {
     next_measure: usize,
 }
 
+/// Why a family must be rejected.
+#[derive(Default)]
+struct Faults {
+    /// Whether a metric has a timestamp. This error comes before all others.
+    has_timestamp: bool,
+    /// The first inconsistency.
+    rejection: Option<Box<Inconsistency>>,
+}
+
 impl<'a, 'm> Decoder<'a, 'm> {
-    fn new(rules: NameRules, lengths: LengthLimits, memory: &'m mut dyn Memory) -> Self {
+    fn new(
+        rules: NameRules,
+        grouping: &'m [(String, String)],
+        lengths: LengthLimits,
+        memory: &'m mut dyn Memory,
+    ) -> Self {
         Self {
             rules,
+            grouping,
             lengths,
             tables: Families::default(),
             by_name: HashMap::default(),
-            rejections: Vec::new(),
+            faults: Vec::new(),
+            unnamed: Faults::default(),
             memory,
             copied_bytes: 0,
             reserved_bytes: 0,
@@ -193,7 +213,7 @@ impl<'a, 'm> Decoder<'a, 'm> {
     /// Reserves memory for the tables as they are, and bytes beyond them for a moment.
     fn reserve(&mut self, more_bytes: usize) -> Result<(), OutOfMemory> {
         let Families { families, metrics, labels, points, exact, .. } = &self.tables;
-        let bytes = families.len() * (size_of::<Family<'_>>() + size_of::<Option<Box<Inconsistency>>>())
+        let bytes = families.len() * (size_of::<Family<'_>>() + size_of::<Faults>())
             + self.by_name.capacity() * 2 * size_of::<(Cow<'_, str>, usize)>()
             + metrics.len() * size_of::<Metric>()
             + labels.len() * size_of::<Label<'_>>()
@@ -207,19 +227,29 @@ impl<'a, 'm> Decoder<'a, 'm> {
     }
 
     fn finish(mut self) -> Families<'a> {
-        self.tables.rejection = self.rejections.into_iter().flatten().next();
+        self.tables.has_timestamp =
+            self.unnamed.has_timestamp || self.faults.iter().any(|faults| faults.has_timestamp);
+        let faults = std::iter::once(self.unnamed).chain(self.faults);
+        self.tables.rejection = faults.filter_map(|faults| faults.rejection).next();
         self.tables
     }
 
     fn family(&mut self, message: &'a [u8]) -> Result<(), MessageError> {
-        let Header { name, help, unit, kind } = Header::parse(message)?;
+        let Header { name, help, unit, kind: kind_number } = Header::parse(message)?;
         self.lengths.check_name("metric name", name.len())?;
         self.lengths.check_text("HELP", help.as_deref().map_or(0, str::len))?;
         self.lengths.check_text("unit", unit.as_deref().map_or(0, str::len))?;
-        let name = match str::from_utf8(name) {
-            Ok(name) if self.rules.allow_metric_name(name) => Cow::Borrowed(name),
-            _ => return Err(MessageError::MetricName(shown(name))),
+        let valid_name = str::from_utf8(name).ok().filter(|name| self.rules.allow_metric_name(name));
+        let kind = kind_of(kind_number);
+        let rejection = match (valid_name, kind) {
+            (None, _) => Some(Inconsistency::MetricName(quote(name))),
+            (_, None) => Some(Inconsistency::UnknownType { family: quote(name), number: kind_number as i32 }),
+            _ => None,
         };
+        let mut faults = Faults { has_timestamp: false, rejection: rejection.map(Box::new) };
+        // Also the metrics of a family that is rejected must be valid messages.
+        let kind = kind.unwrap_or(MetricType::Counter);
+        let name = valid_name.unwrap_or_default();
         if let Some(Cow::Owned(text)) = &help {
             self.copied_bytes += text.capacity();
         }
@@ -227,49 +257,62 @@ impl<'a, 'm> Decoder<'a, 'm> {
             self.copied_bytes += text.capacity();
         }
         let start = self.tables.metrics.len();
-        let mut rejection = None;
         let mut fields = Fields::new(message);
         while let Some(field) = fields.next()? {
-            if field.number != 4 {
-                continue;
-            }
+            let (4, FieldValue::Bytes(metric)) = (field.number, field.value) else { continue };
             let before = TableLengths::of(&self.tables);
-            match self.metric(&name, kind, field.value.bytes()?) {
-                Ok(()) if rejection.is_none() => {}
+            match self.metric(name, kind, metric, &mut faults.has_timestamp) {
+                Ok(()) if faults.rejection.is_none() => {}
                 Ok(()) => before.truncate(&mut self.tables),
                 Err(MetricError::Inconsistent(reason)) => {
                     before.truncate(&mut self.tables);
-                    rejection.get_or_insert(reason);
+                    faults.rejection.get_or_insert(reason);
                 }
                 Err(MetricError::Message(error)) => return Err(error),
             }
         }
+        if valid_name.is_none() {
+            self.unnamed.has_timestamp |= faults.has_timestamp;
+            self.unnamed.rejection = self.unnamed.rejection.take().or(faults.rejection);
+            return Ok(());
+        }
+        if is_push_time(name) {
+            // The gateway ignores it.
+            faults.rejection = None;
+        }
+        let name = Cow::Borrowed(name);
         let metrics = span(start, self.tables.metrics.len());
         let family = Family { name: name.clone(), help, unit, kind, metrics };
         self.measure_now_and_then()?;
         match self.by_name.entry(name) {
             Entry::Vacant(entry) => {
-                entry.insert(self.rejections.len());
+                entry.insert(self.faults.len());
                 self.tables.families.push(family);
-                self.rejections.push(rejection);
+                self.faults.push(faults);
             }
             Entry::Occupied(entry) => {
                 self.tables.families[*entry.get()] = family;
-                self.rejections[*entry.get()] = rejection;
+                self.faults[*entry.get()] = faults;
             }
         }
         Ok(())
     }
 
-    fn metric(&mut self, name: &str, kind: MetricType, message: &'a [u8]) -> Result<(), MetricError> {
+    fn metric(
+        &mut self,
+        name: &str,
+        kind: MetricType,
+        message: &'a [u8],
+        has_timestamp: &mut bool,
+    ) -> Result<(), MetricError> {
         let labels_start = self.tables.labels.len();
         let mut partial = PartialValue { points_start: self.tables.points.len(), ..PartialValue::default() };
         let mut timestamp = None;
         let mut fields = Fields::new(message);
         let mut rejection = None;
         while let Some(field) = fields.next()? {
-            match field.number {
-                1 => match self.label(name, field.value.bytes()?) {
+            match (field.number, field.value) {
+                (1, FieldValue::Bytes(label)) => match self.label(name, label) {
                     Ok(label) => {
                         self.tables.labels.push(label);
                         self.measure_now_and_then()?;
@@ -277,14 +320,16 @@ impl<'a, 'm> Decoder<'a, 'm> {
                     Err(MetricError::Inconsistent(reason)) => rejection = Some(reason),
                     Err(error) => return Err(error),
                 },
-                6 => timestamp = Some(field.value.varint()? as i64),
-                number if number == u32::from(value_field(kind)) => {
+                (6, FieldValue::Varint(milliseconds)) => {
+                    timestamp = Some(milliseconds as i64);
+                    *has_timestamp = true;
+                }
+                (number, FieldValue::Bytes(value)) if number == u32::from(value_field(kind)) => {
                     partial.found = true;
-                    self.value(kind, field.value.bytes()?, &mut partial)?;
+                    self.value(kind, value, &mut partial)?;
                 }
-                2..=5 | 7 => {
-                    field.value.bytes()?;
-                }
+                // The value of another type is not used, but it must be a valid message.
+                (number, FieldValue::Bytes(value)) => schema::check_field(number, value)?,
                 _ => {}
             }
         }
@@ -310,9 +355,9 @@ impl<'a, 'm> Decoder<'a, 'm> {
         let (mut name, mut value) = (&b""[..], &b""[..]);
         let mut fields = Fields::new(message);
         while let Some(field) = fields.next()? {
-            match field.number {
-                1 => name = field.value.bytes()?,
-                2 => value = field.value.bytes()?,
+            match (field.number, field.value) {
+                (1, FieldValue::Bytes(bytes)) => name = bytes,
+                (2, FieldValue::Bytes(bytes)) => value = bytes,
                 _ => {}
             }
         }
@@ -321,15 +366,18 @@ impl<'a, 'm> Decoder<'a, 'm> {
         let name = match str::from_utf8(name) {
             Ok(name) if self.rules.allow_label_name(name) => name,
             _ => {
-                let (metric, label) = (shown(metric.as_bytes()), shown(name));
-                return Err(MessageError::LabelName { metric, label }.into());
+                let (metric, label) = (metric.to_owned(), quote(name));
+                return Err(Inconsistency::LabelName { metric, label }.into());
             }
         };
         match str::from_utf8(value) {
             Ok(value) => Ok(Label { name: Cow::Borrowed(name), value: Cow::Borrowed(value) }),
+            Err(_) if self.grouping.iter().any(|(replaced, _)| replaced == name) => {
+                Ok(Label { name: Cow::Borrowed(name), value: Cow::Borrowed("") })
+            }
             Err(_) => {
-                let (metric, label) = (metric.to_owned(), name.to_owned());
-                Err(Inconsistency::LabelNotUtf8 { metric, label }.into())
+                let (metric, label, value) = (metric.to_owned(), name.to_owned(), quote(value));
+                Err(Inconsistency::LabelNotUtf8 { metric, label, value }.into())
             }
         }
     }
@@ -363,32 +411,36 @@ impl<'a, 'm> Decoder<'a, 'm> {
     ) -> Result<(), MessageError> {
         let mut fields = Fields::new(message);
         while let Some(field) = fields.next()? {
-            match (kind, field.number) {
-                (MetricType::Counter | MetricType::Gauge | MetricType::Untyped, 1) => {
-                    partial.value = field.value.double()?;
+            use FieldValue::{Bytes, Fixed64, Varint};
+            match (kind, field.number, field.value) {
+                (MetricType::Counter | MetricType::Gauge | MetricType::Untyped, 1, Fixed64(bits)) => {
+                    partial.value = f64::from_bits(bits);
                 }
-                (MetricType::Gauge | MetricType::Untyped, _) => {}
-                (MetricType::Counter, 3) | (MetricType::Summary, 4) => {
-                    partial.created(field.value.bytes()?)?;
+                (MetricType::Gauge | MetricType::Untyped, ..) => {}
+                (MetricType::Counter, 3, Bytes(created)) | (MetricType::Summary, 4, Bytes(created)) => {
+                    partial.created(created)?;
                 }
-                (MetricType::Counter, number) => partial.needs_message |= number == 2,
-                (_, 1) => partial.count = field.value.varint()?,
-                (_, 2) => partial.value = field.value.double()?,
-                (MetricType::Summary, 3) => {
-                    let point = parse_quantile(field.value.bytes()?)?;
+                (MetricType::Counter, number, value) => {
+                    partial.needs_message |= number == 2 && matches!(value, Bytes(_));
+                }
+                (_, 1, Varint(count)) => partial.count = count,
+                (_, 2, Fixed64(bits)) => partial.value = f64::from_bits(bits),
+                (MetricType::Summary, 3, Bytes(quantile)) => {
+                    let point = parse_quantile(quantile)?;
                     self.tables.points.push(point);
                     self.measure_now_and_then()?;
                 }
-                (MetricType::Summary, _) => {}
-                (_, 3) => {
-                    let (point, needs_message) = parse_bucket(field.value.bytes()?)?;
+                (MetricType::Summary, ..) => {}
+                (_, 3, Bytes(bucket)) => {
+                    let (point, needs_message) = parse_bucket(bucket)?;
                     self.tables.points.push(point);
                     self.measure_now_and_then()?;
                     partial.needs_message |= needs_message;
                 }
-                (_, 4) => partial.float_count = Some(field.value.double()?),
-                (_, 15) => partial.created(field.value.bytes()?)?,
-                (_, number) => partial.needs_message |= matches!(number, 5..=16),
+                (_, 4, Fixed64(bits)) => partial.float_count = Some(f64::from_bits(bits)),
+                (_, 15, Bytes(created)) => partial.created(created)?,
+                // Including fields of another wire type, which copying the message removes.
+                (_, number, _) => partial.needs_message |= matches!(number, 5..=16),
             }
         }
         partial.needs_message |= partial.float_count.is_some();
@@ -425,7 +477,11 @@ impl<'a, 'm> Decoder<'a, 'm> {
             return Err(Inconsistency::MetricTooLarge { metric: name.to_owned() }.into());
         }
         self.reserve(metric.len() * EXACT_MESSAGE_FACTOR)?;
-        let metric = message::Metric::decode(metric)?;
+        let metric = match message::Metric::decode(metric) {
+            Ok(metric) => metric,
+            // Generated code rejects a known field of another wire type, which counts as unknown.
+            Err(_) => message::Metric::decode(&*schema::known_fields(metric)?)?,
+        };
         let mut known = message::Metric::default();
         match kind {
             MetricType::Counter => known.counter = metric.counter,
@@ -463,21 +519,21 @@ struct Header<'a> {
     name: &'a [u8],
     help: Option<Cow<'a, str>>,
     unit: Option<Cow<'a, str>>,
-    kind: MetricType,
+    /// The number of the type. Enumerations have 32 bits; higher bits are ignored.
+    kind: u32,
 }
 
 impl<'a> Header<'a> {
     fn parse(message: &'a [u8]) -> Result<Self, WireError> {
-        let mut header = Header { name: b"", help: None, unit: None, kind: MetricType::Counter };
+        let mut header = Header { name: b"", help: None, unit: None, kind: 0 };
         let mut fields = Fields::new(message);
         while let Some(field) = fields.next()? {
-            match field.number {
-                1 => header.name = field.value.bytes()?,
+            match (field.number, field.value) {
+                (1, FieldValue::Bytes(name)) => header.name = name,
                 // Repaired as in text, because invalid UTF-8 would break the scrape.
-                2 => header.help = Some(String::from_utf8_lossy(field.value.bytes()?)),
-                5 => header.unit = Some(String::from_utf8_lossy(field.value.bytes()?)),
-                // As the format requires, an unknown number is ignored.
-                3 => header.kind = kind_of(field.value.varint()?).unwrap_or(header.kind),
+                (2, FieldValue::Bytes(help)) => header.help = Some(String::from_utf8_lossy(help)),
+                (5, FieldValue::Bytes(unit)) => header.unit = Some(String::from_utf8_lossy(unit)),
+                (3, FieldValue::Varint(kind)) => header.kind = kind as u32,
                 _ => {}
             }
         }
@@ -486,9 +542,8 @@ impl<'a> Header<'a> {
 }
 
 /// The type with this number.
-fn kind_of(number: u64) -> Option<MetricType> {
-    // Enumerations have 32 bits; higher bits are ignored.
-    Some(match number as u32 {
+fn kind_of(number: u32) -> Option<MetricType> {
+    Some(match number {
         0 => MetricType::Counter,
         1 => MetricType::Gauge,
         2 => MetricType::Summary,
@@ -519,9 +574,9 @@ impl PartialValue {
         let created = self.created.get_or_insert_default();
         let mut fields = Fields::new(message);
         while let Some(field) = fields.next()? {
-            match field.number {
-                1 => created.seconds = field.value.varint()? as i64,
-                2 => created.nanos = field.value.varint()? as i32,
+            match (field.number, field.value) {
+                (1, FieldValue::Varint(seconds)) => created.seconds = seconds as i64,
+                (2, FieldValue::Varint(nanos)) => created.nanos = nanos as i32,
                 _ => {}
             }
         }
@@ -546,9 +601,9 @@ fn parse_quantile(message: &[u8]) -> Result<Point, WireError> {
     let mut point = Point { at: 0.0, value: 0.0 };
     let mut fields = Fields::new(message);
     while let Some(field) = fields.next()? {
-        match field.number {
-            1 => point.at = field.value.double()?,
-            2 => point.value = field.value.double()?,
+        match (field.number, field.value) {
+            (1, FieldValue::Fixed64(bits)) => point.at = f64::from_bits(bits),
+            (2, FieldValue::Fixed64(bits)) => point.value = f64::from_bits(bits),
             _ => {}
         }
     }
@@ -561,11 +616,11 @@ fn parse_bucket(message: &[u8]) -> Result<(Point, bool), WireError> {
     let mut needs_message = false;
     let mut fields = Fields::new(message);
     while let Some(field) = fields.next()? {
-        match field.number {
-            1 => count = field.value.varint()?,
-            2 => at = field.value.double()?,
-            3 => needs_message = true,
-            4 => float_count = Some(field.value.double()?),
+        match (field.number, field.value) {
+            (1, FieldValue::Varint(number)) => count = number,
+            (2, FieldValue::Fixed64(bits)) => at = f64::from_bits(bits),
+            (3, FieldValue::Bytes(_)) => needs_message = true,
+            (4, FieldValue::Fixed64(bits)) => float_count = Some(f64::from_bits(bits)),
             _ => {}
         }
     }
@@ -597,14 +652,6 @@ fn is_utf8(exemplar: &Exemplar) -> bool {
         .label
         .iter()
         .all(|label| str::from_utf8(label.name()).is_ok() && str::from_utf8(label.value()).is_ok())
-}
-
-/// Longer names are truncated in an error, which could otherwise be many times as long as the body.
-const SHOWN_BYTES_MAX: usize = 1024;
-
-/// A name for an error.
-fn shown(name: &[u8]) -> String {
-    String::from_utf8_lossy(&name[..name.len().min(SHOWN_BYTES_MAX)]).into_owned()
 }
 
 /// The lengths of the tables, to undo additions.

@@ -5,11 +5,11 @@
 //! native histograms, exemplars, creation times and float counts. These are kept as protobuf, beside the part that text can
 //! represent.
 //!
-//! Some bodies can be parsed but must be rejected: values of another type than the family's, texts that are not UTF-8,
-//! inconsistent native histograms. They set [`rejection`](super::model::Families::rejection) instead of being an error,
+//! Some bodies can be parsed but must be rejected: invalid names, values of another type than the family's, texts that are not
+//! UTF-8, inconsistent native histograms. They set [`rejection`](super::model::Families::rejection) instead of being an error,
 //! because a rejected push gives its group a failure time.
 //!
-//! * [`wire`] parses fields. It does not know the messages.
+//! * [`wire`] parses fields. It does not know the messages; [`schema`] does.
 //! * [`decode`] parses a body into families; [`native_histogram`] checks native histograms and lists their buckets
 //!   ([`native_bounds`]).
 //! * [`encode`] writes families, in pieces that can be concatenated.
@@ -24,6 +24,7 @@ mod from_text;
 pub mod message;
 mod native_bounds;
 mod native_histogram;
+mod schema;
 mod wire;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The wire format of protobuf, parsed without copying.
 //!
-//! Every length is compared with the available bytes before it is used. Groups are rejected: the exposition formats never
-//! used them, and they are the only part of the wire format that nests without limit.
+//! Every length is compared with the available bytes before it is used. Groups, which the exposition formats never used, are
+//! skipped without recursion. They are the only part of the wire format that nests without limit, so their depth has one.
 
 /// Why bytes are not a valid message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -9,12 +9,18 @@ pub enum WireError {
     /// The message ends within a field.
     #[error("unexpected end")]
     Truncated,
-    /// The schema expects another wire type.
+    /// The schema expects another wire type. Only the gateway's own messages must have all fields of the schema.
     #[error("a field has the wrong wire type")]
     WrongWireType,
-    /// The wire type does not exist, or is that of a group.
+    /// The wire type does not exist.
     #[error("a field has an unknown wire type")]
     UnknownWireType,
+    /// The end of a group that did not begin.
+    #[error("a group ends that did not begin")]
+    GroupEnd,
+    /// Groups within groups, too many.
+    #[error("groups are nested too deeply")]
+    GroupDepth,
     /// Zero, or above the maximum of 2^29 - 1.
     #[error("a field's number is out of range")]
     FieldNumber,
@@ -40,23 +46,13 @@ pub(super) enum FieldValue<'a> {
     Fixed64(u64),
     Bytes(&'a [u8]),
     Fixed32,
+    Group,
 }
 
+/// How deep groups may be nested; that of Go's parser.
+const GROUP_DEPTH_MAX: usize = 10_000;
+
 impl<'a> FieldValue<'a> {
-    pub(super) fn varint(self) -> Result<u64, WireError> {
-        match self {
-            Self::Varint(number) => Ok(number),
-            _ => Err(WireError::WrongWireType),
-        }
-    }
-
-    pub(super) fn double(self) -> Result<f64, WireError> {
-        match self {
-            Self::Fixed64(bits) => Ok(f64::from_bits(bits)),
-            _ => Err(WireError::WrongWireType),
-        }
-    }
-
     pub(super) fn bytes(self) -> Result<&'a [u8], WireError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
@@ -80,12 +76,8 @@ impl<'a> Fields<'a> {
         if self.0.is_empty() {
             return Ok(None);
         }
-        let key = self.varint()?;
-        let number = u32::try_from(key >> 3).map_err(|_| WireError::FieldNumber)?;
-        if number == 0 || number >= 1 << 29 {
-            return Err(WireError::FieldNumber);
-        }
-        let value = match key & 7 {
+        let (number, wire_type) = self.key()?;
+        let value = match wire_type {
             0 => FieldValue::Varint(self.varint()?),
             1 => FieldValue::Fixed64(u64::from_le_bytes(self.array()?)),
             2 => FieldValue::Bytes(self.delimited()?),
@@ -93,9 +85,46 @@ impl<'a> Fields<'a> {
                 self.array::<4>()?;
                 FieldValue::Fixed32
             }
+            3 => {
+                self.skip_group(number)?;
+                FieldValue::Group
+            }
+            4 => return Err(WireError::GroupEnd),
             _ => return Err(WireError::UnknownWireType),
         };
         Ok(Some(Field { number, value }))
+    }
+
+    /// The number and the wire type of a field.
+    #[inline]
+    fn key(&mut self) -> Result<(u32, u8), WireError> {
+        let key = self.varint()?;
+        let number = u32::try_from(key >> 3).map_err(|_| WireError::FieldNumber)?;
+        if number == 0 || number >= 1 << 29 {
+            return Err(WireError::FieldNumber);
+        }
+        Ok((number, (key & 7) as u8))
+    }
+
+    /// Skips a group after its first key.
+    #[cold]
+    fn skip_group(&mut self, number: u32) -> Result<(), WireError> {
+        let mut open = vec![number];
+        while let Some(&innermost) = open.last() {
+            let (number, wire_type) = self.key()?;
+            match wire_type {
+                0 => drop(self.varint()?),
+                1 => drop(self.array::<8>()?),
+                2 => drop(self.delimited()?),
+                3 if open.len() >= GROUP_DEPTH_MAX => return Err(WireError::GroupDepth),
+                3 => open.push(number),
+                4 if number == innermost => drop(open.pop()),
+                4 => return Err(WireError::GroupEnd),
+                5 => drop(self.array::<4>()?),
+                _ => return Err(WireError::UnknownWireType),
+            }
+        }
+        Ok(())
     }
 
     /// Parses a length and that many bytes.
@@ -116,14 +145,14 @@ impl<'a> Fields<'a> {
         self.0
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let (bytes, rest) = self.0.split_first_chunk::<N>().ok_or(WireError::Truncated)?;
         self.0 = rest;
         Ok(*bytes)
     }
 
     #[inline]
-    fn varint(&mut self) -> Result<u64, WireError> {
+    pub(super) fn varint(&mut self) -> Result<u64, WireError> {
         // Nearly all keys and lengths are one byte long.
         if let [byte @ 0..=0x7f, rest @ ..] = self.0 {
             self.0 = rest;

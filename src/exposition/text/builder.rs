@@ -46,6 +46,7 @@ pub(super) struct FamiliesBuilder<'a> {
     current: Option<u32>,
     /// Whether any family may have the name of a part of another one.
     has_part_names: bool,
+    has_timestamp: bool,
     hasher: RandomState,
 }
 
@@ -109,6 +110,7 @@ impl<'a> FamiliesBuilder<'a> {
             point_runs: Runs::default(),
             current: None,
             has_part_names: false,
+            has_timestamp: false,
             hasher: RandomState::default(),
         }
     }
@@ -337,6 +339,7 @@ impl<'a> FamiliesBuilder<'a> {
 
     pub(super) fn set_timestamp(&mut self, metric: u32, timestamp: i64) {
         self.metrics[metric as usize].timestamp = Some(timestamp);
+        self.has_timestamp = true;
     }
 
     #[inline]
@@ -474,7 +477,8 @@ impl<'a> FamiliesBuilder<'a> {
         self.metric_runs
             .make_contiguous(&mut metrics, |family, span| families[family as usize].metrics = span);
         families.retain(|family| !family.metrics.is_empty());
-        Families { families, metrics, labels: take(&mut self.labels), points, ..Families::default() }
+        let (labels, has_timestamp) = (take(&mut self.labels), self.has_timestamp);
+        Families { families, metrics, labels, points, has_timestamp, ..Families::default() }
     }
 }
 

@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr_iter};
 
-use super::error::{ParseError, quote};
+use super::error::ParseError;
 use crate::exposition::names::{self, Alphabet};
+use crate::exposition::quote::quote;
 
 /// A position in a body. Tokens borrow from the body unless an escape sequence had to be resolved.
 pub(super) struct Cursor<'a> {

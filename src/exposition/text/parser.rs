@@ -4,12 +4,13 @@ use std::borrow::Cow;
 
 use super::builder::{FamiliesBuilder, Role};
 use super::cursor::{Cursor, Token};
-use super::error::{ParseError, quote, quote_byte};
+use super::error::ParseError;
 use crate::exposition::lengths::{LengthLimits, TooLong};
 use crate::exposition::memory::Memory;
 use crate::exposition::model::{Families, Label, MetricType};
 use crate::exposition::names::{Alphabet, LABEL, METRIC, METRIC_NAME_LABEL, NameRules};
 use crate::exposition::number;
+use crate::exposition::quote::{quote, quote_byte};
 
 /// Parses a body line by line and adds its samples to a [`FamiliesBuilder`].
 pub(super) struct Parser<'a, 'm> {

@@ -38,7 +38,7 @@ fuzz_target!(|input: (u8, &str)| {
         }
         Some(Routed::Found { endpoint: Endpoint::Push | Endpoint::Delete, path_head, path_tail }) => {
             let job_is_base64 = path_head.ends_with("@base64/");
-            let group_path = GroupPath { tail: &path_tail, job_is_base64, raw_path: path };
+            let group_path = GroupPath { tail: &path_tail, job_is_base64 };
             if let Ok(key) = grouping_key(&group_path, rules) {
                 check_key(&key);
             }

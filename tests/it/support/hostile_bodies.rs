@@ -233,11 +233,18 @@ fn protobufs() -> Vec<HostilePush> {
         |field, offset, length| pb::message(field, &[pb::signed(1, offset), pb::number(2, length)].concat());
     let classic = pb::metric(&[], 7, &[pb::number(1, 1), pb::double(2, 1.0)].concat());
     vec![
-        push("no name", "/metrics/job/p_pb", named(b""), Invalid),
-        push("a name that is not UTF-8", "/metrics/job/p_pb", named(b"p_\xff"), Invalid),
-        push("a name with a line feed", "/metrics/job/p_pb", named(b"p_pb 1\np_pc"), Invalid),
-        push("a label name with a quote", "/metrics/job/p_pb", labelled(b"a\"", b"1"), Invalid),
-        push("an empty label name", "/metrics/job/p_pb", labelled(b"", b"1"), Invalid),
+        // 512 GiB, which the official program tries to allocate.
+        push(
+            "a length beyond all memory",
+            "/metrics/job/p_pb",
+            b"\x80\x80\x80\x80\x80\x10".to_vec(),
+            Invalid,
+        ),
+        push("no name", "/metrics/job/p_pb", named(b""), Inconsistent),
+        push("a name that is not UTF-8", "/metrics/job/p_pb", named(b"p_\xff"), Inconsistent),
+        push("a name with a line feed", "/metrics/job/p_pb", named(b"p_pb 1\np_pc"), Inconsistent),
+        push("a label name with a quote", "/metrics/job/p_pb", labelled(b"a\"", b"1"), Inconsistent),
+        push("an empty label name", "/metrics/job/p_pb", labelled(b"", b"1"), Inconsistent),
         push("a label value that is not UTF-8", "/metrics/job/p_pb", labelled(b"a", b"\xff"), Inconsistent),
         push("a reserved label name", "/metrics/job/p_pb", labelled(b"__name__", b"x"), Inconsistent),
         push(

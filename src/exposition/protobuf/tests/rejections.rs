@@ -58,7 +58,8 @@ fn rejection(families: &[MetricFamily]) -> Option<String> {
 #[test]
 fn a_long_name_is_truncated_in_the_error() {
     let body = delimited(&[gauge(&"\u{1}".repeat(1 << 20), 1.0)]);
-    let error = parse(&body, NameRules::Legacy).expect_err("the name is invalid").to_string();
+    let families = parse(&body, NameRules::Legacy).expect("can be parsed");
+    let error = families.rejection.expect("the name is invalid").to_string();
     assert!(error.len() < 10_000, "{} bytes", error.len());
 }
 
@@ -81,15 +82,15 @@ fn rejects_inconsistent_families() {
     };
     let bucket = Bucket { exemplar: Some(bad_exemplar), ..Default::default() };
     for (family, text) in [
-        (other_kind, "is not a counter"),
-        (no_value, "is not a gauge"),
+        (other_kind, "is not a COUNTER"),
+        (no_value, "is not a GAUGE"),
         (with_time, "timestamps"),
-        (labelled(&[(b"a", b"\xff")]), "not utf8"),
+        (labelled(&[(b"a", b"\xff")]), r#"not utf8: "\xff""#),
         (labelled(&[(b"a", b"1"), (b"a", b"1")]), "same name: a"),
         // Also if the grouping key replaces both.
         (labelled(&[(b"job", b"1"), (b"job", b"2")]), "same name: job"),
         (labelled(&many), "same name: l0"),
-        (labelled(&[(b"__name__", b"n")]), "reserved"),
+        (labelled(&[(b"__name__", b"n")]), "invalid name: __name__"),
         (counter, "exemplar"),
         (histogram(Histogram { bucket: vec![bucket], ..Default::default() }), "exemplar"),
     ] {
@@ -176,8 +177,10 @@ fn names_follow_the_same_rules_as_in_text() {
         let mut family = labelled(&[(label_name, b"1")]);
         family.name = Some(name.into());
         let body = delimited(&[family]);
-        assert_eq!(parse(&body, NameRules::Legacy).is_ok(), legacy, "{name:?} {label_name:?}");
-        assert_eq!(parse(&body, NameRules::Utf8).is_ok(), utf8, "{name:?} {label_name:?}");
+        for (rules, accepted) in [(NameRules::Legacy, legacy), (NameRules::Utf8, utf8)] {
+            let families = parse(&body, rules).expect("can be parsed");
+            assert_eq!(families.rejection.is_none(), accepted, "{rules:?} {name:?} {label_name:?}");
+        }
     }
 }
 
@@ -193,16 +196,100 @@ fn the_last_of_two_families_is_used_even_if_it_is_empty() {
 }
 
 #[test]
-fn a_missing_or_unknown_type_means_counter() {
+fn a_missing_type_means_counter_and_an_unknown_one_is_rejected() {
     let counter =
         Metric { counter: Some(Counter { value: Some(1.0), ..Default::default() }), ..Default::default() };
-    for kind in [None, Some(0), Some(6), Some(-1)] {
+    for kind in [6, -1] {
+        let family = MetricFamily { kind: Some(kind), metric: vec![counter.clone()], ..gauge("m", 1.0) };
+        let reason = rejection(&[family]).expect("rejected");
+        assert_eq!(reason, format!("collected metric family \"m\" has the unknown type {kind}"));
+    }
+    for kind in [None, Some(0)] {
         let family = MetricFamily { kind, metric: vec![counter.clone()], ..gauge("m", 1.0) };
         let body = delimited(&[family]);
         let families = parse(&body, NameRules::Legacy).expect("valid");
         assert_eq!(families.families[0].kind, MetricType::Counter);
         assert_eq!(families.rejection, None);
     }
+}
+
+/// A field: its number and wire type, and its content.
+fn field(number: u8, wire_type: u8, content: &[u8]) -> Vec<u8> {
+    [&[number << 3 | wire_type], content].concat()
+}
+
+/// A delimited family `m` of this type with one metric.
+fn body_of(kind: u8, metric: &[u8]) -> Vec<u8> {
+    let metric = [&[metric.len() as u8], metric].concat();
+    let family = [field(1, 2, b"\x01m"), field(3, 0, &[kind]), field(4, 2, &metric)].concat();
+    [&[family.len() as u8], &*family].concat()
+}
+
+/// As in Go.
+#[test]
+fn a_known_field_of_another_wire_type_is_ignored() {
+    let (gauge, histogram) = (field(1, 1, &[0; 8]), field(2, 1, &[0; 8]));
+    let message = |number: u8, content: &[u8]| field(number, 2, &[&[content.len() as u8], content].concat());
+    for (kind, metric) in [
+        (1, message(2, &[gauge.clone(), field(1, 0, b"\x05")].concat())),
+        (1, [message(2, &gauge), field(1, 0, b"\x05"), field(6, 2, b"\0"), field(3, 5, &[0; 4])].concat()),
+        // A schema makes a histogram native; it is decoded by generated code.
+        (4, message(7, &[field(5, 0, b"\0"), histogram, field(1, 1, &[0; 8]), field(15, 0, b"\0")].concat())),
+    ] {
+        let body = body_of(kind, &metric);
+        let families = parse(&body, NameRules::Legacy).expect("valid");
+        assert_eq!((&families.rejection, families.has_timestamp), (&None, false), "{metric:?}");
+        assert_eq!((families.metrics.len(), families.labels.len()), (1, 0), "{metric:?}");
+    }
+}
+
+#[test]
+fn an_unknown_group_is_skipped() {
+    let groups =
+        [field(8, 3, b""), field(1, 0, b"\x05"), field(9, 3, b""), field(9, 4, b""), field(8, 4, b"")];
+    let with_value = [groups.concat(), field(2, 2, b"\0")].concat();
+    let body = body_of(1, &with_value);
+    let families = parse(&body, NameRules::Legacy).expect("valid");
+    assert_eq!((&families.rejection, families.metrics.len()), (&None, 1));
+    let body = body_of(1, &[field(8, 3, b""), field(9, 4, b""), field(2, 2, b"\0")].concat());
+    assert!(parse(&body, NameRules::Legacy).is_err(), "another group ends");
+}
+
+#[test]
+fn the_value_of_another_type_must_be_a_valid_message() {
+    let gauge = field(2, 2, b"\0");
+    for (number, value, is_valid) in [
+        (3, &b"\x09\0\0\0\0\0\0\0\0"[..], true),
+        (3, b"\x09\0", false),
+        (7, b"\x1a\x01\x09", false),
+        (7, b"\x52\x01\x80", false),
+        (7, b"\x52\x01\x00", true),
+        (8, b"\x09\0", true),
+    ] {
+        let other = field(number, 2, &[&[value.len() as u8], value].concat());
+        let body = body_of(1, &[gauge.clone(), other].concat());
+        assert_eq!(parse(&body, NameRules::Legacy).is_ok(), is_valid, "{number} {value:?}");
+    }
+}
+
+#[test]
+fn a_label_that_the_group_replaces_need_not_be_utf8() {
+    let body = delimited(&[labelled(&[(b"job", b"\xff")])]);
+    let rejection = |grouping: &str| {
+        let grouping = [(grouping.to_owned(), "a".to_owned())];
+        parse_within(&body, NameRules::Legacy, &grouping, &mut Unlimited).expect("valid").rejection
+    };
+    assert_eq!(rejection("job"), None);
+    assert!(rejection("zone").is_some());
+}
+
+#[test]
+fn a_timestamp_is_the_first_reason_for_a_rejection() {
+    let mut with_time = gauge("n", 1.0);
+    with_time.metric[0].timestamp_ms = Some(0);
+    let reason = rejection(&[labelled(&[(b"a", b"\xff")]), with_time.clone()]).expect("rejected");
+    assert_eq!(reason, "pushed metrics must not have timestamps");
+    assert_eq!(rejection(&[with_time, gauge("n", 1.0)]), None, "the last family counts");
 }
 
 #[test]
@@ -230,10 +317,11 @@ fn errors_contain_the_message_number() {
         (b"\x80", "message 2: unexpected end"),
         (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "message 2: a number is too long"),
         (b"\x02\x22\x05", "message 2: unexpected end"),
-        (b"\x00", "message 2: invalid metric name \"\""),
         (b"\x02\x00\x00", "message 2: a field's number is out of range"),
-        (b"\x02\x08\x00", "message 2: a field has the wrong wire type"),
-        (b"\x01\x0b", "message 2: a field has an unknown wire type"),
+        (b"\x01\x0e", "message 2: a field has an unknown wire type"),
+        (b"\x01\x0b", "message 2: unexpected end"),
+        (b"\x01\x0c", "message 2: a group ends that did not begin"),
+        (b"\x02\x0b\x14", "message 2: a group ends that did not begin"),
     ] {
         let body = [good.as_slice(), bad].concat();
         let error = parse(&body, NameRules::Legacy).expect_err("invalid").to_string();
@@ -275,11 +363,11 @@ fn names_and_texts_of_a_push_have_a_limit() {
     };
     for (what, family) in families(64 << 10, 1 << 20) {
         let body = delimited(&[family]);
-        assert!(parse_within(&body, NameRules::Legacy, &mut Unlimited).is_ok(), "{what}");
+        assert!(parse_within(&body, NameRules::Legacy, &[], &mut Unlimited).is_ok(), "{what}");
     }
     for (reason, family) in families((64 << 10) + 1, (1 << 20) + 1) {
         let body = delimited(&[gauge("n", 1.0), family]);
-        let error = parse_within(&body, NameRules::Legacy, &mut Unlimited).expect_err("too long");
+        let error = parse_within(&body, NameRules::Legacy, &[], &mut Unlimited).expect_err("too long");
         assert_eq!(error.to_string(), format!("protobuf parsing error in message 2: {reason}"));
         assert!(parse(&body, NameRules::Legacy).is_ok(), "messages of the gateway have no limit");
     }
