@@ -4,7 +4,7 @@ use std::env;
 use std::os::fd::{OwnedFd, RawFd};
 use std::process;
 
-use super::system::socket;
+use super::socket;
 
 /// The first descriptor that systemd passes.
 pub(super) const FIRST_DESCRIPTOR: RawFd = 3;

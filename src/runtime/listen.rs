@@ -69,9 +69,11 @@ pub enum ListenError {
 /// A listening socket.
 #[derive(Debug)]
 pub enum ListeningSocket {
-    /// TCP.
+    /// TCP, with a queue of its own.
     Tcp(TcpListener),
-    /// A Unix stream socket.
+    /// TCP, with a queue from which all cores accept.
+    SharedTcp(TcpListener),
+    /// A Unix stream socket. All cores accept from its queue.
     Unix(UnixListener),
 }
 
@@ -151,7 +153,9 @@ impl Listeners {
         let is_nonblocking = driver == DriverInUse::Epoll;
         for socket in self.cores.iter().flatten() {
             match socket {
-                ListeningSocket::Tcp(listener) => listener.set_nonblocking(is_nonblocking)?,
+                ListeningSocket::Tcp(listener) | ListeningSocket::SharedTcp(listener) => {
+                    listener.set_nonblocking(is_nonblocking)?;
+                }
                 ListeningSocket::Unix(listener) => listener.set_nonblocking(is_nonblocking)?,
             }
         }
@@ -167,14 +171,18 @@ impl Listeners {
     /// Gives all cores the same socket.
     fn share(&mut self, socket: &ListeningSocket) -> io::Result<()> {
         let address = match socket {
-            ListeningSocket::Tcp(listener) => BoundAddress::Tcp(listener.local_addr()?),
+            ListeningSocket::Tcp(listener) | ListeningSocket::SharedTcp(listener) => {
+                BoundAddress::Tcp(listener.local_addr()?)
+            }
             ListeningSocket::Unix(listener) => BoundAddress::Unix(
                 listener.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default(),
             ),
         };
         for core in &mut self.cores {
             core.push(match socket {
-                ListeningSocket::Tcp(listener) => ListeningSocket::Tcp(listener.try_clone()?),
+                ListeningSocket::Tcp(listener) | ListeningSocket::SharedTcp(listener) => {
+                    ListeningSocket::SharedTcp(listener.try_clone()?)
+                }
                 ListeningSocket::Unix(listener) => ListeningSocket::Unix(listener.try_clone()?),
             });
         }
@@ -222,7 +230,7 @@ fn inherited(descriptor: OwnedFd) -> Result<ListeningSocket, String> {
             // Accepted connections inherit the options. Without them, the gateway works as well.
             let _ = socket.set_tcp_nodelay(true);
             let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
-            Ok(ListeningSocket::Tcp(socket.into()))
+            Ok(ListeningSocket::SharedTcp(socket.into()))
         }
         Ok(AddressFamily::UNIX) => Ok(ListeningSocket::Unix(descriptor.into())),
         _ => Err("a socket of another family".to_owned()),
@@ -304,7 +312,7 @@ mod tests {
     fn tcp(socket: &ListeningSocket) -> &TcpListener {
         match socket {
             ListeningSocket::Tcp(listener) => listener,
-            ListeningSocket::Unix(_) => panic!("not a TCP socket"),
+            ListeningSocket::SharedTcp(_) | ListeningSocket::Unix(_) => panic!("not an own TCP socket"),
         }
     }
 

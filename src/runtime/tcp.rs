@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::address::Peer;
 use super::listen::ListeningSocket;
-use super::system::socket;
+use super::socket;
 
 /// A connection, also of a Unix socket: the operations of the runtime's type work on any stream socket.
 pub(crate) use monoio::net::TcpStream;

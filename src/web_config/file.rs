@@ -327,7 +327,7 @@ impl Decoder {
     /// A duration in nanoseconds. Plain numbers are nanoseconds.
     fn duration(&mut self, node: &Node, target: &mut i64) -> Result<(), YamlError> {
         let nanoseconds = match node.scalar()? {
-            Some(Scalar::Text(text)) => GoDuration::parse_as_go(text).ok().map(GoDuration::nanoseconds),
+            Some(Scalar::Text(text)) => GoDuration::parse_as_go(&text).ok().map(GoDuration::nanoseconds),
             other => other.as_ref().and_then(whole),
         };
         match nanoseconds {

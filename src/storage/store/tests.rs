@@ -40,10 +40,10 @@ impl Engine for BlockedEngine {
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     while !condition() {
         assert!(started.elapsed().as_secs() < 20, "waited for {what}");
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -131,7 +131,7 @@ fn an_outbox_sends_its_changes_when_the_core_is_idle_or_the_batch_is_large() {
         assert_eq!(store.queued().0, 0, "the core may have more changes");
         for _ in 0..1000 {
             if store.queued().0 == 0 {
-                crate::runtime::sleep(std::time::Duration::from_millis(1)).await;
+                crate::runtime::sleep(Duration::from_millis(1)).await;
             }
         }
         assert_eq!(store.queued().0, 3);

@@ -120,7 +120,7 @@ fn commit(store: &Store, delivered: &Delivered, changes: impl IntoIterator<Item 
     let mut batch = Batch::new(0, Vec::new());
     changes.into_iter().for_each(|change| batch.push(change));
     store.enqueue(batch);
-    let timeout = std::time::Duration::from_secs(20);
+    let timeout = Duration::from_secs(20);
     let (batch, committed) = delivered.recv_timeout(timeout).expect("every batch comes back");
     batch.changes.into_iter().for_each(|change| change.completion.complete(committed));
 }
