@@ -5,8 +5,9 @@
 //! collections that begin, collect core by core, and end between the pushes, with snapshots that outlive their collection, and
 //! with a store that commits late. [`Comparison`] plays the same steps on both and panics at the first difference.
 
+mod bodies;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::{Arc, LazyLock};
@@ -17,9 +18,7 @@ use sluicegate_engine::record::{Record, apply_patches};
 use crate::exposition::consistency::Inconsistency;
 use crate::exposition::escape::{Escaping, NameKind, escape};
 use crate::exposition::model::MetricType;
-use crate::exposition::names::{NameRules, Part};
-use crate::exposition::render::{RenderError, render};
-use crate::exposition::text::parse;
+use crate::exposition::names::Part;
 use crate::shard::key::GroupingKey;
 use crate::shard::limits::StateLimits;
 use crate::shard::outcome::Outcome;
@@ -34,6 +33,11 @@ use crate::storage::store::GroupChange;
 use crate::storage::stored_group::StoredGroup;
 
 pub use crate::shard::push::Mode;
+#[cfg(test)]
+pub(crate) use bodies::push_of;
+#[cfg(not(test))]
+use bodies::push_of;
+use bodies::{NAMES, body};
 
 /// The number of shards.
 pub(crate) const CORES: usize = 2;
@@ -59,6 +63,8 @@ pub enum Step {
     Commit(usize),
     /// The gateway starts again with what its store contains.
     Restart,
+    /// A group gets a side shard, or returns to the main shard.
+    Move(usize),
 }
 
 /// A family of a body.
@@ -85,12 +91,6 @@ const KEYS: [&[(&str, &str)]; 7] = [
     &[("job", "a"), ("instance", "")],
     &[("job", "a"), ("rack", "1"), ("zone", "x")],
 ];
-/// Names that are parts of each other, and names that collide or are parts of each other when escaped.
-const NAMES: [[&str; 4]; 2] = [["m", "m_count", "m_sum", "n"], ["m.x", "m_x", "m-x_count", "m_dot_x"]];
-const TYPES: [&str; 4] = ["gauge", "counter", "histogram", "summary"];
-const LABELS: [&str; 5] = ["", "zone=\"x\"", "rack=\"1\"", "rack=\"1\",zone=\"x\"", "zone=\"y\""];
-const HELPS: [&str; 3] = ["one", "another\\n", "a longer text, which is the same in several groups"];
-
 /// A gateway and the reference implementation, which do the same.
 pub struct Comparison {
     gateway: Gateway,
@@ -116,6 +116,7 @@ impl Comparison {
             Step::DropSnapshots => self.gateway.drop_snapshots(),
             Step::Commit(count) => self.gateway.commit_some(*count),
             Step::Restart => self.restart(),
+            Step::Move(number) => self.gateway.move_group(&key(*number)),
             Step::Delete(number) => {
                 self.gateway.delete(&key(*number));
                 self.groups.remove(&**key(*number).text());
@@ -167,7 +168,7 @@ impl Comparison {
             wanted.entry(name.clone()).or_insert_with(|| (*kind, BTreeMap::new())).1.extend(lines.clone());
         }
         assert_eq!(shown, wanted);
-        let counts = self.gateway.shards.iter().map(Shard::counts);
+        let counts = self.gateway.all_shards().map(Shard::counts);
         assert_eq!(counts.map(|counts| counts.groups).sum::<usize>(), self.groups.len());
     }
 
@@ -181,7 +182,13 @@ impl Comparison {
         let restarted = gateway.restarted();
         assert_eq!(restarted.shown(), gateway.shown());
         let counts = |gateway: &Gateway| -> Vec<(usize, usize, usize)> {
-            gateway.shards.iter().map(Shard::counts).map(|c| (c.groups, c.series, c.bytes)).collect()
+            let of_core = |core: usize| {
+                let sides = gateway.sides.values().filter(|side| side.key.home(CORES) == core);
+                let mut counts = gateway.shards[core].counts();
+                sides.for_each(|side| counts += side.shard.counts());
+                (counts.groups, counts.series, counts.bytes)
+            };
+            (0..CORES).map(of_core).collect()
         };
         assert_eq!(counts(&restarted), counts(gateway));
         assert_eq!(restarted.registry.len(), gateway.registry.len());
@@ -205,7 +212,7 @@ impl Comparison {
             gateway.delete(&key(number));
         }
         gateway.commit();
-        assert!(gateway.store.is_empty());
+        assert!(gateway.store.is_empty() && gateway.sides.is_empty());
         assert!(gateway.registry.limited().all(|(_, total, _)| total == 0), "the totals are not zero");
         for shard in &mut gateway.shards {
             while shard.free_retired_series(1) {}
@@ -238,49 +245,6 @@ fn key_of(labels: &[(&str, &str)], suffix: usize) -> GroupingKey {
         let value = if *name == "job" { format!("{value}{suffix}") } else { (*value).to_owned() };
         ((*name).to_owned(), value)
     }))
-}
-
-/// A body in the text format. Of several families with one name, the first is used.
-fn body(names: [&str; 4], families: &[PushedFamily], value: usize) -> String {
-    // Writing to a string cannot fail.
-    let mut body = String::new();
-    let mut named = BTreeSet::new();
-    for family in families {
-        let name = names[family.name % names.len()];
-        if !named.insert(name) {
-            continue;
-        }
-        let kind = TYPES[family.kind % TYPES.len()];
-        let is_plain = NameKind::Metric.is_plain(name);
-        let quoted = if is_plain { name.to_owned() } else { format!("\"{name}\"") };
-        if family.help > 0 {
-            let _ = writeln!(body, "# HELP {quoted} {}", HELPS[family.help % HELPS.len()]);
-        }
-        let _ = writeln!(body, "# TYPE {quoted} {kind}");
-        let suffix = if matches!(kind, "histogram" | "summary") { "_count" } else { "" };
-        let start = if is_plain { format!("{name}{suffix}{{") } else { format!("{{\"{name}{suffix}\",") };
-        for labels in &family.labels {
-            let _ = writeln!(body, "{start}{}}} {value}", LABELS[labels % LABELS.len()]);
-        }
-        for number in 0..family.bulk {
-            let _ = writeln!(
-                body,
-                "{start}number=\"{number}\",text=\"a value that makes lines longer\"}} {value}"
-            );
-        }
-    }
-    body
-}
-
-/// `None` if the body does not parse, because a name is a part of its own histogram.
-pub(crate) fn push_of(mode: Mode, key: &GroupingKey, body: &str) -> Option<Push> {
-    let families = parse(body.as_bytes(), NameRules::Utf8).ok()?;
-    let content = match render(&families, &key.labels(), NameRules::Utf8, usize::MAX) {
-        Ok(rendered) => Content::new(rendered),
-        Err(RenderError::Inconsistent(reason)) => Content::Inconsistent(reason),
-        Err(error) => unreachable!("there is no limit: {error}"),
-    };
-    Some(Push { key: key.clone(), mode, source: None, content })
 }
 
 /// The series of rendered lines with their values.
@@ -357,12 +321,32 @@ fn finish(key: &GroupingKey, mut edit: TextEdit<&mut Shard>) -> StoredChange {
     StoredChange { key: key.text().to_string(), change, commit, outcome }
 }
 
+/// A side shard.
+pub(crate) struct Side {
+    /// The key of its group, or of the one with the same push times.
+    key: GroupingKey,
+    pub(crate) shard: Shard,
+}
+
+/// A collection that is running.
+pub(crate) struct Collection {
+    running: RunningEpoch,
+    snapshots: Vec<Vec<FamilySnapshot>>,
+    /// The number of cores whose main shard has returned its snapshot.
+    cores: usize,
+    /// The side shards of the last of them that have not: their keys and numbers.
+    sides: Vec<(Arc<str>, u32)>,
+}
+
 /// Shards with a store.
 pub(crate) struct Gateway {
     pub(crate) registry: Arc<Registry>,
+    /// The main shards.
     pub(crate) shards: Vec<Shard>,
-    /// A running collection and its snapshots so far.
-    pub(crate) collection: Option<(RunningEpoch, Vec<Vec<FamilySnapshot>>)>,
+    /// The side shards, by [`GroupingKey::without_empty_instance`].
+    pub(crate) sides: BTreeMap<Arc<str>, Side>,
+    /// A running collection.
+    pub(crate) collection: Option<Collection>,
     /// Snapshots of earlier collections with the text that they had, as responses that are being sent.
     held: VecDeque<Vec<(FamilySnapshot, Vec<u8>)>>,
     /// The records of the store.
@@ -390,6 +374,7 @@ impl Gateway {
         Self {
             registry,
             shards,
+            sides: BTreeMap::new(),
             collection: None,
             held: VecDeque::new(),
             store: BTreeMap::new(),
@@ -399,7 +384,40 @@ impl Gateway {
     }
 
     pub(crate) fn shard(&mut self, key: &GroupingKey) -> &mut Shard {
-        &mut self.shards[key.home(CORES)]
+        match self.sides.get_mut(&key.without_empty_instance()) {
+            Some(side) => &mut side.shard,
+            None => &mut self.shards[key.home(CORES)],
+        }
+    }
+
+    fn all_shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().chain(self.sides.values().map(|side| &side.shard))
+    }
+
+    /// Moves a group, or the one with the same push times, to a side shard, or back.
+    pub(crate) fn move_group(&mut self, key: &GroupingKey) {
+        let (home, place) = (key.home(CORES), key.without_empty_instance());
+        let main = &mut self.shards[home];
+        let keys = [Some(key.clone()), key.empty_instance_variant()];
+        let Some(mut side) = self.sides.remove(&place) else {
+            let mut side = Side { key: key.clone(), shard: main.new_side().expect("there are few") };
+            for key in keys.iter().flatten() {
+                in_slices(1, async |pace| main.move_group(key, &mut side.shard, pace).await);
+            }
+            if !side.shard.is_empty() {
+                self.sides.insert(place, side);
+            }
+            return;
+        };
+        // Otherwise the collection would not contain the group: it has the main shard already.
+        if self.collection.as_ref().is_some_and(|collection| !collection.sides.is_empty()) {
+            self.sides.insert(place, side);
+            return;
+        }
+        for key in keys.iter().flatten() {
+            in_slices(1, async |pace| side.shard.move_group(key, main, pace).await);
+        }
+        assert!(side.shard.is_empty());
     }
 
     pub(crate) fn push(&mut self, push: Push) -> Outcome {
@@ -465,8 +483,15 @@ impl Gateway {
     /// `None` if no group has the series, and `Some(None)` if it must be looked up again.
     fn look_up_one(&mut self, lookup: &SeriesLookup) -> Option<Option<Inconsistency>> {
         let lookups = std::slice::from_ref(lookup);
-        let shard = self.shard(&lookup.key);
-        match in_slices(1, async |pace| shard.find_duplicates(lookups, pace).await).0 {
+        let main = &self.shards[lookup.key.home(CORES)];
+        let side = self.sides.get(&lookup.key.without_empty_instance()).map(|side| &side.shard);
+        let mut check = DuplicateCheck::Free;
+        for shard in [Some(main), side].into_iter().flatten() {
+            if matches!(check, DuplicateCheck::Free) {
+                check = in_slices(1, async |pace| shard.find_duplicates(lookups, pace).await).0;
+            }
+        }
+        match check {
             DuplicateCheck::Free => None,
             DuplicateCheck::Found(reason) => Some(Some(reason)),
             DuplicateCheck::Retired(epoch) => {
@@ -485,6 +510,7 @@ impl Gateway {
         let (edit, _) = in_slices(1, async |pace| Shard::delete_in_slices(shard, key, pace).await);
         let stored = finish(key, edit);
         self.enqueue(stored);
+        self.sides.retain(|_, side| !side.shard.is_empty());
     }
 
     /// Sends a change to the store.
@@ -529,12 +555,18 @@ impl Gateway {
             record.encode(&mut again).expect("was encoded");
             assert_eq!(&again, &self.store[text], "written in slices as at once");
             let key = GroupingKey::from_text(text.as_str().into());
+            let place = key.without_empty_instance();
+            if self.sides.contains_key(&place) {
+                let shard = new.shard(&key).new_side().expect("there are few");
+                new.sides.insert(place, Side { key: key.clone(), shard });
+            }
             StoredGroup::new(text, record)
                 .load(new.shard(&key))
                 .expect("accepted groups do not contradict each other");
         }
         new.shards.iter_mut().for_each(Shard::end_loading);
-        let mut hashes: Vec<u64> = new.shards.iter().flat_map(Shard::series_hashes).collect();
+        new.sides.values_mut().for_each(|side| side.shard.end_loading());
+        let mut hashes: Vec<u64> = new.all_shards().flat_map(Shard::series_hashes).collect();
         hashes.sort_unstable();
         assert!(hashes.windows(2).all(|pair| pair[0] != pair[1]), "a series exists twice");
         new.store.clone_from(&self.store);
@@ -552,13 +584,26 @@ impl Gateway {
 
     pub(crate) fn collect(&mut self) {
         match self.collection.take() {
-            None => self.collection = Some((self.registry.begin_collection(), Vec::new())),
-            Some((running, mut handed)) if handed.len() < CORES => {
-                let shard = &self.shards[handed.len()];
-                handed.push(in_slices(1, async |pace| shard.snapshot_in_slices(pace).await).0);
-                self.collection = Some((running, handed));
+            None => {
+                let running = self.registry.begin_collection();
+                self.collection = Some(Collection { running, snapshots: vec![], cores: 0, sides: vec![] });
             }
-            Some((running, handed)) => {
+            Some(mut collection) if collection.cores < CORES || !collection.sides.is_empty() => {
+                let snapshot_of =
+                    |shard: &Shard| in_slices(1, async |pace| shard.snapshot_in_slices(pace).await).0;
+                if let Some((key, number)) = collection.sides.pop() {
+                    let side = self.sides.get(&key).filter(|side| side.shard.number() == number);
+                    collection.snapshots.extend(side.map(|side| snapshot_of(&side.shard)));
+                } else {
+                    let home = collection.cores;
+                    collection.snapshots.push(snapshot_of(&self.shards[home]));
+                    collection.cores += 1;
+                    let sides = self.sides.iter().filter(|(_, side)| side.key.home(CORES) == home);
+                    collection.sides = sides.map(|(key, side)| (key.clone(), side.shard.number())).collect();
+                }
+                self.collection = Some(collection);
+            }
+            Some(Collection { running, snapshots: handed, .. }) => {
                 drop(running);
                 check_snapshot(&handed);
                 if self.held.len() == HELD_MAX {
@@ -586,7 +631,7 @@ impl Gateway {
     /// What a scrape would show now.
     fn shown(&self) -> BTreeMap<String, (MetricType, BTreeMap<String, String>)> {
         let mut shown: BTreeMap<String, ModelFamily> = BTreeMap::new();
-        for handed in self.shards.iter().flat_map(Shard::snapshot) {
+        for handed in self.all_shards().flat_map(Shard::snapshot) {
             let entry = shown.entry(handed.shared.name.to_string());
             let family = entry.or_insert_with(|| (handed.kind, BTreeMap::new()));
             for segment in handed.text.segments() {
@@ -603,12 +648,12 @@ fn text_of(family: &FamilySnapshot) -> Vec<u8> {
 
 /// Checks a scrape that was collected while pushes continued: each name has one type and is not a part of another, and no series
 /// occurs twice.
-fn check_snapshot(cores: &[Vec<FamilySnapshot>]) {
+fn check_snapshot(shards: &[Vec<FamilySnapshot>]) {
     let mut groups: BTreeMap<GroupKey, ModelGroup> = BTreeMap::new();
-    for (core, handed) in cores.iter().enumerate() {
+    for (shard, handed) in shards.iter().enumerate() {
         for family in handed {
             let text = text_of(family);
-            let group = groups.entry(core.to_string()).or_default();
+            let group = groups.entry(shard.to_string()).or_default();
             group.insert(family.shared.name.to_string(), (family.kind, series(&text)));
         }
     }

@@ -37,6 +37,7 @@ use crate::scrape::cache::PieceCache;
 use crate::scrape::merge::kind_of;
 use crate::shard::limits::StateLimits;
 use crate::shard::registry::Registry;
+use crate::shard::sides::CoreShards;
 use crate::shard::{Persistence, Shard};
 use crate::storage::engines;
 use crate::storage::import::{ImportError, OfficialFile};
@@ -188,7 +189,7 @@ pub fn run(config: Config, inherited: Vec<OwnedFd>) -> Result<(), StartError> {
     let persistence = if config.store.is_some() { Persistence::Stored } else { Persistence::InMemory };
     let shards: Vec<_> = (0..count)
         .map(|core| Shard::new(core as u32, registry.clone(), persistence))
-        .map(|shard| Arc::new(async_lock::Mutex::new(shard)))
+        .map(|main| Arc::new(CoreShards::new(main)))
         .collect();
     let store = match &config.store {
         Some(store) => {
@@ -243,9 +244,9 @@ pub fn run(config: Config, inherited: Vec<OwnedFd>) -> Result<(), StartError> {
     cores.run(move |index| {
         let core = index.0;
         let parts = core_parts.lock().unwrap_or_else(PoisonError::into_inner)[core].take();
-        let (shard, store) = (shards[core].clone(), core_store.clone());
+        let (shards, store) = (shards[core].clone(), core_store.clone());
         let shard_task =
-            ShardTask::new(core, shard, registry.clone(), leases.clone(), mailboxes.clone(), store.clone());
+            ShardTask::new(core, shards, registry.clone(), leases.clone(), mailboxes.clone(), store.clone());
         let handlers = Handlers::new(gateway.clone(), shard_task.clone());
         let (server, drained, stalls) = (server.clone(), drained.clone(), stalls.clone());
         async move {
@@ -331,7 +332,7 @@ impl Listening {
 
 fn start_store(
     store: &config::StoreConfig,
-    shards: &[Arc<async_lock::Mutex<Shard>>],
+    shards: &[Arc<CoreShards>],
     registry: &Arc<Registry>,
     mailboxes: &Mailboxes,
     shutdown: &Shutdown,

@@ -1,4 +1,4 @@
-//! What one core can ask of another core's shard.
+//! What one core can ask of another core's shards.
 
 use std::sync::Arc;
 
@@ -28,8 +28,8 @@ pub(crate) enum ShardCommand {
     Wipe(oneshot::Sender<Result<(), CommitFailed>>),
     /// Completes changes of this core that the storage engine has committed, or failed to commit.
     Complete(Batch, Result<(), CommitFailed>),
-    /// Takes a snapshot for a scrape.
-    Snapshot(oneshot::Sender<(Vec<FamilySnapshot>, Counts)>),
+    /// Takes a snapshot of each shard of the core for a scrape.
+    Snapshot(oneshot::Sender<(Vec<Vec<FamilySnapshot>>, Counts)>),
     /// Copies some groups, starting at a position; the result names the position to continue from.
     CopyGroups(u32, oneshot::Sender<GroupSlice>),
     /// Lists some families of a large group, starting at a family number.

@@ -8,6 +8,7 @@ pub(crate) mod leases;
 pub(crate) mod mailbox;
 pub(crate) mod metrics;
 mod push_attempt;
+mod shard_access;
 pub(crate) mod shard_task;
 pub(crate) mod slices;
 pub(crate) mod workers;

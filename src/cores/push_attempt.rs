@@ -11,14 +11,15 @@ use futures_channel::oneshot;
 
 use super::command::ShardCommand;
 use super::leases::Lease;
-use super::shard_task::{ShardGuard, ShardTask};
+use super::shard_access::ShardGuard;
+use super::shard_task::ShardTask;
 use super::slices::in_slices;
 use crate::exposition::consistency::Inconsistency;
 use crate::runtime::{now_seconds, spawn};
 use crate::shard::outcome::Rejection;
 use crate::shard::push::Push;
 use crate::shard::registry::Epoch;
-use crate::shard::{Decision, DuplicateCheck, Lookups, Pace, PushAttempt, SeriesLookup, Shard, TextEdit};
+use crate::shard::{Decision, DuplicateCheck, Lookups, PushAttempt, SeriesLookup, Shard, TextEdit};
 use crate::storage::completion::CommandReply;
 
 impl ShardTask {
@@ -27,7 +28,7 @@ impl ShardTask {
         let mut attempt = PushAttempt::default();
         let is_small =
             |shard: &ShardGuard| !shard.is_large(&push.key, push.families_len()) && !shard.is_long(&push);
-        let shard = self.shard.try_lock_arc().filter(is_small);
+        let shard = self.try_main_of(&push.key).filter(is_small);
         let decision = shard.map(|shard| Shard::decide(shard, &push, &mut attempt, now_seconds()));
         match decision {
             Some(Decision::Apply(edit)) => self.finish_push(edit, push, reply),
@@ -64,7 +65,7 @@ impl ShardTask {
                     match self.find_duplicate(&push, &families).await {
                         Ok(None) => attempt.looked_up = families,
                         Ok(Some(reason)) => {
-                            let shard = self.shard.lock_arc().await;
+                            let shard = self.lock_shard_of(&push.key).await;
                             let failed =
                                 Shard::record_failure(shard, &push, &mut attempt, reason, now_seconds());
                             decision = Some(failed);
@@ -82,19 +83,25 @@ impl ShardTask {
 
     /// Lets the shard decide about a push, in slices if it is large.
     async fn decide(&self, push: &Arc<Push>, attempt: &mut PushAttempt) -> Decision<TextEdit<ShardGuard>> {
-        let shard = self.shard.lock_arc().await;
-        if !shard.is_large(&push.key, push.families_len()) {
-            if !shard.is_long(push) {
-                return Shard::decide(shard, push, attempt, now_seconds());
-            }
-            let decide =
-                async |pace: &Pace| Shard::decide_in_slices(shard, push, attempt, now_seconds(), pace).await;
-            return in_slices(decide).await;
+        let shard = self.lock_shard_for(push).await;
+        if shard.takes_turns(&push.key, push.families_len()) {
+            drop(shard);
+            // Before the shard, because the shard must not wait for another core.
+            let _turn = self.leases.large_push().await;
+            let shard = self.lock_shard_for(push).await;
+            return Self::decide_in_slices(shard, push, attempt).await;
         }
-        drop(shard);
-        // Before the shard, because the shard must not wait for another core.
-        let _turn = self.leases.large_push().await;
-        let shard = self.shard.lock_arc().await;
+        if shard.is_large(&push.key, push.families_len()) || shard.is_long(push) {
+            return Self::decide_in_slices(shard, push, attempt).await;
+        }
+        Shard::decide(shard, push, attempt, now_seconds())
+    }
+
+    async fn decide_in_slices(
+        shard: ShardGuard,
+        push: &Arc<Push>,
+        attempt: &mut PushAttempt,
+    ) -> Decision<TextEdit<ShardGuard>> {
         in_slices(async |pace| Shard::decide_in_slices(shard, push, attempt, now_seconds(), pace).await).await
     }
 
@@ -103,7 +110,7 @@ impl ShardTask {
     /// # Errors
     /// Another core has ended, so the gateway is shutting down.
     async fn find_duplicate(
-        &self,
+        self: &Rc<Self>,
         push: &Arc<Push>,
         families: &[Arc<str>],
     ) -> Result<Option<Inconsistency>, oneshot::Canceled> {
@@ -120,7 +127,7 @@ impl ShardTask {
     }
 
     async fn find_in_batch(
-        &self,
+        self: &Rc<Self>,
         batch: Vec<SeriesLookup>,
     ) -> Result<Option<Inconsistency>, oneshot::Canceled> {
         let mut by_core: Vec<Vec<SeriesLookup>> = vec![Vec::new(); self.mailboxes.cores()];
@@ -148,10 +155,24 @@ impl ShardTask {
         Ok(None)
     }
 
-    /// Looks up series in groups of this core. Other commands of the core wait until a batch is looked up.
-    pub(super) async fn find_duplicates(&self, lookups: &[SeriesLookup]) -> DuplicateCheck {
-        let shard = self.shard.lock_arc().await;
-        in_slices(async |pace| shard.find_duplicates(lookups, pace).await).await
+    /// Looks up series in groups of this core. Other commands of the same shards wait until a batch is looked up.
+    pub(super) async fn find_duplicates(self: &Rc<Self>, lookups: &[SeriesLookup]) -> DuplicateCheck {
+        let _reading = self.reading();
+        let main = self.lock_main().await;
+        let in_sides: Vec<_> =
+            lookups.iter().filter_map(|lookup| Some((self.shards.side_of(&lookup.key)?, lookup))).collect();
+        let mut check = in_slices(async |pace| main.find_duplicates(lookups, pace).await).await;
+        drop(main);
+        for (side, lookup) in in_sides {
+            if !matches!(check, DuplicateCheck::Free) {
+                break;
+            }
+            if let Some(side) = self.lock_side(side).await {
+                let lookup = std::slice::from_ref(lookup);
+                check = in_slices(async |pace| side.find_duplicates(lookup, pace).await).await;
+            }
+        }
+        check
     }
 
     fn finish_push(self: &Rc<Self>, edit: TextEdit<ShardGuard>, push: Arc<Push>, reply: CommandReply) {
@@ -160,8 +181,9 @@ impl ShardTask {
         self.finish(edit, key, reply);
     }
 
-    fn reject_push(&self, rejection: Rejection, push: Arc<Push>, reply: CommandReply) {
+    fn reject_push(self: &Rc<Self>, rejection: Rejection, push: Arc<Push>, reply: CommandReply) {
         let key = push.key.text().clone();
+        self.return_if_small(&push.key);
         drop(push);
         self.reply_rejected(rejection, key, reply);
     }

@@ -1,28 +1,30 @@
 //! The task that owns one core's shard and executes commands on it.
 //!
-//! The shard is behind an asynchronous lock. A command holds the lock while it edits text in slices: the core serves its connections
+//! A shard is behind an asynchronous lock. A command holds the lock while it edits text in slices: the core serves its connections
 //! between two slices, but no other command sees half a push. Long commands run in their own task, so they complete even if the
-//! client disconnects.
+//! client disconnects. A very large group has a shard of its own, so commands to other groups need not wait for it.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use async_lock::{Mutex, MutexGuardArc};
+use event_listener::Event;
 use futures_channel::oneshot;
 use futures_util::StreamExt;
 
 use super::command::ShardCommand;
 use super::leases::Leases;
 use super::mailbox::{Inbox, Mailboxes};
+use super::shard_access::ShardGuard;
 use super::slices::{SLICE_BYTES, drop_in_slices, in_slices};
 use crate::runtime::permits::Permit;
 use crate::runtime::{spawn, yield_now};
 use crate::shard::key::GroupingKey;
 use crate::shard::outcome::{Outcome, Rejection};
 use crate::shard::registry::Registry;
-use crate::shard::{Applied, Change, Shard, TextEdit};
+use crate::shard::sides::CoreShards;
+use crate::shard::{Applied, Change, Counts, FamilySnapshot, Shard, TextEdit};
 use crate::storage::completion::{CommandReply, CommandResult, CommitFailed, Completion};
 use crate::storage::outbox::Outbox;
 use crate::storage::record_writer::RecordWriter;
@@ -37,13 +39,13 @@ const SNAPSHOT_FAMILIES: usize = 4096;
 /// How many groups a wipe deletes between two yields.
 const WIPE_KEYS: usize = 256;
 
-/// Exclusive access to a shard.
-pub(super) type ShardGuard = MutexGuardArc<Shard>;
-
-/// One core's shard, and what its commands need to reach the other cores.
+/// One core's shards, and what its commands need to reach the other cores.
 pub(crate) struct ShardTask {
     pub(super) core: usize,
-    pub(super) shard: Arc<Mutex<Shard>>,
+    pub(super) shards: Arc<CoreShards>,
+    /// How many [`super::shard_access::Reading`]s there are.
+    pub(super) readings: Cell<usize>,
+    pub(super) reading_ended: Event,
     pub(super) registry: Arc<Registry>,
     pub(super) leases: Arc<Leases>,
     pub(super) mailboxes: Mailboxes,
@@ -68,17 +70,27 @@ pub(crate) enum CommandError {
 }
 
 impl ShardTask {
-    /// The task of a core. `shard` must use the same registry, and be persistent if there is a store.
+    /// The task of a core. `shards` must use the same registry, and be persistent if there is a store.
     pub(crate) fn new(
         core: usize,
-        shard: Arc<Mutex<Shard>>,
+        shards: Arc<CoreShards>,
         registry: Arc<Registry>,
         leases: Arc<Leases>,
         mailboxes: Mailboxes,
         store: Option<Arc<Store>>,
     ) -> Rc<Self> {
         let outbox = store.map(|store| Outbox::new(core, store));
-        Rc::new(Self { core, shard, registry, leases, mailboxes, outbox, freeing: Cell::new(false) })
+        Rc::new(Self {
+            core,
+            shards,
+            readings: Cell::new(0),
+            reading_ended: Event::new(),
+            registry,
+            leases,
+            mailboxes,
+            outbox,
+            freeing: Cell::new(false),
+        })
     }
 
     /// Executes the commands of other cores until no sender is left.
@@ -118,7 +130,7 @@ impl ShardTask {
             ShardCommand::Push(push, permit, tx) => self.push(push, CommandReply { permit, tx }),
             ShardCommand::Delete(key, permit, tx) => {
                 let task = self.clone();
-                self.with_shard(move |shard| {
+                self.with_shard_of(key.clone(), move |shard| {
                     let reply = CommandReply { permit, tx };
                     if shard.is_large(&key, 0) {
                         spawn(async move {
@@ -133,42 +145,47 @@ impl ShardTask {
                 });
             }
             ShardCommand::Wipe(tx) => {
-                let task = self.clone();
-                self.with_shard(move |shard| {
-                    spawn(wipe(shard, task, tx));
-                });
+                spawn(wipe(self.clone(), tx));
             }
             ShardCommand::Complete(batch, committed) => {
                 if let Some(outbox) = &self.outbox {
                     outbox.complete(batch, committed);
                 }
             }
-            ShardCommand::Snapshot(tx) => self.with_shard(move |shard| {
-                if shard.counts().families > SNAPSHOT_FAMILIES {
-                    spawn(async move {
-                        let snapshot = in_slices(async |pace| shard.snapshot_in_slices(pace).await).await;
-                        let sent = tx.send((snapshot, shard.counts()));
-                        drop(shard);
-                        if let Err((snapshot, _)) = sent {
-                            drop_in_slices(snapshot).await;
-                        }
-                    });
-                } else {
-                    let _ = tx.send((shard.snapshot(), shard.counts()));
-                }
-            }),
-            ShardCommand::CopyGroups(from, tx) => self.with_shard(move |shard| {
-                let _ = tx.send(shard.copy_groups(from, COPY_BYTES));
-            }),
-            ShardCommand::ListFamilies(group, from, tx) => self.with_shard(move |shard| {
-                let _ = tx.send(shard.families_of(&group, from, LISTED_FAMILIES));
-            }),
-            ShardCommand::CopyFamilies(group, names, tx) => self.with_shard(move |shard| {
-                let _ = tx.send(shard.copy_families_of(&group, &names, COPY_BYTES));
-            }),
-            ShardCommand::ListGroups(query, from, tx) => self.with_shard(move |shard| {
-                let _ = tx.send(shard.list(&query, from));
-            }),
+            ShardCommand::Snapshot(tx) => {
+                let task = self.clone();
+                self.with_main(move |main| {
+                    if task.shards.side_from(0).is_none() && main.counts().families <= SNAPSHOT_FAMILIES {
+                        let _ = tx.send((vec![main.snapshot()], main.counts()));
+                    } else {
+                        spawn(snapshot(task, main, tx));
+                    }
+                });
+            }
+            ShardCommand::CopyGroups(from, tx) => self.read_groups(
+                from,
+                tx,
+                |shard, from| shard.copy_groups(from, COPY_BYTES),
+                |slice| &mut slice.next,
+            ),
+            ShardCommand::ListFamilies(group, from, tx) => {
+                let key = GroupingKey::from_text(group.head.key.clone());
+                self.with_shard_of(key, move |shard| {
+                    let _ = tx.send(shard.families_of(&group, from, LISTED_FAMILIES));
+                });
+            }
+            ShardCommand::CopyFamilies(group, names, tx) => {
+                let key = GroupingKey::from_text(group.head.key.clone());
+                self.with_shard_of(key, move |shard| {
+                    let _ = tx.send(shard.copy_families_of(&group, &names, COPY_BYTES));
+                });
+            }
+            ShardCommand::ListGroups(query, from, tx) => self.read_groups(
+                from,
+                tx,
+                move |shard, from| shard.list(&query, from),
+                |listed| &mut listed.next,
+            ),
             ShardCommand::FindDuplicates(lookups, tx) => {
                 let task = self.clone();
                 spawn(async move {
@@ -178,15 +195,63 @@ impl ShardTask {
         }
     }
 
-    /// Calls `run` as soon as no command is half applied: now, or in a task.
-    fn with_shard(&self, run: impl FnOnce(ShardGuard) + 'static) {
-        match self.shard.try_lock_arc() {
+    /// Calls `run` with the main shard as soon as no command is half applied there: now, or in a task.
+    fn with_main(self: &Rc<Self>, run: impl FnOnce(ShardGuard) + 'static) {
+        match self.try_main() {
             Some(shard) => run(shard),
             None => {
-                let shard = self.shard.clone();
-                spawn(async move { run(shard.lock_arc().await) });
+                let task = self.clone();
+                spawn(async move { run(task.lock_main().await) });
             }
         }
+    }
+
+    /// The same with the shard that has a group.
+    fn with_shard_of(self: &Rc<Self>, key: GroupingKey, run: impl FnOnce(ShardGuard) + 'static) {
+        match self.try_main_of(&key) {
+            Some(shard) => run(shard),
+            None => {
+                let task = self.clone();
+                spawn(async move { run(task.lock_shard_of(&key).await) });
+            }
+        }
+    }
+
+    /// Reads some groups from a position on: those of the main shard by their numbers, then those of the side shards. `next` is the
+    /// position after them, as far as their shard knows it.
+    fn read_groups<T: 'static>(
+        self: &Rc<Self>,
+        from: u32,
+        tx: oneshot::Sender<T>,
+        read: impl FnOnce(&Shard, u32) -> T + 'static,
+        next: impl FnOnce(&mut T) -> &mut Option<u32> + 'static,
+    ) {
+        /// Added to the number of a side shard. A main shard never has so many groups.
+        const SIDES: u32 = 1 << 31;
+        let task = self.clone();
+        let Some(mut side_number) = from.checked_sub(SIDES) else {
+            return self.with_main(move |main| {
+                let mut result = read(&main, from);
+                let next = next(&mut result);
+                if next.is_none() {
+                    *next = task.shards.side_from(0).map(|side| SIDES | side.number);
+                }
+                let _ = tx.send(result);
+            });
+        };
+        spawn(async move {
+            while let Some(side) = task.shards.side_from(side_number) {
+                side_number = side.number + 1;
+                if let Some(side) = task.lock_side(side).await {
+                    let mut result = read(&side, 0);
+                    // The shard has no other group.
+                    *next(&mut result) = task.shards.side_from(side_number).map(|side| SIDES | side.number);
+                    let _ = tx.send(result);
+                    return;
+                }
+            }
+            let _ = tx.send(read(&*task.lock_main().await, u32::MAX));
+        });
     }
 
     /// Completes a command that the shard applies: edits the text, then commits or replies. A large command continues in a task.
@@ -200,7 +265,28 @@ impl ShardTask {
         }
     }
 
-    /// Starts to free the retired series of the shard, if it has any.
+    /// Deletes all groups of a shard.
+    async fn wipe_shard(self: &Rc<Self>, mut shard: ShardGuard) {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let keys;
+            (keys, next) = shard.some_keys(from, WIPE_KEYS);
+            for key in keys {
+                let deleted = GroupingKey::from_text(key.clone());
+                let edit = in_slices(async |pace| Shard::delete_in_slices(shard, &deleted, pace).await).await;
+                let applied = finish_edit(edit).await;
+                if let Some(outbox) = &self.outbox {
+                    let (change, completion) = (GroupChange::Delete, Completion::None);
+                    outbox.enqueue(PendingChange { key, change, commit: applied.commit, completion });
+                }
+                shard = applied.shard;
+            }
+            yield_now().await;
+        }
+        self.free_retired_series_of(&shard);
+    }
+
+    /// Starts to free the retired series of the core, if it has any.
     fn free_retired_series_of(self: &Rc<Self>, shard: &Shard) {
         if shard.oldest_retired_series().is_some() && !self.freeing.replace(true) {
             spawn(self.clone().free_retired_series());
@@ -210,10 +296,10 @@ impl ShardTask {
     /// Frees retired series when the collections and commits that reserve them have ended.
     async fn free_retired_series(self: Rc<Self>) {
         loop {
-            let oldest = self.shard.lock_arc().await.oldest_retired_series();
+            let oldest = self.lock_main().await.oldest_retired_series();
             let Some(epoch) = oldest else { break };
             self.wait_until_past(epoch).await;
-            while self.shard.lock_arc().await.free_retired_series(SLICE_BYTES) {
+            while self.lock_main().await.free_retired_series(SLICE_BYTES) {
                 yield_now().await;
             }
         }
@@ -249,6 +335,7 @@ impl InProgressCommand {
         let Applied { shard, change, commit, outcome } = applied;
         let Self { key, reply, task } = self;
         task.free_retired_series_of(&shard);
+        task.return_if_small(&key);
         let Some(outbox) = task.outbox.clone() else {
             drop(shard);
             return reply.send(Ok(outcome));
@@ -295,25 +382,45 @@ async fn finish_record(mut writer: RecordWriter<ShardGuard>) -> (ShardGuard, Gro
     }
 }
 
-/// Deletes all groups of a shard.
-async fn wipe(mut shard: ShardGuard, task: Rc<ShardTask>, tx: oneshot::Sender<Result<(), CommitFailed>>) {
-    let mut next = Some(0);
-    while let Some(from) = next {
-        let keys;
-        (keys, next) = shard.some_keys(from, WIPE_KEYS);
-        for key in keys {
-            let deleted = GroupingKey::from_text(key.clone());
-            let edit = in_slices(async |pace| Shard::delete_in_slices(shard, &deleted, pace).await).await;
-            let applied = finish_edit(edit).await;
-            if let Some(outbox) = &task.outbox {
-                let (change, completion) = (GroupChange::Delete, Completion::None);
-                outbox.enqueue(PendingChange { key, change, commit: applied.commit, completion });
-            }
-            shard = applied.shard;
+/// Takes a snapshot of each shard. Between two of them, commands are executed: each shard is consistent, and what one of them releases
+/// stays reserved until the collection has ended, as between cores.
+async fn snapshot(
+    task: Rc<ShardTask>,
+    main: ShardGuard,
+    tx: oneshot::Sender<(Vec<Vec<FamilySnapshot>>, Counts)>,
+) {
+    let _reading = task.reading();
+    let sides = task.shards.sides();
+    let (mut snapshots, mut counts) = (Vec::with_capacity(1 + sides.len()), Counts::default());
+    let mut add = async |shard: ShardGuard| {
+        snapshots.push(in_slices(async |pace| shard.snapshot_in_slices(pace).await).await);
+        counts += shard.counts();
+    };
+    add(main).await;
+    // A group whose first push is still being applied is not shown yet.
+    for side in sides.into_iter().filter(|side| !side.is_new()) {
+        if let Some(side) = task.lock_side(side).await {
+            add(side).await;
         }
-        yield_now().await;
     }
-    task.free_retired_series_of(&shard);
+    if let Err((snapshots, _)) = tx.send((snapshots, counts)) {
+        for snapshot in snapshots {
+            drop_in_slices(snapshot).await;
+        }
+    }
+}
+
+/// Deletes all groups of a core.
+async fn wipe(task: Rc<ShardTask>, tx: oneshot::Sender<Result<(), CommitFailed>>) {
+    let _reading = task.reading();
+    let main = task.lock_main().await;
+    let sides = task.shards.sides();
+    task.wipe_shard(main).await;
+    for side in sides {
+        if let Some(side) = task.lock_side(side).await {
+            task.wipe_shard(side).await;
+        }
+    }
     let completion = Completion::Wipe(tx);
     match &task.outbox {
         Some(outbox) => outbox.enqueue(PendingChange {
@@ -325,3 +432,6 @@ async fn wipe(mut shard: ShardGuard, task: Rc<ShardTask>, tx: oneshot::Sender<Re
         None => completion.complete(Ok(())),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,10 +12,11 @@ use crate::runtime::spawn;
 use crate::shard::registry::Registry;
 use crate::shard::{Counts, FamilySnapshot};
 
-/// The snapshots of all cores, by core.
+/// The snapshots of all cores.
 pub(crate) struct Snapshots {
-    /// The families of each core, sorted by name.
+    /// The families of each shard, sorted by name.
     pub families: Vec<Vec<FamilySnapshot>>,
+    /// By core.
     pub counts: Vec<Counts>,
 }
 
@@ -35,7 +36,8 @@ pub(crate) async fn collect(registry: &Arc<Registry>, mailboxes: &Mailboxes) -> 
     spawn(async move {
         let Ok(snapshots) = try_join_all(requested).await else { return };
         drop(collection);
-        let (families, counts) = snapshots.into_iter().unzip();
+        let (families, counts): (Vec<_>, _) = snapshots.into_iter().unzip();
+        let families = families.into_iter().flatten().collect();
         if let Err(Snapshots { families, .. }) = tx.send(Snapshots { families, counts }) {
             for snapshot in families {
                 drop_in_slices(snapshot).await;

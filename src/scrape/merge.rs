@@ -1,8 +1,11 @@
-//! Merging: the snapshots of all cores become the units of one exposition.
+//! Merging: the snapshots of all shards become the units of one exposition.
 //!
 //! Nothing is parsed, and only the headers of families are formatted. Large segments are sent as they are. Small ranges are copied
 //! together, so that the socket and the compressor get long pieces.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -73,34 +76,40 @@ pub fn plain(unit: Unit) -> Option<Bytes> {
 pub(crate) struct MergedFamily<'a> {
     pub name: &'a str,
     pub own: Option<&'a OwnFamily>,
-    /// From the cores that have the family.
+    /// From the shards that have the family.
     pub snapshots: Vec<&'a FamilySnapshot>,
 }
 
-/// The families of all cores (each list sorted by name) and of the gateway itself, sorted by name.
+/// The families of all shards (each list sorted by name) and of the gateway itself, sorted by name.
 pub(crate) fn merged_families<'a>(
-    cores: &'a [Vec<FamilySnapshot>],
+    shards: &'a [Vec<FamilySnapshot>],
     own: &'a [OwnFamily],
 ) -> impl Iterator<Item = MergedFamily<'a>> {
-    let mut next = vec![0; cores.len()];
+    let mut rest: Vec<_> = shards.iter().map(|families| families.iter()).collect();
+    // The next family of each shard. There may be many shards.
+    let mut next: BinaryHeap<Reverse<(&str, usize)>> = BinaryHeap::with_capacity(shards.len());
+    let name_of =
+        |shard: &std::slice::Iter<'a, FamilySnapshot>| Some(&*shard.as_slice().first()?.shared.name);
+    next.extend(rest.iter().enumerate().filter_map(|(at, shard)| Some(Reverse((name_of(shard)?, at)))));
     let mut own = own.iter().peekable();
     std::iter::from_fn(move || {
-        let pushed =
-            cores.iter().zip(&next).filter_map(|(core, at)| Some(&*core.get(*at)?.shared.name)).min();
+        let pushed = next.peek().map(|Reverse((name, _))| *name);
         let name = pushed.into_iter().chain(own.peek().map(|family| family.name)).min()?;
         let own = own.next_if(|family| family.name == name);
         let mut snapshots = Vec::new();
-        for (core, at) in cores.iter().zip(&mut next) {
-            if let Some(family) = core.get(*at).filter(|family| *family.shared.name == *name) {
-                snapshots.push(family);
-                *at += 1;
+        while let Some(mut first) = next.peek_mut().filter(|first| first.0.0 == name) {
+            let shard = &mut rest[first.0.1];
+            snapshots.extend(shard.next());
+            match name_of(shard) {
+                Some(name) => first.0.0 = name,
+                None => drop(PeekMut::pop(first)),
             }
         }
         Some(MergedFamily { name, own, snapshots })
     })
 }
 
-/// Merges the snapshots of the cores (each list sorted by name) with the gateway's own metrics.
+/// Merges the snapshots of the shards (each list sorted by name) with the gateway's own metrics.
 ///
 /// Each family appears once, with one HELP and TYPE. Families are sorted by name.
 pub fn merge(cores: &[Vec<FamilySnapshot>], own: &[OwnFamily]) -> Vec<Unit> {

@@ -215,7 +215,7 @@ impl Shard {
         let Some(epoch) = self.registry.retirement_epoch() else { return };
         let (local, key) = (&self.families[family], self.groups[group].key.clone());
         let (family, kind, lines) = (local.shared.name.clone(), local.kind, local.text.lines(group));
-        self.retired_series.push(RetiredLines { epoch, family, kind, key, lines });
+        self.retired_series().push(RetiredLines { epoch, family, kind, key, lines });
     }
 
     /// Whether a group whose lines in a family are replaced by these loses a series that another group could add.

@@ -3,7 +3,9 @@
 //! The labels of a new series, projected onto another set of label names, give the only grouping key whose group could have a
 //! duplicate of it. One look at that group replaces an index of all series. Only long runs that are looked at get an index.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use smallvec::SmallVec;
 
 use crate::exposition::consistency::Inconsistency;
 use crate::exposition::model::MetricType;
@@ -14,6 +16,7 @@ use super::key::GroupingKey;
 use super::large_map::LargeMap;
 use super::pace::Pace;
 use super::registry::Epoch;
+use super::retired::{RetiredLines, RetiredSeries};
 use super::segments::{GroupLines, Segment};
 use super::series::{contains_series, labels_of, series_of};
 
@@ -61,10 +64,7 @@ impl Shard {
                 }
                 Err(run) => return DuplicateCheck::NotIndexed(run),
             }
-            for retired in self.retired_series.of(lookup) {
-                if retired.epoch < oldest {
-                    break;
-                }
+            for retired in self.retired_since(oldest, lookup) {
                 match find(&retired.lines, lookup, retired.kind, pace).await {
                     Ok(false) => {}
                     Ok(true) => {
@@ -96,12 +96,23 @@ impl Shard {
 
     /// The epoch after which the next retired series can be freed. `None` if none are retired.
     pub fn oldest_retired_series(&self) -> Option<Epoch> {
-        self.retired_series.oldest_epoch()
+        self.retired_series().oldest_epoch()
     }
 
     /// Frees retired series whose epochs are past, until about `bytes_max` bytes are freed. Returns whether some are left.
     pub fn free_retired_series(&mut self, bytes_max: usize) -> bool {
-        self.retired_series.free(self.registry.oldest_epoch(), bytes_max)
+        self.retired_series().free(self.registry.oldest_epoch(), bytes_max)
+    }
+
+    /// What the looked-up group released in epochs that may not be past, latest first.
+    fn retired_since(&self, oldest: Epoch, lookup: &SeriesLookup) -> SmallVec<[Arc<RetiredLines>; 4]> {
+        let retired = self.retired_series();
+        retired.of(lookup).take_while(|retired| retired.epoch >= oldest).cloned().collect()
+    }
+
+    /// What this shard and the other shards of its core have retired.
+    pub(super) fn retired_series(&self) -> MutexGuard<'_, RetiredSeries> {
+        self.retired_series.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -130,18 +130,18 @@ impl GroupingKey {
         Self::of_sorted(pairs).text
     }
 
-    /// A hash that clients cannot predict. A key and its [`Self::empty_instance_variant`] have the same hash.
-    fn hash(&self) -> u64 {
+    /// The text, without an empty instance. A key and its [`Self::empty_instance_variant`] have the same.
+    pub fn without_empty_instance(&self) -> Arc<str> {
         // A quote inside a value or a quoted name is escaped, so a match after a comma is a label.
         let is_empty = EMPTY_INSTANCE
             .find_iter(self.text.as_bytes())
             .any(|at| at == 0 || self.text.as_bytes()[at - 1] == b',');
-        if is_empty {
-            let text = Self::with_instance(&read_labels(&self.text), None);
-            hash_64(text.as_bytes())
-        } else {
-            hash_64(self.text.as_bytes())
-        }
+        if is_empty { Self::with_instance(&read_labels(&self.text), None) } else { self.text.clone() }
+    }
+
+    /// A hash that clients cannot predict. A key and its [`Self::empty_instance_variant`] have the same hash.
+    fn hash(&self) -> u64 {
+        hash_64(self.without_empty_instance().as_bytes())
     }
 
     /// The home core of the group. It differs between runs, so that clients cannot choose groups of one core.

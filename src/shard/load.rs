@@ -69,6 +69,11 @@ impl GroupHead {
         Self { parts: key.parts(), key, times }
     }
 
+    /// The grouping key.
+    pub fn key(&self) -> &GroupingKey {
+        &self.key
+    }
+
     /// The home core of the group.
     pub fn home(&self, cores: usize) -> usize {
         self.key.home(cores)

@@ -11,6 +11,7 @@
 //! * [`registry`] — the names that all cores must agree on.
 //! * `tables`, `group_families`, `large_map`, [`segments`], `series` — groups and families, and the text of a family.
 //! * `pace` — long computations in slices.
+//! * [`sides`], `moves` — a shard of its own for a very large group.
 //! * [`view`], [`list`] — reading: snapshots, copies and pages of groups.
 //! * `load` — inserting stored groups at start.
 
@@ -26,6 +27,7 @@ pub mod limits;
 pub mod list;
 mod load;
 mod lookups;
+mod moves;
 pub mod outcome;
 mod pace;
 mod plan;
@@ -35,6 +37,7 @@ mod retired;
 pub mod segments;
 mod series;
 mod sets;
+pub mod sides;
 mod slab;
 mod small_map;
 mod tables;
@@ -45,7 +48,7 @@ pub mod view;
 mod model_tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub use duplicates::{DuplicateCheck, LongRun, SeriesLookup};
 pub use load::{FamilyLines, GroupHead, LoadError};
@@ -90,7 +93,8 @@ pub struct Shard {
     /// All families in the order of the exposition.
     order: BTreeMap<Arc<str>, Number>,
     sets: sets::LocalSets,
-    retired_series: RetiredSeries,
+    /// Shared by the shards of a core.
+    retired_series: Arc<Mutex<RetiredSeries>>,
     counts: Counts,
     /// The most families that a group ever had.
     families_max: usize,
@@ -113,7 +117,7 @@ pub enum Persistence {
     Stored,
 }
 
-/// The size of a shard.
+/// The size of a shard, or of several.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     /// The number of groups.
@@ -126,6 +130,16 @@ pub struct Counts {
     pub bytes: usize,
     /// The number of families, including push times.
     pub families: usize,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.groups += other.groups;
+        self.series += other.series;
+        self.segments += other.segments;
+        self.bytes += other.bytes;
+        self.families += other.families;
+    }
 }
 
 impl Shard {
@@ -141,7 +155,7 @@ impl Shard {
             families_by_name: LargeMap::default(),
             order: BTreeMap::new(),
             sets: sets::LocalSets::default(),
-            retired_series: RetiredSeries::default(),
+            retired_series: Arc::default(),
             counts: Counts::default(),
             families_max: 0,
             bytes_max: 0,

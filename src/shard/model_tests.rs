@@ -25,6 +25,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::DropSnapshots),
         2 => prop_oneof![Just(1), Just(usize::MAX)].prop_map(Step::Commit),
         1 => Just(Step::Restart),
+        3 => (0..7_usize).prop_map(Step::Move),
     ];
     prop::collection::vec(step, 1..60)
 }

@@ -17,6 +17,7 @@ use super::pace::{CHANGE, LOOK, Pace, at_once};
 use super::push::{Content, Mode, Push, PushedFamily};
 use super::registry::{Announcements, ChangeError, Epoch, FamilyChange, Presence, SetId, SharedFamily};
 use super::series::has_new_series;
+use super::sides::MAIN_FAMILIES_MAX;
 use super::slab::Number;
 use super::tables::{GroupFamily, LocalFamily};
 use super::text_edit::{Edit, TextEdit};
@@ -26,9 +27,9 @@ pub(super) const STORED_BYTES_MAX: u64 = 512 << 20;
 
 /// A push or delete with more families is decided and applied in slices. About half a millisecond is enough for so many.
 const FAMILIES_AT_ONCE_MAX: usize = 256;
-/// Only large pushes make so many changes: others drop at most all families of the group, and add all of their own.
+/// Only pushes that take turns make so many changes: others drop at most all families of the group, and add all of their own.
 const LARGE_CHANGE_MIN: usize =
-    if cfg!(any(test, feature = "reference")) { 1 } else { 2 * FAMILIES_AT_ONCE_MAX + 1 };
+    if cfg!(any(test, feature = "reference")) { 1 } else { 2 * MAIN_FAMILIES_MAX + 1 };
 /// The lines of a larger group may be compared in slices.
 const BYTES_AT_ONCE_MAX: u64 = 1 << 20;
 
@@ -104,7 +105,7 @@ impl Shard {
         at_once(Self::decide_in_slices(shard, push, attempt, now_seconds, &Pace::unlimited()))
     }
 
-    /// The same in slices, for a push that [`Shard::is_large`]. Such pushes take turns, over all cores.
+    /// The same in slices, for a push that [`Shard::is_large`]. Those that [`Shard::takes_turns`] take turns, over all cores.
     pub async fn decide_in_slices<S: DerefMut<Target = Self>>(
         mut shard: S,
         push: &Arc<Push>,
@@ -131,11 +132,18 @@ impl Shard {
                 && of_group().is_some_and(|families| families > FAMILIES_AT_ONCE_MAX))
     }
 
+    /// Whether a push to this key, with so many families, must take turns with others because it may change very many names.
+    pub fn takes_turns(&self, key: &GroupingKey, families: usize) -> bool {
+        let of_group = || Some(self.groups[*self.groups_by_key.get(key.text())?].families.len());
+        families > MAIN_FAMILIES_MAX || of_group().is_some_and(|families| families > MAIN_FAMILIES_MAX)
+    }
+
     /// Whether a push that is not large must be decided in slices because of its lines or those of its group. Such pushes need not
     /// take turns.
     pub fn is_long(&self, push: &Push) -> bool {
         let of_group = || Some(self.groups[*self.groups_by_key.get(push.key.text())?].bytes_bound);
         push.is_long()
+            || push.rendered_bytes() as u64 > BYTES_AT_ONCE_MAX
             || (self.bytes_max > BYTES_AT_ONCE_MAX
                 && of_group().is_some_and(|bytes| bytes > BYTES_AT_ONCE_MAX))
     }

@@ -77,6 +77,14 @@ impl Push {
         self.families().len()
     }
 
+    /// The bytes of all names, texts and lines.
+    pub(super) fn rendered_bytes(&self) -> usize {
+        match &self.content {
+            Content::Families(_, rendered) => rendered.bytes(),
+            Content::Inconsistent(_) => 0,
+        }
+    }
+
     /// Whether one of its families is long.
     pub(super) fn is_long(&self) -> bool {
         self.families().iter().any(|family| !family.segments.is_empty())

@@ -17,6 +17,7 @@ mod helps;
 mod large_change;
 mod sets;
 mod tables;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,8 +30,9 @@ use super::limits::{Quantity, StateLimits, Totals};
 use super::pace::{CHANGE, Pace};
 use large_change::BATCH;
 use tables::Tables;
+pub(super) use transfer::Transfer;
 
-/// The number of a core.
+/// The number of a core, or of a side shard, which is like a core to the registry.
 pub type Core = u32;
 /// The number of a set of grouping-label names, see [`Registry::hold_set`].
 pub type SetId = u32;
@@ -138,6 +140,8 @@ pub struct Registry {
     tables: Mutex<Tables>,
     /// `None` if there are no limits.
     totals: Option<Totals>,
+    /// How many side shards there have been.
+    side_shards: AtomicU32,
     /// Notified whenever a collection or a commit ends.
     pub ended: event_listener::Event,
 }

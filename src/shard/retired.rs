@@ -29,7 +29,8 @@ pub(super) struct RetiredLines {
 /// Retired lines in the order of their epochs.
 #[derive(Debug, Default)]
 pub(super) struct RetiredSeries {
-    entries: VecDeque<RetiredLines>,
+    /// Shared with look-ups that are searching them.
+    entries: VecDeque<Arc<RetiredLines>>,
     /// How many entries were freed before the first one.
     freed: u64,
     /// The places of the entries of each group and family in the order of all entries that ever were.
@@ -45,7 +46,7 @@ impl RetiredSeries {
             Some(places) => places.push(place),
             None => self.places.insert(owner, SmallVec::from_iter([place])),
         }
-        self.entries.push_back(lines);
+        self.entries.push_back(Arc::new(lines));
     }
 
     /// The epoch of the lines that were retired first.
@@ -57,6 +58,8 @@ impl RetiredSeries {
     pub fn free(&mut self, below: Epoch, bytes_max: usize) -> bool {
         let mut bytes = 0;
         while let Some(oldest) = self.entries.front_mut().filter(|lines| lines.epoch < below) {
+            // A look-up does not take long.
+            let Some(oldest) = Arc::get_mut(oldest) else { return true };
             // The place in the tables costs something even for short lines.
             bytes += 1024 + oldest.lines.free(bytes_max.saturating_sub(bytes));
             if oldest.lines.is_empty() {
@@ -86,7 +89,7 @@ impl RetiredSeries {
     }
 
     /// The lines that the looked-up group released in the family, latest first.
-    pub fn of(&self, lookup: &SeriesLookup) -> impl Iterator<Item = &RetiredLines> {
+    pub fn of(&self, lookup: &SeriesLookup) -> impl Iterator<Item = &Arc<RetiredLines>> {
         let places = self.places.get(&owner(&lookup.family, lookup.key.text())).into_iter().flatten().rev();
         let entries = places.filter_map(|place| self.entries.get((place - self.freed) as usize));
         entries.filter(|lines| lines.family == lookup.family && lines.key == *lookup.key.text())

@@ -187,7 +187,7 @@ impl Shard {
     }
 
     /// Replaces the lines of a group in a family, and updates the counts. Returns the number of bytes of the new lines.
-    fn replace_lines(&mut self, group: Number, family: Number, lines: NewLines<'_>) -> usize {
+    pub(super) fn replace_lines(&mut self, group: Number, family: Number, lines: NewLines<'_>) -> usize {
         let text = Arc::make_mut(&mut self.families[family].text);
         let (old_bytes, old_lines) = text.measure(group);
         let (new_bytes, new_lines) = lines.measure();

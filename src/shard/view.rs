@@ -79,7 +79,6 @@ pub struct GroupSlice {
 /// A group whose families are copied in parts, see [`Shard::families_of`].
 #[derive(Debug, Clone)]
 pub struct LargeGroup {
-    number: Number,
     /// The group without its families.
     pub head: GroupView,
     /// The number of its families.
@@ -255,7 +254,7 @@ impl Shard {
                     slice.groups.push(view);
                 }
                 None => {
-                    slice.large = Some(LargeGroup { number, head: view, families: group.families.len() });
+                    slice.large = Some(LargeGroup { head: view, families: group.families.len() });
                     slice.next = Some(number + 1);
                     break;
                 }
@@ -311,13 +310,13 @@ impl Shard {
             created_seconds: group.created_seconds,
             families: Vec::new(),
         };
-        LargeGroup { number, head, families: group.families.len() }
+        LargeGroup { head, families: group.families.len() }
     }
 
     /// Some families of a large group, from a family number on, in the order of their numbers. Empty at the end, or if the group no
     /// longer exists.
     pub fn families_of(&self, group: &LargeGroup, from: u32, count_max: usize) -> Vec<FamilyName> {
-        let Some(families) = self.families_if_same(group) else { return Vec::new() };
+        let Some((_, families)) = self.families_of_group(group) else { return Vec::new() };
         let some = families.from(from).take(count_max);
         some.map(|family| FamilyName {
             number: family.number,
@@ -334,25 +333,35 @@ impl Shard {
         names: &[FamilyName],
         bytes_max: usize,
     ) -> Vec<Option<FamilyView>> {
-        let families = self.families_if_same(group);
+        let families = self.families_of_group(group);
         let (mut views, mut bytes) = (Vec::with_capacity(names.len()), 0);
         for name in names {
             if bytes >= bytes_max {
                 break;
             }
-            let family = families.and_then(|families| families.get(name.number));
-            let family = family.filter(|_| Arc::ptr_eq(&self.families[name.number].shared, &name.shared));
-            let view = family.map(|family| self.copy_family(group.number, family));
+            let view = families.and_then(|(number, families)| {
+                let family = families.get(self.number_of(name)?)?;
+                Some(self.copy_family(number, family))
+            });
             bytes += view.as_ref().map_or(0, FamilyView::bytes) + GROUP_COST;
             views.push(view);
         }
         views
     }
 
-    /// The families of a group, unless it has been deleted.
-    fn families_if_same(&self, group: &LargeGroup) -> Option<&GroupFamilies> {
-        let now = self.groups.get(group.number).filter(|now| now.key == group.head.key)?;
-        Some(&now.families)
+    /// The number and the families of a group, unless it has been deleted.
+    fn families_of_group(&self, group: &LargeGroup) -> Option<(Number, &GroupFamilies)> {
+        let number = *self.groups_by_key.get(&group.head.key)?;
+        Some((number, &self.groups[number].families))
+    }
+
+    /// The number of a family on this shard, which differs from the one in `name` if its group has moved.
+    fn number_of(&self, name: &FamilyName) -> Option<Number> {
+        let is_same = |local: &LocalFamily| Arc::ptr_eq(&local.shared, &name.shared);
+        if self.families.get(name.number).is_some_and(is_same) {
+            return Some(name.number);
+        }
+        self.families_by_name.get(&name.shared.name).copied()
     }
 
     /// The keys of some groups from a group number on, for deleting all of them step by step. Also returns the number of the next

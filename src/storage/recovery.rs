@@ -15,8 +15,9 @@ use sluicegate_engine::{Change, Durability, Engine, EngineError};
 use super::engines::OpenError;
 use super::record_writer::RecordWriter;
 use super::store::{GroupChange, Open, PendingChange};
+use crate::shard::ChangedPart;
 use crate::shard::key::GroupingKey;
-use crate::shard::{ChangedPart, Shard};
+use crate::shard::sides::CoreShards;
 
 /// The delay before the first attempt, and between the end of one and the next. The writer thread asks once a second, so a short attempt
 /// is repeated every second.
@@ -49,7 +50,7 @@ pub(super) enum RecoverError {
 /// What the writer thread needs to recover a failed store.
 pub(super) struct Recovery {
     open: Open,
-    shards: Vec<Arc<async_lock::Mutex<Shard>>>,
+    shards: Vec<Arc<CoreShards>>,
     /// The number of the last batch that was committed.
     acknowledged: u64,
     /// The groups whose changes were not committed.
@@ -58,7 +59,7 @@ pub(super) struct Recovery {
 }
 
 impl Recovery {
-    pub(super) fn new(open: Open, shards: Vec<Arc<async_lock::Mutex<Shard>>>, acknowledged: u64) -> Self {
+    pub(super) fn new(open: Open, shards: Vec<Arc<CoreShards>>, acknowledged: u64) -> Self {
         let keys = HashSet::new();
         Self { open, shards, acknowledged, keys, tried_at: Instant::now() }
     }
@@ -120,8 +121,9 @@ impl Recovery {
 
     /// The record of a group as it is now; `None` if it does not exist.
     fn current_record(&self, key: &Arc<str>) -> Option<Vec<u8>> {
-        let home = GroupingKey::from_text(key.clone()).home(self.shards.len());
-        let shard = self.shards[home].lock_blocking();
+        let key = GroupingKey::from_text(key.clone());
+        let shard = self.shards[key.home(self.shards.len())].lock_shard_of(&key);
+        let key = key.text();
         let group = shard.group_number(key)?;
         match RecordWriter::new(shard, group, ChangedPart::All, Vec::new()).advance(usize::MAX) {
             ControlFlow::Break((_, GroupChange::Put(record))) => Some(record),

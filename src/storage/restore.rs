@@ -16,8 +16,9 @@ use async_lock::MutexGuard;
 use sluicegate_engine::record::{Record, RecordError};
 use sluicegate_engine::{Change, Durability, Engine, EngineError, FirstRead};
 
-use crate::shard::Shard;
 use crate::shard::key::GroupingKey;
+use crate::shard::sides::CoreShards;
+use crate::shard::{LoadError, Shard};
 use crate::storage::engines::OpenError;
 use crate::storage::import::{ImportError, Records};
 
@@ -65,7 +66,8 @@ enum Interruption {
 
 /// Where groups are restored to.
 pub(crate) struct Restoring<'s> {
-    pub shards: Vec<Arc<async_lock::Mutex<Shard>>>,
+    /// By core.
+    pub shards: Vec<Arc<CoreShards>>,
     pub shared: &'s Shared,
 }
 
@@ -144,11 +146,11 @@ pub(crate) fn restore(
 }
 
 impl Restoring<'_> {
-    /// Locks a shard. Other threads hold the lock for a few microseconds only, so spinning is cheaper than sleeping.
+    /// Locks a main shard. Other threads hold the lock for a few microseconds only, so spinning is cheaper than sleeping.
     fn shard(&self, home: usize) -> MutexGuard<'_, Shard> {
         /// About 50 µs.
         const SPINS: usize = 1000;
-        let shard = &self.shards[home];
+        let shard = &self.shards[home].main;
         let spun = (0..SPINS).find_map(|_| {
             let guard = shard.try_lock();
             if guard.is_none() {
@@ -157,6 +159,35 @@ impl Restoring<'_> {
             guard
         });
         spun.unwrap_or_else(|| shard.lock_blocking())
+    }
+
+    /// Loads a group into the shard to which it belongs.
+    fn load(&self, home: usize, group: &StoredGroup<'_>) -> Result<(), LoadError> {
+        let shards = &self.shards[home];
+        let mut main = self.shard(home);
+        // The group itself was not loaded before, so the side shard has the other group with the same push times.
+        if let Some(side) = shards.side_of(group.key()) {
+            return Err(LoadError::SamePushTimes(side.key.clone()));
+        }
+        if !group.needs_side() {
+            return group.load(&mut main);
+        }
+        if let Some(variant) = group.key().empty_instance_variant()
+            && main.group_number(variant.text()).is_some()
+        {
+            return Err(LoadError::SamePushTimes(variant.text().clone()));
+        }
+        let Some((side, mut shard)) = shards.add_side(&main, group.key()) else {
+            return group.load(&mut main);
+        };
+        drop(main);
+        let loaded = group.load(&mut shard);
+        shard.end_loading();
+        match loaded {
+            Ok(()) => side.set_complete(),
+            Err(_) => shards.remove_side(&side),
+        }
+        loaded
     }
 
     /// Counts a group as restored, and returns its core.
@@ -170,7 +201,7 @@ impl Restoring<'_> {
 
     /// Completes the shards after the last group.
     fn finish(&self) {
-        self.shards.iter().for_each(|shard| shard.lock_blocking().end_loading());
+        self.shards.iter().for_each(|shards| shards.main.lock_blocking().end_loading());
     }
 
     fn threads(&self) -> NonZeroUsize {
@@ -185,7 +216,7 @@ impl Restoring<'_> {
         };
         let group = StoredGroup::new(key, record);
         let home = self.count(&group, (key.len() + bytes.len()) as u64);
-        match group.load(&mut self.shard(home)) {
+        match self.load(home, &group) {
             Ok(()) => ControlFlow::Continue(()),
             Err(reason) => ControlFlow::Break(Interruption::Contradiction(reason.to_string())),
         }
@@ -200,11 +231,8 @@ impl Restoring<'_> {
     /// The contradiction, if two groups contain the same series.
     fn duplicate_series(&self) -> Option<String> {
         let mut hashes: Vec<u64> = std::thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .shards
-                .iter()
-                .map(|shard| scope.spawn(move || shard.lock_blocking().series_hashes()))
-                .collect();
+            let threads: Vec<_> =
+                self.shards.iter().map(|shards| scope.spawn(move || series_hashes(shards))).collect();
             threads.into_iter().flat_map(|thread| thread.join().expect("hashing does not panic")).collect()
         });
         hashes.sort_unstable();
@@ -214,15 +242,11 @@ impl Restoring<'_> {
 
     /// Removes all groups from the shards.
     fn clear(&self) {
-        for shard in &self.shards {
-            let mut shard = shard.lock_blocking();
-            let mut next = Some(0);
-            while let Some(from) = next {
-                let keys;
-                (keys, next) = shard.some_keys(from, CLEAR_KEYS);
-                for key in keys {
-                    let _ = Shard::delete(&mut *shard, &GroupingKey::from_text(key)).finish();
-                }
+        for shards in &self.shards {
+            clear(&mut shards.main.lock_blocking());
+            for side in shards.sides() {
+                clear(&mut side.shard.lock_blocking());
+                shards.remove_side(&side);
             }
         }
         for progress in &self.shared.restored {
@@ -268,7 +292,7 @@ impl Restoring<'_> {
         let home = self.count(group, 0);
         let reason = match series.iter().find(|series| seen.contains(*series)) {
             Some(series) => Some(format!("an earlier group contains {}", String::from_utf8_lossy(series))),
-            None => group.load(&mut self.shard(home)).err().map(|reason| reason.to_string()),
+            None => self.load(home, group).err().map(|reason| reason.to_string()),
         };
         let Some(reason) = reason else {
             seen.extend(series);
@@ -276,7 +300,7 @@ impl Restoring<'_> {
         };
         self.shared.contradictions.fetch_add(1, Ordering::Relaxed);
         let times = group.without_families();
-        if let Err(reason) = times.load(&mut self.shard(home)) {
+        if let Err(reason) = self.load(home, &times) {
             tracing::error!(
                 group = text,
                 %reason,
@@ -317,6 +341,26 @@ impl Restoring<'_> {
         commit(engine, &imported, durability.max(Durability::Disk))?;
         tracing::info!(groups = count, "imported the persistence file");
         Ok(())
+    }
+}
+
+fn series_hashes(shards: &CoreShards) -> Vec<u64> {
+    let mut hashes = shards.main.lock_blocking().series_hashes();
+    for side in shards.sides() {
+        hashes.extend(side.shard.lock_blocking().series_hashes());
+    }
+    hashes
+}
+
+/// Deletes all groups of a shard.
+fn clear(shard: &mut Shard) {
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let keys;
+        (keys, next) = shard.some_keys(from, CLEAR_KEYS);
+        for key in keys {
+            let _ = Shard::delete(&mut *shard, &GroupingKey::from_text(key)).finish();
+        }
     }
 }
 

@@ -22,8 +22,8 @@ use super::completion::{CommitFailed, Completion};
 use super::engines::OpenError;
 use super::import::{ImportError, Records};
 use crate::runtime::shutdown::Shutdown;
-use crate::shard::Shard;
 use crate::shard::registry::{Registry, RunningEpoch};
+use crate::shard::sides::CoreShards;
 use crate::telemetry::faults;
 
 /// How many bytes of changes may wait for the engine; beyond it pushes get 503.
@@ -97,7 +97,7 @@ pub(crate) struct Start {
     /// What an acknowledged push survives.
     pub durability: Durability,
     /// The shards of all cores, empty.
-    pub shards: Vec<Arc<async_lock::Mutex<Shard>>>,
+    pub shards: Vec<Arc<CoreShards>>,
     pub registry: Arc<Registry>,
     /// Requested if the store cannot start.
     pub shutdown: Shutdown,

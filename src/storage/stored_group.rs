@@ -25,6 +25,16 @@ impl<'a> StoredGroup<'a> {
         Self { head: GroupHead::new(GroupingKey::from_text(key.into()), times), record }
     }
 
+    pub(crate) fn key(&self) -> &GroupingKey {
+        self.head.key()
+    }
+
+    /// Whether the group needs a side shard.
+    pub(crate) fn needs_side(&self) -> bool {
+        let families = &self.record.families;
+        Shard::load_needs_side(families.len(), families.iter().map(|family| family.text.len()).sum())
+    }
+
     pub(crate) fn home(&self, cores: usize) -> usize {
         self.head.home(cores)
     }

@@ -46,7 +46,7 @@ pub(super) struct Entry {
     kind: MetricType,
     /// The gateway itself has it.
     pub own: bool,
-    cores: SmallVec<[Core; 4]>,
+    pub cores: SmallVec<[Core; 4]>,
     /// The sets that have series, are announced, or are retired.
     sets: SmallMap<SetId, SetUses>,
     helps: Helps,
@@ -394,7 +394,7 @@ impl Tables {
     }
 
     /// Counts a core or an announcement that uses a set in a family.
-    fn add_set(&mut self, name: &str, set: SetId) {
+    pub fn add_set(&mut self, name: &str, set: SetId) {
         let Some(entry) = self.families.get_mut(name) else { return };
         if let Some(uses) = entry.sets.get_mut(set) {
             uses.holders += 1;
@@ -492,7 +492,7 @@ impl Entry {
         self.sets.next_key(after)
     }
 
-    fn change_help(&mut self, added: Option<&Arc<str>>, dropped: Option<&Arc<str>>) {
+    pub fn change_help(&mut self, added: Option<&Arc<str>>, dropped: Option<&Arc<str>>) {
         if added.is_none() && dropped.is_none() {
             return;
         }

@@ -10,7 +10,8 @@ use futures_channel::oneshot;
 use sluicegate_engine::{Change, Engine, EngineError, Receipt, Restored, Sink};
 
 use super::*;
-use crate::shard::Persistence;
+use crate::shard::sides::CoreShards;
+use crate::shard::{Persistence, Shard};
 use crate::storage::outbox::Outbox;
 
 /// An engine whose commits block until the channel is closed.
@@ -73,7 +74,7 @@ fn started(open: Open) -> (Arc<Store>, Delivered) {
             let _ = deliver.send((batch, committed));
         }),
         durability: Durability::Process,
-        shards: vec![Arc::new(async_lock::Mutex::new(Shard::new(0, registry.clone(), Persistence::Stored)))],
+        shards: vec![Arc::new(CoreShards::new(Shard::new(0, registry.clone(), Persistence::Stored)))],
         registry,
         shutdown: Shutdown::new(),
     })

@@ -1,5 +1,5 @@
 //! Shards against the reference implementation: pushes, deletes, scrapes core by core, snapshots that outlive their scrape,
-//! commits that end late, and restarts. The reference implementation finds the differences.
+//! commits that end late, groups that move between the shards of a core, and restarts. The reference implementation finds the differences.
 #![no_main]
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
@@ -23,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn step(input: &mut Unstructured<'_>) -> Result<Step> {
-    Ok(match input.int_in_range(0..=15)? {
+    Ok(match input.int_in_range(0..=17)? {
         0..=7 => {
             let mode = if input.arbitrary()? { Mode::Replace } else { Mode::Merge };
             let group = input.int_in_range(0..=6)?;
@@ -34,7 +34,8 @@ fn step(input: &mut Unstructured<'_>) -> Result<Step> {
         10..=12 => Step::Collect,
         13 => Step::DropSnapshots,
         14 => Step::Commit(input.int_in_range(1..=20)?),
-        _ => Step::Restart,
+        15 => Step::Restart,
+        _ => Step::Move(input.int_in_range(0..=6)?),
     })
 }
 

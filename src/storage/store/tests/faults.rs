@@ -211,7 +211,7 @@ fn a_panic_of_the_writer_thread_fails_the_store_and_does_not_end_the_thread() {
             assert!(batch.core == 0, "injected panic");
         }),
         durability: Durability::Process,
-        shards: vec![Arc::new(async_lock::Mutex::new(Shard::new(0, registry.clone(), Persistence::Stored)))],
+        shards: vec![Arc::new(CoreShards::new(Shard::new(0, registry.clone(), Persistence::Stored)))],
         registry,
         shutdown: Shutdown::new(),
     })

@@ -1,0 +1,187 @@
+//! Commands beside a command to a very large group.
+
+use futures_util::FutureExt;
+
+use super::*;
+use crate::exposition::model::MetricType;
+use crate::reference::{Mode, push_of};
+use crate::runtime::threads::block_on_epoll;
+use crate::shard::{FAILURE_TIME, PUSH_TIME, Persistence};
+
+/// So many that a push is decided and applied in more than a hundred slices.
+const FAMILIES: usize = 8_000;
+
+type Reply = oneshot::Receiver<CommandResult>;
+
+fn task() -> Rc<ShardTask> {
+    let own = [PUSH_TIME, FAILURE_TIME].map(|name| (name, MetricType::Gauge, "help"));
+    let registry = Arc::new(Registry::new(own));
+    let shard = Shard::new(0, registry.clone(), Persistence::InMemory);
+    let (mailboxes, _inboxes) = Mailboxes::new(1, None);
+    ShardTask::new(0, Arc::new(CoreShards::new(shard)), registry, Arc::default(), mailboxes, None)
+}
+
+fn key(job: &str) -> GroupingKey {
+    GroupingKey::new([("job".to_owned(), job.to_owned())])
+}
+
+fn push(task: &Rc<ShardTask>, job: &str, body: &str) -> Reply {
+    let push = push_of(Mode::Replace, &key(job), body).expect("is readable");
+    let (tx, rx) = oneshot::channel();
+    let permit = task.mailboxes.queue_permit(0).expect("there is no limit");
+    task.execute(ShardCommand::Push(Arc::new(push), permit, tx));
+    rx
+}
+
+fn delete(task: &Rc<ShardTask>, job: &str) -> Reply {
+    let (tx, rx) = oneshot::channel();
+    let permit = task.mailboxes.queue_permit(0).expect("there is no limit");
+    task.execute(ShardCommand::Delete(key(job), permit, tx));
+    rx
+}
+
+fn many_families(count: usize, value: usize) -> String {
+    (0..count).map(|number| format!("large_{number} {value}\n")).collect()
+}
+
+/// The lines that a scrape shows of pushed families.
+async fn shown(task: &Rc<ShardTask>) -> Vec<String> {
+    let (tx, rx) = oneshot::channel();
+    task.execute(ShardCommand::Snapshot(tx));
+    let (snapshots, _) = rx.await.expect("the task runs");
+    let mut lines = Vec::new();
+    for family in snapshots.iter().flatten().filter(|family| !family.shared.name.starts_with("push_")) {
+        for segment in family.text.segments() {
+            let text = String::from_utf8(segment.text().to_vec()).expect("lines are UTF-8");
+            lines.extend(text.lines().map(str::to_owned));
+        }
+    }
+    lines
+}
+
+async fn applied(mut reply: Reply) {
+    assert_eq!((&mut reply).await.expect("the task runs"), Ok(Outcome::Applied));
+}
+
+/// Lets the other tasks run for some slices.
+async fn some_slices() {
+    for _ in 0..10 {
+        yield_now().await;
+    }
+}
+
+/// A push with very many families once kept all other groups of its core waiting until it was applied, and all scrapes.
+#[test]
+fn other_groups_are_pushed_and_scraped_while_a_large_push_is_applied() {
+    block_on_epoll(async {
+        let task = task();
+        applied(push(&task, "other", "small 1\n")).await;
+        let mut large = push(&task, "large", &many_families(FAMILIES, 1));
+        some_slices().await;
+        applied(push(&task, "other", "small 2\n")).await;
+        applied(push(&task, "new", "small 3\n")).await;
+        applied(delete(&task, "other")).await;
+        // Nothing of the large push is visible yet, and everything that was acknowledged is.
+        assert_eq!(shown(&task).await, ["small{instance=\"\",job=\"new\"} 3"]);
+        assert!((&mut large).now_or_never().is_none(), "the large push is still being applied");
+        applied(large).await;
+        assert_eq!(shown(&task).await.len(), FAMILIES + 1);
+    });
+}
+
+/// The same with a large group that exists: replaced, deleted, and made small, which returns it to the main shard.
+#[test]
+fn other_groups_are_pushed_while_a_large_group_changes() {
+    block_on_epoll(async {
+        let task = task();
+        let changes: [&dyn Fn() -> Reply; 3] = [
+            &|| push(&task, "large", &many_families(FAMILIES, 2)),
+            &|| push(&task, "large", "few 1\n"),
+            &|| delete(&task, "large"),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            applied(push(&task, "large", &many_families(FAMILIES, 1))).await;
+            let mut change = change();
+            some_slices().await;
+            applied(push(&task, "other", "small 2\n")).await;
+            assert!((&mut change).now_or_never().is_none(), "command {number} is still being executed");
+            applied(change).await;
+        }
+        assert_eq!(shown(&task).await, ["small{instance=\"\",job=\"other\"} 2"]);
+        assert!(task.shards.side_from(0).is_none(), "the side shard was removed with its group");
+    });
+}
+
+/// A scrape that begins while a large push is applied shows the group as it was, or as it is afterwards.
+#[test]
+fn a_scrape_never_shows_half_of_a_large_push() {
+    block_on_epoll(async {
+        let task = task();
+        applied(push(&task, "large", &many_families(FAMILIES, 1))).await;
+        for value in 2..5 {
+            let large = push(&task, "large", &many_families(FAMILIES, value));
+            some_slices().await;
+            let lines = shown(&task).await;
+            assert_eq!(lines.len(), FAMILIES);
+            let values: std::collections::BTreeSet<_> =
+                lines.iter().filter_map(|line| line.rsplit_once(' ')).map(|(_, value)| value).collect();
+            assert_eq!(values.len(), 1, "{values:?}");
+            applied(large).await;
+        }
+    });
+}
+
+/// A group that becomes large and small again is always in exactly one shard.
+#[test]
+fn a_group_moves_between_shards_unnoticed() {
+    block_on_epoll(async {
+        let task = task();
+        for round in 0..3 {
+            applied(push(&task, "a", &format!("few {round}\n"))).await;
+            assert_eq!(shown(&task).await.len(), 1);
+            applied(push(&task, "a", &many_families(FAMILIES, round))).await;
+            assert!(task.shards.side_from(0).is_some());
+            assert_eq!(shown(&task).await.len(), FAMILIES);
+            let mut last = push(&task, "a", &format!("last {round}\n"));
+            while (&mut last).now_or_never().is_none() {
+                let lines = shown(&task).await.len();
+                assert!(lines == FAMILIES || lines == 1, "{lines} lines");
+            }
+            while task.shards.side_from(0).is_some() {
+                assert_eq!(shown(&task).await.len(), 1);
+                yield_now().await;
+            }
+            assert_eq!(shown(&task).await, [format!("last{{instance=\"\",job=\"a\"}} {round}")]);
+            let counts = task.shards.main.lock().await.counts();
+            assert_eq!((counts.groups, counts.families), (1, 3));
+        }
+    });
+}
+
+/// The readers of pages and documents find each group once, whether it is in the main shard or not.
+#[test]
+fn groups_in_side_shards_are_listed() {
+    block_on_epoll(async {
+        let task = task();
+        applied(push(&task, "first", "m 1\n")).await;
+        for job in ["large", "larger"] {
+            applied(push(&task, job, &many_families(FAMILIES, 1))).await;
+        }
+        applied(push(&task, "last", "m 1\n")).await;
+        let (mut keys, mut from) = (Vec::new(), Some(0));
+        while let Some(start) = from {
+            let (tx, rx) = oneshot::channel();
+            task.execute(ShardCommand::CopyGroups(start, tx));
+            let slice = rx.await.expect("the task runs");
+            keys.extend(slice.groups.iter().map(|group| group.key.to_string()));
+            if let Some(large) = slice.large {
+                keys.push(large.head.key.to_string());
+                let (tx, rx) = oneshot::channel();
+                task.execute(ShardCommand::ListFamilies(Arc::new(large), 0, tx));
+                assert_eq!(rx.await.expect("the task runs").len(), LISTED_FAMILIES);
+            }
+            from = slice.next;
+        }
+        assert_eq!(keys, ["first", "last", "large", "larger"].map(|job| format!("job=\"{job}\"")));
+    });
+}
