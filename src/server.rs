@@ -207,6 +207,7 @@ pub fn run(config: Config, inherited: Vec<OwnedFd>) -> Result<(), StartError> {
         connections: connections.clone(),
         budget,
         shutdown: shutdown.clone(),
+        web_config,
     };
     let stalls = Arc::new(Stalls::new(count));
     let gateway = Arc::new(Gateway {

@@ -9,9 +9,10 @@ use hyper::server::conn::http1::Builder;
 
 use super::bridge::Bridge;
 use super::connection::{Service, TOO_MANY_CONNECTIONS, builder, linger, serve_connection};
-use super::deadlines::{ConnectionTable, Stage, TableEntry};
+use super::deadlines::{ConnectionDeadline, ConnectionTable, Stage, TableEntry};
 use super::limits::ServerState;
 use super::room::{BODY_WAIT_MIN, Room};
+use super::tls::{self, TlsTransport};
 use super::transport::Transport;
 use crate::runtime::address::Peer;
 use crate::runtime::listen::ListeningSocket;
@@ -42,6 +43,8 @@ struct Acceptor<S> {
     /// Connections that wait for room, or are rejected and linger.
     rejected: Rc<ConnectionTable>,
     room: Room,
+    /// Whether connections are encrypted, which never changes.
+    is_tls: bool,
     server: ServerState,
 }
 
@@ -69,6 +72,7 @@ pub async fn serve<S: Service>(
         builder: Rc::new(builder(&server.limits)),
         room: Room::new(connections.clone(), server.connections.clone()),
         connections,
+        is_tls: server.web_config.get().tls.is_some(),
         rejected: ConnectionTable::new(&server.limits, server.budget),
         server: server.clone(),
     });
@@ -192,18 +196,51 @@ impl<S: Service> Acceptor<S> {
         let before = self.server.connections.enter();
         if self.server.limits.connections_max.is_none_or(|max| before < max) || self.room.make().await {
             let entry = self.connections.enter();
-            spawn(self.serve(stream, peer, entry));
+            self.begin(stream, peer, entry);
         } else {
             spawn(self.decide_later(stream, peer));
         }
     }
 
-    async fn serve(self: Rc<Self>, stream: TcpStream, peer: Peer, entry: TableEntry) {
-        let (service, builder) = (self.service.clone(), self.builder.clone());
+    /// Starts the task of a connection.
+    fn begin(self: Rc<Self>, stream: TcpStream, peer: Peer, entry: TableEntry) {
+        if self.is_tls {
+            spawn(self.serve_tls(stream, peer, entry));
+        } else {
+            spawn(self.serve_plain(stream, peer, entry));
+        }
+    }
+
+    async fn serve_plain(self: Rc<Self>, stream: TcpStream, peer: Peer, entry: TableEntry) {
         let bridge = Bridge::new(stream, entry.deadline().clone());
-        serve_connection(bridge, entry.deadline(), peer, service, builder, &self.server).await;
+        self.serve(bridge, entry.deadline(), peer).await;
         drop(entry);
         self.server.connections.leave();
+    }
+
+    async fn serve_tls(self: Rc<Self>, stream: TcpStream, peer: Peer, entry: TableEntry) {
+        if let Some(transport) = self.encrypt(stream, entry.deadline(), peer).await {
+            self.serve(transport, entry.deadline(), peer).await;
+        }
+        drop(entry);
+        self.server.connections.leave();
+    }
+
+    /// Completes a TLS handshake, with the settings of this moment.
+    async fn encrypt(
+        &self,
+        stream: TcpStream,
+        deadline: &Rc<ConnectionDeadline>,
+        peer: Peer,
+    ) -> Option<TlsTransport> {
+        let configs = self.server.web_config.get().tls.clone()?;
+        let bridge = Bridge::new(stream, deadline.clone());
+        tls::accept(bridge, deadline, &configs, peer, &self.server.connections).await
+    }
+
+    async fn serve<T: Transport>(&self, transport: T, deadline: &Rc<ConnectionDeadline>, peer: Peer) {
+        let (service, builder) = (self.service.clone(), self.builder.clone());
+        serve_connection(transport, deadline, peer, service, builder, &self.server).await;
     }
 
     /// Waits until a body makes no progress, or until some connections have ended. Then serves or rejects.
@@ -219,14 +256,24 @@ impl<S: Service> Acceptor<S> {
             if max.is_none_or(|max| connections.current() <= max) || self.room.make().await {
                 drop(entry);
                 let entry = self.connections.enter();
-                return self.serve(stream, peer, entry).await;
+                self.begin(stream, peer, entry);
+                return;
             }
         }
         connections.reject();
-        let mut bridge = Bridge::new(stream, entry.deadline().clone());
-        bridge.send_canned(TOO_MANY_CONNECTIONS);
-        if may_linger {
-            linger(&mut bridge, entry.deadline(), REJECTED_LINGER_BYTES_MAX).await;
+        let deadline = entry.deadline();
+        if !self.is_tls {
+            reject(&mut Bridge::new(stream, deadline.clone()), deadline, may_linger).await;
+        } else if may_linger && let Some(mut transport) = self.encrypt(stream, deadline, peer).await {
+            reject(&mut transport, deadline, may_linger).await;
         }
+    }
+}
+
+/// Tells a client that there are too many connections.
+async fn reject(transport: &mut impl Transport, deadline: &ConnectionDeadline, may_linger: bool) {
+    transport.send_canned(TOO_MANY_CONNECTIONS);
+    if may_linger {
+        linger(transport, deadline, REJECTED_LINGER_BYTES_MAX).await;
     }
 }

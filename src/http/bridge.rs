@@ -125,6 +125,40 @@ impl Bridge {
         }
     }
 
+    /// Reads what arrived, without telling the deadline. Returns the number of bytes, 0 at the end.
+    pub(super) fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if let Some(count) = self.receive_bulk(cursor.remaining())? {
+            cursor.put_slice(&self.bulk[..count]);
+            return Poll::Ready(Ok(count));
+        }
+        ready!(self.poll_input(context))?;
+        let unread = &self.input[self.input_start..];
+        let count = unread.len().min(cursor.remaining());
+        cursor.put_slice(&unread[..count]);
+        self.input_start += count;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Ready when the kernel has everything that was written, without telling the deadline.
+    pub(super) fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_settled(context))?;
+            if self.gathered.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.start_write();
+        }
+    }
+
+    /// Whether the kernel has everything that was written.
+    pub(super) fn is_sent(&self) -> bool {
+        !self.writing && self.gathered.is_empty()
+    }
+
     /// Fetches into the bulk buffer what arrived after a full read. Returns `None` if the next read must go through the ring.
     fn receive_bulk(&mut self, max: usize) -> io::Result<Option<usize>> {
         if !self.has_more || self.input_start < self.input.len() {
@@ -226,7 +260,7 @@ impl Bridge {
     }
 
     /// Ready when no write is in flight.
-    fn poll_settled(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_settled(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.writing {
             return Poll::Ready(Ok(()));
         }
@@ -323,22 +357,10 @@ impl Read for Bridge {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
+        cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if let Some(count) = this.receive_bulk(cursor.remaining())? {
-            cursor.put_slice(&this.bulk[..count]);
-            return Poll::Ready(this.count_received(count));
-        }
-        ready!(this.poll_input(context))?;
-        let unread = &this.input[this.input_start..];
-        let count = unread.len().min(cursor.remaining());
-        if count > 0 {
-            cursor.put_slice(&unread[..count]);
-            this.input_start += count;
-            return Poll::Ready(this.count_received(count));
-        }
-        Poll::Ready(Ok(()))
+        let count = ready!(self.poll_receive(context, cursor))?;
+        if count > 0 { Poll::Ready(self.count_received(count)) } else { Poll::Ready(Ok(())) }
     }
 }
 
@@ -370,15 +392,9 @@ impl Write for Bridge {
 
     /// Ready when the kernel has everything, so that the connection can be closed after a response.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        loop {
-            ready!(this.poll_settled(context))?;
-            if this.gathered.is_empty() {
-                this.deadline.flushed();
-                return Poll::Ready(Ok(()));
-            }
-            this.start_write();
-        }
+        ready!(self.poll_sent(context))?;
+        self.deadline.flushed();
+        Poll::Ready(Ok(()))
     }
 
     /// Only flushes. The FIN is sent when the write half is dropped, so that a lingering close can happen before.

@@ -178,9 +178,9 @@ pub(super) async fn serve_connection<T: Transport, S: Service>(
 
     let mut transport = connection.into_parts().io.into_inner();
     match ending {
-        Ending::Closed => {}
+        Ending::Closed => transport.close_write(),
         // Does not linger, because that would take the room.
-        Ending::MadeRoom if deadline.is_between_requests() => {}
+        Ending::MadeRoom if deadline.is_between_requests() => transport.close_write(),
         Ending::MadeRoom => {
             transport.send_canned(TOO_MANY_CONNECTIONS);
             transport.close_write();

@@ -293,6 +293,17 @@ impl ConnectionDeadline {
         self.phase.get() != Phase::Head || self.head.add(count, &self.table.budget)
     }
 
+    /// Bytes of a TLS handshake have arrived. They count as those of a head, but the wait for its first byte goes on. Returns false if
+    /// there is no memory for them.
+    pub(super) fn handshake_received(&self, count: usize) -> bool {
+        self.head.add(count, &self.table.budget)
+    }
+
+    /// The TLS handshake has ended. The deadline of the first head does not change.
+    pub(super) fn handshake_ended(&self) {
+        self.head.clear();
+    }
+
     /// Whether there was no memory for a head.
     pub(crate) fn is_head_refused(&self) -> bool {
         self.head.is_refused()

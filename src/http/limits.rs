@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::room::CoreRooms;
 use crate::runtime::budget::Budget;
 use crate::runtime::shutdown::Shutdown;
+use crate::web_config::Current;
 
 /// The limits, counts and shutdown request that all cores share.
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub struct ServerState {
     pub budget: Budget,
     /// Requested when the program ends.
     pub shutdown: Shutdown,
+    /// The web configuration: whether connections are encrypted, and how.
+    pub web_config: Current,
 }
 
 /// The limits of connections and requests. A sweep per core enforces the timeouts, so they may be exceeded by a sixteenth.
@@ -88,6 +91,37 @@ impl Timeout {
     }
 }
 
+/// How a TLS handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// With new keys.
+    Full,
+    /// With the keys of an earlier session.
+    Resumed,
+    /// One side refused the other, or the client disconnected.
+    Failed,
+    /// The client did not speak TLS.
+    NotTls,
+    /// It took longer than `head_timeout`.
+    TimedOut,
+}
+
+impl Handshake {
+    /// All outcomes.
+    pub const ALL: [Self; 5] = [Self::Full, Self::Resumed, Self::Failed, Self::NotTls, Self::TimedOut];
+
+    /// The value of the metric label `result`.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::Failed => "failed",
+            Self::NotTls => "not_tls",
+            Self::TimedOut => "timeout",
+        }
+    }
+}
+
 /// Counts of connections, shared by all cores and exposed as metrics.
 #[derive(Debug, Default)]
 pub struct Connections {
@@ -96,6 +130,7 @@ pub struct Connections {
     rejected: AtomicU64,
     closed_for_room: AtomicU64,
     timed_out: [AtomicU64; Timeout::ALL.len()],
+    handshakes: [AtomicU64; Handshake::ALL.len()],
     pub(super) rooms: CoreRooms,
 }
 
@@ -123,6 +158,15 @@ impl Connections {
     /// Connections that hit a timeout, since the start.
     pub fn timed_out(&self, timeout: Timeout) -> u64 {
         self.timed_out[timeout as usize].load(Ordering::Relaxed)
+    }
+
+    /// TLS handshakes that ended in this way, since the start.
+    pub fn handshakes(&self, outcome: Handshake) -> u64 {
+        self.handshakes[outcome as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_handshake(&self, outcome: Handshake) {
+        self.handshakes[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_timeout(&self, timeout: Timeout) {

@@ -2,7 +2,7 @@
 
 use crate::telemetry::OwnMetric;
 
-use super::limits::{Connections, Limits, Timeout};
+use super::limits::{Connections, Handshake, Limits, Timeout};
 
 const CONNECTIONS: OwnMetric = OwnMetric::gauge("sluicegate_connections", "Number of open connections.");
 const CONNECTIONS_MAX: OwnMetric = OwnMetric::gauge(
@@ -24,9 +24,14 @@ const TIMEOUTS: OwnMetric = OwnMetric::counter(
     "Total number of connections that exceeded a time limit, by phase: head, request or response.",
 )
 .with_labels(&["phase"]);
+const HANDSHAKES: OwnMetric = OwnMetric::counter(
+    "sluicegate_tls_handshakes_total",
+    "Total number of TLS handshakes, by result: full, resumed, failed, not_tls or timeout.",
+)
+.with_labels(&["result"]);
 
 pub(crate) const METRICS: &[OwnMetric] =
-    &[CONNECTIONS, CONNECTIONS_MAX, ACCEPTED, REJECTED, CLOSED_FOR_ROOM, TIMEOUTS];
+    &[CONNECTIONS, CONNECTIONS_MAX, ACCEPTED, REJECTED, CLOSED_FOR_ROOM, TIMEOUTS, HANDSHAKES];
 
 /// Sets the metrics that do not change.
 pub(crate) fn set_limits(limits: &Limits) {
@@ -42,5 +47,9 @@ pub(crate) fn set(connections: &Connections) {
     metrics::counter!(CLOSED_FOR_ROOM.name).absolute(connections.closed_for_room());
     for timeout in Timeout::ALL {
         metrics::counter!(TIMEOUTS.name, "phase" => timeout.name()).absolute(connections.timed_out(timeout));
+    }
+    for outcome in Handshake::ALL {
+        metrics::counter!(HANDSHAKES.name, "result" => outcome.name())
+            .absolute(connections.handshakes(outcome));
     }
 }

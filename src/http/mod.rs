@@ -3,6 +3,7 @@
 //! * [`accept`] accepts connections on one core and drains them at shutdown.
 //! * [`connection`] is the life of one connection over any `transport`; `bridge` connects hyper to the runtime, `targets` escapes what
 //!   hyper does not accept in a request line.
+//! * `tls` is a transport that encrypts over the bridge.
 //! * `deadlines` enforces all timeouts with one sweep per core, which also samples how fast clients read (`read_rate`); [`limits`]
 //!   bounds what a client can use, `slots` how many long responses are sent at a time; `room` closes waiting connections if there are too
 //!   many.
@@ -27,6 +28,7 @@ pub(crate) mod response_body;
 mod room;
 pub(crate) mod slots;
 mod targets;
+mod tls;
 mod tracked_body;
 mod transport;
 mod waiting;

@@ -34,5 +34,6 @@ mod slow_readers;
 mod sockets;
 mod storage;
 mod storage_command;
+mod tls;
 mod utf8_names;
 mod web_config;

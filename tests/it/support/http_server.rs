@@ -27,6 +27,7 @@ use sluicegate::runtime::budget::Budget;
 use sluicegate::runtime::listen::Listeners;
 use sluicegate::runtime::shutdown::Shutdown;
 use sluicegate::runtime::threads::{CoreIndex, Cores, DriverChoice, DriverInUse};
+use sluicegate::web_config::Current;
 
 const BODY_BYTES_MAX: u64 = 1 << 20;
 /// The size of a piece in the response of `/pieces?COUNT`.
@@ -144,6 +145,7 @@ impl Server {
             connections: connections.clone(),
             budget: Budget::new(None),
             shutdown: shutdown.clone(),
+            web_config: Current::default(),
         };
         let sockets =
             Arc::new(std::sync::Mutex::new(listeners.into_parts(driver).expect("the sockets are open").0));

@@ -1,0 +1,404 @@
+//! TLS, with rustls as the client and certificates that the test makes.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    AlertDescription, ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
+    SupportedProtocolVersion,
+};
+use tempfile::TempDir;
+
+use crate::support::{Gateway, wait_for};
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// How a response to HTTP/1.0 begins.
+const OK: &[u8] = b"HTTP/1.0 200 ";
+
+/// A certificate with its key.
+struct Identity {
+    certificate: CertificateDer<'static>,
+    pem: String,
+    key: KeyPair,
+}
+
+/// A certificate that is its own authority, as a self-signed one of a client often is.
+fn identity(name: &str, usage: ExtendedKeyUsagePurpose) -> Identity {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).expect("the name is valid");
+    params.extended_key_usages = vec![usage];
+    if params.extended_key_usages == [ExtendedKeyUsagePurpose::ClientAuth] {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    let key = KeyPair::generate().expect("a key can be generated");
+    let certificate = params.self_signed(&key).expect("the parameters are valid");
+    Identity { certificate: certificate.der().clone(), pem: certificate.pem(), key }
+}
+
+/// A gateway with TLS.
+struct Server {
+    gateway: Gateway,
+    folder: TempDir,
+    identity: Identity,
+}
+
+impl Server {
+    /// Starts a gateway. `settings` are further lines of `tls_server_config`.
+    fn start(settings: &[&str], flags: &[&str]) -> Self {
+        Self::start_with(settings, flags, None)
+    }
+
+    fn start_with(settings: &[&str], flags: &[&str], client_ca: Option<&Identity>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let identity = identity("localhost", ExtendedKeyUsagePurpose::ServerAuth);
+        let mut text = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n".to_owned();
+        for line in settings {
+            writeln!(text, "  {line}").expect("writing to a String succeeds");
+        }
+        if let Some(client_ca) = client_ca {
+            fs::write(folder.path().join("clients.crt"), &client_ca.pem).expect("a file");
+            text.push_str("  client_ca_file: clients.crt\n");
+        }
+        let file = folder.path().join("web.yml");
+        fs::write(&file, text).expect("a file");
+        install(&folder, &identity);
+        let flag = format!("--web.config.file={}", file.display());
+        let driver =
+            std::env::var("SLUICEGATE_TEST_DRIVER").map(|driver| format!("--runtime.driver={driver}"));
+        let mut all = vec![&*flag];
+        all.extend(driver.as_deref().ok());
+        all.extend(flags);
+        let gateway = Gateway::begin(&all);
+        wait_for("the gateway to listen", TIMEOUT, || TcpStream::connect(("127.0.0.1", gateway.port())).ok());
+        Self { gateway, folder, identity }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.gateway.port())).expect("the gateway listens");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a valid timeout");
+        stream
+    }
+
+    fn client(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        client: Option<&Identity>,
+    ) -> Arc<ClientConfig> {
+        client_config(&self.identity, versions, client)
+    }
+
+    fn open(&self, config: &Arc<ClientConfig>) -> Client {
+        let name = ServerName::try_from("localhost").expect("the name is valid");
+        let tls = ClientConnection::new(config.clone(), name).expect("the settings are valid");
+        Client(StreamOwned::new(tls, self.connect()))
+    }
+
+    /// The value of a metric of the gateway.
+    fn metric(&self, name: &str) -> String {
+        let response = self.open(&self.client(&[&TLS13], None)).get("/metrics").expect("a response");
+        let text = String::from_utf8(response).expect("the scrape is UTF-8");
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name} in {text}")).trim().to_owned()
+    }
+}
+
+fn install(folder: &TempDir, identity: &Identity) {
+    fs::write(folder.path().join("server.crt"), &identity.pem).expect("a file");
+    fs::write(folder.path().join("server.key"), identity.key.serialize_pem()).expect("a file");
+}
+
+fn client_config(
+    server: &Identity,
+    versions: &[&'static SupportedProtocolVersion],
+    client: Option<&Identity>,
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(server.certificate.clone()).expect("the certificate is valid");
+    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(versions)
+        .expect("the versions have suites")
+        .with_root_certificates(roots);
+    Arc::new(match client {
+        Some(Identity { certificate, key, .. }) => {
+            let key = PrivateKeyDer::try_from(key.serialize_der()).expect("the key is valid");
+            builder.with_client_auth_cert(vec![certificate.clone()], key).expect("they match")
+        }
+        None => builder.with_no_client_auth(),
+    })
+}
+
+struct Client(StreamOwned<ClientConnection, TcpStream>);
+
+impl Client {
+    fn send(&mut self, text: &str) -> io::Result<()> {
+        self.0.write_all(text.as_bytes())?;
+        self.0.flush()
+    }
+
+    /// Reads to the end, which must be announced by `close_notify`.
+    fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
+        let mut response = Vec::new();
+        self.0.read_to_end(&mut response).map(|_| response)
+    }
+
+    fn get(&mut self, path: &str) -> io::Result<Vec<u8>> {
+        self.send(&format!("GET {path} HTTP/1.0\r\n\r\n"))?;
+        self.read_to_end()
+    }
+
+    /// Pushes on a connection that is kept alive, and returns the status line.
+    fn put(&mut self, path: &str, body: &str) -> io::Result<String> {
+        let length = body.len();
+        self.send(&format!("PUT {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n{body}"))?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        assert!(head.to_ascii_lowercase().contains("content-length: 0"), "{head}");
+        Ok(head.lines().next().unwrap_or_default().to_owned())
+    }
+
+    fn kind(&self) -> Option<HandshakeKind> {
+        self.0.conn.handshake_kind()
+    }
+}
+
+/// The alert in an error of the client.
+fn alert(error: &io::Error) -> Option<AlertDescription> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
+#[test]
+fn pushes_and_scrapes_work_in_both_versions_and_end_with_close_notify() {
+    let server = Server::start(&[], &[]);
+    for version in [&TLS12, &TLS13] {
+        let config = server.client(&[version], None);
+        let mut client = server.open(&config);
+        assert_eq!(client.kind(), None);
+        for value in 0..3 {
+            let status = client.put("/metrics/job/a", &format!("m {value}\n")).expect("a response");
+            assert_eq!(status, "HTTP/1.1 200 OK");
+        }
+        let response = client.get("/metrics").expect("a response that ends with close_notify");
+        assert!(String::from_utf8_lossy(&response).contains("m{instance=\"\",job=\"a\"} 2\n"));
+        let resumed = {
+            let mut client = server.open(&config);
+            client.get("/-/ready").expect("a response");
+            client.kind()
+        };
+        assert_eq!(resumed, Some(HandshakeKind::Resumed), "{version:?}");
+    }
+    assert_eq!(server.metric("sluicegate_tls_handshakes_total{result=\"resumed\"}"), "2");
+}
+
+#[test]
+fn large_bodies_and_responses_pass_with_a_slow_reader() {
+    let server = Server::start(&[], &["--push.body-bytes-max=64MiB"]);
+    let mut body = String::new();
+    for index in 0..100_000 {
+        writeln!(body, "metric_with_a_name{{index=\"{index}\"}} {index}")
+            .expect("writing to a String succeeds");
+    }
+    let mut client = server.open(&server.client(&[&TLS13], None));
+    assert_eq!(client.put("/metrics/job/a", &body).expect("a response"), "HTTP/1.1 200 OK");
+    client
+        .send("GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .expect("the request is sent");
+    let mut response = Vec::new();
+    let mut piece = vec![0; 300_000];
+    loop {
+        let count = client.0.read(&mut piece).expect("the response goes on");
+        if count == 0 {
+            break;
+        }
+        response.extend_from_slice(&piece[..count]);
+        if response.len() < 1 << 20 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let text = String::from_utf8(response).expect("the scrape is UTF-8");
+    assert_eq!(text.matches("metric_with_a_name{").count(), 100_000);
+}
+
+#[test]
+fn plain_requests_are_answered_for_every_method() {
+    let server = Server::start(&[], &[]);
+    for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "get"] {
+        for target in ["/metrics/job/a", "http://a/"] {
+            let mut stream = server.connect();
+            write!(stream, "{method} {target} HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nm ")
+                .expect("sent");
+            let mut response = String::new();
+            stream.read_to_string(&mut response).expect("a response, no reset");
+            assert_eq!(
+                response, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
+                "{method} {target}"
+            );
+        }
+    }
+    let mut stream = server.connect();
+    stream.write_all(b"SSH-2.0-OpenSSH\r\n").expect("sent");
+    let mut response = Vec::new();
+    // A reset is possible, because the gateway does not read the rest.
+    let _ = stream.read_to_end(&mut response);
+    assert_eq!(response, b"");
+    assert_eq!(server.metric("sluicegate_tls_handshakes_total{result=\"not_tls\"}"), "17");
+    let log = server.gateway.log();
+    assert!(log.contains("client sent an HTTP request to an HTTPS server"), "{log}");
+}
+
+#[test]
+fn a_slow_handshake_is_closed_and_a_slow_head_gets_408() {
+    let server = Server::start(&[], &["--web.head-timeout=1s"]);
+    let mut silent = server.connect();
+    let mut half = server.connect();
+    // The header of a record that never ends.
+    half.write_all(&[22, 3, 1, 2, 0, 1]).expect("sent");
+    let mut slow = server.open(&server.client(&[&TLS13], None));
+    slow.send("GET / HTTP/1.1\r\nhost:").expect("sent");
+    let response = slow.read_to_end().expect("a response that ends with close_notify");
+    assert!(response.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&response));
+    for stream in [&mut silent, &mut half] {
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).expect("the end of the stream");
+        assert_eq!(rest, b"");
+    }
+    assert_eq!(server.metric("sluicegate_tls_handshakes_total{result=\"timeout\"}"), "2");
+}
+
+#[test]
+fn garbage_and_truncated_handshakes_end_the_connection_only() {
+    let server = Server::start(&[], &[]);
+    let mut hello = Vec::new();
+    let name = ServerName::try_from("localhost").expect("the name is valid");
+    let mut tls =
+        ClientConnection::new(server.client(&[&TLS13], None), name).expect("the settings are valid");
+    tls.write_tls(&mut hello).expect("writing to memory succeeds");
+    for at in (0..hello.len()).step_by(7) {
+        let mut damaged = hello.clone();
+        damaged[at] ^= 0xff;
+        for message in [&hello[..at], &damaged] {
+            let mut stream = server.connect();
+            stream.write_all(message).expect("sent");
+            let _ = stream.shutdown(Shutdown::Write);
+            let mut rest = Vec::new();
+            match stream.read_to_end(&mut rest) {
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{at}"),
+            }
+        }
+    }
+    // After the handshake, bytes that are no record.
+    let mut client = server.open(&server.client(&[&TLS13], None));
+    client.put("/metrics/job/a", "m 1\n").expect("a response");
+    client.0.sock.write_all(&[23, 3, 3, 0, 32]).expect("sent");
+    client.0.sock.write_all(&[7; 32]).expect("sent");
+    let error = client.read_to_end().expect_err("the record is invalid");
+    assert_eq!(alert(&error), Some(AlertDescription::BadRecordMac), "{error}");
+    let mut client = server.open(&server.client(&[&TLS13], None));
+    assert!(client.get("/-/healthy").expect("a response").starts_with(OK));
+}
+
+#[test]
+fn clients_need_a_certificate_of_the_authority_with_an_allowed_name() {
+    let (known, other) =
+        ["test3", "test4"].map(|name| identity(name, ExtendedKeyUsagePurpose::ClientAuth)).into();
+    let settings = ["client_auth_type: RequireAndVerifyClientCert", "client_allowed_sans: [one, test3, two]"];
+    let server = Server::start_with(&settings, &[], Some(&known));
+    let get = |versions: &[&'static SupportedProtocolVersion], client| {
+        let mut client = server.open(&server.client(versions, client));
+        client.get("/-/ready").map_err(|error| alert(&error))
+    };
+    for versions in [&[&TLS12][..], &[&TLS13]] {
+        assert!(get(versions, Some(&known)).expect("a response").starts_with(OK));
+        assert_eq!(get(versions, None), Err(Some(AlertDescription::CertificateRequired)), "{versions:?}");
+        assert_eq!(get(versions, Some(&other)), Err(Some(AlertDescription::UnknownCA)));
+    }
+    let log = server.gateway.log();
+    for reason in
+        ["tls: client didn't provide a certificate", "x509: certificate signed by unknown authority"]
+    {
+        assert!(log.contains(reason), "{reason} in {log}");
+    }
+}
+
+#[test]
+fn a_renewed_certificate_is_used_without_a_restart() {
+    let server = Server::start(&[], &[]);
+    let mut kept = server.open(&server.client(&[&TLS13], None));
+    kept.put("/metrics/job/a", "m 1\n").expect("a response");
+    let renewed = identity("localhost", ExtendedKeyUsagePurpose::ServerAuth);
+    install(&server.folder, &renewed);
+    let config = client_config(&renewed, &[&TLS13], None);
+    wait_for("the new certificate", TIMEOUT, || server.open(&config).get("/-/ready").ok());
+    assert_eq!(kept.put("/metrics/job/a", "m 2\n").expect("an old connection goes on"), "HTTP/1.1 200 OK");
+}
+
+#[test]
+fn a_client_without_close_notify_still_gets_its_response() {
+    let server = Server::start(&[], &[]);
+    let mut client = server.open(&server.client(&[&TLS13], None));
+    client.send("GET /-/healthy HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").expect("sent");
+    client.0.sock.shutdown(Shutdown::Write).expect("an open connection");
+    assert!(client.read_to_end().expect("a response").starts_with(b"HTTP/1.1 200 "));
+}
+
+#[test]
+fn messages_about_certificates_are_those_of_the_official_program() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("web.yml");
+    let identity = identity("localhost", ExtendedKeyUsagePurpose::ServerAuth);
+    install(&folder, &identity);
+    let flag = format!("--web.config.file={}", file.display());
+    for (settings, expected) in [
+        ("cert_file: none.crt, key_file: server.key", "failed to read cert_file ("),
+        ("cert_file: server.crt, key_file: none.key", "none.key: no such file or directory"),
+        ("cert_file: server.key, key_file: server.crt", "PEM inputs may have been switched"),
+        ("cert_file: server.crt, key_file: server.key, max_version: TLS11", "max_version is below TLS12"),
+    ] {
+        fs::write(&file, format!("tls_server_config: {{{settings}}}\n")).expect("a file");
+        let (status, log) = Gateway::fails_to_start(&[&flag]);
+        assert_eq!(status.code(), Some(1), "{log}");
+        assert!(log.contains(expected), "{expected} in {log}");
+    }
+}
+
+#[test]
+fn difference_27_tls_has_no_obsolete_versions_and_suites() {
+    let server = Server::start(
+        &[
+            "min_version: TLS10",
+            "cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]",
+        ],
+        &[],
+    );
+    let mut client = server.open(&server.client(&[&TLS13], None));
+    assert!(client.get("/-/ready").expect("a response").starts_with(OK));
+    let error = server
+        .open(&server.client(&[&TLS12], None))
+        .get("/-/ready")
+        .expect_err("no suite is left for this certificate");
+    assert_eq!(alert(&error), Some(AlertDescription::HandshakeFailure));
+    let log = server.gateway.log();
+    for warning in ["min_version is below TLS 1.2", "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA"] {
+        assert!(log.contains(warning), "{warning} in {log}");
+    }
+
+    // The official program panics.
+    let server = Server::start(&["client_auth_type: RequestClientCert", "client_allowed_sans: [a]"], &[]);
+    let error = server.open(&server.client(&[&TLS13], None)).get("/-/ready").expect_err("there is no name");
+    assert_eq!(alert(&error), Some(AlertDescription::CertificateRequired));
+}
