@@ -20,7 +20,7 @@ use crate::cores::workers::Workers;
 use crate::exposition::names::NameRules;
 use crate::handlers::push::PushRules;
 use crate::handlers::router::Router;
-use crate::handlers::{Gateway, Handlers, RequestMetrics};
+use crate::handlers::{Access, Gateway, Handlers, RequestMetrics};
 use crate::http::accept::serve;
 use crate::http::limits::{Connections, Limits, ServerState};
 use crate::http::slots::Slots;
@@ -43,7 +43,8 @@ use crate::storage::engines;
 use crate::storage::import::{ImportError, OfficialFile};
 use crate::storage::store::{self, CloseError, State, Store};
 use crate::telemetry::{self, OwnMetric, Recorder};
-use crate::web_config::{self, WebConfig, WebConfigError};
+use crate::web_config::passwords::Passwords;
+use crate::web_config::{self, WebConfigError};
 use crate::{cores, handlers, http, runtime, scrape, shard, storage};
 
 /// How often the service manager gets the progress of a restore.
@@ -146,7 +147,7 @@ pub fn run(config: Config, inherited: Vec<OwnedFd>) -> Result<(), StartError> {
     }
     // Before any port is bound, so that an invalid file never interrupts a service.
     let (web_config, web_config_watch) = match &config.web_config_file {
-        Some(path) => web_config::load(path, unavailable).map(|(current, watch)| (current, Some(watch)))?,
+        Some(path) => web_config::load(path).map(|(current, watch)| (current, Some(watch)))?,
         None => (web_config::Current::default(), None),
     };
     // Before any thread is started, so that a second gateway on the same port exits at once.
@@ -162,6 +163,14 @@ pub fn run(config: Config, inherited: Vec<OwnedFd>) -> Result<(), StartError> {
     let workers = Workers::start(count).map_err(|source| StartError::Thread { thread: "worker", source })?;
     memory::return_freed().map_err(|source| StartError::Thread { thread: "memory", source })?;
     let shutdown = Shutdown::new();
+    let access = match &web_config_watch {
+        Some(_) => {
+            let passwords =
+                Passwords::start().map_err(|source| StartError::Thread { thread: "password", source })?;
+            Some(Access::new(web_config.clone(), passwords))
+        }
+        None => None,
+    };
     let reload = web_config_watch.map(web_config::Watch::start).transpose()?;
     let on_hangup = move || match &reload {
         Some(reload) => reload.request(),
@@ -212,6 +221,7 @@ pub fn run(config: Config, inherited: Vec<OwnedFd>) -> Result<(), StartError> {
     let stalls = Arc::new(Stalls::new(count));
     let gateway = Arc::new(Gateway {
         started_seconds,
+        access,
         router: Router::new(&config.route_prefix, &config.telemetry_path, config.admin_api),
         rules: PushRules {
             body_bytes_max: config.limits.push_body_bytes_max,
@@ -381,17 +391,6 @@ impl Drained {
             drained.await;
         }
     }
-}
-
-/// The setting of the web configuration that requests would not honour.
-fn unavailable(config: &WebConfig) -> Option<&'static str> {
-    if !config.users.is_empty() {
-        return Some("basic_auth_users");
-    }
-    if !config.headers.is_empty() {
-        return Some("http_server_config.headers");
-    }
-    config.rate_limit.map(|_| "rate_limit")
 }
 
 fn driver_choice(driver: Driver) -> DriverChoice {

@@ -12,6 +12,7 @@ use crate::http::response::{self, Response};
 use crate::runtime::address::Peer;
 use crate::scrape::encode::EncodeFailed;
 use crate::shard::outcome::Rejection;
+use crate::web_config::passwords;
 
 /// Why a request failed. The text is the body of the response.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,14 @@ pub(crate) enum Error {
     InvalidPercentEncoding,
     #[error("404 page not found")]
     NotFound,
+    /// Beyond the rate limit of the web configuration file.
+    #[error("Too Many Requests")]
+    TooManyRequests,
+    /// Name or password are wrong or missing.
+    #[error("Unauthorized")]
+    Unauthorized,
+    #[error(transparent)]
+    TooManyPasswords(#[from] passwords::Busy),
     #[error(transparent)]
     GroupingKey(#[from] GroupingKeyError),
     #[error("{}", body_text(.0))]
@@ -59,6 +68,8 @@ impl Error {
     fn status(&self) -> StatusCode {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::InvalidPercentEncoding
             | Self::GroupingKey(_)
             | Self::Body(BodyError::Malformed(_))
@@ -75,6 +86,7 @@ impl Error {
             | Self::OutOfMemory(_)
             | Self::Body(BodyError::OutOfMemory(OutOfMemory::InUse))
             | Self::Push(PushError::OutOfMemory(OutOfMemory::InUse))
+            | Self::TooManyPasswords(_)
             | Self::TooManyScrapes
             | Self::TooManyGroupLists
             | Self::TooManyGroupQueries
@@ -105,12 +117,14 @@ impl Error {
         }
     }
 
-    /// The response: plain text, with `Retry-After` where another attempt may succeed.
+    /// The response: plain text, with `Retry-After` where another attempt may succeed, and `WWW-Authenticate` where a password may help.
     pub(crate) fn into_response(self) -> Response {
         let status = self.status();
         let mut response = response::error(status, &self.to_string());
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response::retry_later(&mut response);
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => response::retry_later(&mut response),
+            StatusCode::UNAUTHORIZED => response::ask_for_password(&mut response),
+            _ => {}
         }
         response
     }

@@ -4,6 +4,7 @@
 //! endpoint's function, and counts the response ([`request_metrics`]). Every failure is an [`Error`], which becomes a response in one
 //! place.
 
+mod access;
 mod all_groups;
 mod api;
 mod api_groups;
@@ -32,6 +33,7 @@ use std::time::Instant;
 
 use http::request::Parts;
 
+pub(crate) use access::Access;
 pub use endpoints::Endpoint;
 pub(crate) use error::Error;
 pub(crate) use request_metrics::RequestMetrics;
@@ -65,6 +67,8 @@ pub(crate) struct Gateway {
     pub config: Config,
     /// When the program started, in Unix seconds.
     pub started_seconds: f64,
+    /// `None` without a web configuration file.
+    pub access: Option<Access>,
     pub router: Router,
     pub rules: PushRules,
     pub registry: Arc<Registry>,
@@ -114,6 +118,28 @@ impl Service for Handlers {
     type Body = ResponseBody;
 
     async fn call(&self, request: http::Request<RequestBody>, peer: Peer) -> Response {
+        let Some(access) = &self.gateway.access else { return self.serve(request, peer).await };
+        if let Err(error) = access.limit_rate() {
+            return error.into_response();
+        }
+        let active = access.active();
+        let mut response = match access.authenticate(&active, request.headers(), peer.ip()).await {
+            Ok(()) => self.serve(request, peer).await,
+            Err(error) => error.into_response(),
+        };
+        access::add_headers(&active, &mut response);
+        response
+    }
+}
+
+impl Handlers {
+    pub(crate) fn new(gateway: Arc<Gateway>, shard_task: Rc<ShardTask>) -> Rc<Self> {
+        let encoder = Encoder::new(gateway.workers.clone(), gateway.piece_cache.clone());
+        Rc::new(Self { gateway, shard_task, encoder })
+    }
+
+    /// Responds to a request that is allowed.
+    async fn serve(&self, request: http::Request<RequestBody>, peer: Peer) -> Response {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let routed = self.gateway.router.route(&parts.method, parts.uri.path());
@@ -140,13 +166,6 @@ impl Service for Handlers {
             );
         }
         response
-    }
-}
-
-impl Handlers {
-    pub(crate) fn new(gateway: Arc<Gateway>, shard_task: Rc<ShardTask>) -> Rc<Self> {
-        let encoder = Encoder::new(gateway.workers.clone(), gateway.piece_cache.clone());
-        Rc::new(Self { gateway, shard_task, encoder })
     }
 
     /// Reads and discards a body that no handler reads, if it is short. Outside the API, a short body that cannot be decoded is an error

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, StatusCode};
 use percent_encoding::{CONTROLS, utf8_percent_encode};
@@ -55,6 +56,11 @@ pub(super) fn error_with<B>(
 /// Adds `Retry-After`.
 pub(crate) fn retry_later(response: &mut Response) {
     response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+}
+
+/// Adds `WWW-Authenticate`, without a realm, as in the official program.
+pub(crate) fn ask_for_password(response: &mut Response) {
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
 }
 
 /// 405 with the allowed methods.

@@ -188,7 +188,7 @@ impl ResponseGuard {
 }
 
 /// The network that counts as one client: the address, or the first 64 bits of an IPv6 address, which any host can vary.
-fn network_of(peer: IpAddr) -> IpAddr {
+pub(crate) fn network_of(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address => address,

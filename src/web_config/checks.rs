@@ -76,9 +76,6 @@ pub enum WebConfigError {
     /// The settings of TLS cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The program cannot honour a setting.
-    #[error("{0} is not available yet; remove it")]
-    NotAvailable(&'static str),
     /// The thread that watches the file cannot be started.
     #[error("cannot start the thread that watches the web configuration: {0}")]
     Thread(#[source] io::Error),

@@ -6,6 +6,7 @@ mod checks;
 mod file;
 pub(crate) mod metrics;
 mod names;
+pub(crate) mod passwords;
 mod read;
 pub mod tls;
 mod watch;
@@ -22,7 +23,7 @@ use crate::config::GoDuration;
 
 pub use checks::{HashProblem, WebConfigError};
 pub use read::FileError;
-pub use watch::{Active, Current, Reload, Unavailable, Watch, load};
+pub use watch::{Active, Current, Reload, Watch, load};
 pub use yaml::YamlError;
 
 /// The settings of a valid web configuration file.

@@ -68,14 +68,10 @@ impl Reload {
     }
 }
 
-/// Names a setting that the program cannot honour. Ignoring it would be worse than refusing the file.
-pub type Unavailable = fn(&WebConfig) -> Option<&'static str>;
-
 /// A file that was read once and can be watched.
 #[derive(Debug)]
 pub struct Watch {
     path: PathBuf,
-    unavailable: Unavailable,
     current: Current,
     seen: Seen,
 }
@@ -92,19 +88,15 @@ enum Outcome {
 ///
 /// # Errors
 /// If the file is invalid.
-pub fn load(path: &Path, unavailable: Unavailable) -> Result<(Current, Watch), WebConfigError> {
+pub fn load(path: &Path) -> Result<(Current, Watch), WebConfigError> {
     let (text, seen) = Seen::look(path, None);
-    let checked = check(&text?, path, unavailable)?;
+    let checked = check(&text?, path)?;
     let current = Current::new(activate(checked)?);
-    Ok((current.clone(), Watch { path: path.to_owned(), unavailable, current, seen }))
+    Ok((current.clone(), Watch { path: path.to_owned(), current, seen }))
 }
 
-fn check(text: &[u8], path: &Path, unavailable: Unavailable) -> Result<Checked, WebConfigError> {
-    let checked = Checked::from_content(FileContent::parse(text)?, folder(path))?;
-    match unavailable(&checked.config) {
-        Some(setting) => Err(WebConfigError::NotAvailable(setting)),
-        None => Ok(checked),
-    }
+fn check(text: &[u8], path: &Path) -> Result<Checked, WebConfigError> {
+    Checked::from_content(FileContent::parse(text)?, folder(path))
 }
 
 impl Watch {
@@ -162,7 +154,7 @@ impl Watch {
 
     fn replace(&self, text: &[u8]) -> Result<(), WebConfigError> {
         let old = self.current.get();
-        let checked = check(text, &self.path, self.unavailable)?;
+        let checked = check(text, &self.path)?;
         self.current.active.store(Arc::new(successor(&old, checked)?));
         Ok(())
     }

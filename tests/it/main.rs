@@ -7,6 +7,7 @@
 
 mod support;
 
+mod access;
 mod build_info;
 mod connection_limits;
 mod differences;

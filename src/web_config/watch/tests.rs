@@ -29,12 +29,8 @@ impl File {
     }
 
     fn load(&self) -> (Current, Watch) {
-        load_all(&self.path()).expect("a valid file")
+        load(&self.path()).expect("a valid file")
     }
-}
-
-fn load_all(path: &Path) -> Result<(Current, Watch), WebConfigError> {
-    load(path, |_| None)
 }
 
 fn users(names: &[&str]) -> String {
@@ -96,18 +92,6 @@ fn a_file_that_becomes_invalid_leaves_the_last_valid_state() {
 }
 
 #[test]
-fn settings_without_an_implementation_are_refused_at_any_time() {
-    let file = File::new("");
-    let unavailable: Unavailable = |config| (!config.users.is_empty()).then_some("basic_auth_users");
-    let (current, mut watch) = load(&file.path(), unavailable).expect("a valid file");
-    file.write(&users(&["alice"]));
-    watch.reload(false);
-    assert!(current.get().config.users.is_empty());
-    let error = load(&file.path(), unavailable).expect_err("refused");
-    assert_eq!(error.to_string(), "basic_auth_users is not available yet; remove it");
-}
-
-#[test]
 fn a_symlink_that_is_replaced_counts_as_a_change() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
@@ -118,7 +102,7 @@ fn a_symlink_that_is_replaced_counts_as_a_change() {
     // As Kubernetes mounts secrets: the file is a link into a linked folder, and the folder's link is replaced by a rename.
     symlink("v1", at("data")).expect("a link");
     symlink("data/web.yml", at("web.yml")).expect("a link");
-    let (current, mut watch) = load_all(&at("web.yml")).expect("a valid file");
+    let (current, mut watch) = load(&at("web.yml")).expect("a valid file");
     assert_eq!(active_users(&current), ["alice"]);
     symlink("v2", at("new")).expect("a link");
     fs::rename(at("new"), at("data")).expect("the link is replaced");
@@ -162,11 +146,11 @@ fn what_cannot_change_stays() {
 
 #[test]
 fn an_invalid_file_cannot_be_loaded() {
-    let error = |text: &str| load_all(&File::new(text).path()).expect_err("invalid").to_string();
+    let error = |text: &str| load(&File::new(text).path()).expect_err("invalid").to_string();
     assert!(error("a: [").starts_with("yaml: "));
     assert!(error("basic_auth_users: {john: doe}").contains("too short"));
     assert_eq!(
-        load_all(Path::new("nonexist.yml")).expect_err("missing").to_string(),
+        load(Path::new("nonexist.yml")).expect_err("missing").to_string(),
         "open nonexist.yml: no such file or directory"
     );
 }

@@ -97,7 +97,8 @@ impl Gateway {
                 return Some(false);
             }
             let response = Connection::open(self.port).ok()?.request("GET", "/-/ready", &[], b"").ok()?;
-            (response.status == 200).then_some(true)
+            // With a web configuration file, the check may need a password, or be beyond the rate limit.
+            (response.status != 503).then_some(true)
         })
     }
 
