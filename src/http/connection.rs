@@ -138,7 +138,8 @@ pub(super) async fn serve_connection<T: Transport, S: Service>(
                     deadline.time_out_body();
                 }
                 Phase::Responding | Phase::Flushing => return Poll::Ready(Ending::Abandoned),
-                Phase::Working | Phase::Lingering => {}
+                // HTTP/2 has a life of its own.
+                Phase::Working | Phase::Lingering | Phase::Multiplexed => {}
             }
         }
         if deadline.take_sample_due() {
@@ -280,7 +281,7 @@ async fn respond<S: Service>(
 }
 
 /// About how long a head is, without its separators.
-fn head_bytes<B>(request: &Request<B>) -> usize {
+pub(super) fn head_bytes<B>(request: &Request<B>) -> usize {
     let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     target + headers.sum::<usize>()

@@ -4,11 +4,15 @@
 //! number of ticks, which needs no clock. A sweep over the core's connections at every tick wakes those whose deadline has passed. So
 //! a deadline is late by up to two ticks; a tick is at most a sixteenth of the shortest timeout.
 
+mod multiplexed;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
+
+use multiplexed::Streams;
 
 use super::connection::KEPT_HEAD_BYTES_MAX;
 use super::head_memory::HeadMemory;
@@ -41,6 +45,8 @@ pub(crate) enum Phase {
     Flushing,
     /// The response is sent; what the client still sends is discarded.
     Lingering,
+    /// An HTTP/2 connection. Its streams have entries of their own, with the phases of requests.
+    Multiplexed,
 }
 
 /// The stages of a shutdown.
@@ -72,9 +78,13 @@ pub(crate) struct ConnectionTable {
     emptied: Cell<Option<Waker>>,
 }
 
-/// The phase and deadline of one connection, shared by the sweep, the bridge, the bodies and the connection's task.
+/// The phase and deadline of one connection or stream, shared by the sweep, the bridge, the bodies and the task that serves it.
 pub(crate) struct ConnectionDeadline {
     table: Rc<ConnectionTable>,
+    /// The connection, if this is a stream of it.
+    connection: Option<Rc<ConnectionDeadline>>,
+    /// The streams, if this is an HTTP/2 connection.
+    streams: Streams,
     /// Its index in the table.
     index: Cell<usize>,
     /// Its node in the lists of waiting connections.
@@ -131,11 +141,18 @@ impl ConnectionTable {
 
     /// Adds a new connection.
     pub(crate) fn enter(self: &Rc<Self>) -> TableEntry {
+        self.enter_with(None)
+    }
+
+    /// Adds a new connection, or a stream of `connection`.
+    fn enter_with(self: &Rc<Self>, connection: Option<Rc<ConnectionDeadline>>) -> TableEntry {
         let mut deadlines = self.deadlines.borrow_mut();
         let mut waiting = self.waiting.borrow_mut();
         let added = waiting.add(|node| {
             Rc::new(ConnectionDeadline {
                 table: self.clone(),
+                connection,
+                streams: Streams::default(),
                 index: Cell::new(deadlines.len()),
                 node,
                 phase: Cell::new(Phase::Idle),
@@ -180,7 +197,7 @@ impl ConnectionTable {
                 deadline.tick.set(NEVER);
                 deadline.expired.set(true);
                 deadline.wake();
-            } else if matches!(deadline.phase.get(), Phase::Working | Phase::Responding | Phase::Flushing) {
+            } else if deadline.is_sampled() {
                 deadline.sample_due.set(true);
                 deadline.wake();
             }
@@ -288,7 +305,12 @@ impl ConnectionDeadline {
             }
             // Waits anew.
             Phase::Body => self.enter_phase(Phase::Body),
-            Phase::Head | Phase::Working | Phase::Responding | Phase::Flushing | Phase::Lingering => {}
+            Phase::Head
+            | Phase::Working
+            | Phase::Responding
+            | Phase::Flushing
+            | Phase::Lingering
+            | Phase::Multiplexed => {}
         }
         self.phase.get() != Phase::Head || self.head.add(count, &self.table.budget)
     }
@@ -389,13 +411,28 @@ impl ConnectionDeadline {
 
     /// Samples how fast the client reads, given what its kernel has not acknowledged. Returns whether its response may continue.
     pub(crate) fn may_continue(&self, unread: u64) -> bool {
-        let ConnectionTable { tick, read_window, window_bytes_min, .. } = &*self.table;
-        let reading = self.read_rate.sample(unread, tick.get(), *read_window, *window_bytes_min);
+        let reading = self.sample(unread);
         let guards = self.guards.borrow();
         for guard in &*guards {
             guard.set_stalled(reading != Reading::Progress);
         }
         reading != Reading::TooSlow && guards.iter().all(ResponseGuard::may_continue)
+    }
+
+    fn sample(&self, unread: u64) -> Reading {
+        let ConnectionTable { tick, read_window, window_bytes_min, .. } = &*self.table;
+        self.read_rate.sample(unread, tick.get(), *read_window, *window_bytes_min)
+    }
+
+    /// Whether the sweep asks for samples.
+    fn is_sampled(&self) -> bool {
+        match self.phase.get() {
+            Phase::Responding | Phase::Flushing => true,
+            // An HTTP/2 connection always reads, so its streams need not look whether the client is still there.
+            Phase::Working => self.connection.is_none(),
+            Phase::Multiplexed => self.streams.open.get() > 0,
+            Phase::Idle | Phase::Head | Phase::Body | Phase::Lingering => false,
+        }
     }
 
     pub(crate) fn linger(&self) {
@@ -413,12 +450,21 @@ impl ConnectionDeadline {
         match self.phase.get() {
             Phase::Idle => self.responded.get(),
             Phase::Head => false,
-            Phase::Body | Phase::Working | Phase::Responding | Phase::Flushing | Phase::Lingering => true,
+            Phase::Body
+            | Phase::Working
+            | Phase::Responding
+            | Phase::Flushing
+            | Phase::Lingering
+            | Phase::Multiplexed => true,
         }
     }
 
     fn enter_phase(&self, phase: Phase) {
-        self.phase.set(phase);
+        let before = self.phase.replace(phase);
+        if let Some(connection) = &self.connection {
+            connection.stream_entered_phase(before, phase);
+            return;
+        }
         let is_first = !self.responded.get();
         let waits_for = match phase {
             // The wait for the first head begins with the connection: its first byte changes nothing.
@@ -427,7 +473,7 @@ impl ConnectionDeadline {
             Phase::Idle => Some(WaitsFor::Request),
             Phase::Head | Phase::Lingering => Some(WaitsFor::Head),
             Phase::Body => Some(WaitsFor::Body),
-            Phase::Working | Phase::Responding | Phase::Flushing => None,
+            Phase::Working | Phase::Responding | Phase::Flushing | Phase::Multiplexed => None,
         };
         if !self.must_make_room() {
             self.table.waiting.borrow_mut().set(self.node, waits_for, self.table.tick.get());
@@ -445,6 +491,8 @@ impl ConnectionDeadline {
         if self.phase.get() == Phase::Idle {
             let grace = self.table.after(in_ticks(DRAIN_GRACE, self.table.tick_length));
             self.tick.set(self.tick.get().min(grace));
+        } else if self.phase.get() == Phase::Multiplexed {
+            self.tighten_idle();
         }
     }
 
@@ -464,6 +512,9 @@ impl TableEntry {
 impl Drop for TableEntry {
     fn drop(&mut self) {
         let table = &self.0.table;
+        if let Some(connection) = &self.0.connection {
+            connection.stream_left(self.0.phase.get());
+        }
         table.waiting.borrow_mut().remove(self.0.node);
         let mut deadlines = table.deadlines.borrow_mut();
         let index = self.0.index.get();

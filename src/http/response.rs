@@ -18,7 +18,7 @@ pub(crate) type Response = http::Response<ResponseBody>;
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// The value of `Retry-After`.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+pub(super) const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// A response without a body.
 pub(crate) fn empty(status: StatusCode) -> Response {
