@@ -65,7 +65,12 @@ impl ConnectionDeadline {
 
     /// Adds a stream.
     pub(in crate::http) fn enter_stream(self: &Rc<Self>) -> TableEntry {
-        self.streams.open.set(self.streams.open.get() + 1);
+        let open = self.streams.open.get();
+        if open == 0 {
+            // While no stream was open, nothing was sampled.
+            self.read_rate.restart();
+        }
+        self.streams.open.set(open + 1);
         let entry = self.table.enter_with(Some(self.clone()));
         self.update();
         entry
@@ -202,5 +207,124 @@ impl ConnectionDeadline {
             guard.set_stalled(reading != Reading::Progress);
         }
         reading != Reading::TooSlow && self.guards.borrow().iter().all(ResponseGuard::may_continue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Budget, ConnectionTable};
+    use super::*;
+    use crate::http::limits::Limits;
+
+    const TICK: Duration = Duration::from_millis(10);
+
+    fn table() -> Rc<ConnectionTable> {
+        let limits = Limits {
+            head_timeout: Some(16 * TICK),
+            request_timeout: Some(32 * TICK),
+            response_timeout: None,
+            idle_timeout: Some(64 * TICK),
+            ..Limits::default()
+        };
+        ConnectionTable::new(&limits, Budget::new(None))
+    }
+
+    #[test]
+    fn a_connection_waits_for_what_its_streams_wait_for() {
+        let table = table();
+        let entry = table.enter();
+        let connection = entry.deadline();
+        connection.multiplex();
+        let overview = table.overview();
+        let waits_for = || WaitsFor::ALL.into_iter().find(|list| overview.waiting(*list).is_some());
+        assert_eq!(waits_for(), Some(WaitsFor::Head));
+
+        let first = connection.enter_stream();
+        first.deadline().head_received(true);
+        assert_eq!((waits_for(), connection.open_streams()), (Some(WaitsFor::Body), 1));
+        let second = connection.enter_stream();
+        second.deadline().head_received(false);
+        assert_eq!((waits_for(), connection.open_streams()), (None, 2));
+        drop(second);
+        assert_eq!(waits_for(), Some(WaitsFor::Body));
+        first.deadline().body_received();
+        first.deadline().response_started(None);
+        assert_eq!(waits_for(), None);
+        drop(first);
+        assert_eq!(waits_for(), Some(WaitsFor::Request));
+        connection.head_begun();
+        assert_eq!(waits_for(), Some(WaitsFor::Head));
+        connection.head_ended();
+        assert_eq!(waits_for(), Some(WaitsFor::Request));
+        drop(entry);
+        assert_eq!((waits_for(), table.count()), (None, 0));
+    }
+
+    #[test]
+    fn heads_and_the_time_between_streams_have_deadlines() {
+        let table = table();
+        let entry = table.enter();
+        let connection = entry.deadline();
+        connection.multiplex();
+        table.advance_to(15);
+        connection.head_begun();
+        table.advance_to(17);
+        assert!(connection.take_expired(), "the first head's time starts at the accept");
+
+        connection.head_ended();
+        let stream = connection.enter_stream();
+        stream.deadline().head_received(true);
+        table.advance_to(50);
+        assert!(!connection.take_expired() && stream.deadline().take_expired());
+        connection.head_begun();
+        table.advance_to(67);
+        assert!(connection.take_expired(), "a head is timed while streams are open");
+        connection.head_ended();
+        drop(stream);
+        table.advance_to(67 + 64);
+        assert!(!connection.take_expired());
+        table.advance_to(67 + 65);
+        assert!(connection.take_expired());
+    }
+
+    #[test]
+    fn the_rate_of_a_connection_starts_anew_with_its_streams() {
+        let table = table();
+        let entry = table.enter();
+        let connection = entry.deadline();
+        connection.multiplex();
+        let window = table.read_window;
+        for round in 0..3 {
+            let stream = connection.enter_stream();
+            connection.bytes_sent(100);
+            assert!(connection.may_connection_continue(100));
+            drop(stream);
+            table.advance_to((round + 1) * 2 * window);
+        }
+        let _stream = connection.enter_stream();
+        assert!(connection.may_connection_continue(100));
+        table.advance_to(10 * window);
+        assert!(!connection.may_connection_continue(100), "nothing was read for a window");
+    }
+
+    #[test]
+    fn a_stream_is_as_slow_as_its_connection_while_the_kernel_has_no_space() {
+        let table = table();
+        let entry = table.enter();
+        let connection = entry.deadline();
+        connection.multiplex();
+        let entry = connection.enter_stream();
+        let stream = entry.deadline();
+        stream.head_received(false);
+        stream.response_started(None);
+        stream.bytes_queued(1_000);
+        assert!(stream.may_stream_continue(1_000, false));
+        table.advance_to(2 * table.read_window);
+        assert!(stream.may_stream_continue(1_000, true), "the connection makes progress");
+        assert!(stream.may_stream_continue(1_000, false), "the window of the rate begins here");
+        table.advance_to(4 * table.read_window);
+        assert!(!stream.may_stream_continue(1_000, false));
     }
 }
