@@ -333,6 +333,11 @@ impl Transport for Bridge {
         &self.socket
     }
 
+    /// Never without TLS, as in the official program.
+    fn is_http2(&self) -> bool {
+        false
+    }
+
     fn send_canned(&mut self, response: &[u8]) {
         let _ = self.socket.send(&[IoSlice::new(response)]);
     }

@@ -20,6 +20,7 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 
 use super::deadlines::{ConnectionDeadline, Phase, Stage};
+use super::http2;
 use super::limits::{Limits, ServerState, Timeout};
 use super::request_body::RequestBody;
 use super::response::error_with;
@@ -114,6 +115,10 @@ pub(super) async fn serve_connection<T: Transport, S: Service>(
     builder: Rc<Builder>,
     server: &ServerState,
 ) {
+    if transport.is_http2() {
+        // In a box, because it is much larger than what follows.
+        return Box::pin(http2::serve_connection(transport, deadline, peer, service, server)).await;
+    }
     let connections = &server.connections;
     let framing = Rc::new(Framing::default());
     let respond_to = service_fn(|mut request: Request<Incoming>| {

@@ -18,7 +18,6 @@ mod bridge;
 pub mod connection;
 mod deadlines;
 mod head_memory;
-#[cfg_attr(not(test), expect(dead_code, reason = "TLS selects it"))]
 mod http2;
 pub mod limits;
 pub(crate) mod metrics;

@@ -13,6 +13,9 @@ use crate::runtime::socket::Socket;
 pub(super) trait Transport: Read + Write + Unpin {
     fn socket(&self) -> &Socket;
 
+    /// Whether the client has negotiated HTTP/2.
+    fn is_http2(&self) -> bool;
+
     /// Sends a short response in place of hyper's, if everything before it was sent. If the kernel has no space for these few bytes,
     /// the client is not reading, and they are dropped.
     fn send_canned(&mut self, response: &[u8]);
