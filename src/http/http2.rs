@@ -16,7 +16,7 @@ mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::SocketAddr;
+
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -30,6 +30,7 @@ use super::connection::{Service, linger};
 use super::deadlines::{ConnectionDeadline, Stage};
 use super::limits::{Limits, ServerState, Timeout};
 use super::transport::Transport;
+use crate::runtime::address::Peer;
 use crate::runtime::yield_now;
 use io::{FollowedTransport, Traffic};
 use stream::{StreamExecutor, Streams};
@@ -89,7 +90,7 @@ fn builder(executor: StreamExecutor, limits: &Limits) -> Builder<StreamExecutor>
 pub(super) async fn serve_connection<T: Transport, S: Service>(
     transport: T,
     deadline: &Rc<ConnectionDeadline>,
-    peer: SocketAddr,
+    peer: Peer,
     service: Rc<S>,
     server: &ServerState,
 ) {

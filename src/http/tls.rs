@@ -129,6 +129,10 @@ impl Transport for TlsTransport {
         self.bridge.socket()
     }
 
+    fn is_http2(&self) -> bool {
+        self.tls.alpn_protocol() == Some(b"h2")
+    }
+
     fn send_canned(&mut self, response: &[u8]) {
         if self.bridge.is_sent() && !self.tls.wants_write() && self.tls.writer().write_all(response).is_ok() {
             send_records(&mut self.tls, &mut self.bridge);

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
+
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use crate::http::limits::{Connections, Timeout};
 use crate::http::request_body::RequestBody;
 use crate::http::response::{RETRY_AFTER_SECONDS, error_with};
 use crate::http::slots::ResponseGuard;
+use crate::runtime::address::Peer;
 use crate::runtime::budget::{Budget, Reservation};
 use crate::runtime::spawn;
 
@@ -41,7 +42,7 @@ pub(super) struct StreamExecutor {
 
 /// What the streams of a connection share.
 pub(super) struct Streams {
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     pub(super) connection: Rc<ConnectionDeadline>,
     pub(super) traffic: Rc<Traffic>,
     pub(super) connections: Arc<Connections>,
@@ -142,7 +143,7 @@ impl Streams {
 async fn respond<S: Service>(
     request: Request<Incoming>,
     fits: bool,
-    peer: SocketAddr,
+    peer: Peer,
     service: Rc<S>,
     deadline: Rc<ConnectionDeadline>,
     progress: Rc<Progress>,

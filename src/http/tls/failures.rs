@@ -1,7 +1,7 @@
 //! Why a handshake failed, in the words of the official program where it has some, and the log of it.
 
-use std::io;
 use crate::runtime::address::Peer;
+use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! The handshake: chooses the configuration by the client's hello, within the deadline and the memory of a request's head.
 
-use std::io;
 use crate::runtime::address::Peer;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 

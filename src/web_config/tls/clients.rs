@@ -179,6 +179,10 @@ fn with_alert_of_go(error: Error) -> Error {
     use CertificateError as E;
     match error {
         Error::InvalidCertificate(E::BadSignature | E::UnknownIssuer) => E::UnknownIssuer.into(),
+        // webpki looks at this first, and its error type is not exported by rustls.
+        Error::InvalidCertificate(E::Other(other)) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            E::UnknownIssuer.into()
+        }
         Error::InvalidCertificate(
             E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. },
         ) => E::Expired.into(),

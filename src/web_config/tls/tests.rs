@@ -308,8 +308,9 @@ fn sessions_are_resumed_also_after_a_reload() {
     let server = server();
     for version in [&TLS12, &TLS13] {
         let config = Client { versions: vec![version], ..Client::default() }.config(&server);
-        let kinds = [(); 2].map(|()| {
-            let pair = connect(&build(&settings(&server)), &config).expect("the client is accepted");
+        let in_force = build(&settings(&server));
+        let kinds = [&in_force, &build(&settings(&server))].map(|configs| {
+            let pair = connect(configs, &config).expect("the client is accepted");
             pair.server.handshake_kind().expect("the handshake is complete")
         });
         assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed], "{version:?}");
@@ -456,7 +457,8 @@ fn a_resumed_session_is_checked_again() {
         })
     };
     let config = Client { identity: Some(&client), ..Client::default() }.config(&server);
-    assert!(connect(&allowing("test3"), &config).is_ok());
+    let in_force = allowing("test3");
+    assert!(connect(&in_force, &config).is_ok());
     let pair = connect(&allowing("test3"), &config).expect("the name is allowed");
     assert_eq!(pair.server.handshake_kind(), Some(HandshakeKind::Resumed));
     assert!(connect(&allowing("bad"), &config).is_err(), "the name is not allowed any more");

@@ -21,11 +21,13 @@ use crate::http::response::{empty, error, text};
 use crate::http::response_body::ResponseBody;
 use crate::http::slots::{Held, ResponseGuard, Slots};
 use crate::http::waiting::WaitsFor;
+use crate::runtime::address::Peer;
 use crate::runtime::budget::Budget;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::tcp::{AcceptStop, Listener};
 use crate::runtime::threads::{DriverChoice, run_on_cores};
 use crate::runtime::{sleep, spawn};
+use crate::web_config::Current;
 
 pub const PIECE_BYTES: usize = 40_000;
 
@@ -59,7 +61,7 @@ impl Drop for Call {
 impl Service for State {
     type Body = ResponseBody;
 
-    async fn call(&self, request: Request<RequestBody>, peer: SocketAddr) -> Response<ResponseBody> {
+    async fn call(&self, request: Request<RequestBody>, peer: Peer) -> Response<ResponseBody> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let _call = Call(self.calls.clone());
         let (parts, body) = request.into_parts();
@@ -106,6 +108,7 @@ impl Server {
             connections: Arc::new(Connections::default()),
             budget: Budget::new(budget_bytes),
             shutdown: Shutdown::new(),
+            web_config: Current::default(),
         };
         let must_make_room = Arc::<AtomicUsize>::default();
         let state = State { server, slots: Slots::new(Some(4)), calls: Arc::default(), must_make_room };
