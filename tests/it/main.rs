@@ -38,3 +38,4 @@ mod storage_command;
 mod tls;
 mod utf8_names;
 mod web_config;
+mod web_config_tls;

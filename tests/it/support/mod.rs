@@ -15,6 +15,7 @@ pub mod protobuf;
 pub mod protobuf_fields;
 pub mod seccomp;
 pub mod skip;
+pub mod tls_client;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
