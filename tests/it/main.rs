@@ -38,4 +38,5 @@ mod storage_command;
 mod tls;
 mod utf8_names;
 mod web_config;
+mod web_config_reload;
 mod web_config_tls;
