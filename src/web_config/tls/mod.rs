@@ -148,7 +148,7 @@ impl ServerConfigs {
 }
 
 /// The protocols that are offered if HTTP/2 is enabled. Otherwise none is negotiated, and any offer is accepted.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Why a client's certificate was refused, if the reason is one of ours.
 pub(crate) fn refusal(error: &rustls::Error) -> Option<&str> {

@@ -299,6 +299,7 @@ fn without_http2_no_protocol_is_negotiated() {
     };
     assert_eq!(protocol(true, &[]), Ok(None));
     assert_eq!(protocol(true, &[b"foo", b"http/1.1"]), Ok(Some(b"http/1.1".to_vec())));
+    assert_eq!(protocol(true, &[b"http/1.1", b"h2"]), Ok(Some(b"h2".to_vec())), "the server prefers HTTP/2");
     assert_eq!(protocol(true, &[b"foo"]), Err(Some(AlertDescription::NoApplicationProtocol)));
     assert_eq!(protocol(false, &[b"foo"]), Ok(None));
 }
