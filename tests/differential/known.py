@@ -158,6 +158,7 @@ RULES = [
     ("2: grouping values that are not UTF-8", lambda d: "is not valid UTF-8" in d.ours),
     ("2: a length in protobuf beyond the body", lambda d: "no answer" in d.official and "protobuf parsing error" in d.ours),
     ("4: names in protobuf", lambda d: d.is_protobuf and d.ours_has("invalid metric name", "has a label with an invalid name") and (d.official_accepts or d.both_inconsistent())),
+    ("4: values that do not belong to the type", lambda d: re.search(r"^\.proto.*\.(counter|gauge|untyped|summary|histogram)$", d.where) is not None and "(absent)" in d.ours),
     ("2: a type that does not exist", unknown_type),
     ("2: a push that breaks a scrape", breaks_a_scrape),
     ("2: a family is a histogram or a gauge histogram", gauge_histogram_or_histogram),

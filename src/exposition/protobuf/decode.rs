@@ -265,6 +265,8 @@ impl<'a, 'm> Decoder<'a, 'm> {
                 Ok(()) if faults.rejection.is_none() => {}
                 Ok(()) => before.truncate(&mut self.tables),
                 Err(MetricError::Inconsistent(reason)) => {
+                    // An invalid message is worse, wherever it is.
+                    schema::check_metric(metric)?;
                     before.truncate(&mut self.tables);
                     faults.rejection.get_or_insert(reason);
                 }

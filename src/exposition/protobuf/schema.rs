@@ -68,6 +68,11 @@ pub(super) fn check_field(number: u32, message: &[u8]) -> Result<(), WireError> 
     }
 }
 
+/// Checks a metric with all messages in it.
+pub(super) fn check_metric(metric: &[u8]) -> Result<(), WireError> {
+    METRIC.walk(metric, None)
+}
+
 /// Copies the known fields of a metric.
 pub(super) fn known_fields(metric: &[u8]) -> Result<Vec<u8>, WireError> {
     let mut out = Vec::with_capacity(metric.len());

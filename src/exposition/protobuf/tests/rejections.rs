@@ -272,6 +272,17 @@ fn the_value_of_another_type_must_be_a_valid_message() {
     }
 }
 
+/// The exemplar is looked at only if the metric is not rejected for its label.
+#[test]
+fn an_invalid_message_is_worse_than_an_inconsistent_label() {
+    let label = field(1, 2, b"\x06\x0a\x01a\x12\x01\xff");
+    for (exemplar, is_valid) in [(&b"\x12\0"[..], true), (b"\x12\x02\x09\0", false)] {
+        let counter = field(3, 2, &[&[exemplar.len() as u8], exemplar].concat());
+        let body = body_of(0, &[label.clone(), counter].concat());
+        assert_eq!(parse(&body, NameRules::Legacy).is_ok(), is_valid, "{exemplar:?}");
+    }
+}
+
 #[test]
 fn a_label_that_the_group_replaces_need_not_be_utf8() {
     let body = delimited(&[labelled(&[(b"job", b"\xff")])]);
