@@ -75,9 +75,19 @@ impl Server {
         let mut all = vec![&*flag];
         all.extend(driver.as_deref().ok());
         all.extend(flags);
-        let gateway = Gateway::begin(&all);
-        wait_for("the gateway to listen", TIMEOUT, || TcpStream::connect(("127.0.0.1", gateway.port())).ok());
-        Self { gateway, folder, identity }
+        // Another process may take the port before the gateway binds it.
+        for _ in 0..3 {
+            let gateway = Gateway::begin(&all);
+            let listens = wait_for("the gateway to listen or to fail", TIMEOUT, || {
+                let log = gateway.log();
+                let (listens, fails) = (log.contains("TLS is enabled."), log.contains("gateway failed"));
+                (listens || fails).then_some(listens)
+            });
+            if listens {
+                return Self { gateway, folder, identity };
+            }
+        }
+        panic!("the gateway does not start with {all:?}");
     }
 
     fn connect(&self) -> TcpStream {
@@ -98,6 +108,11 @@ impl Server {
         let name = ServerName::try_from("localhost").expect("the name is valid");
         let tls = ClientConnection::new(config.clone(), name).expect("the settings are valid");
         Client(StreamOwned::new(tls, self.connect()))
+    }
+
+    /// Waits until the log has a text; a thread writes it.
+    fn await_log(&self, text: &str) {
+        wait_for(text, TIMEOUT, || self.gateway.log().contains(text).then_some(()));
     }
 
     /// The value of a metric of the gateway.
@@ -256,8 +271,7 @@ fn plain_requests_are_answered_for_every_method() {
     let _ = stream.read_to_end(&mut response);
     assert_eq!(response, b"");
     assert_eq!(server.metric("sluicegate_tls_handshakes_total{result=\"not_tls\"}"), "17");
-    let log = server.gateway.log();
-    assert!(log.contains("client sent an HTTP request to an HTTPS server"), "{log}");
+    server.await_log("client sent an HTTP request to an HTTPS server");
 }
 
 #[test]
@@ -313,6 +327,24 @@ fn garbage_and_truncated_handshakes_end_the_connection_only() {
 }
 
 #[test]
+fn a_client_with_an_old_version_gets_the_alert_protocol_version() {
+    let server = Server::start(&[], &[]);
+    // The hello of TLS 1.1: no session, one suite, no compression, no extensions.
+    let mut hello = vec![3, 2];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 2, 0xc0, 0x13, 1, 0]);
+    let length = hello.len() as u8;
+    let mut record = vec![22, 3, 1, 0, length + 4, 1, 0, 0, length];
+    record.extend(hello);
+    let mut stream = server.connect();
+    stream.write_all(&record).expect("sent");
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).expect("an alert, no reset");
+    assert_eq!(response, [21, 3, 3, 0, 2, 2, u8::from(AlertDescription::ProtocolVersion)]);
+    server.await_log("tls: client offered only unsupported versions");
+}
+
+#[test]
 fn clients_need_a_certificate_of_the_authority_with_an_allowed_name() {
     let (known, other) =
         ["test3", "test4"].map(|name| identity(name, ExtendedKeyUsagePurpose::ClientAuth)).into();
@@ -327,11 +359,10 @@ fn clients_need_a_certificate_of_the_authority_with_an_allowed_name() {
         assert_eq!(get(versions, None), Err(Some(AlertDescription::CertificateRequired)), "{versions:?}");
         assert_eq!(get(versions, Some(&other)), Err(Some(AlertDescription::UnknownCA)));
     }
-    let log = server.gateway.log();
     for reason in
         ["tls: client didn't provide a certificate", "x509: certificate signed by unknown authority"]
     {
-        assert!(log.contains(reason), "{reason} in {log}");
+        server.await_log(reason);
     }
 }
 
@@ -392,9 +423,8 @@ fn difference_27_tls_has_no_obsolete_versions_and_suites() {
         .get("/-/ready")
         .expect_err("no suite is left for this certificate");
     assert_eq!(alert(&error), Some(AlertDescription::HandshakeFailure));
-    let log = server.gateway.log();
     for warning in ["min_version is below TLS 1.2", "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA"] {
-        assert!(log.contains(warning), "{warning} in {log}");
+        server.await_log(warning);
     }
 
     // The official program panics.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use rustls::server::{AcceptedAlert, Acceptor};
-use rustls::{HandshakeKind, ServerConnection};
+use rustls::{Error, HandshakeKind, PeerIncompatible, ServerConnection};
 
 use super::failures::{self, Failure};
 use super::{
@@ -169,7 +169,11 @@ impl Attempt<'_> {
         if count == 0 {
             return Poll::Ready(Err(Failure::Disconnected));
         }
-        if self.first.count == HEADER_BYTES && !self.first.is_tls() {
+        if self.first.count < HEADER_BYTES {
+            // rustls would refuse the first byte of a request already.
+            return Poll::Ready(Ok(()));
+        }
+        if !self.first.is_tls() {
             if !self.first.is_http() {
                 return Poll::Ready(Err(Failure::NotTls));
             }
@@ -182,6 +186,11 @@ impl Attempt<'_> {
         let accepted = match self.acceptor.accept() {
             Ok(None) => return Poll::Ready(Ok(())),
             Ok(Some(accepted)) => accepted,
+            // Hellos lack this extension before TLS 1.2. rustls looks for it first.
+            Err((Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired), _)) => {
+                self.bridge.send_canned(PROTOCOL_VERSION_ALERT);
+                return Poll::Ready(Err(Failure::NoVersion));
+            }
             Err(refused) => return Poll::Ready(Err(self.refuse(refused))),
         };
         let Some(config) = self.configs.for_client(&accepted.client_hello()) else {
@@ -197,7 +206,7 @@ impl Attempt<'_> {
         Poll::Ready(Ok(()))
     }
 
-    fn refuse(&mut self, (error, mut alert): (rustls::Error, AcceptedAlert)) -> Failure {
+    fn refuse(&mut self, (error, mut alert): (Error, AcceptedAlert)) -> Failure {
         let mut records = Vec::new();
         // Writing to memory succeeds.
         if alert.write_all(&mut records).is_ok() {
