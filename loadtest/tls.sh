@@ -80,7 +80,7 @@ handshakes() { # handshakes HOST:PORT new|reuse: full or resumed handshakes, eac
 sluicegate() { # sluicegate PORT [FLAGS...]
     local port=$1
     shift
-    start target/release/sluicegate "--web.listen-address=127.0.0.1:$port" --runtime.cores=1 --persistence.file= "$@"
+    start "${SLUICEGATE:-target/release/sluicegate}" "--web.listen-address=127.0.0.1:$port" --runtime.cores=1 --persistence.file= "$@"
 }
 
 echo "| | requests/s | µs of the server's core |"
