@@ -45,7 +45,7 @@ impl Guarded {
     }
 
     fn status(&self, name: &str, password: &[u8]) -> u16 {
-        self.get("/metrics", &[&basic(name, password)]).status
+        self.get("/-/healthy", &[&basic(name, password)]).status
     }
 }
 
