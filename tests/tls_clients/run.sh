@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Client programs push and scrape over TLS with client certificates: curl, openssl, Python requests, client_golang and Prometheus.
+# Client programs push and scrape over TLS, with client certificates and a password: curl, openssl, Python requests, client_golang and
+# Prometheus.
 #
 #   tests/tls_clients/run.sh TOOLS COMMAND...
 #
@@ -49,6 +50,8 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=a
     -addext 'keyUsage=critical,keyCertSign' -keyout "$work/ca.key" -out "$work/ca.crt" 2> /dev/null
 certificate server $'subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth'
 certificate client $'subjectAltName=DNS:jobs\nextendedKeyUsage=clientAuth'
+user=jobs
+password=abcdefghijklmnopqrstuvwxyz
 cat > "$work/web.yml" << 'YAML'
 tls_server_config:
   cert_file: server.crt
@@ -56,13 +59,16 @@ tls_server_config:
   client_ca_file: ca.crt
   client_auth_type: RequireAndVerifyClientCert
   client_allowed_sans: [jobs]
+basic_auth_users:
+  jobs: $2a$06$.rCVZVOThsIa97pEDOxvGuRRgzG64bvtJ0938xuqzv18d3ZpQhstC
 YAML
 
 port=$(free_port)
 "$@" "--web.listen-address=127.0.0.1:$port" "--web.config.file=$work/web.yml" > "$work/sluicegate.log" 2>&1 &
 pids+=($!)
 address=127.0.0.1:$port
-identity=(--cacert "$work/ca.crt" --cert "$work/client.crt" --key "$work/client.key")
+certified=(--cacert "$work/ca.crt" --cert "$work/client.crt" --key "$work/client.key")
+identity=("${certified[@]}" --user "$user:$password")
 eventually curl -sSfo /dev/null "${identity[@]}" "https://$address/-/ready"
 
 echo "curl"
@@ -70,15 +76,21 @@ for version in 1.2 1.3; do
     echo "from_curl $version" | curl -sSf "${identity[@]}" "--tlsv$version" --tls-max "$version" --data-binary @- \
         "https://$address/metrics/job/curl/version/$version"
 done
-if curl -sSf --cacert "$work/ca.crt" -o /dev/null "https://$address/-/ready" 2> /dev/null; then
+if curl -sSf --cacert "$work/ca.crt" --user "$user:$password" -o /dev/null "https://$address/-/ready" 2> /dev/null; then
     fail "a client without a certificate is accepted"
 fi
+for wrong in "" "--user $user:wrong" "--user other:$password"; do
+    read -ra words <<< "$wrong"
+    status=$(curl -sS "${certified[@]}" "${words[@]}" -o /dev/null -w '%{http_code}' "https://$address/-/ready")
+    [[ $status == 401 ]] || fail "a client with '$wrong' gets $status"
+done
 plain=$(curl -s "http://$address/-/ready" --http0.9 || true)
 [[ $plain == *"Client sent an HTTP request to an HTTPS server."* ]] || fail "plain HTTP: $plain"
 
 echo "openssl s_client"
 s_client() { # s_client FLAGS...: sends one request
-    printf 'GET /-/healthy HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n' |
+    printf 'GET /-/healthy HTTP/1.1\r\nHost: a\r\nAuthorization: Basic %s\r\nConnection: close\r\n\r\n' \
+        "$(printf %s "$user:$password" | base64 -w 0)" |
         timeout 20 openssl s_client -connect "$address" -CAfile "$work/ca.crt" -cert "$work/client.crt" \
             -key "$work/client.key" -verify_return_error -ign_eof "$@" 2>&1
 }
@@ -99,14 +111,15 @@ for flags in -tls1_1 "-tls1_2 -cipher ECDHE-ECDSA-AES128-SHA"; do
 done
 
 echo "Python requests"
-PYTHONPATH="$tools/python" python3 - "$address" "$work" << 'PYTHON'
+PYTHONPATH="$tools/python" python3 - "$address" "$work" "$user" "$password" << 'PYTHON'
 import sys
 import requests
 
-address, work = sys.argv[1:]
+address, work, *identity = sys.argv[1:]
 session = requests.Session()
 session.trust_env = False  # a bundle in the environment would replace the authority
 session.verify = f"{work}/ca.crt"
+session.auth = tuple(identity)
 session.cert = (f"{work}/client.crt", f"{work}/client.key")
 for value in range(3):
     response = session.put(f"https://{address}/metrics/job/requests", data=f"from_requests {value}\n")
@@ -118,8 +131,8 @@ PYTHON
 if command -v go > /dev/null; then
     echo "client_golang"
     go -C tests/conformance/clients/go_client build -o "$tools/tls_go_client" ./tls
-    "$tools/tls_go_client" "$address" "$work/ca.crt" "$work/client.crt" "$work/client.key"
-    curl -sSf "${identity[@]}" "https://$address/metrics" | grep -q '^from_client_golang{.*} 1$' || fail "client_golang"
+    "$tools/tls_go_client" "$address" "$work/ca.crt" "$work/client.crt" "$work/client.key" "$user" "$password"
+    curl -sSf "${identity[@]}" "https://$address/metrics" | grep '^from_client_golang{.*} 1$' > /dev/null || fail "client_golang"
 else
     echo "SKIPPED client_golang over TLS: Go is not installed"
 fi
@@ -132,6 +145,7 @@ scrape_configs:
   - job_name: gateway
     scheme: https
     honor_labels: true
+    basic_auth: {username: $user, password: $password}
     tls_config: {ca_file: ca.crt, cert_file: client.crt, key_file: client.key}
     static_configs: [{targets: ["$address"]}]
 YAML
@@ -139,7 +153,7 @@ YAML
     "--web.listen-address=127.0.0.1:$prometheus_port" > "$work/prometheus.log" 2>&1 &
 pids+=($!)
 scraped() {
-    curl -s "http://127.0.0.1:$prometheus_port/api/v1/query?query=from_requests" | grep -q '"value":\[[0-9.]*,"2"\]'
+    curl -s "http://127.0.0.1:$prometheus_port/api/v1/query?query=from_requests" | grep '"value":\[[0-9.]*,"2"\]' > /dev/null
 }
 eventually scraped
 echo "all clients work over TLS"

@@ -1,4 +1,4 @@
-// Pushes with client_golang over TLS with a client certificate. Usage: tls HOST:PORT CA CERTIFICATE KEY
+// Pushes with client_golang over TLS with a client certificate and a password. Usage: tls HOST:PORT CA CERTIFICATE KEY USER PASSWORD
 package main
 
 import (
@@ -32,7 +32,7 @@ func main() {
 
 	gauge := prometheus.NewGauge(prometheus.GaugeOpts{Name: "from_client_golang", Help: "Pushed over TLS."})
 	gauge.Set(1)
-	pusher := push.New("https://"+os.Args[1], "go").Client(client).Collector(gauge)
+	pusher := push.New("https://"+os.Args[1], "go").Client(client).BasicAuth(os.Args[5], os.Args[6]).Collector(gauge)
 	must("push", pusher.Push())
 	must("add", pusher.Add())
 }
