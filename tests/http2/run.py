@@ -3,7 +3,8 @@
 
     run.py --gateway target/release/sluicegate --h2spec PATH --driver epoll
 
-Every case of h2spec that fails or is skipped has to be in h2spec_failures.txt with its reason.
+Every case of h2spec that fails or is skipped in each of three runs has to be in h2spec_failures.txt with its reason. In a single run it
+can happen that the gateway has sent its response before the malformed rest of a body arrives that nothing wants.
 """
 
 import argparse
@@ -122,7 +123,8 @@ def with_h2load(gateway, folder):
     print(*re.findall(r"finished in .*", out))
 
 
-def with_h2spec(gateway, h2spec, folder):
+def h2spec_failures(gateway, h2spec, folder):
+    """The number of cases, and those that fail or are skipped in one run."""
     report = folder / "h2spec.xml"
     subprocess.run([h2spec, "-h", "127.0.0.1", "-p", str(gateway.port), "-t", "-k", "-P", "/metrics", "-o", "5",
                     "-j", report], stdout=subprocess.DEVNULL, timeout=600)
@@ -132,11 +134,21 @@ def with_h2spec(gateway, h2spec, folder):
             cases += 1
             if any(case.find(outcome) is not None for outcome in ("failure", "error", "skipped")):
                 failed.add(f"{suite.get('package')}: {case.get('classname')}")
+    return cases, failed
+
+
+def with_h2spec(gateway, h2spec, folder):
+    cases, failed = h2spec_failures(gateway, h2spec, folder)
+    for _ in range(2):
+        if failed:
+            failed &= h2spec_failures(gateway, h2spec, folder)[1]
     lines = (HERE / "h2spec_failures.txt").read_text().splitlines()
     known = {line for line in lines if line and not line.startswith("#")}
     for case in sorted(failed - known):
         print(f"h2spec: fails, and no reason is listed: {case}")
-    if failed - known:
+    for case in sorted(known - failed):
+        print(f"h2spec: is listed, but does not fail: {case}")
+    if failed != known:
         sys.exit(1)
     if cases < 140:
         sys.exit(f"h2spec ran only {cases} cases")
