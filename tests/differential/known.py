@@ -134,7 +134,7 @@ def equal_values(d):
 def raw_characters(d):
     """A path with a character that must be escaped, beside an encoded slash: the oracle redirects to a path without `//`."""
     paths = [step["path"].partition("?")[0] for step in d.steps]
-    return any(re.search('["#<>`]', path) and "%2f" in path.lower() for path in paths)
+    return any(re.search('["#<>`]', path) and re.search("%2[ef]", path, re.IGNORECASE) for path in paths)
 
 
 def colons(d):
@@ -150,7 +150,7 @@ RULES = [
     ("1: the consistency check is always on", check_is_always_on),
     ("21: redirects are escaped once, and stay below the API", lambda d: d.where == ".location" and d.rest[0] in ("only the encoding differs", "prefix dropped")),
     ("21: the case of a path with job@base64 is corrected", lambda d: d.where == "status" and d.rest[:2] == ("404", "redirect") and any("base64" in s["path"] or "%40" in s["path"] for s in d.steps)),
-    ("21: raw characters beside an encoded slash", lambda d: (d.where == ".location" or d.rest[:1] == ("redirect",)) and raw_characters(d)),
+    ("21: raw characters beside an encoded slash or dot", lambda d: (d.where == ".location" or d.rest[:1] == ("redirect",)) and raw_characters(d)),
     ("17: there are no files below /static/", lambda d: d.is_get and any(s["path"].startswith("/static/") for s in d.steps)),
     ("6: a job that is not base64", lambda d: "invalid base64 encoding in job name" in d.ours and "no answer" in d.official),
     ("14: names that collide after escaping, or are reserved after decoding", escaped_names),
