@@ -1,7 +1,7 @@
 //! Exclusive access to the shard that has a group, and moves of groups between the shards of a core.
 //!
-//! Locks are taken in an order: a side shard, then the main shard. Only a new side shard is locked under the main shard's lock, because
-//! nobody else can have locked it.
+//! To prevent deadlocks, a side shard is locked before the main shard. The exception is a new side shard: it is locked under the main
+//! shard's lock, and nobody else can hold its lock yet.
 
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
@@ -50,8 +50,8 @@ impl Drop for ShardGuard {
     }
 }
 
-/// While it exists, no group returns to the main shard. So whoever looks at the main shard first, and then at the side shards that there
-/// were at that moment, misses no group and sees none twice.
+/// Keeps groups from returning to the main shard as long as it exists. A task that reads the main shard, and then the side shards that
+/// existed at that moment, finds each group exactly once.
 pub(super) struct Reading {
     task: Rc<ShardTask>,
 }

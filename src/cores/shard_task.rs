@@ -34,7 +34,7 @@ use crate::storage::store::{GroupChange, PendingChange, Store};
 const COPY_BYTES: usize = 32 * 1024;
 /// How many families of a large group one command lists.
 const LISTED_FAMILIES: usize = 512;
-/// The maximum number of families of which a snapshot is taken in one step.
+/// A core without side shards and with at most this many families takes its snapshot at once; otherwise a task does.
 const SNAPSHOT_FAMILIES: usize = 4096;
 /// How many groups a wipe deletes between two yields.
 const WIPE_KEYS: usize = 256;

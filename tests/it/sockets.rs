@@ -1,4 +1,4 @@
-//! Listening sockets besides ports: sockets that systemd passes, and Unix sockets. Also what the service manager is told.
+//! Sockets from systemd, Unix sockets, and notifications to the service manager.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
