@@ -244,8 +244,13 @@ impl<T: Read + Unpin> Read for Targets<T> {
             this.held.resize(BULK_BYTES, 0);
             let room = cursor.remaining().min(BULK_BYTES);
             let mut buffer = ReadBuf::new(&mut this.held[..room]);
-            ready!(Pin::new(&mut this.inner).poll_read(context, buffer.unfilled()))?;
+            let result = Pin::new(&mut this.inner).poll_read(context, buffer.unfilled());
             (this.start, this.end) = (0, buffer.filled().len());
+            if this.end == 0 {
+                // A body that does not arrive must not keep a buffer: nothing counts it.
+                this.held = Vec::new();
+            }
+            ready!(result)?;
             this.deliver_held(&mut cursor);
             return Poll::Ready(Ok(()));
         }
@@ -409,6 +414,31 @@ mod tests {
         let sent = b"GET /\xff\xc3/\xc3\xa9 HTTP/1.1\r\n\r\n";
         let received = delivered(&[sent], 100, &[TestBody::None]);
         assert_eq!(received, b"GET /%FF%C3/\xc3\xa9 HTTP/1.1\r\n\r\n");
+    }
+
+    /// A client that sends nothing.
+    struct Silent;
+
+    impl Read for Silent {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: ReadBufCursor<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn a_long_body_that_does_not_arrive_keeps_no_buffer() {
+        let framing = Rc::new(Framing::default());
+        framing.0.set(Place::Body(1 << 20));
+        let mut targets = Targets::new(Silent, framing);
+        let mut bytes = vec![0; BULK_BYTES];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(&mut targets).poll_read(&mut context, buffer.unfilled()).is_pending());
+        assert_eq!(targets.held.capacity(), 0);
     }
 
     #[test]
