@@ -244,8 +244,8 @@ fn a_rate_limit_without_burst_refuses_everything_and_one_without_interval_nothin
         assert_eq!(guarded.get("/-/healthy", &[]).status, 200);
     }
     let guarded = Guarded::start("rate_limit:\n  interval: 10ms\n  burst: 1\n", &[]);
-    let statuses = [(); 30].map(|()| guarded.get("/-/healthy", &[]).status);
-    assert!(statuses.contains(&200), "{statuses:?}");
+    // The start has used the first token, or has not.
+    guarded.get("/-/healthy", &[]);
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(guarded.get("/-/healthy", &[]).status, 200, "there is a token again");
 }
