@@ -6,6 +6,9 @@
 //!
 //! To find the request lines, it delivers one head at a time, and learns from hyper's own parser what follows the head. hyper's request
 //! and the framing must agree on where a head ends; otherwise [`Framing::head_parsed`] reports it, and the request is rejected.
+//!
+//! A usual push arrives in one read. If its head says how long the body is, head and body are delivered together, which saves a buffer and
+//! a read; hyper's request must have a body of that length then.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -49,6 +52,11 @@ enum Place {
     },
     /// A whole head was delivered, which hyper has not parsed yet.
     HeadEnd,
+    /// The same, and the beginning of its body was delivered with it.
+    BodyBegun {
+        length: u64,
+        delivered: u64,
+    },
     /// So many bytes of the body are missing.
     Body(u64),
     ChunkSize {
@@ -72,6 +80,9 @@ impl Framing {
             (Place::HeadEnd, Some(0)) => (Place::Start, true),
             (Place::HeadEnd, Some(bytes)) => (Place::Body(bytes), true),
             (Place::HeadEnd, None) => (Place::ChunkSize { size: 0, in_extension: false }, true),
+            (Place::BodyBegun { length, delivered }, Some(bytes)) if bytes == length => {
+                (body_place(length - delivered), true)
+            }
             _ => (Place::Lost, false),
         };
         self.0.set(place);
@@ -86,10 +97,11 @@ impl Framing {
 
     /// Delivers bytes up to the end of a head, at least one. Returns how many of them were taken.
     fn deliver(&self, bytes: &[u8], out: &mut impl Output) -> usize {
-        if self.0.get() == Place::HeadEnd && !bytes.is_empty() {
+        if matches!(self.0.get(), Place::HeadEnd | Place::BodyBegun { .. }) && !bytes.is_empty() {
             // hyper wants more, so for it the head has not ended.
             self.0.set(Place::Lost);
         }
+        let is_start = self.0.get() == Place::Start;
         let mut taken = 0;
         while taken < bytes.len() && out.room() > 0 && self.0.get() != Place::HeadEnd {
             let rest = &bytes[taken..bytes.len().min(taken + out.room())];
@@ -106,6 +118,17 @@ impl Framing {
             }
             taken += count;
             self.0.set(place);
+        }
+        if is_start && self.0.get() == Place::HeadEnd {
+            let (head, rest) = bytes.split_at(taken);
+            let delivered = rest.len() as u64;
+            if let Some(length) = body_length(head).filter(|&length| 0 < delivered && delivered <= length)
+                && rest.len() <= out.room()
+            {
+                out.put(rest);
+                self.0.set(Place::BodyBegun { length, delivered });
+                return bytes.len();
+            }
         }
         taken
     }
@@ -156,8 +179,7 @@ fn step(place: Place, bytes: &[u8]) -> (usize, Option<u8>, Place) {
         }
         Place::Body(left) => {
             let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let left = left - count as u64;
-            (count, None, if left == 0 { Place::Start } else { Place::Body(left) })
+            (count, None, body_place(left - count as u64))
         }
         Place::ChunkSize { size, in_extension } => {
             let place = match (first, (first as char).to_digit(16)) {
@@ -184,8 +206,46 @@ fn step(place: Place, bytes: &[u8]) -> (usize, Option<u8>, Place) {
             let (count, has_ended, is_blank) = line(bytes, is_blank);
             (count, None, if has_ended { Place::Start } else { Place::Trailer { is_blank } })
         }
-        Place::HeadEnd | Place::Lost => (bytes.len(), None, place),
+        Place::HeadEnd | Place::BodyBegun { .. } | Place::Lost => (bytes.len(), None, place),
     }
+}
+
+/// The place in a body of which so many bytes are missing.
+fn body_place(left: u64) -> Place {
+    if left == 0 { Place::Start } else { Place::Body(left) }
+}
+
+/// The length of the body of a PUT, POST or PATCH, if its head states it once and in the plain form. `None` means only that it is not
+/// known here.
+fn body_length(head: &[u8]) -> Option<u64> {
+    let mut lines = head.split(|&byte| byte == b'\n');
+    if !lines.next()?.starts_with(b"P") {
+        return None;
+    }
+    let mut length = None;
+    for line in lines {
+        // Most lines are ruled out by their first byte.
+        match line.first().map(u8::to_ascii_lowercase) {
+            Some(b'c') => {
+                let Some(value) = value_of(line, b"content-length:") else { continue };
+                if length.is_some() || value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+                    return None;
+                }
+                length = Some(str::from_utf8(value).ok()?.parse().ok()?);
+            }
+            Some(b't') if value_of(line, b"transfer-encoding").is_some() => return None,
+            // A folded line.
+            Some(b' ' | b'\t') => return None,
+            _ => {}
+        }
+    }
+    length
+}
+
+/// What follows a prefix of a header line, which has any case.
+fn value_of<'a>(line: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let (start, value) = line.split_at_checked(prefix.len())?;
+    start.eq_ignore_ascii_case(prefix).then(|| value.trim_ascii())
 }
 
 /// Looks at one line at most. Returns how many bytes belong to it, whether it is the blank one that ends the lines, and whether what
@@ -363,7 +423,7 @@ mod tests {
                 assert!(taken > 0);
                 rest = &rest[taken..];
                 all.extend(out.0);
-                if framing.0.get() == Place::HeadEnd {
+                if matches!(framing.0.get(), Place::HeadEnd | Place::BodyBegun { .. }) {
                     assert!(framing.head_parsed(bodies.next().expect("another request")));
                 }
             }
@@ -414,6 +474,42 @@ mod tests {
         let sent = b"GET /\xff\xc3/\xc3\xa9 HTTP/1.1\r\n\r\n";
         let received = delivered(&[sent], 100, &[TestBody::None]);
         assert_eq!(received, b"GET /%FF%C3/\xc3\xa9 HTTP/1.1\r\n\r\n");
+    }
+
+    #[test]
+    fn a_body_is_delivered_with_its_head_if_its_length_is_known() {
+        for (head, sent, is_together) in [
+            ("PUT / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH: 9 \r\n\r\n", "m 1\n", true),
+            ("POST / HTTP/1.1\nContent-Length:4\n\n", "m 1\n", true),
+            ("PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\n", "m 1\n", false),
+            ("PUT / HTTP/1.1\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\n", "m 1\n", false),
+            ("PUT / HTTP/1.1\r\nContent-Length: 4, 4\r\n\r\n", "m 1\n", false),
+            ("PUT / HTTP/1.1\r\nContent-Length: +4\r\n\r\n", "m 1\n", false),
+            ("PUT / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n", "m 1\n", false),
+            ("PUT / HTTP/1.1\r\nX: a\r\n Content-Length: 4\r\nContent-Length: 4\r\n\r\n", "m 1\n", false),
+            ("GET / HTTP/1.1\r\nContent-Length: 4\r\n\r\n", "m 1\n", false),
+            ("PUT / HTTP/1.1\r\n\r\n", "m 1\n", false),
+        ] {
+            let bytes = [head, sent].concat();
+            let taken = Framing::default().deliver(bytes.as_bytes(), &mut Small(Vec::new(), 1000));
+            assert_eq!(taken, if is_together { bytes.len() } else { head.len() }, "{head}");
+            let no_room = &mut Small(Vec::new(), head.len() + 1);
+            assert_eq!(Framing::default().deliver(bytes.as_bytes(), no_room), head.len(), "{head}");
+        }
+    }
+
+    #[test]
+    fn a_body_of_another_length_than_its_head_says_is_not_expected() {
+        let sent = b"PUT / HTTP/1.1\r\nContent-Length: 9\r\n\r\nm 1\n";
+        let parsed = |body| {
+            let framing = Framing::default();
+            framing.deliver(sent, &mut Small(Vec::new(), 1000));
+            (framing.head_parsed(&body), framing.0.get())
+        };
+        assert_eq!(parsed(TestBody::Length(9)), (true, Place::Body(5)));
+        for other in [TestBody::Length(8), TestBody::None, TestBody::Chunked] {
+            assert_eq!(parsed(other), (false, Place::Lost));
+        }
     }
 
     /// A client that sends nothing.
