@@ -107,8 +107,19 @@ def float_counts(d):
         or (d.is_protobuf and re.search(r" (-[^ ]*|NaN)'?$", d.official) is not None)
 
 
+LABEL = re.compile(r'([a-zA-Z_0-9]+|"[^"]*")\s*=\s*"((?:[^"\\\\]|\\\\.)*)"')
+
+
+def labels_of_series(text):
+    """The labels in a line, without those that distinguish the lines of one series."""
+    return sorted(pair for pair in LABEL.findall(text) if pair[0].strip('"') not in ("le", "quantile"))
+
+
 def two_counts(d):
-    several = len(re.findall(rb"_count[ \t{]", d.body)) > 1 or len(re.findall(rb'_count"', d.body)) > 1
+    """A body with several counts of one series."""
+    lines = [line for line in d.body.decode("latin1").split("\n") if re.search(r'_count[ \t{]|_count"', line)]
+    series = [labels_of_series(line) for line in lines]
+    several = any(labels in series[:at] for at, labels in enumerate(series))
     return several and d.where.startswith((".text", ".proto", ".api")) and ("count" in d.where or "buckets" in d.where or re.search("_bucket|_count", d.official + d.ours))
 
 
@@ -125,9 +136,7 @@ def equal_values(d):
     """Series with equal label values, which the oracle leaves in the order of the push."""
     if d.where.startswith(".proto") and d.where.endswith("label[].name"):
         return True
-    label = re.compile(r'([a-zA-Z_0-9]+|"[^"]*")="((?:[^"\\\\]|\\\\.)*)"')
-    of_series = lambda text: sorted(pair for pair in label.findall(text) if pair[0] not in ("le", "quantile"))
-    official, ours = of_series(d.official), of_series(d.ours)
+    official, ours = labels_of_series(d.official), labels_of_series(d.ours)
     values = lambda labels: [value for _, value in labels]
     return d.where == ".text[][]" and official != ours and values(official) == values(ours)
 
