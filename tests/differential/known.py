@@ -74,6 +74,10 @@ def family_without_metrics(d):
     return d.has_several_groups and d.is_protobuf and d.official_accepts and d.ours_has("gathered metric family", "is not a ")
 
 
+def foreign_value(d):
+    return d.is_protobuf and "must not have an explicit" in d.official and d.ours.startswith(ACCEPTED)
+
+
 def unknown_type(d):
     return any(not 0 <= kind <= 5 for body in d.protobuf_bodies for kind in types_of(body))
 
@@ -169,6 +173,7 @@ RULES = [
     ("2: a length in protobuf beyond the body", lambda d: "no answer" in d.official and "protobuf parsing error" in d.ours),
     ("4: names in protobuf", lambda d: d.is_protobuf and d.ours_has("invalid metric name", "has a label with an invalid name") and (d.official_accepts or d.both_inconsistent())),
     ("4: values that do not belong to the type", lambda d: re.search(r"^\.proto.*\.(counter|gauge|untyped|summary|histogram)$", d.where) is not None and "(absent)" in d.ours),
+    ("4: labels beside a value that does not belong to the type", foreign_value),
     ("2: a type that does not exist", unknown_type),
     ("2: a push that breaks a scrape", breaks_a_scrape),
     ("2: a family is a histogram or a gauge histogram", gauge_histogram_or_histogram),
