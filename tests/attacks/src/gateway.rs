@@ -122,14 +122,25 @@ impl Gateway {
         String::from_utf8_lossy(&log[log.len().saturating_sub(600)..]).into_owned()
     }
 
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        // Fails only if it has ended.
+        let _ = self.child.kill();
+    }
+
     /// Resident memory now, in bytes.
     pub fn memory(&self) -> u64 {
-        self.status_bytes("VmRSS:")
+        resident_bytes(self.id())
     }
 
     /// The peak of resident memory since [`Gateway::reset_peak`].
     pub fn memory_peak(&self) -> u64 {
-        self.status_bytes("VmHWM:")
+        status_bytes(self.id(), "VmHWM:")
     }
 
     /// Begins a new measurement of the peak.
@@ -140,22 +151,7 @@ impl Gateway {
 
     /// User and system time so far, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        // The name in parentheses may contain anything, so the fields are counted from its end.
-        let fields: Vec<f64> = text
-            .rsplit_once(')')
-            .map(|(_, rest)| {
-                rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect()
-            })
-            .unwrap_or_default();
-        fields.iter().sum::<f64>() / 100.0
-    }
-
-    fn status_bytes(&self, field: &str) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix(field));
-        let kilobytes = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
-        kilobytes.unwrap_or(0) * 1024
+        cpu_seconds(self.id())
     }
 
     /// Sends SIGTERM and waits for the exit. An error says that the gateway did not exit, or not with status 0.
@@ -179,6 +175,31 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// User and system time of a process so far, in seconds.
+pub fn cpu_seconds(process: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name in parentheses may contain anything, so the fields are counted from its end.
+    let fields: Vec<f64> = text
+        .rsplit_once(')')
+        .map(|(_, rest)| {
+            rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect()
+        })
+        .unwrap_or_default();
+    fields.iter().sum::<f64>() / 100.0
+}
+
+/// Resident memory of a process, in bytes; 0 if it has ended.
+pub fn resident_bytes(process: u32) -> u64 {
+    status_bytes(process, "VmRSS:")
+}
+
+fn status_bytes(process: u32, field: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    let kilobytes = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
 }
 
 /// Runs `spawn` while this process has a lower limit on descriptors, which the child inherits.

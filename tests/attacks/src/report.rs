@@ -50,6 +50,12 @@ pub struct Figures {
     pub stop_seconds: f64,
     /// CPU time of the gateway during the attack, 100 for one core.
     pub cpu_percent: f64,
+    /// The same of this program: attackers and well-behaved clients.
+    pub program_cpu_percent: f64,
+    /// Whether everything was as always after the attack.
+    pub is_normal: bool,
+    /// How the gateway ended before all was measured.
+    pub end: Option<String>,
     /// What the gateway must not do. Latencies are no failures.
     pub failures: Vec<String>,
     /// The same for a gateway that is not judged.
@@ -75,6 +81,9 @@ impl Default for Figures {
             freed_seconds: f64::NAN,
             stop_seconds: f64::NAN,
             cpu_percent: f64::NAN,
+            program_cpu_percent: f64::NAN,
+            is_normal: false,
+            end: None,
             failures: Vec::new(),
             notes: Vec::new(),
             is_judged: true,
@@ -136,7 +145,7 @@ impl Outcome {
             Self::Played(figures) => figures,
         };
         let mut line = format!(
-            "{:<6} push p50 {} p99 {} max {} ms, {} failed; scrape p99 {} ms, {} failed; memory {} → {} → {} MiB; CPU {} %; normal after {:.1} s, freed in {:.1} s, stopped in {:.1} s",
+            "{:<6} push p50 {} p99 {} max {} ms, {} failed; scrape p99 {} ms, {} failed; memory {} → {} → {} MiB; CPU {} %, attack and clients {} %; normal after {:.1} s, freed in {:.1} s, stopped in {:.1} s",
             figures.verdict(),
             number(figures.push_p50_ms),
             number(figures.push_p99_ms),
@@ -148,6 +157,7 @@ impl Outcome {
             number(figures.peak_mib),
             number(figures.left_mib),
             number(figures.cpu_percent),
+            number(figures.program_cpu_percent),
             figures.recovery_seconds,
             figures.freed_seconds,
             figures.stop_seconds,
@@ -181,6 +191,76 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// The latency of pushes, the memory and the recovery, for [`comparison`].
+    fn compared(&self) -> [String; 3] {
+        let figures = match self {
+            Self::Skipped(reason) => return ["–".to_owned(), "–".to_owned(), reason.clone()],
+            Self::Played(figures) => figures,
+        };
+        let failed = match figures.push_failed() + figures.scrape_failed() {
+            0 => String::new(),
+            count => format!(", {} failed", grouped(count as f64)),
+        };
+        let normal = match &figures.end {
+            Some(end) => end.clone(),
+            None if figures.is_normal => format!("{:.1} s", figures.recovery_seconds),
+            None => format!("over {:.0} s", figures.recovery_seconds.floor()),
+        };
+        let memory = format!("{} → {}", grouped(figures.peak_mib), grouped(figures.left_mib));
+        [format!("{}{failed}", grouped(figures.push_p99_ms)), memory, normal]
+    }
+}
+
+/// One row for each attack, in which the gateways stand side by side.
+pub fn comparison(reports: &[Report]) -> String {
+    let names: Vec<&str> = reports
+        .first()
+        .map(|report| report.outcomes.iter().map(|(name, _)| name.as_str()).collect())
+        .unwrap_or_default();
+    let columns = ["push p99, ms", "memory, MiB", "normal after"];
+    let head = columns.map(|column| {
+        names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| if at == 0 { format!("{column}: {name}") } else { (*name).to_owned() })
+            .collect::<Vec<_>>()
+            .join(" | ")
+    });
+    let mut text = format!("| attack | {} |\n|---|", head.join(" | "));
+    text.push_str(&"---|".repeat(columns.len() * names.len()));
+    text.push('\n');
+    for report in reports {
+        let _ = write!(text, "| {} |", report.what);
+        let outcomes: Vec<[String; 3]> =
+            report.outcomes.iter().map(|(_, outcome)| outcome.compared()).collect();
+        for column in 0..columns.len() {
+            for cells in &outcomes {
+                let _ = write!(text, " {} |", cells[column]);
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Like [`number`], with commas between thousands.
+fn grouped(value: f64) -> String {
+    let plain = number(value);
+    let len = plain.len();
+    if value.is_nan() || plain.contains('.') {
+        return plain;
+    }
+    let digits = plain.char_indices();
+    digits.fold(String::new(), |mut text, (at, digit)| {
+        if at > 0 && (len - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+        text
+    })
+}
+
 /// Three digits or more.
 fn number(value: f64) -> String {
     if value.is_nan() {
@@ -203,4 +283,40 @@ pub fn markdown(reports: &[Report]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_stand_side_by_side() {
+        let played = |p99, is_normal| {
+            let (peak_mib, left_mib, recovery_seconds) = (2845.0, 9.5, 10.02);
+            let figures = Figures {
+                push_p99_ms: p99,
+                peak_mib,
+                left_mib,
+                recovery_seconds,
+                is_normal,
+                ..Figures::default()
+            };
+            Outcome::Played(Box::new(figures))
+        };
+        let killed = Figures { end: Some("killed at 4096 MiB".to_owned()), ..Figures::default() };
+        let outcomes = [played(11_444.2, false), played(8.44, true)];
+        let ended = [Outcome::Played(Box::new(killed)), Outcome::Skipped("no selectors".to_owned())];
+        let report = |what, [official, ours]: [Outcome; 2]| Report {
+            name: "name",
+            what,
+            outcomes: vec![("official".to_owned(), official), ("ours".to_owned(), ours)],
+        };
+        assert_eq!(
+            comparison(&[report("one", outcomes), report("two", ended)]),
+            "| attack | push p99, ms: official | ours | memory, MiB: official | ours | normal after: official | ours |\n\
+             |---|---|---|---|---|---|---|\n\
+             | one | 11,444 | 8.4 | 2,845 → 9.5 | 2,845 → 9.5 | over 10 s | 10.0 s |\n\
+             | two | – | – | – → – | – | killed at 4096 MiB | no selectors |\n"
+        );
+    }
 }

@@ -34,8 +34,8 @@ pub const ATTACKS: &[Attack] = &[
     Attack::new("many-groups", "new groups without end", many_groups).stores_mib(600),
     Attack::new("help-text", "eight help texts of 1 MiB, changed by each push", help_text).stores_mib(64),
     Attack::new("long-errors", "rejected pushes whose errors quote 60 KB", long_errors).stores_mib(8),
-    Attack::new("release", "a group of 20 MB, pushed and deleted again and again", release)
-        .stores_mib(128)
+    Attack::new("release", "groups of 40 MB, pushed and deleted one after the other, with a store", release)
+        .stores_mib(256)
         .with_store(),
 ];
 
@@ -184,8 +184,11 @@ fn long_errors(_: &Scene) -> Result<Play> {
 }
 
 fn release(scene: &Scene) -> Result<Play> {
-    let lines = if scene.is_quick { 20_000 } else { 200_000 };
-    let push = put_encoded("/metrics/job/attack", "gzip", &gzip(series("attack_released", lines).as_bytes()));
-    let requests = vec![push, delete("/metrics/job/attack")];
-    Ok(Box::new(move |scene| scene.flood(2, &requests)))
+    let lines = if scene.is_quick { 60_000 } else { 600_000 };
+    let body = gzip(series("attack_released", lines).as_bytes());
+    let make = move |connection: usize, round: usize| {
+        let path = format!("/metrics/job/attack{}", (connection + 2 * (round / 2)) % 100);
+        if round.is_multiple_of(2) { put_encoded(&path, "gzip", &body) } else { delete(&path) }
+    };
+    Ok(Box::new(move |scene| scene.flood_with(2, make)))
 }

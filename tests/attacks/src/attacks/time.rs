@@ -14,6 +14,12 @@ const MIB: usize = 1 << 20;
 pub const ATTACKS: &[Attack] = &[
     Attack::new("many-families", "800,000 families in one push, in random order", many_families)
         .stores_mib(700),
+    Attack::new(
+        "many-groups-above-limit",
+        "200 groups of 1,100 families, each in a shard of its own",
+        many_groups_above_limit,
+    )
+    .stores_mib(200),
     Attack::new("selectors", "8 catastrophic expressions on a label value of 60 KB", selectors)
         .stores_mib(8)
         .sluicegate_only("it has no selectors"),
@@ -25,8 +31,8 @@ pub const ATTACKS: &[Attack] = &[
         label_name_sets,
     )
     .stores_mib(64),
-    Attack::new("two-sets", "200,000 series into a family with two sets of label names", two_sets)
-        .stores_mib(160),
+    Attack::new("two-sets", "a million series into a family with two sets of label names", two_sets)
+        .stores_mib(400),
     Attack::new("api-of-large-group", "the JSON of a group of 200,000 series, polled", api_of_large_group)
         .stores_mib(64),
     Attack::new(
@@ -61,6 +67,15 @@ fn many_families(scene: &Scene) -> Result<Play> {
     let count = if scene.is_quick { 80_000 } else { 800_000 };
     let push = put_encoded("/metrics/job/attack", "gzip", &gzip(families(count).as_bytes()));
     Ok(Box::new(move |scene| scene.flood(1, &[push])))
+}
+
+/// Slightly larger than groups that share a shard.
+fn many_groups_above_limit(_: &Scene) -> Result<Play> {
+    let body: String = (0..1_100).map(|number| format!("attack_above{number} 1\n")).collect();
+    let make = move |number: usize, round: usize| {
+        put(&format!("/metrics/job/attack/instance/{}", (number + 2 * round) % 200), &body)
+    };
+    Ok(Box::new(move |scene| scene.flood_with(2, make)))
 }
 
 fn selectors(scene: &Scene) -> Result<Play> {
@@ -101,7 +116,7 @@ fn label_name_sets(scene: &Scene) -> Result<Play> {
 }
 
 fn two_sets(scene: &Scene) -> Result<Play> {
-    let count = if scene.is_quick { 20_000 } else { 200_000 };
+    let count = if scene.is_quick { 100_000 } else { 1_000_000 };
     scene.set_up(&put("/metrics/job/attack/zone/x", "# TYPE attack_two gauge\nattack_two{n=\"-\"} 1\n"))?;
     let push = put_encoded("/metrics/job/attack", "gzip", &gzip(series("attack_two", count).as_bytes()));
     let clear = put("/metrics/job/attack", "attack_other 1\n");
