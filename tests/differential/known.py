@@ -5,7 +5,7 @@ Each rule returns whether it explains a difference. Its label is the number of t
 
 import re
 
-from messages import types_of
+from messages import families_of, types_of
 from observe import INCONSISTENT, PROTOBUF
 
 CHECK_OFF = "--push.disable-consistency-check"
@@ -76,6 +76,11 @@ def family_without_metrics(d):
 
 def foreign_value(d):
     return d.is_protobuf and "must not have an explicit" in d.official and d.ours.startswith(ACCEPTED)
+
+
+def unnamed_family(d):
+    unnamed = any(sum(not family.get("name") for family in families_of(body)) > 1 for body in d.protobuf_bodies)
+    return unnamed and d.official_accepts and d.ours_has("must not have timestamps")
 
 
 def unknown_type(d):
@@ -174,6 +179,7 @@ RULES = [
     ("4: names in protobuf", lambda d: d.is_protobuf and d.ours_has("invalid metric name", "has a label with an invalid name") and (d.official_accepts or d.both_inconsistent())),
     ("4: values that do not belong to the type", lambda d: re.search(r"^\.proto.*\.(counter|gauge|untyped|summary|histogram)$", d.where) is not None and "(absent)" in d.ours),
     ("4: labels beside a value that does not belong to the type", foreign_value),
+    ("4: a family without a name that is replaced", unnamed_family),
     ("2: a type that does not exist", unknown_type),
     ("2: a push that breaks a scrape", breaks_a_scrape),
     ("2: a family is a histogram or a gauge histogram", gauge_histogram_or_histogram),

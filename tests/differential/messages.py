@@ -89,15 +89,21 @@ def show_double(raw):
     number = struct.unpack("<d", raw)[0]
     return "nan" if number != number else repr(number)
 
-def types_of(body):
-    """The types of the families of a body, as far as it can be read."""
+
+def families_of(body):
+    """The families of a body, as far as it can be read."""
     result, pos = [], 0
     try:
         while pos < len(body):
             size, pos = varint(body, pos)
-            kind = decode(body[pos:pos + size], FAMILY).get("type", 0)
-            result.append(kind & 0xFFFFFFFF if isinstance(kind, int) else 99)
+            result.append(decode(body[pos:pos + size], FAMILY))
             pos += size
     except (IndexError, struct.error, TypeError):
         pass
     return result
+
+
+def types_of(body):
+    """The types of the families of a body."""
+    kinds = (family.get("type", 0) for family in families_of(body))
+    return [kind & 0xFFFFFFFF if isinstance(kind, int) else 99 for kind in kinds]

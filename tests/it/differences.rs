@@ -146,6 +146,10 @@ fn difference_04_names_in_protobuf_are_validated() {
     let body = [gauge(b"m\xff", &[]), b"\x05m".to_vec()].concat();
     assert_eq!(put_protobuf(&gateway, JOB, &body).status, 400);
     assert_eq!(gateway.scrape().samples("push_time_seconds").count(), 0, "an invalid body creates no group");
+    // The official program forgets the first of these, which has no name.
+    let nameless = [gauge(b"", &[]), pb::family(b"", pb::GAUGE, &[])].concat();
+    assert_eq!(put_protobuf(&gateway, JOB, &nameless).status, 400);
+    assert_eq!(gateway.request("DELETE", JOB, &[], b"").status, 202);
     // The official program rejects a label that an empty summary beside the counter must not have.
     let counter = [pb::metric(&[(b"quantile", b"x")], 3, &pb::double(1, 2.0)), pb::message(4, b"")].concat();
     assert_eq!(put_protobuf(&gateway, JOB, &pb::family(b"m", pb::COUNTER, &[counter])).status, 200);
