@@ -37,6 +37,7 @@ use crate::scrape::cache::PieceCache;
 use crate::scrape::merge::kind_of;
 use crate::shard::limits::StateLimits;
 use crate::shard::registry::Registry;
+use crate::shard::shapes::Shapes;
 use crate::shard::sides::CoreShards;
 use crate::shard::{Persistence, Shard};
 use crate::storage::engines;
@@ -229,6 +230,7 @@ pub fn run(config: Config, inherited: Vec<OwnedFd>) -> Result<(), StartError> {
             names: if config.utf8_names { NameRules::Utf8 } else { NameRules::Legacy },
         },
         registry: registry.clone(),
+        shapes: config.shapes.then(Shapes::default),
         mailboxes: mailboxes.clone(),
         store: store.clone(),
         workers,

@@ -81,6 +81,9 @@ pub(super) struct PushFlags {
     /// Respond with 202 to every push that can be parsed; inconsistent pushes are still not applied
     #[arg(long = "push.disable-consistency-check")]
     pub disable_consistency_check: bool,
+    /// Parse every push, also if one with the same series was pushed before. For tests
+    #[arg(long = "push.disable-shapes", hide = true)]
+    pub disable_shapes: bool,
     /// Allow any UTF-8 in metric and label names; without this flag such pushes get 400
     #[arg(long = "push.enable-utf8-names")]
     pub enable_utf8_names: bool,

@@ -58,6 +58,8 @@ pub struct Config {
     pub admin_api: bool,
     /// Whether an inconsistent push gets 400; otherwise it gets 202. It is not applied in either case.
     pub consistency_check: bool,
+    /// Whether pushes with the same series as an earlier one are recognised without parsing them.
+    pub shapes: bool,
     /// Whether metric and label names may be any UTF-8.
     pub utf8_names: bool,
     /// The store of groups; `None` if they are in memory only.
@@ -176,6 +178,7 @@ impl Config {
             lifecycle: flags.web.enable_lifecycle,
             admin_api: flags.web.enable_admin_api,
             consistency_check: !flags.push.disable_consistency_check,
+            shapes: !flags.push.disable_shapes,
             utf8_names: flags.push.enable_utf8_names,
             store,
             limits: limits(flags),

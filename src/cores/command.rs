@@ -8,6 +8,7 @@ use crate::runtime::permits::Permit;
 use crate::shard::key::GroupingKey;
 use crate::shard::list::{GroupQuery, Listed};
 use crate::shard::push::Push;
+use crate::shard::shapes::ShapedPush;
 use crate::shard::{
     Counts, DuplicateCheck, FamilyName, FamilySnapshot, FamilyView, GroupSlice, LargeGroup, SeriesLookup,
 };
@@ -22,6 +23,8 @@ pub(crate) enum ShardCommand {
     /// The sender keeps its clone of the push until the result arrives, so that the core which allocated the push also frees it:
     /// freeing each other's memory made cores wait for the allocator's locks.
     Push(Arc<Push>, Permit, oneshot::Sender<CommandResult>),
+    /// The same for a push of a known shape.
+    ShapedPush(Arc<ShapedPush>, Permit, oneshot::Sender<CommandResult>),
     /// Deletes a group.
     Delete(GroupingKey, Permit, oneshot::Sender<CommandResult>),
     /// Deletes all groups.

@@ -19,10 +19,11 @@ use super::mailbox::{Inbox, Mailboxes};
 use super::shard_access::ShardGuard;
 use super::slices::{SLICE_BYTES, drop_in_slices, in_slices};
 use crate::runtime::permits::Permit;
-use crate::runtime::{spawn, yield_now};
+use crate::runtime::{now_seconds, spawn, yield_now};
 use crate::shard::key::GroupingKey;
 use crate::shard::outcome::{Outcome, Rejection};
 use crate::shard::registry::Registry;
+use crate::shard::shapes::ShapedPush;
 use crate::shard::sides::CoreShards;
 use crate::shard::{Applied, Change, Counts, FamilySnapshot, Shard, TextEdit};
 use crate::storage::completion::{CommandReply, CommandResult, CommitFailed, Completion};
@@ -128,6 +129,9 @@ impl ShardTask {
     pub(crate) fn execute(self: &Rc<Self>, command: ShardCommand) {
         match command {
             ShardCommand::Push(push, permit, tx) => self.push(push, CommandReply { permit, tx }),
+            ShardCommand::ShapedPush(push, permit, tx) => {
+                self.push_numbers(&push, CommandReply { permit, tx });
+            }
             ShardCommand::Delete(key, permit, tx) => {
                 let task = self.clone();
                 self.with_shard_of(key.clone(), move |shard| {
@@ -262,6 +266,20 @@ impl ShardTask {
             ControlFlow::Continue(edit) => {
                 spawn(async move { command.commit(finish_edit(edit).await) });
             }
+        }
+    }
+
+    /// Applies a push of a known shape. If its group has the shape, only its numbers change; otherwise it is a push like any other.
+    fn push_numbers(self: &Rc<Self>, push: &ShapedPush, reply: CommandReply) {
+        let applied = self.try_main_of(&push.key).and_then(|mut shard| {
+            let change = shard.push_numbers(push, now_seconds())?;
+            Some(Applied { shard, change, commit: None, outcome: Outcome::Applied })
+        });
+        match applied {
+            Some(applied) => {
+                InProgressCommand { key: push.key.clone(), reply, task: self.clone() }.commit(applied);
+            }
+            None => self.push(Arc::new(push.to_push()), reply),
         }
     }
 

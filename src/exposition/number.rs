@@ -21,7 +21,7 @@ const POWERS: [f64; 23] = [
 /// More digits may overflow the `u64` that collects them.
 const FAST_DIGITS_MAX: usize = 19;
 /// Up to this number, a float represents every integer.
-const EXACT_MAX: u64 = 1 << 53;
+pub(crate) const EXACT_MAX: u64 = 1 << 53;
 
 /// Parses the decimal number at the start of the text, and returns it with its length in bytes. `None` means that the fast
 /// path does not apply; there may still be a number.
@@ -29,7 +29,7 @@ const EXACT_MAX: u64 = 1 << 53;
 /// If the mantissa and the power of ten are both exact, one multiplication or division is enough. It rounds once, and
 /// therefore correctly (Clinger 1990).
 #[inline]
-pub(super) fn scan_decimal(text: &[u8]) -> Option<(f64, usize)> {
+pub(crate) fn scan_decimal(text: &[u8]) -> Option<(f64, usize)> {
     let negative = text.first() == Some(&b'-');
     let mut at = usize::from(negative);
     let mut mantissa = 0_u64;

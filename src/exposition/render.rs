@@ -88,6 +88,45 @@ impl Rendered {
     }
 }
 
+/// Collects families whose lines are made elsewhere.
+#[derive(Debug, Default)]
+pub struct RenderedBuilder {
+    names: String,
+    out: Vec<u8>,
+    families: Vec<RenderedFamily>,
+}
+
+impl RenderedBuilder {
+    /// No families yet, with memory for this many bytes of lines.
+    pub fn new(bytes: usize) -> Self {
+        Self { out: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
+    /// Adds a family with another name than those before. `write` appends its lines, as [`render`] would.
+    pub fn add_family(
+        &mut self,
+        name: &str,
+        help: Option<&str>,
+        kind: MetricType,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let mut push_name = |name: &str| {
+            let start = self.names.len();
+            self.names.push_str(name);
+            span(start, self.names.len())
+        };
+        let (name, help, start) = (push_name(name), help.map(push_name), self.out.len());
+        write(&mut self.out);
+        let text = span(start, self.out.len());
+        self.families.push(RenderedFamily { name, help, text, exact: None, kind });
+    }
+
+    /// The families.
+    pub fn finish(self) -> Rendered {
+        Rendered { names: self.names, buffer: self.out.into(), families: self.families }
+    }
+}
+
 /// Why a body cannot be rendered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RenderError {

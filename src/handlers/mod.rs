@@ -27,6 +27,7 @@ mod status_page;
 mod time;
 mod wipe;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,6 +57,7 @@ use crate::runtime::stalls::Stalls;
 use crate::scrape::cache::PieceCache;
 use crate::scrape::encode::Encoder;
 use crate::shard::registry::Registry;
+use crate::shard::shapes::{Payments, Shapes};
 use crate::storage::store::{State, Store};
 use crate::telemetry::Recorder;
 use endpoints::BodyUse;
@@ -72,6 +74,8 @@ pub(crate) struct Gateway {
     pub router: Router,
     pub rules: PushRules,
     pub registry: Arc<Registry>,
+    /// `None` if every body is parsed.
+    pub shapes: Option<Shapes>,
     pub mailboxes: Mailboxes,
     /// `None` if groups are only in memory.
     pub store: Option<Arc<Store>>,
@@ -97,6 +101,8 @@ pub(crate) struct Handlers {
     gateway: Arc<Gateway>,
     shard_task: Rc<ShardTask>,
     encoder: Encoder,
+    /// The numbers of the current push, and what this core has paid for shapes.
+    shaped: RefCell<(Vec<f64>, Payments)>,
 }
 
 /// How much of a body that no handler wants is read.
@@ -135,7 +141,7 @@ impl Service for Handlers {
 impl Handlers {
     pub(crate) fn new(gateway: Arc<Gateway>, shard_task: Rc<ShardTask>) -> Rc<Self> {
         let encoder = Encoder::new(gateway.workers.clone(), gateway.piece_cache.clone());
-        Rc::new(Self { gateway, shard_task, encoder })
+        Rc::new(Self { gateway, shard_task, encoder, shaped: RefCell::default() })
     }
 
     /// Responds to a request that is allowed.

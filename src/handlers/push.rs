@@ -29,6 +29,7 @@ use crate::runtime::permits::Permit;
 use crate::shard::key::GroupingKey;
 use crate::shard::outcome::{Outcome, Rejection};
 use crate::shard::push::{Content, Mode, Push};
+use crate::shard::shapes::{Shape, ShapedPush};
 
 /// Longer encoded bodies are decoded on a worker. Shorter ones too, if they turn out to be long.
 const CORE_ENCODED_BYTES_MAX: usize = 32 << 10;
@@ -190,12 +191,25 @@ pub(super) async fn push(handlers: &Handlers, mut request: Request) -> Result<Re
         body,
         source: request.peer.address(),
     };
-    let (push, memory) = handlers.prepare(received, memory).await?;
-    let push = Arc::new(push);
-    // This clone keeps the push alive until the result arrives, see `ShardCommand::Push`.
-    let sent = push.clone();
-    let command = |permit: Permit, tx| ShardCommand::Push(sent, permit.holding(memory), tx);
-    let outcome = handlers.shard_task.execute_at_home(&push.key, command).await.map_err(Error::no_outcome)?;
+    let outcome = match handlers.shaped(&received) {
+        Some(push) => {
+            drop(received);
+            memory.shrink_to(push.memory_bytes());
+            let push = Arc::new(push);
+            let sent = push.clone();
+            let command = |permit: Permit, tx| ShardCommand::ShapedPush(sent, permit.holding(memory), tx);
+            handlers.shard_task.execute_at_home(&push.key, command).await
+        }
+        None => {
+            let (push, memory) = handlers.prepare(received, memory).await?;
+            let push = Arc::new(push);
+            // This clone keeps the push alive until the result arrives, see `ShardCommand::Push`.
+            let sent = push.clone();
+            let command = |permit: Permit, tx| ShardCommand::Push(sent, permit.holding(memory), tx);
+            handlers.shard_task.execute_at_home(&push.key, command).await
+        }
+    };
+    let outcome = outcome.map_err(Error::no_outcome)?;
     count_outcome(&outcome);
     match outcome {
         Outcome::Rejected(rejection) => Err(rejection.into()),
@@ -215,6 +229,34 @@ impl Request {
 }
 
 impl Handlers {
+    /// The push, if its body has a known shape.
+    fn shaped(&self, received: &ReceivedPush) -> Option<ShapedPush> {
+        let (shapes, bytes_max) = (self.gateway.shapes.as_ref()?, self.shaped_bytes_max(received)?);
+        let (numbers, payments) = &mut *self.shaped.borrow_mut();
+        let shape = shapes.find(&received.body, &received.key, bytes_max, numbers);
+        shapes.pay(payments, shape.is_some());
+        Some(ShapedPush {
+            key: received.key.clone(),
+            mode: received.mode,
+            source: received.source,
+            shape: shape?,
+            numbers: numbers.as_slice().into(),
+        })
+    }
+
+    /// The shape of a body without a known one that could be parsed and rendered, once a second body has the same pieces.
+    fn learn(&self, received: &ReceivedPush) -> Option<Arc<Shape>> {
+        let (shapes, bytes_max) = (self.gateway.shapes.as_ref()?, self.shaped_bytes_max(received)?);
+        let (numbers, _) = &mut *self.shaped.borrow_mut();
+        shapes.learn(&received.body, &received.key, self.gateway.rules.names, bytes_max, numbers)
+    }
+
+    /// How long the lines of a push may become. `None` if its body can have no shape.
+    fn shaped_bytes_max(&self, received: &ReceivedPush) -> Option<usize> {
+        let is_text = received.format == Format::Text && received.encoding.is_none();
+        is_text.then(|| self.gateway.rules.sizes().rendered_bytes_max(received.body.len()))
+    }
+
     /// Decodes, parses and renders a push, on a worker unless all of that is short. Then the memory is that of the result.
     async fn prepare(
         &self,
@@ -228,7 +270,10 @@ impl Handlers {
                 // The worker finds out whether it is too large for any push.
                 Err(PushError::TooLarge | PushError::RenderedTooLarge { .. }) => {}
                 result => {
-                    let push = result?;
+                    let mut push = result?;
+                    if matches!(push.content, Content::Families(..)) {
+                        push.shape = self.learn(&received);
+                    }
                     memory.resize(push.memory_bytes())?;
                     return Ok((push, memory));
                 }
@@ -361,7 +406,7 @@ impl ReceivedPush {
             Err(RenderError::TooLarge) => return Err(PushError::RenderedTooLarge { bytes_max }),
             Err(RenderError::OutOfMemory(error)) => return Err(error.into()),
         };
-        Ok(Push { key: self.key.clone(), mode: self.mode, source: self.source, content })
+        Ok(Push { key: self.key.clone(), mode: self.mode, source: self.source, content, shape: None })
     }
 }
 

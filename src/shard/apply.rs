@@ -18,6 +18,7 @@ use super::registry::{Announcements, RunningEpoch, SetId, SharedFamily};
 use super::retired::RetiredLines;
 use super::segments::RUN_BYTES_MAX;
 use super::series::has_new_series;
+use super::shapes::NO_SHAPE;
 use super::slab::Number;
 use super::tables::{Group, GroupFamily, StoredBytes};
 use super::text_edit::{Edit, Lines, Splice, Target, TextEdit};
@@ -126,6 +127,7 @@ impl Shard {
             splices.push_back(Splice { family, lines: Lines::Pushed(step.pushed) });
         }
         pace.drop_all(plan.families).await;
+        self.set_shape_of_push(group, push);
         let entry = &mut self.groups[group];
         entry.push_seconds = now;
         entry.bytes_bound = bytes_bound;
@@ -171,6 +173,7 @@ impl Shard {
         };
         let Some(group) = self.groups_by_key.get(key.text()).copied() else { return edit };
         edit.target = Target::Delete(group);
+        self.clear_shape(group);
         let set = self.groups[group].set;
         let families = std::mem::take(&mut self.groups[group].families);
         let (mut changes, mut releases) = (Vec::new(), false);
@@ -256,6 +259,7 @@ impl Shard {
             last_failure: None,
             bytes_bound: 0,
             stored: StoredBytes::default(),
+            shape: NO_SHAPE,
             families: GroupFamilies::with_capacity(families),
         };
         self.sets.add_group(set);
@@ -266,7 +270,7 @@ impl Shard {
 
     /// The time of a push that is applied now. Within a group, times never go backwards, and a push is later than the failures before
     /// it, so that the last push is known to be successful. A clock that was wrong affects no other group.
-    fn time_of_push(&self, group: Option<Number>, now_seconds: f64) -> f64 {
+    pub(super) fn time_of_push(&self, group: Option<Number>, now_seconds: f64) -> f64 {
         let Some(group) = group.map(|group| &self.groups[group]) else { return now_seconds };
         let after_failure = if group.failure_seconds > 0.0 { group.failure_seconds.next_up() } else { 0.0 };
         now_seconds.max(group.push_seconds).max(after_failure)

@@ -46,6 +46,11 @@ impl GroupFamilies {
         self.chunks.iter().flatten()
     }
 
+    /// Sets the push time of all families.
+    pub fn set_push_seconds(&mut self, push_seconds: f64) {
+        self.chunks.iter_mut().flatten().for_each(|family| family.push_seconds = push_seconds);
+    }
+
     /// The families with this number and higher ones.
     pub fn from(&self, start: Number) -> impl Iterator<Item = &GroupFamily> {
         let (Place::Found(chunk, at) | Place::Missing(chunk, at)) = self.place(start);

@@ -53,7 +53,7 @@ impl Shard {
     }
 
     /// What a group has in a family, without its help text.
-    fn amounts_of(&self, group: Option<Number>, family: Option<GroupFamily>) -> Amounts {
+    pub(super) fn amounts_of(&self, group: Option<Number>, family: Option<GroupFamily>) -> Amounts {
         let Some((group, family)) = group.zip(family) else { return Amounts::default() };
         let text = &self.families[family.number].text;
         let (bytes, lines) = text.measure(group);

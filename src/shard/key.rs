@@ -6,7 +6,9 @@ use std::sync::{Arc, LazyLock};
 use memchr::memmem::Finder;
 
 use super::hash::hash_64;
-use crate::exposition::labels::{each_label, read_labels, write_label, write_label_name};
+use crate::exposition::labels::{
+    each_label, read_label_name, read_labels, read_quoted, write_label, write_label_name,
+};
 
 /// Two keys of which one lacks this label and the other has it with an empty value have the same push-time series.
 const INSTANCE: &str = "instance";
@@ -58,6 +60,17 @@ impl GroupingKey {
     /// The labels sorted by name, as rendered: `job="a",zone="eu"`.
     pub fn text(&self) -> &Arc<str> {
         &self.text
+    }
+
+    /// Whether [`Self::names`] are these.
+    pub fn has_names(&self, names: &str) -> bool {
+        let mut wanted = names.split('\n');
+        each_raw_name(&self.text).all(|(raw, ..)| wanted.next() == Some(raw)) && wanted.next().is_none()
+    }
+
+    /// Appends [`Self::series_labels`].
+    pub fn write_series_labels(&self, out: &mut Vec<u8>) {
+        write_series_labels(out, &self.text);
     }
 
     /// The labels, sorted by name.
@@ -151,6 +164,44 @@ impl GroupingKey {
     }
 }
 
+/// Appends [`GroupingKey::series_labels`] of the key with this text.
+pub(super) fn write_series_labels(out: &mut Vec<u8>, text: &str) {
+    let mut at = text.len();
+    for (_, name, start) in each_raw_name(text) {
+        match (*name).cmp(INSTANCE) {
+            std::cmp::Ordering::Less => {}
+            std::cmp::Ordering::Equal => return out.extend_from_slice(text.as_bytes()),
+            std::cmp::Ordering::Greater => {
+                at = start;
+                break;
+            }
+        }
+    }
+    let (before, after) = text.as_bytes().split_at(at);
+    out.extend_from_slice(before);
+    if after.is_empty() && !before.is_empty() {
+        out.push(b',');
+    }
+    out.extend_from_slice(b"instance=\"\"");
+    if !after.is_empty() {
+        out.push(b',');
+        out.extend_from_slice(after);
+    }
+}
+
+/// The label names of a key's text: as they are written there, without escapes, and where they begin.
+fn each_raw_name(text: &str) -> impl Iterator<Item = (&str, Cow<'_, str>, usize)> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let start = text.len() - rest.len();
+        let (name, after) = read_label_name(rest)?;
+        let raw = &rest[..rest.len() - after.len()];
+        let (_, after) = after.strip_prefix("=\"").and_then(read_quoted)?;
+        rest = after.strip_prefix(',').unwrap_or("");
+        Some((raw, name, start))
+    })
+}
+
 /// Appends a label name to a list of names.
 fn write_next_name(names: &mut Vec<u8>, name: &str) {
     if !names.is_empty() {
@@ -161,6 +212,8 @@ fn write_next_name(names: &mut Vec<u8>, name: &str) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn key(labels: &[(&str, &str)]) -> GroupingKey {
@@ -182,6 +235,21 @@ mod tests {
         assert_eq!(plain.hash(), empty.hash());
         assert_eq!(plain.series_labels(), empty.series_labels());
         assert_ne!(plain, empty);
+    }
+
+    proptest! {
+        #[test]
+        fn names_and_series_labels_are_read_from_the_text(
+            labels in prop::collection::btree_map("[a-z]{1,2}|instance|inst|job|zone[.\\\\]x", "[a-b\"\\\\=,\n]{0,3}", 1..5),
+            others in prop::collection::btree_map("[a-z]{1,2}|instance", "x", 1..3),
+        ) {
+            let (key, other) = (GroupingKey::new(labels), GroupingKey::new(others));
+            let mut written = Vec::new();
+            key.write_series_labels(&mut written);
+            prop_assert_eq!(String::from_utf8(written).expect("UTF-8"), &*key.series_labels());
+            prop_assert!(key.has_names(&key.names()));
+            prop_assert_eq!(key.has_names(&other.names()), key.names() == other.names());
+        }
     }
 
     #[test]

@@ -167,7 +167,12 @@ impl Shard {
             [(PUSH_TIME_NUMBER, times.push_seconds), (FAILURE_TIME_NUMBER, times.failure_seconds)]
         {
             line.clear();
-            write_time(&mut line, &self.families[number].shared.name, &parts.series_labels, seconds);
+            write_time(
+                &mut line,
+                &self.families[number].shared.name,
+                parts.series_labels.as_bytes(),
+                seconds,
+            );
             self.load_lines(group, number, &line, None);
         }
         Ok(())

@@ -7,6 +7,7 @@
 //! * [`push`], [`outcome`] — a push on its way to its shard, and the result of a command.
 //! * `plan` — what a push would change: [`Shard::decide`].
 //! * `apply`, `text_edit` — changing the tables, then the text in slices.
+//! * [`shapes`], `shaped` — bodies that differ only in their numbers, and applying them.
 //! * `lookups`, `duplicates` — equal series in two groups.
 //! * [`registry`] — the names that all cores must agree on.
 //! * `tables`, `group_families`, `large_map`, [`segments`], `series` — groups and families, and the text of a family.
@@ -37,6 +38,8 @@ mod retired;
 pub mod segments;
 mod series;
 mod sets;
+mod shaped;
+pub mod shapes;
 pub mod sides;
 mod slab;
 mod small_map;
@@ -93,6 +96,8 @@ pub struct Shard {
     /// All families in the order of the exposition.
     order: BTreeMap<Arc<str>, Number>,
     sets: sets::LocalSets,
+    /// The shapes that groups have.
+    shapes: shapes::LocalShapes,
     /// Shared by the shards of a core.
     retired_series: Arc<Mutex<RetiredSeries>>,
     counts: Counts,
@@ -155,6 +160,7 @@ impl Shard {
             families_by_name: LargeMap::default(),
             order: BTreeMap::new(),
             sets: sets::LocalSets::default(),
+            shapes: shapes::LocalShapes::default(),
             retired_series: Arc::default(),
             counts: Counts::default(),
             families_max: 0,

@@ -20,6 +20,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         .prop_map(|(mode, key, families)| Step::Push(mode, key, families));
     let step = prop_oneof![
         12 => push,
+        8 => (prop_oneof![4 => Just(Mode::Replace), 1 => Just(Mode::Merge)], 0..7_usize)
+            .prop_map(|(mode, key)| Step::Again(mode, key)),
         4 => (0..7_usize).prop_map(Step::Delete),
         6 => Just(Step::Collect),
         1 => Just(Step::DropSnapshots),
@@ -33,8 +35,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
-    fn shards_behave_like_the_reference_implementation(steps in steps(), names in 0..2_usize) {
-        let mut comparison = Comparison::new(names);
+    fn shards_behave_like_the_reference_implementation(
+        steps in steps(),
+        names in 0..2_usize,
+        has_limits in any::<bool>(),
+    ) {
+        let mut comparison =
+            if has_limits { Comparison::new(names) } else { Comparison::without_limits(names) };
         steps.iter().for_each(|step| comparison.play(step));
         // Both a gateway that was restored and one that was not must be able to delete everything.
         if steps.len().is_multiple_of(2) {

@@ -12,6 +12,7 @@ use super::key::GroupingKey;
 use super::limits::Amounts;
 use super::pace::{LOOK, Pace};
 use super::segments::{NewLines, RUN_BYTES_MAX, Segment, own_segments};
+use super::shapes::Shape;
 
 /// How a push treats the families that its group already has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Push {
     pub source: Option<SocketAddr>,
     /// The families, or why there are none.
     pub content: Content,
+    /// The shape of the body, if it is known.
+    pub shape: Option<Arc<Shape>>,
 }
 
 /// The content of a push.

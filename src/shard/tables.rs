@@ -33,6 +33,9 @@ pub(super) struct Group {
     /// An upper bound of the bytes of its lines, help texts and protobuf. Counted exactly only if it exceeds a limit.
     pub bytes_bound: u64,
     pub stored: StoredBytes,
+    /// The number of its shape, or [`super::shapes::NO_SHAPE`]. A group with a shape has exactly the series, types and help texts of the
+    /// shape, as text.
+    pub shape: Number,
     pub families: GroupFamilies,
 }
 

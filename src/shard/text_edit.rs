@@ -62,6 +62,15 @@ pub enum ChangedPart {
     Times,
 }
 
+impl ChangedPart {
+    pub(super) fn of(mode: Mode) -> Self {
+        match mode {
+            Mode::Replace => Self::All,
+            Mode::Merge => Self::LastPush,
+        }
+    }
+}
+
 /// The part of a [`TextEdit`] beside the shard.
 #[derive(Debug)]
 pub(super) struct Edit {
@@ -111,11 +120,7 @@ impl<S: DerefMut<Target = Shard>> TextEdit<S> {
             return ControlFlow::Continue(self);
         }
         let Self { shard, edit: Edit { target, push, commit, outcome, .. } } = self;
-        let part = match push.map(|push| push.mode) {
-            Some(Mode::Replace) => ChangedPart::All,
-            Some(Mode::Merge) => ChangedPart::LastPush,
-            None => ChangedPart::Times,
-        };
+        let part = push.map_or(ChangedPart::Times, |push| ChangedPart::of(push.mode));
         let change = match target {
             Target::Put(group) => Change::Put(group, part),
             Target::Delete(_) | Target::Missing => Change::Delete,
@@ -174,7 +179,7 @@ impl Shard {
             (Lines::Time(seconds), _) => {
                 let name = &self.families[splice.family].shared.name;
                 let labels = GroupingKey::from_text(self.groups[group].key.clone()).series_labels();
-                write_time(&mut time, name, &labels, *seconds);
+                write_time(&mut time, name, labels.as_bytes(), *seconds);
                 NewLines::Run(&time)
             }
             (Lines::None | Lines::Pushed(_), _) => NewLines::Run(&[]),
@@ -219,10 +224,10 @@ impl Shard {
 }
 
 /// Writes a group's line in a push-time family. `labels` are those of [`GroupingKey::series_labels`].
-pub(super) fn write_time(out: &mut Vec<u8>, name: &str, labels: &str, seconds: f64) {
+pub(super) fn write_time(out: &mut Vec<u8>, name: &str, labels: &[u8], seconds: f64) {
     out.extend_from_slice(name.as_bytes());
     out.push(b'{');
-    out.extend_from_slice(labels.as_bytes());
+    out.extend_from_slice(labels);
     out.extend_from_slice(b"} ");
     write_float(out, seconds);
     out.push(b'\n');

@@ -11,7 +11,11 @@ const STEPS_MAX: usize = 150;
 
 fuzz_target!(|input: &[u8]| {
     let mut input = Unstructured::new(input);
-    let mut comparison = Comparison::new(input.int_in_range(0..=1).unwrap_or(0));
+    let names = input.int_in_range(0..=1).unwrap_or(0);
+    let mut comparison = match input.arbitrary() {
+        Ok(true) => Comparison::without_limits(names),
+        _ => Comparison::new(names),
+    };
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
             break;
@@ -23,12 +27,16 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn step(input: &mut Unstructured<'_>) -> Result<Step> {
-    Ok(match input.int_in_range(0..=17)? {
+    Ok(match input.int_in_range(0..=21)? {
         0..=7 => {
             let mode = if input.arbitrary()? { Mode::Replace } else { Mode::Merge };
             let group = input.int_in_range(0..=6)?;
             let families = (0..input.int_in_range(0..=4)?).map(|_| family(input)).collect::<Result<_>>()?;
             Step::Push(mode, group, families)
+        }
+        18..=21 => {
+            let mode = if input.ratio(1, 4)? { Mode::Merge } else { Mode::Replace };
+            Step::Again(mode, input.int_in_range(0..=6)?)
         }
         8 | 9 => Step::Delete(input.int_in_range(0..=6)?),
         10..=12 => Step::Collect,

@@ -1,0 +1,85 @@
+//! The shapes that groups of one shard have.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::super::slab::{Number, Slab};
+use super::super::tables::Map;
+use super::Shape;
+
+/// The group has no shape.
+pub(in super::super) const NO_SHAPE: Number = Number::MAX;
+
+/// The shapes of groups, with the numbers of their families on this shard. The numbers stay the same while a group has the shape, because
+/// the group has the families.
+#[derive(Debug, Default)]
+pub(in super::super) struct LocalShapes {
+    shapes: Slab<LocalShape>,
+    by_id: Map<u64, Number>,
+}
+
+/// A shape that groups have.
+#[derive(Debug)]
+pub(in super::super) struct LocalShape {
+    /// `None` once the table has forgotten it, so that the memory of shapes is bounded. Groups that still refer to it have no shape.
+    shape: Option<Arc<Shape>>,
+    id: u64,
+    /// The numbers of its families.
+    pub families: Box<[Number]>,
+    groups: u32,
+}
+
+impl LocalShapes {
+    /// The families of a shape, if this is its number.
+    pub fn families_of(&self, number: Number, shape: &Arc<Shape>) -> Option<&[Number]> {
+        let local = self.shapes.get(number)?;
+        local.shape.as_ref().is_some_and(|known| Arc::ptr_eq(known, shape)).then_some(&*local.families)
+    }
+
+    /// Counts a group that has a shape. `number_of` knows the numbers of its families.
+    pub fn acquire(
+        &mut self,
+        shape: &Arc<Shape>,
+        number_of: impl Fn(&str) -> Option<Number>,
+    ) -> Option<Number> {
+        if let Some(known) = self.by_id.get(&shape.id) {
+            self.shapes[*known].groups += 1;
+            return Some(*known);
+        }
+        self.forget_evicted();
+        let families: Option<Box<[Number]>> =
+            shape.families().iter().map(|family| number_of(&family.name)).collect();
+        let local = LocalShape { shape: Some(shape.clone()), id: shape.id, families: families?, groups: 1 };
+        let number = self.shapes.insert(local);
+        self.by_id.insert(shape.id, number);
+        Some(number)
+    }
+
+    /// Counts a group that has the shape with this number no longer.
+    pub fn release(&mut self, number: Number) {
+        if number == NO_SHAPE {
+            return;
+        }
+        let local = &mut self.shapes[number];
+        local.groups -= 1;
+        if local.groups == 0 {
+            let id = local.id;
+            self.by_id.remove(&id);
+            self.shapes.remove(number);
+        }
+    }
+
+    /// Drops the shapes that the table has forgotten. Called for each new one, so that a shard has hardly more shapes than the table.
+    fn forget_evicted(&mut self) {
+        let is_evicted = |shape: &Arc<Shape>| shape.is_evicted.load(Ordering::Relaxed);
+        let by_id = &mut self.by_id;
+        by_id.retain(|_, number| {
+            let local = &mut self.shapes[*number];
+            let evicted = local.shape.take_if(|shape| is_evicted(shape)).is_some();
+            if evicted {
+                local.families = Box::default();
+            }
+            !evicted
+        });
+    }
+}
