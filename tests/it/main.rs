@@ -30,6 +30,7 @@ mod pushes;
 mod races;
 mod routes;
 mod scrape_formats;
+mod shapes;
 mod shutdown;
 mod slow_readers;
 mod sockets;
