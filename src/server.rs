@@ -6,7 +6,7 @@ mod metrics_doc;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use event_listener::Event;
@@ -353,11 +353,10 @@ fn start_store(
 ) -> Result<Store, StartError> {
     // Before the engine opens the store, because that may make the store look newer than the official file.
     let official = OfficialFile::find(store)?;
-    let opener = engines::Opener::new(store.clone());
-    let opened = Once::new();
+    let to_open = store.clone();
     let mailboxes = mailboxes.clone();
     let start = store::Start {
-        open: Box::new(move || opener.open().inspect(|_| opened.call_once(|| listening.log()))),
+        open: Box::new(move || engines::open(&to_open).inspect(|_| listening.log())),
         import: Box::new(move |is_new| official.records(is_new)),
         deliver: Box::new(move |batch, committed| {
             mailboxes.send(batch.core, ShardCommand::Complete(batch, committed));

@@ -1,9 +1,6 @@
 //! The engines of this build, and from a configured store to an open engine.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use sluicegate_engine::{EngineDescriptor, EngineError, OpenOptions, UnreadStore};
 
@@ -55,43 +52,19 @@ pub enum OpenError {
     Engine(#[from] EngineError),
 }
 
-/// Opens the store of a gateway: at the start, and again after it failed.
-pub(crate) struct Opener {
-    store: StoreConfig,
-    /// The device and the inode of the folder, once the store was opened.
-    folder: OnceLock<(u64, u64)>,
-}
-
-impl Opener {
-    pub(crate) fn new(store: StoreConfig) -> Self {
-        Self { store, folder: OnceLock::new() }
-    }
-
-    /// Opens the store. The first call creates it if necessary; later calls refuse a folder that is not the one of the first,
-    /// because what it contains is not this gateway's.
-    ///
-    /// # Errors
-    /// The folder contains the store of another engine, or is not the one that was opened before, or the engine fails: another
-    /// process uses the store, or it is damaged.
-    pub(crate) fn open(&self) -> Result<UnreadStore, OpenError> {
-        let StoreConfig { engine, path, archive_interval, .. } = &self.store;
-        let identity = || fs::metadata(path).ok().map(|folder| (folder.dev(), folder.ino()));
-        if self.folder.get().is_some_and(|folder| identity().as_ref() != Some(folder)) {
-            return Err(EngineError::Moved { file: path.clone() }.into());
-        }
-        let options = OpenOptions { archive_interval: Some(*archive_interval) };
-        let opened = open_or_create(engine, path, options)?;
-        if let Some(identity) = identity() {
-            let _ = self.folder.set(identity);
-        }
-        Ok(opened)
-    }
+/// Opens the store of a gateway, or creates it.
+///
+/// # Errors
+/// The folder contains the store of another engine, or the engine fails: another process uses the store, or it is damaged.
+pub(crate) fn open(store: &StoreConfig) -> Result<UnreadStore, OpenError> {
+    let options = OpenOptions { archive_interval: Some(store.archive_interval) };
+    open_or_create(store.engine, &store.path, options)
 }
 
 /// Opens an existing store for a tool, without a schedule for archives.
 ///
 /// # Errors
-/// The folder contains no store, or as for [`Opener::open`].
+/// The folder contains no store, or as for [`open`].
 pub(super) fn open_existing(engine: &EngineDescriptor, path: &Path) -> Result<UnreadStore, OpenError> {
     reject_other_engine(engine, path)?;
     if !(engine.is_present)(path) {
@@ -103,7 +76,7 @@ pub(super) fn open_existing(engine: &EngineDescriptor, path: &Path) -> Result<Un
 /// Opens a store, or creates one.
 ///
 /// # Errors
-/// As for [`Opener::open`].
+/// As for [`open`].
 pub(super) fn open_or_create(
     engine: &EngineDescriptor,
     path: &Path,
@@ -154,28 +127,16 @@ mod tests {
             let path = folder.path().join("new");
             assert!(matches!(open_existing(engine, &path), Err(OpenError::NoStore { .. })));
             assert!(!path.exists(), "a failed open creates no store");
-            let opened = Opener::new(store(engine, &path)).open().expect("the store opens");
+            let opened = open(&store(engine, &path)).expect("the store opens");
             let (mut opened, _) =
                 opened.read_all(NonZeroUsize::MIN, &|_, _| ()).expect("the store can be read");
             let put = Change::Put { key: "job=\"a\"", record: b"x" };
             opened.commit(&[put], Durability::Process).expect("the batch is committed");
             drop(opened);
             assert!(open_existing(engine, &path).is_ok());
-            let opener = Opener::new(store(engine, &path));
-            drop(opener.open().expect("the store opens"));
-            drop(opener.open().expect("the store opens again"));
-            let moved = folder.path().join("moved");
-            fs::rename(&path, &moved).expect("the folder can be renamed");
-            let reopened = || opener.open().err().expect("the store is elsewhere").to_string();
-            assert!(reopened().contains("removed, renamed or replaced"), "{}", reopened());
-            assert!(!path.exists(), "a failed open creates no store");
-            fs::rename(&moved, &path).expect("the folder can be renamed");
-            drop(opener.open().expect("the store is back"));
             for other in ENGINES.iter().filter(|other| *other != engine) {
-                let error = Opener::new(store(other, &path))
-                    .open()
-                    .err()
-                    .expect("the store of another engine is not hidden");
+                let error =
+                    open(&store(other, &path)).err().expect("the store of another engine is not hidden");
                 let text = error.to_string();
                 assert!(text.contains(engine.name) && text.contains("migrate"), "{text}");
             }

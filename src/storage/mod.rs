@@ -4,7 +4,7 @@
 //! * `store`, `writer`, `outbox`, `completion` — how changes get from the cores to the engine, and the thread that commits them.
 //! * `record_writer`, `stored_group` — a group as a record, and back.
 //! * `restore` — from the store into the shards, when the gateway starts.
-//! * `recovery` — opening a failed store again, without a restart.
+//! * `recovery` — all groups from memory, for the new files that the engine writes after a failure.
 //! * [`import`] — the persistence file of the official program.
 //! * [`command`] — `sluicegate storage inspect|verify|migrate`.
 

@@ -1,145 +1,81 @@
 //! Recovering a failed store without a restart.
 //!
 //! The cause of a failure often ends by itself: a disk is full for a while, or descriptors run out. Memory has every group as it is
-//! now. So the writer thread opens the store again, as a restart would, and writes the groups whose changes were not committed.
-//! Writes are rejected until that has succeeded.
+//! now, so the engine writes all of them to new files. It never trusts the old ones: after a failed sync, nobody knows what of them is
+//! on the disk, and the operating system may return something else than was written. Writes are rejected until the new files are on the
+//! disk.
 
-use std::collections::HashSet;
-use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluicegate_engine::{Change, Durability, Engine, EngineError};
-
-use super::engines::OpenError;
 use super::record_writer::RecordWriter;
-use super::store::{GroupChange, Open, PendingChange};
-use crate::shard::ChangedPart;
+use super::store::GroupChange;
 use crate::shard::key::GroupingKey;
 use crate::shard::sides::CoreShards;
+use crate::shard::{ChangedPart, Shard};
 
-/// The delay before the first attempt, and between the end of one and the next. The writer thread asks once a second, so a short attempt
-/// is repeated every second.
+/// The shortest delay between the end of an attempt and the next one. After a long attempt, the delay is as long as the attempt, so that
+/// a disk that stays full is not written to all the time.
 const DELAY: Duration = Duration::from_millis(500);
-/// A batch of this size is committed before further groups are written.
-const BATCH_BYTES_MAX: usize = 128 << 20;
+/// How many keys are listed before the shard is released.
+const LISTED_KEYS: usize = 4096;
 
-/// Why a store could not recover yet.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum RecoverError {
-    /// The store could not be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The engine failed to read or write.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The files no longer contain everything that was acknowledged.
-    #[error(
-        "the store ends with batch {found}, but batch {acknowledged} was acknowledged; restart the gateway to continue with what the \
-         store contains"
-    )]
-    Incomplete {
-        /// The last batch in the store.
-        found: u64,
-        /// The last batch that was acknowledged.
-        acknowledged: u64,
-    },
+/// When the next attempt begins.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    next: Instant,
 }
 
-/// What the writer thread needs to recover a failed store.
-pub(super) struct Recovery {
-    open: Open,
-    shards: Vec<Arc<CoreShards>>,
-    /// The number of the last batch that was committed.
-    acknowledged: u64,
-    /// The groups whose changes were not committed.
-    keys: HashSet<Arc<str>>,
-    tried_at: Instant,
-}
-
-impl Recovery {
-    pub(super) fn new(open: Open, shards: Vec<Arc<CoreShards>>, acknowledged: u64) -> Self {
-        let keys = HashSet::new();
-        Self { open, shards, acknowledged, keys, tried_at: Instant::now() }
+impl Attempts {
+    /// The store has failed now: the first attempt begins at once.
+    pub(super) fn new() -> Self {
+        Self { next: Instant::now() }
     }
 
-    /// Records that batches up to this one are committed.
-    pub(super) fn set_acknowledged(&mut self, sequence: u64) {
-        self.acknowledged = sequence;
+    /// The time until the next attempt.
+    pub(super) fn until_next(&self) -> Duration {
+        self.next.saturating_duration_since(Instant::now())
     }
 
-    /// Adds changes that were not committed.
-    pub(super) fn add<'c>(&mut self, changes: impl Iterator<Item = &'c PendingChange>) {
-        let changes = changes.filter(|change| !matches!(change.change, GroupChange::Unchanged));
-        self.keys.extend(changes.map(|change| change.key.clone()));
-    }
-
-    /// The store has failed now.
-    pub(super) fn begin(&mut self) {
-        self.tried_at = Instant::now();
-    }
-
-    /// Whether it is time for the next attempt.
-    pub(super) fn is_due(&self) -> bool {
-        self.tried_at.elapsed() >= DELAY
-    }
-
-    /// Opens the store and writes the groups whose changes were not committed, as they are now.
-    pub(super) fn run(&mut self) -> Result<Box<dyn Engine>, RecoverError> {
-        let result = self.try_to_recover();
-        self.tried_at = Instant::now();
-        result
-    }
-
-    fn try_to_recover(&mut self) -> Result<Box<dyn Engine>, RecoverError> {
-        let threads = NonZeroUsize::new(self.shards.len()).unwrap_or(NonZeroUsize::MIN);
-        let (mut engine, restored) = (self.open)()?.read_all(threads, &|_, _| ())?;
-        if restored.sequence < self.acknowledged {
-            let (found, acknowledged) = (restored.sequence, self.acknowledged);
-            return Err(RecoverError::Incomplete { found, acknowledged });
-        }
-        let mut records: Vec<(Arc<str>, Option<Vec<u8>>)> = Vec::new();
-        let mut bytes = 0;
-        let mut last = restored.sequence;
-        for key in &self.keys {
-            let record = self.current_record(key);
-            bytes += key.len() + record.as_ref().map_or(0, Vec::len);
-            records.push((key.clone(), record));
-            if bytes >= BATCH_BYTES_MAX {
-                commit(engine.as_mut(), &records)?;
-                records.clear();
-                bytes = 0;
-            }
-        }
-        // Also without groups: only a commit shows that the store accepts writes again.
-        last = last.max(commit(engine.as_mut(), &records)?);
-        self.acknowledged = last;
-        self.keys.clear();
-        Ok(engine)
-    }
-
-    /// The record of a group as it is now; `None` if it does not exist.
-    fn current_record(&self, key: &Arc<str>) -> Option<Vec<u8>> {
-        let key = GroupingKey::from_text(key.clone());
-        let shard = self.shards[key.home(self.shards.len())].lock_shard_of(&key);
-        let key = key.text();
-        let group = shard.group_number(key)?;
-        match RecordWriter::new(shard, group, ChangedPart::All, Vec::new()).advance(usize::MAX) {
-            ControlFlow::Break((_, GroupChange::Put(record))) => Some(record),
-            _ => unreachable!("all of a group is a record, and written at once without a limit"),
-        }
+    /// An attempt that began at this time has failed.
+    pub(super) fn add_failed(&mut self, began: Instant) {
+        let now = Instant::now();
+        self.next = now + now.saturating_duration_since(began).max(DELAY);
     }
 }
 
-/// Commits with the higher durability, because the cause of the failure may only show when files are synced.
-fn commit(engine: &mut dyn Engine, records: &[(Arc<str>, Option<Vec<u8>>)]) -> Result<u64, EngineError> {
-    let changes: Vec<Change<'_>> = records
-        .iter()
-        .map(|(key, record)| match record {
-            Some(record) => Change::Put { key, record },
-            None => Change::Delete { key },
-        })
-        .collect();
-    engine.commit(&changes, Durability::Disk).map(|receipt| receipt.sequence)
+/// The keys of all groups. The shards are released now and then, so groups that change meanwhile may be missing.
+pub(super) fn keys(shards: &[Arc<CoreShards>]) -> Vec<Arc<str>> {
+    let mut keys = Vec::new();
+    for core in shards {
+        add_keys(|| core.main.lock_blocking(), &mut keys);
+        for side in core.sides() {
+            add_keys(|| side.shard.lock_blocking(), &mut keys);
+        }
+    }
+    keys
+}
+
+fn add_keys<G: std::ops::Deref<Target = Shard>>(lock: impl Fn() -> G, keys: &mut Vec<Arc<str>>) {
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let some;
+        (some, next) = lock().some_keys(from, LISTED_KEYS);
+        keys.extend(some);
+    }
+}
+
+/// Writes the record of a group as it is now. Returns false if the group does not exist.
+///
+/// Waits for the shard, and keeps it while it copies the record. A group of more than a few megabytes has a shard of its own.
+pub(super) fn current_record(shards: &[Arc<CoreShards>], key: &Arc<str>, record: &mut Vec<u8>) -> bool {
+    let key = GroupingKey::from_text(key.clone());
+    let shard = shards[key.home(shards.len())].lock_shard_of(&key);
+    let Some(group) = shard.group_number(key.text()) else { return false };
+    match RecordWriter::new(shard, group, ChangedPart::All, std::mem::take(record)).advance(usize::MAX) {
+        ControlFlow::Break((_, GroupChange::Put(written))) => *record = written,
+        _ => unreachable!("all of a group is a record, and written at once without a limit"),
+    }
+    true
 }

@@ -76,7 +76,7 @@ type Correction = (String, Option<Vec<u8>>);
 
 /// Opens the store and restores all groups.
 pub(crate) fn restore(
-    open: &Open,
+    open: Open,
     import: Import,
     durability: Durability,
     restoring: &Restoring<'_>,

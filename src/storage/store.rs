@@ -82,8 +82,8 @@ pub(crate) enum State {
     Failed(String),
 }
 
-/// Opens the store, also again after it failed.
-pub(crate) type Open = Box<dyn Fn() -> Result<UnreadStore, OpenError> + Send>;
+/// Opens the store.
+pub(crate) type Open = Box<dyn FnOnce() -> Result<UnreadStore, OpenError> + Send>;
 /// Returns the groups to import from the official program's file. The argument says whether the store is new.
 pub(crate) type Import = Box<dyn FnOnce(bool) -> Result<Records, ImportError> + Send>;
 /// Sends a batch back to its core, with the result of the commit.
@@ -159,7 +159,7 @@ impl Shared {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
-    fn is(&self, phase: Phase) -> bool {
+    pub(super) fn is(&self, phase: Phase) -> bool {
         self.phase.load(Ordering::Acquire) == phase as u8
     }
 

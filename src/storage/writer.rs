@@ -6,17 +6,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use sluicegate_engine::{Change, Durability, Engine, EngineError, Receipt};
+use sluicegate_engine::{Change, Durability, Engine, EngineError, Groups, Receipt};
 
 use super::completion::{CommitFailed, Completion};
 use super::metrics::{BATCH_CHANGES, COMMIT_DURATION};
-use super::recovery::Recovery;
+use super::recovery::{self, Attempts};
 use super::restore::{RestoreError, Restoring, restore};
 use super::store::{
     Batch, CloseError, Deliver, GroupChange, PendingChange, Phase, Shared, Start, WriterCommand,
 };
 use crate::runtime::scheduling::use_batch_scheduling;
 use crate::shard::registry::Registry;
+use crate::shard::sides::CoreShards;
 use crate::telemetry::faults;
 
 /// A commit of more bytes does not wait for further batches, so that its clients do not wait for the changes of many others.
@@ -34,7 +35,7 @@ pub(super) fn run(
     // The longer the cores run before this thread does, the more changes go into one commit.
     use_batch_scheduling();
     let restoring = Restoring { shards: shards.clone(), shared };
-    let started = faults::contain(|| restore(&open, import, durability, &restoring))
+    let started = faults::contain(|| restore(open, import, durability, &restoring))
         .unwrap_or_else(|panic| Err(RestoreError::Panicked(panic)));
     let engine = match started {
         Ok(engine) => engine,
@@ -56,10 +57,14 @@ pub(super) fn run(
     }
     shared.enter(Phase::Ready);
     let mut writer = Writer {
-        recovery: Recovery::new(open, shards, engine.stats().sequence),
         engine: Some(engine),
+        commands,
+        shards,
+        attempts: Attempts::new(),
+        closing: false,
         durability,
         unstored: HashSet::new(),
+        changed: Vec::new(),
         in_flight: VecDeque::new(),
         registry: &registry,
         deliver: &deliver,
@@ -71,7 +76,7 @@ pub(super) fn run(
     };
     writer.publish_stats();
     // A panic fails the changes that were in flight and all later ones, instead of leaving their clients without a response.
-    while let Err(panic) = faults::contain(|| writer.serve(commands)) {
+    while let Err(panic) = faults::contain(|| writer.serve()) {
         writer.fail(panic);
         writer.deliver_in_flight(Err(CommitFailed));
     }
@@ -79,10 +84,17 @@ pub(super) fn run(
 }
 
 struct Writer<'s> {
-    /// `None` while a failed store is not open.
+    /// `None` only during an attempt to recover.
     engine: Option<Box<dyn Engine>>,
-    recovery: Recovery,
+    commands: &'s Receiver<WriterCommand>,
+    /// By core.
+    shards: Vec<Arc<CoreShards>>,
+    attempts: Attempts,
+    /// Whether the store is to be closed.
+    closing: bool,
     durability: Durability,
+    /// The groups whose changes arrived during an attempt to recover.
+    changed: Vec<Arc<str>>,
     /// The groups whose records were too large for the engine.
     unstored: HashSet<Arc<str>>,
     /// The batches that are being committed.
@@ -98,44 +110,47 @@ struct Writer<'s> {
 }
 
 impl Writer<'_> {
-    fn serve(&mut self, commands: &Receiver<WriterCommand>) {
-        loop {
-            let until_due = MAINTENANCE_INTERVAL.saturating_sub(self.maintained_at.elapsed());
-            match commands.recv_timeout(until_due) {
-                Ok(WriterCommand::Commit(batch)) => self.in_flight.push_back(batch),
-                Err(RecvTimeoutError::Timeout) => self.maintain(),
-                Ok(WriterCommand::Close) | Err(RecvTimeoutError::Disconnected) => return,
+    fn serve(&mut self) {
+        while !self.closing {
+            match self.commands.recv_timeout(self.until_due()) {
+                Ok(command) => self.take(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
             let mut bytes: u64 = self.in_flight.iter().map(|batch| batch.bytes).sum();
-            let mut closing = false;
-            while bytes < COMMIT_BYTES_MAX {
-                match commands.try_recv() {
-                    Ok(WriterCommand::Commit(batch)) => {
-                        bytes += batch.bytes;
-                        self.in_flight.push_back(batch);
-                    }
-                    Ok(WriterCommand::Close) => {
-                        closing = true;
-                        break;
-                    }
-                    Err(_) => break,
-                }
+            while bytes < COMMIT_BYTES_MAX && !self.closing {
+                let Ok(command) = self.commands.try_recv() else { break };
+                self.take(command);
+                bytes += self.in_flight.back().map_or(0, |batch| batch.bytes);
             }
             if !self.in_flight.is_empty() {
                 let committed = self.commit();
                 self.deliver_in_flight(committed);
             }
-            if closing {
-                return;
+            if self.until_due().is_zero() && !self.closing {
+                self.maintain();
             }
+        }
+    }
+
+    fn take(&mut self, command: WriterCommand) {
+        match command {
+            WriterCommand::Commit(batch) => self.in_flight.push_back(batch),
+            WriterCommand::Close => self.closing = true,
+        }
+    }
+
+    /// The time until [`Self::maintain`] is due.
+    fn until_due(&self) -> Duration {
+        if self.shared.is(Phase::Failed) {
+            self.attempts.until_next()
+        } else {
+            MAINTENANCE_INTERVAL.saturating_sub(self.maintained_at.elapsed())
         }
     }
 
     /// Sends the batches in flight back to their cores.
     fn deliver_in_flight(&mut self, committed: Result<(), CommitFailed>) {
-        if committed.is_err() {
-            self.recovery.add(self.in_flight.iter().flat_map(|batch| &batch.changes));
-        }
         // Names that the changes released are free from now on. This also holds after a failed commit, because no later change that
         // claims them can be committed before the store has recovered.
         let changes = self.in_flight.iter_mut().flat_map(|batch| &mut batch.changes);
@@ -178,10 +193,7 @@ impl Writer<'_> {
         }
         self.shared.set_commit_began(None);
         match result {
-            Ok(Ok(receipt)) => {
-                self.recovery.set_acknowledged(receipt.sequence);
-                return Ok(());
-            }
+            Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => self.fail(error.to_string()),
             Err(panic) => self.fail(panic),
         }
@@ -194,7 +206,7 @@ impl Writer<'_> {
         tracing::error!(err = %reason, effect, "error persisting metrics");
         self.shared.set_failure(Some(reason));
         self.shared.enter(Phase::Failed);
-        self.recovery.begin();
+        self.attempts = Attempts::new();
     }
 
     /// Lets the engine maintain itself, or tries to recover a failed store.
@@ -213,29 +225,44 @@ impl Writer<'_> {
     }
 
     fn recover(&mut self) {
-        if !self.recovery.is_due() {
-            return;
-        }
-        // A dropped engine loses nothing that was committed, and releases the store.
-        self.engine = None;
-        let recovery = &mut self.recovery;
-        match faults::contain(|| recovery.run()) {
-            Ok(Ok(engine)) => {
-                self.engine = Some(engine);
+        let Some(mut engine) = self.engine.take() else { return };
+        let began = Instant::now();
+        let mut groups = GroupsInMemory { writer: self, is_first: true };
+        let started = faults::contain(|| {
+            engine.start_anew(&mut groups)?;
+            // Only a commit shows that the store accepts writes again. With the higher durability, because the cause of the failure may
+            // only show when files are synced.
+            engine.commit(&[], Durability::Disk)
+        });
+        self.engine = Some(engine);
+        let reason = match started {
+            Ok(Ok(_)) => {
+                self.unstored.clear();
                 self.shared.set_failure(None);
                 self.shared.enter(Phase::Ready);
-                tracing::info!("storage recovered; accepting writes again");
+                let seconds = began.elapsed().as_secs_f64();
+                tracing::info!(seconds, "storage recovered; accepting writes again");
+                return;
             }
-            Ok(Err(error)) => {
-                let reason = error.to_string();
-                // Not once per attempt.
-                if self.shared.failure().as_ref() != Some(&reason) {
-                    tracing::warn!(err = reason, "storage cannot recover yet");
-                    self.shared.set_failure(Some(reason));
-                }
-            }
-            Err(panic) => self.shared.set_failure(Some(panic)),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic,
+        };
+        self.attempts.add_failed(began);
+        // Not once per attempt.
+        if self.shared.failure().as_ref() != Some(&reason) {
+            tracing::warn!(err = reason, "storage cannot recover yet");
+            self.shared.set_failure(Some(reason));
         }
+    }
+
+    /// Rejects the changes that have arrived. They are in memory.
+    fn reject_waiting(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            self.take(command);
+        }
+        let changes = self.in_flight.iter().flat_map(|batch| &batch.changes);
+        self.changed.extend(changes.map(|pending| pending.key.clone()));
+        self.deliver_in_flight(Err(CommitFailed));
     }
 
     /// Publishes the engine's statistics, and logs a change of its background error.
@@ -272,6 +299,28 @@ impl Writer<'_> {
             Ok(Err(error)) => Err(CloseError::NotClosed(error.to_string())),
             Err(panic) => Err(CloseError::NotClosed(panic)),
         }
+    }
+}
+
+/// The groups of all shards.
+struct GroupsInMemory<'w, 's> {
+    writer: &'w mut Writer<'s>,
+    is_first: bool,
+}
+
+impl Groups for GroupsInMemory<'_, '_> {
+    fn changed(&mut self) -> Vec<Arc<str>> {
+        // A change is in its shard before it arrives here, so the record that is written from now on contains it.
+        self.writer.reject_waiting();
+        let mut keys = std::mem::take(&mut self.writer.changed);
+        if std::mem::take(&mut self.is_first) {
+            keys.extend(recovery::keys(&self.writer.shards));
+        }
+        keys
+    }
+
+    fn record(&mut self, key: &Arc<str>, record: &mut Vec<u8>) -> bool {
+        recovery::current_record(&self.writer.shards, key, record)
     }
 }
 

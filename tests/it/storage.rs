@@ -345,16 +345,42 @@ fn no_push_is_acknowledged_into_a_removed_folder() {
     }
 }
 
+/// Memory has what the file contained, so the gateway writes new files.
 #[test]
-fn a_missing_file_of_the_store_is_noticed() {
+fn a_missing_file_of_the_store_is_noticed_and_replaced() {
     let path = folder("missing");
-    let gateway = start(&flags("snapshot", &path));
+    let flags = flags("snapshot", &path);
+    let mut gateway = start(&flags);
     assert_eq!(gateway.put("/metrics/job/a", "m 1\n").status, 200);
     let log = std::fs::read_dir(&path).expect("a readable folder").flatten().map(|file| file.path());
     let log = log.into_iter().find(|file| file.to_string_lossy().contains("log-")).expect("a log segment");
     std::fs::remove_file(&log).expect("the file can be removed");
-    let text = wait_until_unhealthy(&gateway);
-    assert!(text.contains("log-"), "{text}");
+    wait_for("the line about the file", Duration::from_secs(20), || {
+        let text = gateway.log();
+        (text.contains("error persisting metrics") && text.contains("log-")).then_some(())
+    });
+    wait_until_accepted(&gateway, "/metrics/job/b", "m 1\n");
+    let before = pushed(&gateway);
+    gateway.kill();
+    assert_eq!(pushed(&start(&flags)), before);
+}
+
+/// What is in the folder then may be a backup that somebody is putting back.
+#[test]
+fn a_store_without_its_manifest_does_not_recover_until_it_is_back() {
+    let path = folder("manifest");
+    let flags = flags("snapshot", &path);
+    let mut gateway = start(&flags);
+    assert_eq!(gateway.put("/metrics/job/a", "m 1\n").status, 200);
+    let (manifest, away) = (path.join("manifest"), path.join("away"));
+    std::fs::rename(&manifest, &away).expect("the file can be renamed");
+    wait_until_unhealthy(&gateway);
+    assert_eq!(gateway.put("/metrics/job/b", "m 1\n").status, 503);
+    std::fs::rename(&away, &manifest).expect("the file can be renamed");
+    wait_until_accepted(&gateway, "/metrics/job/b", "m 1\n");
+    let before = pushed(&gateway);
+    gateway.kill();
+    assert_eq!(pushed(&start(&flags)), before);
 }
 
 /// The encoded record of a group with one push.

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::EngineError;
 
@@ -10,7 +10,7 @@ use crate::EngineError;
 ///
 /// A program gets an engine from an [`UnreadStore`](crate::UnreadStore), so [`Engine::commit`] and the methods below it are
 /// only called after [`Engine::read`] has read the store completely. An engine whose commit failed accepts no further batch,
-/// because the content of the disk is unknown.
+/// because the content of the disk is unknown, until [`Engine::start_anew`] has succeeded.
 pub trait Engine: Send {
     /// Passes every stored record to `sink`, each once, in any order. `sink` is called on up to `threads` threads at once,
     /// which may include the caller's. No call is running when this returns.
@@ -37,6 +37,17 @@ pub trait Engine: Send {
     /// whether the batch is stored; the engine has failed and returns [`EngineError::Failed`] from then on.
     fn commit(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<Receipt, EngineError>;
 
+    /// Replaces everything in the store by the groups of the caller, in new files, which are on the disk when this returns. What the
+    /// store contained does not matter, and none of it is read. The replacement counts as one batch. Then the engine accepts batches
+    /// again, if it had failed.
+    ///
+    /// If the process ends in the meantime, the store is as it was before, or as it is afterwards.
+    ///
+    /// # Errors
+    /// The new files could not be written, or the store was removed or replaced. The store is as it was, the engine has failed, and
+    /// the caller may try again.
+    fn start_anew(&mut self, groups: &mut dyn Groups) -> Result<Receipt, EngineError>;
+
     /// Does periodic work, and reports what would make the next commit fail: an error of a background thread, or files that were
     /// removed or replaced. The caller calls it about once a second, also while nothing is committed.
     ///
@@ -57,6 +68,19 @@ pub trait Engine: Send {
     /// A file could not be written. What was committed is stored, as if the engine had been dropped.
     fn close(self: Box<Self>) -> Result<(), EngineError>;
 }
+
+/// The groups that [`Engine::start_anew`] writes. They may change in the meantime.
+pub trait Groups {
+    /// The keys of the groups that were added, changed or deleted since the last call; at first, of all groups. A key may come twice.
+    fn changed(&mut self) -> Vec<Arc<str>>;
+
+    /// Writes the record of a group as it is now to `record`. Returns false if the group does not exist.
+    fn record(&mut self, key: &Arc<str>, record: &mut Vec<u8>) -> bool;
+}
+
+/// How often [`Engine::start_anew`] calls [`Groups::changed`] at most. The caller accepts no changes meanwhile, so only those that
+/// were under way arrive.
+pub const CHANGED_ROUNDS_MAX: usize = 16;
 
 impl Change<'_> {
     /// The bytes of the key and of the record or patch.

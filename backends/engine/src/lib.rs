@@ -16,7 +16,7 @@ pub mod suite;
 mod unread;
 
 pub use descriptor::{EngineDescriptor, OpenOptions};
-pub use engine::{Change, Durability, Engine, Receipt, Restored, Sink, Stats};
+pub use engine::{CHANGED_ROUNDS_MAX, Change, Durability, Engine, Groups, Receipt, Restored, Sink, Stats};
 pub use error::EngineError;
 pub use lock::Lock;
 pub use panic::panic_message;

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use sluicegate_engine::{
-    Change, Durability, Engine, EngineError, Receipt, Restored, Sink, Stats, UnreadStore,
+    Change, Durability, Engine, EngineError, Groups, Receipt, Restored, Sink, Stats, UnreadStore,
 };
 
 /// Discards every batch.
@@ -32,6 +32,10 @@ impl Engine for Memory {
     fn commit(&mut self, _batch: &[Change<'_>], _durability: Durability) -> Result<Receipt, EngineError> {
         self.sequence += 1;
         Ok(Receipt { sequence: self.sequence })
+    }
+
+    fn start_anew(&mut self, _groups: &mut dyn Groups) -> Result<Receipt, EngineError> {
+        self.commit(&[], Durability::Disk)
     }
 
     fn stats(&self) -> Stats {

@@ -7,15 +7,17 @@ use std::num::NonZeroUsize;
 use std::ops::{ControlFlow, Deref};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use sluicegate_engine::record::apply_patches;
 use sluicegate_engine::{
-    Change, Durability, Engine, EngineError, Lock, Receipt, Restored, Sink, Stats, UnreadStore,
+    CHANGED_ROUNDS_MAX, Change, Durability, Engine, EngineError, Groups, Lock, Receipt, Restored, Sink,
+    Stats, UnreadStore,
 };
 
+use crate::generation::{self, Places};
 use crate::guard::{damaged, guarded};
 use crate::header::{self, Header, weight};
 use crate::mark::{Known, Mark, error};
@@ -30,9 +32,14 @@ const SLED_THREADS: usize = 7;
 /// How long to wait for sled's own lock: sled releases its files a moment after it is dropped.
 const SLED_LOCK_TIME: Duration = Duration::from_secs(10);
 
+/// The keys and records in one of the batches of a new database.
+const NEW_BATCH_BYTES: u64 = 16 << 20;
+
 /// A store in its own folder: sled's files in `db`, and next to it the files `mark` and `lock`.
 pub struct Sled {
     db: Database,
+    places: Places,
+    /// The folder of the database.
     path: PathBuf,
     header: Header,
     /// Complete after the first read.
@@ -50,7 +57,7 @@ pub struct Sled {
     failure: Option<String>,
     /// sled's files of large values up to this number were synced.
     blobs_synced: i64,
-    lock: Lock,
+    lock: Arc<Lock>,
 }
 
 impl Sled {
@@ -59,10 +66,15 @@ impl Sled {
     /// # Errors
     /// Another process uses the store, it lacks what was acknowledged, or a later version wrote it.
     pub fn open(folder: &Path) -> Result<UnreadStore, EngineError> {
-        let started = Instant::now();
         fs::create_dir_all(folder).map_err(error(folder, "create the folder"))?;
         let lock = Lock::take(&folder.join("lock"))?;
-        let (path, mark_path) = (folder.join("db"), folder.join("mark"));
+        Self::open_locked(Places::new(folder), Arc::new(lock)).map(UnreadStore::new)
+    }
+
+    fn open_locked(places: Places, lock: Arc<Lock>) -> Result<Self, EngineError> {
+        let started = Instant::now();
+        places.finish_exchange()?;
+        let Places { folder, db: path, mark: mark_path, .. } = places.clone();
         let mark = Mark::open(&mark_path)?;
         if mark.is_some() && !path.join("db").exists() {
             return Err(damaged(&path, "the database is missing, but the file mark exists"));
@@ -84,14 +96,15 @@ impl Sled {
                 }
                 let header = create(&db, &path)?;
                 let mark = Mark::create(&mark_path)?;
-                sync_folder(folder)?;
+                sync_folder(&folder)?;
                 (header, mark, Known { closed: true, ..Known::default() })
             }
         };
         let warnings = compare(&path, header, known)?;
         let open_seconds = started.elapsed().as_secs_f64();
-        Ok(UnreadStore::new(Self {
+        Ok(Self {
             db: Database(Some(db)),
+            places,
             path,
             header,
             patched: PatchedGroups::default(),
@@ -104,7 +117,90 @@ impl Sled {
             failure: None,
             blobs_synced: -1,
             lock,
-        }))
+        })
+    }
+
+    /// Writes the groups of the caller to a new database beside the old one, and puts it in its place.
+    fn replace_database(&mut self, groups: &mut dyn Groups) -> Result<(), EngineError> {
+        self.lock.check()?;
+        if !self.places.mark.exists() {
+            return Err(EngineError::Moved { file: self.places.mark.clone() });
+        }
+        // sled may have panicked, so this releases its files as far as it can.
+        drop(self.db.0.take());
+        let places = self.places.clone();
+        places.finish_exchange()?;
+        let sequence = self.header.sequence.max(self.known.acknowledged) + 1;
+        let written = self.write_database(&places.new_db, sequence, groups);
+        // A database whose folder is renamed does not find its files, so it is opened again.
+        drop(self.db.0.take());
+        if let Err(error) = written.and_then(|()| places.exchange()) {
+            // The error of writing is the one to report.
+            let _ = places.remove_unused();
+            return Err(error);
+        }
+        let known = Known { acknowledged: sequence, on_disk: sequence, closed: false };
+        drop(Mark::replace(&places.mark, known)?);
+        sync_folder(&places.folder)?;
+        *self = Self::open_locked(places, self.lock.clone())?;
+        Ok(())
+    }
+
+    /// Writes all groups to a new database, which this uses then, as one batch with this number, and syncs it.
+    fn write_database(
+        &mut self,
+        path: &Path,
+        sequence: u64,
+        groups: &mut dyn Groups,
+    ) -> Result<(), EngineError> {
+        check_that_threads_start().map_err(error(path, "start the threads of sled"))?;
+        path.clone_into(&mut self.path);
+        self.db = Database(Some(open_database(path)?));
+        self.patched = PatchedGroups::default();
+        self.header = Header { sequence, ..Header::default() };
+        for _ in 0..CHANGED_ROUNDS_MAX {
+            let mut keys = groups.changed();
+            keys.sort_unstable();
+            keys.dedup();
+            if keys.is_empty() {
+                break;
+            }
+            let (mut records, mut bytes) = (Vec::new(), 0);
+            for key in keys {
+                let mut record = Vec::new();
+                let record = groups.record(&key, &mut record).then_some(record);
+                bytes += (key.len() + record.as_ref().map_or(0, Vec::len)) as u64;
+                records.push((key, record));
+                if bytes >= NEW_BATCH_BYTES {
+                    self.add_to_new(&std::mem::take(&mut records))?;
+                    bytes = 0;
+                }
+            }
+            self.add_to_new(&records)?;
+        }
+        guarded(path, || {
+            self.db.insert(header::KEY, self.header.encode(false))?;
+            self.db.flush()
+        })?;
+        generation::sync_all(path)
+    }
+
+    /// Writes groups to a new database.
+    fn add_to_new(&mut self, records: &[(Arc<str>, Option<Vec<u8>>)]) -> Result<(), EngineError> {
+        let changes: Vec<Change<'_>> = records
+            .iter()
+            .map(|(key, record)| match record {
+                Some(record) => Change::Put { key, record },
+                None => Change::Delete { key },
+            })
+            .collect();
+        let sequence = self.header.sequence;
+        self.header = guarded(&self.path, || {
+            let Prepared { batch, header, .. } = self.prepare(&changes)?;
+            self.db.apply_batch(batch)?;
+            Ok(Header { sequence, ..header })
+        })?;
+        Ok(())
     }
 
     /// Translates a batch into one of sled's, with the header that results from it.
@@ -314,6 +410,13 @@ impl Engine for Sled {
         }
     }
 
+    fn start_anew(&mut self, groups: &mut dyn Groups) -> Result<Receipt, EngineError> {
+        // Until it has succeeded.
+        self.failure.get_or_insert_with(|| "a new database is being written".to_owned());
+        self.replace_database(groups)?;
+        Ok(Receipt { sequence: self.header.sequence })
+    }
+
     fn maintain(&mut self) -> Result<(), EngineError> {
         self.refuse_if_failed()?;
         self.check_files().inspect_err(|error| self.failure = Some(error.to_string()))
@@ -467,6 +570,6 @@ fn sync_files(path: &Path, after: i64) -> Result<i64, EngineError> {
     Ok(highest)
 }
 
-fn sync_folder(path: &Path) -> Result<(), EngineError> {
+pub(crate) fn sync_folder(path: &Path) -> Result<(), EngineError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(error(path, "sync the folder"))
 }

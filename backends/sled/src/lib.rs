@@ -9,6 +9,7 @@
 //! This engine does not read on several threads, and keeps no second copy of anything.
 
 mod engine;
+mod generation;
 mod guard;
 mod header;
 mod mark;

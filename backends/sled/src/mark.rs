@@ -3,7 +3,7 @@
 //!
 //! The file has two slots with a checksum each, written in turn, so one of them is always complete.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -65,11 +65,23 @@ impl Mark {
 
     /// Creates the file of a new store.
     pub fn create(path: &Path) -> Result<Self, EngineError> {
+        Self::create_with(path, Known { closed: true, ..Known::default() })
+    }
+
+    /// Replaces the file, without reading or changing the old one. It is durable once the folder is synced.
+    pub fn replace(path: &Path, known: Known) -> Result<Self, EngineError> {
+        let new = path.with_extension("new");
+        let mark = Self::create_with(&new, known)?;
+        fs::rename(&new, path).map_err(error(&new, "rename"))?;
+        Ok(Self { path: path.to_owned(), ..mark })
+    }
+
+    fn create_with(path: &Path, known: Known) -> Result<Self, EngineError> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
         let file = file.map_err(error(path, "create"))?;
         let mut mark = Self { file, path: path.to_owned(), next_slot: 0 };
-        mark.write(Known { closed: true, ..Known::default() })?;
-        mark.write(Known { closed: true, ..Known::default() })?;
+        mark.write(known)?;
+        mark.write(known)?;
         mark.sync()?;
         Ok(mark)
     }

@@ -9,13 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sluicegate_engine::{
-    Change, Durability, Engine, EngineError, Receipt, Restored, Sink, Stats, UnreadStore,
+    Change, Durability, Engine, EngineError, Groups, Receipt, Restored, Sink, Stats, UnreadStore,
 };
 
 use crate::Options;
 use crate::compaction::Compaction;
 use crate::failure::lock;
 use crate::files::{Disk, FileSystem, Folder};
+use crate::generation;
 use crate::log::frame::{self, FrameHeader};
 use crate::log::replay::{Replay, UnsyncedRange};
 use crate::log::segment;
@@ -195,6 +196,29 @@ impl Engine for Snapshot {
                 Err(error)
             }
         }
+    }
+
+    fn start_anew(&mut self, groups: &mut dyn Groups) -> Result<Receipt, EngineError> {
+        self.store.failure.set(&"a new generation of files is being written");
+        self.store.stop();
+        // Finishes what the threads are doing, so that only this thread uses the store from here on.
+        self.workers = None;
+        (self.replay, self.writer, self.unsynced) = (None, None, Vec::new());
+        let manifest = generation::write(&self.store, self.sequence, groups)?;
+        let (sequence, options) = (manifest.archived, self.store.options);
+        let folder = self.store.folder.clone();
+        self.sequence = sequence;
+        let store = Arc::new(Store::new(folder, options, manifest, sequence, 0));
+        if options.background {
+            self.workers = Some(Workers::start(&store)?);
+        }
+        self.run_id = random_id()?;
+        self.store = store;
+        self.found = FoundStore { closed: false, warnings: Vec::new() };
+        // The first commit removes the old generation.
+        self.leftovers_removed = false;
+        self.compacted_at = Instant::now();
+        Ok(Receipt { sequence })
     }
 
     fn maintain(&mut self) -> Result<(), EngineError> {

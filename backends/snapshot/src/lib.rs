@@ -16,6 +16,7 @@ mod compaction;
 mod engine;
 mod failure;
 mod files;
+mod generation;
 mod log;
 mod manifest;
 

@@ -112,11 +112,15 @@ impl Store {
         names.filter(|name| name.ends_with(TEMPORARY_SUFFIX)).try_for_each(|name| self.folder.remove(&name))
     }
 
-    /// Removes the archives that a failed compaction has written. Otherwise each attempt on a full disk would need more space. Nothing may
-    /// write archives meanwhile.
+    /// Removes the archives that a failed compaction or generation has written. Otherwise each attempt on a full disk would need more
+    /// space. Nothing may write archives meanwhile.
     pub fn remove_unlisted_archives(&self) -> Result<(), EngineError> {
-        let listed: Vec<String> =
+        let mut listed: Vec<String> =
             self.with_manifest(|manifest| manifest.archive_ids().map(|id| id.file_name()).collect());
+        // If replacing the manifest failed at its end, the one in the folder is the new one.
+        if let Some(on_disk) = Manifest::read(&self.folder)? {
+            listed.extend(on_disk.archive_ids().map(|id| id.file_name()));
+        }
         let names = self.folder.names()?.into_iter();
         let is_unlisted = |name: &String| {
             archive::is_archive(name.trim_end_matches(TEMPORARY_SUFFIX)) && !listed.contains(name)

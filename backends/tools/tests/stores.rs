@@ -6,7 +6,7 @@ use std::path::Path;
 
 use sluicegate_engine::record::{Family, Kind, Record};
 use sluicegate_engine::{
-    Change, Durability, Engine, EngineError, OpenOptions, Receipt, Restored, Sink, Stats, UnreadStore,
+    Change, Durability, Engine, EngineError, Groups, OpenOptions, Receipt, Restored, Sink, Stats, UnreadStore,
 };
 use sluicegate_store_tools::{MigrateError, Survey, migrate, survey};
 
@@ -84,6 +84,10 @@ impl Engine for Failing {
             .checked_sub(1)
             .ok_or_else(|| EngineError::Failed { why: "made to fail".to_owned() })?;
         self.inner.commit(batch, durability)
+    }
+
+    fn start_anew(&mut self, groups: &mut dyn Groups) -> Result<Receipt, EngineError> {
+        self.inner.start_anew(groups)
     }
 
     fn stats(&self) -> Stats {

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use futures_channel::oneshot;
-use sluicegate_engine::{Change, Engine, EngineError, Receipt, Restored, Sink};
+use sluicegate_engine::{Change, Engine, EngineError, Groups, Receipt, Restored, Sink};
 
 use super::*;
 use crate::shard::sides::CoreShards;
@@ -29,6 +29,10 @@ impl Engine for BlockedEngine {
     fn commit(&mut self, _batch: &[Change<'_>], _durability: Durability) -> Result<Receipt, EngineError> {
         let _ = self.0.recv();
         Ok(Receipt { sequence: 1 })
+    }
+
+    fn start_anew(&mut self, _groups: &mut dyn Groups) -> Result<Receipt, EngineError> {
+        self.commit(&[], Durability::Disk)
     }
 
     fn stats(&self) -> Stats {
@@ -54,11 +58,7 @@ type Delivered = Receiver<(Batch, Result<(), CommitFailed>)>;
 /// A store whose commits wait until the sender is dropped, and the batches that it delivers.
 fn blocked_store() -> (Arc<Store>, Sender<()>, Delivered) {
     let (release, blocked) = channel();
-    let blocked = Mutex::new(Some(blocked));
-    let open = move || {
-        let blocked = blocked.lock().expect("no panic").take().expect("the store is opened once");
-        Ok(UnreadStore::new(BlockedEngine(blocked)))
-    };
+    let open = move || Ok(UnreadStore::new(BlockedEngine(blocked)));
     let (store, delivered) = started(Box::new(open));
     (store, release, delivered)
 }

@@ -156,6 +156,13 @@ impl Gateway {
         prlimit(Some(self.pid()), Resource::Fsize, limit).expect("own child");
     }
 
+    /// Takes all descriptors away that the gateway does not use yet, or gives them back.
+    pub fn limit_new_descriptors(&self, are_limited: bool) {
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = if are_limited { Some(0) } else { limit.maximum };
+        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("own child");
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("own child");

@@ -9,7 +9,7 @@ use crate::{Change, Durability, Engine, EngineError, FirstRead};
 
 use crate::record::{Family, Kind, Record};
 
-use super::{Op, Plan, State, Subject, commit, open, read, restore};
+use super::{ChangingGroups, Op, Plan, State, Subject, commit, open, read, restore};
 
 const PLAN: Plan = Plan { seed: 1, keys: 30, record_bytes_max: 300 };
 
@@ -342,5 +342,45 @@ fn many(subject: &dyn Subject, count: u64) {
         assert_eq!(restored.records, expected.0);
         assert_eq!((found.into_inner(), sum.into_inner()), expected);
         leave(engine, round as u64);
+    }
+}
+
+/// Starting anew replaces whatever the store contained, also repeatedly, and batches continue from there.
+pub fn starts_anew_with_other_groups(subject: &dyn Subject) {
+    let folder = folder();
+    let mut number = 0;
+    for round in 0..6 {
+        let (mut engine, _) = opened(subject, folder.path());
+        let first = if subject.is_persistent() { engine.stats().sequence } else { 0 };
+        for _ in 0..10 * (round % 3) {
+            number += 1;
+            commit(engine.as_mut(), &PLAN.batch(number), Durability::Process)
+                .expect("the batch is committed");
+        }
+        // No group at first, then some, which change while they are written.
+        let states =
+            if round == 0 { vec![State::new()] } else { vec![PLAN.state(number), PLAN.state(number + 7)] };
+        let mut expected = states.last().expect("there is one").clone();
+        number += 7;
+        let sequence = engine.start_anew(&mut ChangingGroups::new(states)).expect("a new start").sequence;
+        assert!(sequence > first, "{sequence} after {first}");
+        assert_eq!(engine.stats().sequence, sequence);
+        assert_eq!(
+            read(engine.as_mut(), 2).expect("it can be read"),
+            stored(subject, &expected),
+            "round {round}"
+        );
+        if round % 2 == 1 {
+            let op = Op::put("job=\"after\"", b"1");
+            let next = commit(engine.as_mut(), std::slice::from_ref(&op), Durability::Process);
+            assert_eq!(next.expect("the batch is committed"), sequence + 1);
+            op.apply(&mut expected);
+        }
+        leave(engine, round / 2);
+        assert_eq!(
+            opened(subject, folder.path()).1,
+            stored(subject, &expected),
+            "round {round}, opened again"
+        );
     }
 }

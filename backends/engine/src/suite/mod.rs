@@ -8,12 +8,12 @@ pub mod damage;
 pub mod kill;
 mod plan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use crate::{Change, Durability, Engine, EngineError, Restored, UnreadStore};
+use crate::{Change, Durability, Engine, EngineError, Groups, Restored, UnreadStore};
 
 pub use plan::{Op, Plan};
 
@@ -104,6 +104,34 @@ impl Collected {
     }
 }
 
+/// The groups in the memory of a program, which change while an engine starts anew.
+#[derive(Debug, Default)]
+pub struct ChangingGroups {
+    now: State,
+    /// The states that follow, one at each call of [`Groups::changed`].
+    next: VecDeque<State>,
+}
+
+impl ChangingGroups {
+    /// Groups that go through these states.
+    pub fn new(states: impl IntoIterator<Item = State>) -> Self {
+        Self { now: State::new(), next: states.into_iter().collect() }
+    }
+}
+
+impl Groups for ChangingGroups {
+    fn changed(&mut self) -> Vec<Arc<str>> {
+        let Some(next) = self.next.pop_front() else { return Vec::new() };
+        let before = std::mem::replace(&mut self.now, next);
+        let keys = before.keys().chain(self.now.keys());
+        keys.filter(|key| before.get(*key) != self.now.get(*key)).map(|key| key.as_str().into()).collect()
+    }
+
+    fn record(&mut self, key: &Arc<str>, record: &mut Vec<u8>) -> bool {
+        self.now.get(&**key).map(|bytes| record.extend_from_slice(bytes)).is_some()
+    }
+}
+
 /// Commits operations as one batch and returns its number.
 ///
 /// # Errors
@@ -137,6 +165,7 @@ macro_rules! conformance {
             continues_the_numbers_after_a_restart,
             stores_unusual_keys_and_records,
             a_sink_can_stop_a_read,
+            starts_anew_with_other_groups,
             a_store_has_one_user,
             returns_thousands_of_records_once_each,
         );

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -27,6 +28,8 @@ pub(crate) enum Fault {
     Death(u64),
     /// The operation with this number fails, later ones succeed.
     Once(u64),
+    /// The operation with this number fails, and so does every later one of these.
+    From(u64, &'static [Operation]),
     /// Every such operation on a thread of this name panics.
     Panic(Operation, &'static str),
 }
@@ -52,7 +55,30 @@ struct DiskState {
     operations: u64,
     panics: u64,
     fault: Option<Fault>,
+    /// What reads return after a failed sync.
+    after_failed_sync: FailedPages,
+    /// The numbers of the operations after which the disk is copied.
+    copied: Range<u64>,
+    copies: Vec<(u64, DiskImage)>,
     random: Rng,
+}
+
+/// What becomes of pages that could not be written. In any case, later syncs succeed without them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum FailedPages {
+    /// Reads still return them, until memory is short.
+    Remain,
+    /// Reads return what is on the disk.
+    Dropped,
+}
+
+/// A copy of a disk at some time.
+#[derive(Clone)]
+pub(crate) struct DiskImage {
+    contents: Vec<Content>,
+    names: BTreeMap<String, usize>,
+    names_on_disk: BTreeMap<String, usize>,
+    unsynced_names: Vec<NameChange>,
 }
 
 #[derive(Clone, Default)]
@@ -72,7 +98,7 @@ struct UnsyncedWrite {
 #[derive(Clone)]
 enum NameChange {
     Create(String, usize),
-    Rename(String, String),
+    Rename(String, String, usize),
     Remove(String),
 }
 
@@ -82,10 +108,12 @@ impl NameChange {
             Self::Create(name, content) => {
                 names.insert(name.clone(), *content);
             }
-            Self::Rename(from, to) => {
-                if let Some(content) = names.remove(from) {
-                    names.insert(to.clone(), content);
+            Self::Rename(from, to, content) => {
+                // If the creation of the file is lost, another file may have its old name.
+                if names.get(from) == Some(content) {
+                    names.remove(from);
                 }
+                names.insert(to.clone(), *content);
             }
             Self::Remove(name) => {
                 names.remove(name);
@@ -114,8 +142,30 @@ impl DiskState {
                 panic!("injected panic");
             }
             Some(Fault::Death(at)) if self.operations > at => Outcome::Dead,
-            Some(Fault::Death(at) | Fault::Once(at)) if self.operations == at => Outcome::Fails,
+            Some(Fault::Death(at) | Fault::Once(at) | Fault::From(at, _)) if self.operations == at => {
+                Outcome::Fails
+            }
+            Some(Fault::From(at, failing)) if self.operations > at && failing.contains(&operation) => {
+                Outcome::Fails
+            }
             _ => Outcome::Succeeds,
+        }
+    }
+
+    /// Copies the disk, if this was asked for. Called after every operation.
+    fn copy_if_asked(&mut self) {
+        if self.copied.contains(&self.operations) {
+            let image = self.image();
+            self.copies.push((self.operations, image));
+        }
+    }
+
+    fn image(&self) -> DiskImage {
+        DiskImage {
+            contents: self.contents.clone(),
+            names: self.names.clone(),
+            names_on_disk: self.names_on_disk.clone(),
+            unsynced_names: self.unsynced_names.clone(),
         }
     }
 
@@ -126,6 +176,7 @@ impl DiskState {
             change.apply(&mut self.names);
             self.unsynced_names.push(change);
         }
+        self.copy_if_asked();
         outcome.result()
     }
 
@@ -163,6 +214,9 @@ impl SimulatedDisk {
             operations: 0,
             panics: 0,
             fault: None,
+            after_failed_sync: FailedPages::Remain,
+            copied: 0..0,
+            copies: Vec::new(),
             random: Rng::with_seed(seed),
         };
         Self { state: Arc::new(Mutex::new(state)) }
@@ -190,24 +244,48 @@ impl SimulatedDisk {
         self.state().panics
     }
 
-    /// The disk as the next process finds it if this one is killed now: everything written is there, synced or not.
+    /// See [`DiskImage::after_kill`].
     pub fn after_kill(&self, seed: u64) -> Self {
-        let state = self.state();
-        let next = Self::with_content(state.contents.clone(), state.names.clone(), seed);
+        self.state().image().after_kill(seed)
+    }
+
+    /// See [`DiskImage::after_power_failure`].
+    pub fn after_power_failure(&self, seed: u64) -> Self {
+        self.state().image().after_power_failure(seed)
+    }
+
+    pub fn set_failed_pages(&self, pages: FailedPages) {
+        self.state().after_failed_sync = pages;
+    }
+
+    /// Copies the disk after each of these operations, for [`SimulatedDisk::copies`].
+    pub fn copy_after(&self, operations: Range<u64>) {
+        self.state().copied = operations;
+    }
+
+    /// The copies, with the number of the last operation before each.
+    pub fn copies(&self) -> Vec<(u64, DiskImage)> {
+        std::mem::take(&mut self.state().copies)
+    }
+}
+
+impl DiskImage {
+    /// The disk as the next process finds it if this one is killed now: everything written is there, synced or not.
+    pub fn after_kill(&self, seed: u64) -> SimulatedDisk {
+        let next = SimulatedDisk::with_content(self.contents.clone(), self.names.clone(), seed);
         {
             let mut next = next.state();
-            next.names_on_disk.clone_from(&state.names_on_disk);
-            next.unsynced_names.clone_from(&state.unsynced_names);
+            next.names_on_disk.clone_from(&self.names_on_disk);
+            next.unsynced_names.clone_from(&self.unsynced_names);
         }
         next
     }
 
     /// The disk as the next process finds it if the power fails now: of what was not synced, any part may be missing.
-    pub fn after_power_failure(&self, seed: u64) -> Self {
-        let state = self.state();
+    pub fn after_power_failure(&self, seed: u64) -> SimulatedDisk {
         let mut random = Rng::with_seed(seed);
         let sector_chance = [0.0, 0.3, 0.9, 1.0][random.usize(..4)];
-        let contents = state.contents.iter().map(|content| {
+        let contents = self.contents.iter().map(|content| {
             let mut bytes = content.on_disk.clone();
             for write in &content.unsynced {
                 write.apply_in_part(&mut bytes, || random.f64() < sector_chance);
@@ -216,15 +294,15 @@ impl SimulatedDisk {
         });
         let contents = contents.collect();
         // File systems with a journal keep the order of changes, but nothing guarantees it.
-        let mut names = state.names_on_disk.clone();
-        let done = random.usize(..=state.unsynced_names.len());
+        let mut names = self.names_on_disk.clone();
+        let done = random.usize(..=self.unsynced_names.len());
         let name_chance = [1.0, 0.5][random.usize(..2)];
-        for change in &state.unsynced_names[..done] {
+        for change in &self.unsynced_names[..done] {
             if random.f64() < name_chance {
                 change.apply(&mut names);
             }
         }
-        Self::with_content(contents, names, seed)
+        SimulatedDisk::with_content(contents, names, seed)
     }
 }
 
@@ -256,8 +334,9 @@ impl FileSystem for SimulatedDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let change = NameChange::Rename(from.to_owned(), to.to_owned());
-        self.state().change_names(Operation::Rename, change)
+        let mut state = self.state();
+        let content = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        state.change_names(Operation::Rename, NameChange::Rename(from.to_owned(), to.to_owned(), content))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -271,6 +350,7 @@ impl FileSystem for SimulatedDisk {
             state.unsynced_names.clear();
             state.names_on_disk = state.names.clone();
         }
+        state.copy_if_asked();
         outcome.result()
     }
 }
@@ -306,13 +386,15 @@ impl RawFile for SimulatedFile {
         let content = &mut state.contents[self.content];
         write.apply(&mut content.bytes);
         content.unsynced.push(write);
+        state.copy_if_asked();
         outcome.result()
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut state = lock(&self.state);
         let outcome = state.outcome(Operation::Sync);
-        let process_survives = matches!(state.fault, Some(Fault::Once(_)));
+        let process_survives = matches!(state.fault, Some(Fault::Once(_) | Fault::From(..)));
+        let pages = state.after_failed_sync;
         let content = &mut state.contents[self.content];
         match outcome {
             Outcome::Succeeds => {
@@ -320,11 +402,19 @@ impl RawFile for SimulatedFile {
                     write.apply(&mut content.on_disk);
                 }
             }
-            // As Linux does it: pages that could not be written are regarded as written. A later sync succeeds without them,
-            // and reads still return them.
-            Outcome::Fails if process_survives => content.unsynced.clear(),
+            // As Linux does it: pages that could not be written are regarded as written.
+            Outcome::Fails if process_survives => {
+                content.unsynced.clear();
+                if pages == FailedPages::Dropped {
+                    // What has not been written to the disk reads as zeros.
+                    let length = content.bytes.len();
+                    content.bytes.clone_from(&content.on_disk);
+                    content.bytes.resize(length, 0);
+                }
+            }
             Outcome::Fails | Outcome::Dead => {}
         }
+        state.copy_if_asked();
         outcome.result()
     }
 }

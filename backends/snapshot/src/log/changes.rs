@@ -132,7 +132,8 @@ impl SegmentChanges {
 }
 
 /// The partition of a key.
-fn partition_of(key: &str, partitions: usize) -> usize {
+/// The partition of a group.
+pub(crate) fn partition_of(key: &str, partitions: usize) -> usize {
     // The upper bits of the product: an even distribution for any number of partitions.
     ((u128::from(xxh3_64(key.as_bytes())) * partitions as u128) >> 64) as usize
 }
