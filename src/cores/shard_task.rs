@@ -101,17 +101,18 @@ impl ShardTask {
         }
     }
 
-    /// Sends a client's command to the home core of a group and waits for its result.
+    /// Sends a client's command to the home core of a group and waits for its result. `bytes` is the size of a push.
     ///
     /// # Errors
     /// See [`CommandError`].
     pub(crate) async fn execute_at_home(
         self: &Rc<Self>,
         key: &GroupingKey,
+        bytes: u64,
         command: impl FnOnce(Permit, oneshot::Sender<CommandResult>) -> ShardCommand,
     ) -> Result<Outcome, CommandError> {
         let home = key.home(self.mailboxes.cores());
-        if self.outbox.as_ref().is_some_and(|outbox| outbox.is_full()) {
+        if self.outbox.as_ref().is_some_and(|outbox| outbox.is_full(bytes)) {
             return Err(CommandError::QueueFull);
         }
         let permit = self.mailboxes.queue_permit(home).ok_or(CommandError::QueueFull)?;

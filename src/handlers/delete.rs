@@ -15,6 +15,6 @@ pub(super) async fn delete(handlers: &Handlers, request: Request) -> Result<Resp
         Err(error) => return Err(error.into()),
     };
     let command = |permit, tx| ShardCommand::Delete(key.clone(), permit, tx);
-    handlers.shard_task.execute_at_home(&key, command).await.map_err(Error::no_outcome)?;
+    handlers.shard_task.execute_at_home(&key, 0, command).await.map_err(Error::no_outcome)?;
     Ok(empty(StatusCode::ACCEPTED))
 }

@@ -195,18 +195,20 @@ pub(super) async fn push(handlers: &Handlers, mut request: Request) -> Result<Re
         Some(push) => {
             drop(received);
             memory.shrink_to(push.memory_bytes());
+            let bytes = push.rendered_bytes_max() as u64;
             let push = Arc::new(push);
             let sent = push.clone();
             let command = |permit: Permit, tx| ShardCommand::ShapedPush(sent, permit.holding(memory), tx);
-            handlers.shard_task.execute_at_home(&push.key, command).await
+            handlers.shard_task.execute_at_home(&push.key, bytes, command).await
         }
         None => {
             let (push, memory) = handlers.prepare(received, memory).await?;
+            let bytes = push.rendered_bytes() as u64;
             let push = Arc::new(push);
             // This clone keeps the push alive until the result arrives, see `ShardCommand::Push`.
             let sent = push.clone();
             let command = |permit: Permit, tx| ShardCommand::Push(sent, permit.holding(memory), tx);
-            handlers.shard_task.execute_at_home(&push.key, command).await
+            handlers.shard_task.execute_at_home(&push.key, bytes, command).await
         }
     };
     let outcome = outcome.map_err(Error::no_outcome)?;

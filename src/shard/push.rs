@@ -81,7 +81,7 @@ impl Push {
     }
 
     /// The bytes of all names, texts and lines.
-    pub(super) fn rendered_bytes(&self) -> usize {
+    pub fn rendered_bytes(&self) -> usize {
         match &self.content {
             Content::Families(_, rendered) => rendered.bytes(),
             Content::Inconsistent(_) => 0,

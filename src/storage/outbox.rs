@@ -43,9 +43,9 @@ impl Outbox {
         Rc::new(Self { store, inner: RefCell::new(inner) })
     }
 
-    /// Whether so many bytes wait for the engine that pushes are rejected.
-    pub(crate) fn is_full(&self) -> bool {
-        self.store.is_full()
+    /// Whether so many bytes wait for the engine that a push of this size is rejected.
+    pub(crate) fn is_full(&self, push_bytes: u64) -> bool {
+        self.store.is_full(push_bytes)
     }
 
     /// Adds a change. The caller must still hold the shard.

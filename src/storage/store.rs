@@ -28,6 +28,10 @@ use crate::telemetry::faults;
 
 /// How many bytes of changes may wait for the engine; beyond it pushes get 503.
 const QUEUE_BYTES_MAX: u64 = 256 << 20;
+/// Beyond this, only small pushes are accepted, so that a few clients with large ones cannot use up the room of all others.
+const QUEUE_BYTES_OF_LARGE_MAX: u64 = QUEUE_BYTES_MAX / 2;
+/// A larger push is large. As many smaller ones as may wait for a core, 4096 by default, fit into the room that is left to them.
+const SMALL_PUSH_BYTES_MAX: u64 = 32 << 10;
 /// A commit that takes longer is a fault: the disk does not respond, or a thread that the engine waits for has ended.
 const COMMIT_STUCK: Duration = Duration::from_secs(10);
 
@@ -223,9 +227,11 @@ impl Store {
         let _ = self.queue.send(WriterCommand::Commit(batch));
     }
 
-    /// Whether so many bytes wait for the engine that pushes are rejected.
-    pub(crate) fn is_full(&self) -> bool {
-        self.shared.queued_bytes.load(Ordering::Relaxed) > QUEUE_BYTES_MAX
+    /// Whether so many bytes wait for the engine that a push of this size is rejected.
+    pub(crate) fn is_full(&self, push_bytes: u64) -> bool {
+        let is_large = push_bytes > SMALL_PUSH_BYTES_MAX;
+        let bytes_max = if is_large { QUEUE_BYTES_OF_LARGE_MAX } else { QUEUE_BYTES_MAX };
+        self.shared.queued_bytes.load(Ordering::Relaxed) > bytes_max
     }
 
     /// Whether writes are accepted. Cheaper than [`Self::state`].

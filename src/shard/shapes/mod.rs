@@ -155,6 +155,11 @@ impl ShapedPush {
         size_of::<Self>() + size_of_val(&*self.numbers)
     }
 
+    /// An upper bound of the bytes of all texts and lines.
+    pub fn rendered_bytes_max(&self) -> usize {
+        self.shape.bytes_max(self.key.text())
+    }
+
     /// The same push, rendered.
     pub fn to_push(&self) -> Push {
         let mut labels = Vec::new();

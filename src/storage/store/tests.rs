@@ -104,17 +104,20 @@ fn a_commit_that_does_not_end_is_a_fault() {
 fn a_store_is_full_until_the_engine_catches_up() {
     const CHANGE_BYTES: u64 = 16 << 20;
     let (store, release, _delivered) = blocked_store();
+    let is_full = || (store.is_full(SMALL_PUSH_BYTES_MAX), store.is_full(SMALL_PUSH_BYTES_MAX + 1));
     for sent in 0..=QUEUE_BYTES_MAX / CHANGE_BYTES {
-        assert!(!store.is_full(), "after {sent} changes");
+        // A large push leaves room for small ones.
+        let is_full_for_large = sent > QUEUE_BYTES_OF_LARGE_MAX / CHANGE_BYTES;
+        assert_eq!(is_full(), (false, is_full_for_large), "after {sent} changes");
         let overhead = put(Vec::new(), Completion::None).bytes();
         let mut batch = Batch::new(0, Vec::new());
         batch.push(put(vec![0; (CHANGE_BYTES - overhead) as usize], Completion::None));
         store.enqueue(batch);
     }
-    assert!(store.is_full());
+    assert_eq!(is_full(), (true, true));
     drop(release);
     wait_until("the commits", || store.queued() == (0, 0));
-    assert!(!store.is_full());
+    assert_eq!(is_full(), (false, false));
     store.close().expect("the store closes");
 }
 
