@@ -1,7 +1,10 @@
 //! Accepting connections on one core, the connection limit, and draining at shutdown.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::{join_all, join3, select};
@@ -10,6 +13,7 @@ use hyper::server::conn::http1::Builder;
 use super::bridge::Bridge;
 use super::connection::{Service, TOO_MANY_CONNECTIONS, builder, linger, serve_connection};
 use super::deadlines::{ConnectionDeadline, ConnectionTable, Stage, TableEntry};
+use super::http2;
 use super::limits::ServerState;
 use super::room::{BODY_WAIT_MIN, Room};
 use super::tls::{self, TlsTransport};
@@ -272,7 +276,22 @@ impl<S: Service> Acceptor<S> {
 
 /// Tells a client that there are too many connections.
 async fn reject(transport: &mut impl Transport, deadline: &ConnectionDeadline, may_linger: bool) {
-    transport.send_canned(TOO_MANY_CONNECTIONS);
+    // After a handshake, session tickets are still to be sent.
+    let is_flushed = poll_fn(|context| {
+        deadline.register(context.waker());
+        if deadline.take_expired() || deadline.stage() == Stage::Dropping {
+            return Poll::Ready(false);
+        }
+        Pin::new(&mut *transport).poll_flush(context).map(|result| result.is_ok())
+    });
+    if !is_flushed.await {
+        return;
+    }
+    if transport.is_http2() {
+        transport.send_canned(&http2::refusal());
+    } else {
+        transport.send_canned(TOO_MANY_CONNECTIONS);
+    }
     if may_linger {
         linger(transport, deadline, REJECTED_LINGER_BYTES_MAX).await;
     }

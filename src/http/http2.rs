@@ -185,6 +185,13 @@ pub(super) async fn serve_connection<T: Transport, S: Service>(
     }
 }
 
+/// Tells a client that no request of this connection was or will be processed, so that it may send them again on another one: the
+/// settings with which every server begins, and a GOAWAY frame.
+pub(super) fn refusal() -> Vec<u8> {
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    [&settings[..], &go_away(0, NO_ERROR)].concat()
+}
+
 /// A GOAWAY frame: no stream after `last_stream` was processed.
 fn go_away(last_stream: u32, code: u8) -> [u8; 17] {
     let [a, b, c, d] = last_stream.to_be_bytes();

@@ -18,6 +18,7 @@ mod groups_api;
 mod healing;
 mod helper_panics;
 mod hostile_bodies;
+mod http2;
 mod http_framing;
 mod http_limits;
 mod limits_on_state;

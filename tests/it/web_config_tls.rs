@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 
-use crate::support::tls_client::{Identity, get};
+use crate::support::tls_client::{Identity, chain, get};
 use crate::support::{Gateway, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -175,6 +175,68 @@ mod cases {
                     assert!(log.contains(&message), "{settings}: {message} in {log}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn rsa_keys_and_chains_are_accepted() {
+        let folder = Folder::new();
+        let rsa = Identity::with_rsa(&["localhost"]);
+        let (issued, intermediate) = Identity::with_intermediate(&["localhost"]);
+        folder.write("rsa.crt", &rsa.certificate_pem);
+        folder.write("rsa.key", &rsa.key_pem);
+        folder.write("pkcs1.key", &rsa.pkcs1_pem());
+        folder.write("chain.crt", &issued.certificate_pem);
+        folder.write("chain.key", &issued.key_pem);
+        let chain = vec![issued.certificate().clone(), intermediate];
+        let rsa_chain = vec![rsa.certificate().clone()];
+        let inline = |identity: &Identity| {
+            format!("cert: {:?}, key: {:?}", identity.certificate_pem, identity.key_pem)
+        };
+        for (settings, expected) in [
+            ("cert_file: rsa.crt, key_file: rsa.key".to_owned(), &rsa_chain),
+            ("cert_file: rsa.crt, key_file: pkcs1.key".to_owned(), &rsa_chain),
+            (inline(&rsa), &rsa_chain),
+            ("cert_file: chain.crt, key_file: chain.key".to_owned(), &chain),
+            (inline(&issued), &chain),
+            (
+                "cert_file: chain.crt, key_file: chain.key, min_version: TLS12, max_version: TLS12"
+                    .to_owned(),
+                &chain,
+            ),
+        ] {
+            folder.write("web.yml", &format!("tls_server_config: {{{settings}}}\n"));
+            let gateway = start(&folder);
+            assert_eq!(get_health(&gateway, None).expect("a handshake"), expected[0], "{settings}");
+            assert_eq!(&super::chain(gateway.port()).expect("a handshake"), expected, "{settings}");
+        }
+    }
+
+    #[test]
+    fn certificates_and_keys_that_do_not_belong_together_are_refused() {
+        let folder = Folder::new();
+        folder.identity("server");
+        let (rsa, other) = (Identity::with_rsa(&["localhost"]), Identity::with_rsa(&["localhost"]));
+        let (issued, _) = Identity::with_intermediate(&["localhost"]);
+        folder.write("rsa.crt", &rsa.certificate_pem);
+        folder.write("rsa.key", &rsa.key_pem);
+        folder.write("other.key", &other.key_pem);
+        folder.write("chain.key", &issued.key_pem);
+        // The issuer's certificate before that of the server.
+        let at = issued.certificate_pem[1..].find("-----BEGIN").expect("two certificates") + 1;
+        let (leaf, intermediate) = issued.certificate_pem.split_at(at);
+        folder.write("swapped.crt", &format!("{intermediate}{leaf}"));
+        for (certificate, key, message) in [
+            ("rsa.crt", "other.key", "tls: private key does not match public key"),
+            ("swapped.crt", "chain.key", "tls: private key does not match public key"),
+            ("rsa.crt", "server.key", "tls: private key type does not match public key type"),
+            ("server.crt", "rsa.key", "tls: private key type does not match public key type"),
+        ] {
+            let settings = format!("cert_file: {certificate}, key_file: {key}");
+            folder.write("web.yml", &format!("tls_server_config: {{{settings}}}\n"));
+            let (_, log) = Gateway::fails_to_start(&[&folder.flag()]);
+            let message = format!("failed to load X509KeyPair: {message}");
+            assert!(log.contains(&message), "{settings}: {message} in {log}");
         }
     }
 

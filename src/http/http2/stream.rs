@@ -150,6 +150,7 @@ async fn respond<S: Service>(
     _memory: Option<Reservation>,
 ) -> Result<Response<StreamBody<S::Body>>, Infallible> {
     let is_head = request.method() == Method::HEAD;
+    let is_about_the_server = request.method() == Method::OPTIONS && request.uri().path() == "*";
     let rejection =
         if fits { violation(&request) } else { Some((StatusCode::SERVICE_UNAVAILABLE, OUT_OF_MEMORY)) };
     let response = match rejection {
@@ -161,6 +162,7 @@ async fn respond<S: Service>(
             drop(request);
             response
         }
+        None if is_about_the_server => Response::new(Content::Empty),
         None => {
             let request = request.map(|incoming| RequestBody::new(incoming, deadline.clone()));
             pin!(service.call(request, peer)).await.map(Content::Service)
@@ -188,10 +190,22 @@ fn set_content_length<B: Body>(response: &mut Response<B>) {
     }
 }
 
-/// What h2 accepts and a server should reject. Without an `:authority`, requests are accepted as in the official program; connection
-/// headers and malformed pseudo headers are rejected by h2.
+/// What h2 accepts and a server should reject: RFC 9113, sections 8.1.1 and 8.3.1. Without an `:authority`, requests are accepted as in
+/// the official program; connection headers and malformed pseudo headers are rejected by h2.
 fn violation<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
-    let headers = request.headers();
+    let (uri, headers) = (request.uri(), request.headers());
+    if request.method() != Method::CONNECT && !uri.path().starts_with(['/', '*']) {
+        return Some((StatusCode::BAD_REQUEST, "missing path"));
+    }
+    if uri.path() == "*" && request.method() != Method::OPTIONS {
+        return Some((StatusCode::BAD_REQUEST, "the target * is for OPTIONS only"));
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Some((StatusCode::BAD_REQUEST, "the authority has user information"));
+    }
+    if uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
+        return Some((StatusCode::BAD_REQUEST, "unknown scheme"));
+    }
     if headers.len() > HEADER_FIELDS_MAX {
         return Some((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields"));
     }

@@ -66,6 +66,10 @@ impl Authorities {
             }
             return if parsed.allows_client_auth() { Ok(()) } else { Err(wrong_usage()) };
         }
+        if Certificate::parse(leaf).is_some_and(|leaf| leaf.is_authority()) {
+            // Difference 27: webpki takes no authority for a client, whoever has issued it.
+            return Err(CertificateError::UnknownIssuer.into());
+        }
         let chains = self.chains.as_ref().ok_or(CertificateError::UnknownIssuer)?;
         chains.verify_client_cert(leaf, intermediates, now).map(drop).map_err(with_alert_of_go)
     }
@@ -179,10 +183,6 @@ fn with_alert_of_go(error: Error) -> Error {
     use CertificateError as E;
     match error {
         Error::InvalidCertificate(E::BadSignature | E::UnknownIssuer) => E::UnknownIssuer.into(),
-        // webpki looks at this first, and its error type is not exported by rustls.
-        Error::InvalidCertificate(E::Other(other)) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            E::UnknownIssuer.into()
-        }
         Error::InvalidCertificate(
             E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. },
         ) => E::Expired.into(),

@@ -20,6 +20,8 @@ const IP_NAME: u8 = 0x87;
 
 /// `id-ce-subjectAltName`
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// `id-ce-basicConstraints`
+const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 /// `id-ce-extKeyUsage`
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 /// `anyExtendedKeyUsage`
@@ -115,6 +117,13 @@ impl<'a> Certificate<'a> {
         usages.is_some_and(|mut usages| {
             usages.any(|usage| usage.tag == OBJECT_ID && [ANY_USAGE, CLIENT_AUTH].contains(&usage.contents))
         })
+    }
+
+    /// Whether it may issue certificates: `CA:TRUE`.
+    pub(super) fn is_authority(&self) -> bool {
+        let constraints = self.extension(BASIC_CONSTRAINTS);
+        let first = constraints.and_then(|value| Elements(value).expect_sequence()?.next());
+        first.is_some_and(|first| first.tag == BOOLEAN && first.contents != [0])
     }
 
     /// The DNS names, e-mail addresses, IP addresses and URIs for which it is valid. Names that are not UTF-8 are left out.

@@ -370,6 +370,18 @@ fn certificates_of_clients_are_verified() {
         "it names no usages"
     );
 
+    let mut authority_itself = for_clients(&["client"]);
+    authority_itself.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let (refused, _) = connect(
+        &build(&by_authority),
+        &Client { identity: Some(&issued(&authority_itself, &authority)), ..Client::default() }
+            .config(&server),
+    )
+    .map_or_else(|refusal| refusal, |_| panic!("difference 27: a client that is an authority"));
+    assert_eq!(refused, rustls::CertificateError::UnknownIssuer.into());
+    authority_itself.is_ca = IsCa::ExplicitNoCa;
+    assert_eq!(outcome(&by_authority, &issued(&authority_itself, &authority)), Ok(()));
+
     let expired = |mut params: CertificateParams| {
         params.not_after = rcgen::date_time_ymd(2020, 1, 1);
         params

@@ -7,6 +7,7 @@ pub mod child_process;
 pub mod exposition;
 pub mod gateway;
 pub mod hostile_bodies;
+pub mod http2_client;
 pub mod http_client;
 pub mod http_server;
 pub mod preload;
