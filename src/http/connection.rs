@@ -164,6 +164,8 @@ pub(super) async fn serve_connection<T: Transport, S: Service>(
         }
         loop {
             match Pin::new(&mut connection).poll(context) {
+                // Before the first byte of a head, hyper takes an error for the end.
+                Poll::Ready(Ok(())) if deadline.is_head_refused() => return Poll::Ready(Ending::HeadRefused),
                 Poll::Ready(Ok(())) => return Poll::Ready(Ending::Done),
                 Poll::Ready(Err(err)) if err.is_parse() => return Poll::Ready(Ending::NotHttp),
                 Poll::Ready(Err(_)) if deadline.is_head_refused() => return Poll::Ready(Ending::HeadRefused),

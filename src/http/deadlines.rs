@@ -20,7 +20,7 @@ use super::limits::Limits;
 use super::read_rate::{self, ReadRate, Reading};
 use super::slots::ResponseGuard;
 use super::waiting::{Node, Overview, WaitingLists, WaitsFor};
-use crate::runtime::budget::Budget;
+use crate::runtime::budget::{Budget, Reservation};
 
 const TICK_MIN: Duration = Duration::from_millis(5);
 const TICK_MAX: Duration = Duration::from_millis(250);
@@ -324,6 +324,24 @@ impl ConnectionDeadline {
     /// The TLS handshake has ended. The deadline of the first head does not change.
     pub(super) fn handshake_ended(&self) {
         self.head.clear();
+    }
+
+    /// Reserves memory for something that the connection holds.
+    pub(super) fn reserve(&self, bytes: usize) -> Option<Reservation> {
+        self.table.budget.try_reserve(bytes)
+    }
+
+    /// There is no memory for an incomplete TLS record. Refuses the next head if no request is in progress, and returns whether it did.
+    pub(super) fn refuse_record(&self) -> bool {
+        let is_idle = match self.phase.get() {
+            Phase::Idle | Phase::Head => true,
+            Phase::Multiplexed => self.open_streams() == 0,
+            _ => false,
+        };
+        if is_idle {
+            self.head.refuse();
+        }
+        is_idle
     }
 
     /// Whether there was no memory for a head.

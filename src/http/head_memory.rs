@@ -47,6 +47,11 @@ impl HeadMemory {
         }
     }
 
+    /// There is no memory for the next bytes.
+    pub(super) fn refuse(&self) {
+        self.is_refused.set(true);
+    }
+
     /// Whether the last bytes did not fit.
     pub(super) fn is_refused(&self) -> bool {
         self.is_refused.get()

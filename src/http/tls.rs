@@ -3,6 +3,9 @@
 //! rustls has its own buffers, which are bounded: it holds one incomplete record of the client at most, and takes bytes of a response
 //! only after the bridge has taken those before. Records go from its buffers to the socket as slices.
 //!
+//! An incomplete record is counted in the budget as soon as it needs more than the buffer that every connection has, since a client could
+//! otherwise hold 16 KiB on each idle connection.
+//!
 //! The deadlines count decrypted bytes of requests, and encrypted bytes of responses, because the kernel acknowledges those.
 
 mod failures;
@@ -19,6 +22,7 @@ use rustls::ServerConnection;
 use super::bridge::Bridge;
 use super::deadlines::ConnectionDeadline;
 use super::transport::Transport;
+use crate::runtime::budget::Reservation;
 use crate::runtime::socket::Socket;
 
 pub(super) use handshake::accept;
@@ -26,11 +30,20 @@ pub(super) use handshake::accept;
 /// How many encrypted bytes of a response wait for the bridge at most.
 const OUTPUT_BYTES_MAX: usize = 64 << 10;
 
+/// How much rustls reads at a time. It keeps a buffer of this size.
+const READ_BYTES: usize = 4 << 10;
+/// What rustls holds of an incomplete record at most: 16 KiB, and what encryption may add.
+const RECORD_BYTES_MAX: usize = (16 << 10) + 2048 + 5;
+
 /// An encrypted connection as hyper sees it, after the handshake.
 pub(super) struct TlsTransport {
     bridge: Bridge,
     tls: Box<ServerConnection>,
     deadline: Rc<ConnectionDeadline>,
+    /// Bytes that have arrived since the last record with data; at least those of an incomplete record.
+    incomplete_bytes: usize,
+    /// The memory of an incomplete record.
+    incomplete: Option<Reservation>,
 }
 
 /// The bridge as rustls reads from it.
@@ -119,6 +132,26 @@ fn send_records(tls: &mut ServerConnection, bridge: &mut Bridge) {
 }
 
 impl TlsTransport {
+    fn new(bridge: Bridge, tls: Box<ServerConnection>, deadline: Rc<ConnectionDeadline>) -> Self {
+        Self { bridge, tls, deadline, incomplete_bytes: 0, incomplete: None }
+    }
+
+    /// Takes note of bytes that have arrived, and whether they completed a record with data. Returns false if there is no memory for an
+    /// incomplete record and no request in progress that needs it.
+    fn count_incomplete(&mut self, bytes: usize, has_data: bool) -> bool {
+        if has_data {
+            self.incomplete_bytes = bytes;
+            self.incomplete = None;
+            return true;
+        }
+        self.incomplete_bytes = self.incomplete_bytes.saturating_add(bytes);
+        if self.incomplete_bytes > READ_BYTES && self.incomplete.is_none() {
+            self.incomplete = self.deadline.reserve(RECORD_BYTES_MAX);
+            return self.incomplete.is_some() || !self.deadline.refuse_record();
+        }
+        true
+    }
+
     fn poll_flush_records(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         poll_write_records(&mut self.tls, &mut self.bridge, context)
     }
@@ -186,10 +219,14 @@ impl Read for TlsTransport {
                 // Takes note of a write that has completed, so that an alert can follow it.
                 let _ = this.bridge.poll_settled(context)?;
             }
-            ready!(poll_read_records(&mut this.tls, &mut this.bridge, context))?;
-            if let Err(err) = this.tls.process_new_packets() {
-                send_records(&mut this.tls, &mut this.bridge);
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, err)));
+            let bytes = ready!(poll_read_records(&mut this.tls, &mut this.bridge, context))?;
+            match this.tls.process_new_packets() {
+                Ok(state) if this.count_incomplete(bytes, state.plaintext_bytes_to_read() > 0) => {}
+                Ok(_) => return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into())),
+                Err(err) => {
+                    send_records(&mut this.tls, &mut this.bridge);
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, err)));
+                }
             }
         }
     }

@@ -327,6 +327,44 @@ fn garbage_and_truncated_handshakes_end_the_connection_only() {
 }
 
 #[test]
+fn incomplete_records_of_idle_connections_are_counted() {
+    const RECORD_BYTES: usize = 12_000;
+    let server = Server::start(&[], &["--memory.in-flight-max=2MiB"]);
+    let config = server.client(&[&TLS13], None);
+    let mut clients: Vec<Client> = (0..150)
+        .map(|_| {
+            let mut client = server.open(&config);
+            assert_eq!(client.put("/metrics/job/a", "m 1\n").expect("a response"), "HTTP/1.1 200 OK");
+            // The header of a record of 16,000 bytes, and not all of them. The gateway may have ended the connection.
+            let _ = client.0.sock.write_all(&[&[23, 3, 3, 0x3e, 0x80][..], &[7; RECORD_BYTES]].concat());
+            client
+        })
+        .collect();
+    let (mut refused, mut kept) = (0, 0);
+    let mut refused_at_the_end = false;
+    for client in &mut clients {
+        client.0.sock.set_read_timeout(Some(Duration::from_millis(200))).expect("a valid timeout");
+        let response = client.read_to_end();
+        refused_at_the_end = response.is_ok();
+        match response {
+            Ok(response) => {
+                let text = String::from_utf8_lossy(&response).into_owned();
+                assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("retry-after: 1"), "{text}");
+                refused += 1;
+            }
+            Err(_) => kept += 1,
+        }
+    }
+    // Each of them reserves at least 18 KB, and less than 40.
+    assert!(refused_at_the_end && refused >= 30 && kept >= 50, "{refused} refused, {kept} kept");
+    drop(clients);
+    wait_for("the memory", TIMEOUT, || {
+        (server.metric("sluicegate_in_flight_bytes ").parse::<f64>().expect("a number") < 65_536.0)
+            .then_some(())
+    });
+}
+
+#[test]
 fn a_client_with_an_old_version_gets_the_alert_protocol_version() {
     let server = Server::start(&[], &[]);
     // The hello of TLS 1.1: no session, one suite, no compression, no extensions.

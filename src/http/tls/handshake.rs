@@ -64,7 +64,7 @@ pub(in crate::http) async fn accept(
                 Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest)
             );
             connections.count_handshake(if is_full { Handshake::Full } else { Handshake::Resumed });
-            Some(TlsTransport { bridge: attempt.bridge, tls, deadline: deadline.clone() })
+            Some(TlsTransport::new(attempt.bridge, tls, deadline.clone()))
         }
         Err(failure) => {
             connections.count_handshake(failure.outcome());
