@@ -3,6 +3,7 @@
 //! * `--flag=value` and `--flag value`; in the second form the value cannot start with a dash. A lone dash is an empty value.
 //! * `@FILE` stands for the lines of a file, without blank ones and those that start with `#`; also where a value is expected.
 //! * After `--`, no argument is a flag.
+//! * `--help-long`, `--help-man` and the completions print at once, whatever follows; they are no flags of the command.
 //! * `--version` counts even if a later argument is invalid; help needs valid flags, but not valid values.
 //!
 //! clap then reads the values.
@@ -36,19 +37,54 @@ pub(super) enum ArgumentError {
     TooManyFiles,
 }
 
-/// Returns the arguments of a command in the form `--flag=value` or `--flag`. If help or the version is requested, that flag is the
-/// only one. `read` reads an arguments file.
+/// What the arguments ask for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// To run with these flags. If help or the version is requested, that flag is the only one.
+    Run(Vec<OsString>),
+    /// To print the help of all commands.
+    LongHelp,
+    /// To print the help as a manual page.
+    Manual,
+    /// To print what may follow or complete the last of these words.
+    Completions(Vec<String>),
+    /// To print a script for a shell, which asks for completions.
+    Script(Shell),
+}
+
+/// A shell that can complete arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+}
+
+/// The long flag that is `name`, if it prints at once. `rest` is what follows it.
+fn request(name: &str, rest: &VecDeque<OsString>) -> Option<Request> {
+    Some(match name {
+        "help-long" => Request::LongHelp,
+        "help-man" => Request::Manual,
+        "completion-bash" => Request::Completions(rest.iter().map(|word| lossy(word)).collect()),
+        "completion-script-bash" => Request::Script(Shell::Bash),
+        "completion-script-zsh" => Request::Script(Shell::Zsh),
+        _ => return None,
+    })
+}
+
+/// What the arguments of a command ask for, with flags in the form `--flag=value` or `--flag`. `read` reads an arguments file.
 pub(super) fn normalized(
     arguments: impl IntoIterator<Item = OsString>,
     command: &Command,
     read: impl Fn(&OsStr) -> io::Result<Vec<u8>>,
-) -> Result<Vec<OsString>, ArgumentError> {
+) -> Result<Request, ArgumentError> {
     let mut tokens = Tokens { rest: arguments.into_iter().collect(), no_flags: false, files: 0, read };
     let mut flags = Vec::new();
     let (mut help, mut version) = (false, false);
     let end = loop {
         match tokens.next_flag(command) {
-            Ok(Some(flag)) => {
+            Ok(Some(Flag::Other(_))) if version => break Ok(()),
+            Ok(Some(Flag::Other(request))) => return Ok(request),
+            Ok(Some(Flag::Normal(flag))) => {
                 help |= flag == "--help";
                 version |= flag == "--version";
                 flags.push(flag);
@@ -58,10 +94,18 @@ pub(super) fn normalized(
         }
     };
     if version {
-        return Ok(vec!["--version".into()]);
+        return Ok(Request::Run(vec!["--version".into()]));
     }
     end?;
-    Ok(if help { vec!["--help".into()] } else { flags })
+    Ok(Request::Run(if help { vec!["--help".into()] } else { flags }))
+}
+
+/// A flag as it was read.
+enum Flag {
+    /// In the form `--flag=value` or `--flag`.
+    Normal(OsString),
+    /// One that prints at once.
+    Other(Request),
 }
 
 /// An argument, by its form.
@@ -122,7 +166,7 @@ impl<R: Fn(&OsStr) -> io::Result<Vec<u8>>> Tokens<R> {
     }
 
     /// The next flag, with its value.
-    fn next_flag(&mut self, command: &Command) -> Result<Option<OsString>, ArgumentError> {
+    fn next_flag(&mut self, command: &Command) -> Result<Option<Flag>, ArgumentError> {
         let (name, attached) = match self.next()? {
             None => return Ok(None),
             Some(Token::Value(value)) => return Err(ArgumentError::Unexpected(lossy(&value))),
@@ -134,7 +178,7 @@ impl<R: Fn(&OsStr) -> io::Result<Vec<u8>>> Tokens<R> {
                 if !others.is_empty() {
                     self.rest.push_front(OsString::from_vec([b"-", others].concat()));
                 }
-                return Ok(Some("--help".into()));
+                return Ok(Some(Flag::Normal("--help".into())));
             }
             Some(Token::Long(text)) => match memchr::memchr(b'=', text.as_bytes()) {
                 Some(at) => {
@@ -144,6 +188,9 @@ impl<R: Fn(&OsStr) -> io::Result<Vec<u8>>> Tokens<R> {
                 None => (lossy(&text), None),
             },
         };
+        if let Some(request) = request(&name, &self.rest) {
+            return Ok(Some(Flag::Other(request)));
+        }
         let flag = command.get_arguments().find(|argument| argument.get_long() == Some(name.as_str()));
         let Some(flag) = flag else { return Err(ArgumentError::UnknownLong(name)) };
         let mut text = OsString::from(format!("--{name}"));
@@ -160,11 +207,11 @@ impl<R: Fn(&OsStr) -> io::Result<Vec<u8>>> Tokens<R> {
         } else if let Some(value) = attached {
             return Err(ArgumentError::Unexpected(lossy(&value)));
         }
-        Ok(Some(text))
+        Ok(Some(Flag::Normal(text)))
     }
 }
 
-fn takes_value(flag: &clap::Arg) -> bool {
+pub(super) fn takes_value(flag: &clap::Arg) -> bool {
     matches!(flag.get_action(), ArgAction::Set | ArgAction::Append)
 }
 
@@ -188,7 +235,8 @@ mod tests {
         };
         let arguments = arguments.iter().map(OsString::from);
         match normalized(arguments, &command(&ENGINES), files) {
-            Ok(flags) => Ok(flags.join(OsStr::new(" ")).into_string().expect("UTF-8")),
+            Ok(Request::Run(flags)) => Ok(flags.join(OsStr::new(" ")).into_string().expect("UTF-8")),
+            Ok(other) => Ok(format!("{other:?}")),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -213,6 +261,14 @@ mod tests {
             (&["-h", "--version"], "--version"),
             (&["--log.level=loud", "--help"], "--help"),
             (&["--version", "--bogus"], "--version"),
+            (&["--version", "--help-long"], "--version"),
+            (&["--help-long", "--version", "--bogus"], "LongHelp"),
+            (&["--log.level=loud", "--help-man"], "Manual"),
+            (&["--help-man=x"], "Manual"),
+            (&["--completion-script-bash", "--bogus"], "Script(Bash)"),
+            (&["--completion-script-zsh"], "Script(Zsh)"),
+            (&["--completion-bash"], "Completions([])"),
+            (&["--completion-bash", "--log.level", ""], "Completions([\"--log.level\", \"\"])"),
         ] {
             assert_eq!(read(arguments).as_deref(), Ok(expected), "{arguments:?}");
         }
@@ -223,6 +279,7 @@ mod tests {
         for (arguments, expected) in [
             (&["--bogus"][..], "unknown long flag '--bogus'"),
             (&["--bogus=1"], "unknown long flag '--bogus'"),
+            (&["--bogus", "--help-long"], "unknown long flag '--bogus'"),
             (&["--no-log.level=info"], "unknown long flag '--no-log.level'"),
             (&["-x"], "unknown short flag '-x'"),
             (&["-hx"], "unknown short flag '-x'"),

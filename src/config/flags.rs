@@ -6,10 +6,11 @@ use std::fs;
 use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, ValueEnum, error::ErrorKind};
 
-use super::arguments::{ArgumentError, normalized};
+use super::arguments::{ArgumentError, Request, normalized};
 use super::build::BUILD;
 use super::duration::{GoDuration, Timeout};
 use super::error::ConfigError;
+use super::help;
 use super::listen::ListenAddress;
 use super::size::ByteSize;
 use super::store::{Durability, EngineChoices};
@@ -192,7 +193,7 @@ pub(super) struct LogFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Help")]
 struct HelpFlags {
-    /// Print this help and exit
+    /// Print this help and exit; --help-long includes the commands for stores, --help-man is a manual page
     // The short form also for --help: the long form has a line for each value of a choice.
     #[arg(short, long, action = ArgAction::HelpShort)]
     help: Option<bool>,
@@ -267,7 +268,13 @@ impl Flags {
         let command = command(engines);
         let mut arguments = arguments.into_iter();
         let program = arguments.next().unwrap_or_default();
-        let flags = normalized(arguments, &command, |file| fs::read(file))?;
+        let flags = match normalized(arguments, &command, |file| fs::read(file))? {
+            Request::Run(flags) => flags,
+            Request::LongHelp => return Err(Exit::Print(help::long(engines))),
+            Request::Manual => return Err(Exit::Print(help::manual(engines))),
+            Request::Completions(words) => return Err(Exit::Print(help::completions(&words, engines))),
+            Request::Script(shell) => return Err(Exit::Print(help::script(shell).to_owned())),
+        };
         command
             .try_get_matches_from(std::iter::once(program).chain(flags))
             .and_then(|matches| Self::from_arg_matches(&matches))

@@ -9,6 +9,7 @@ mod build;
 mod duration;
 mod error;
 mod flags;
+mod help;
 mod listen;
 mod program;
 mod size;

@@ -14,7 +14,7 @@ use super::flags::Exit;
 use super::{Config, EngineChoices};
 
 /// The first argument that selects the storage commands. It cannot collide with an official flag, because those start with `-`.
-const STORAGE: &str = "storage";
+pub(super) const STORAGE: &str = "storage";
 
 /// The program to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
