@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# Measures what TLS costs: pushes to sluicegate over plain HTTP and over TLS, and the same requests to nginx, which only says "200".
+# Measures what TLS costs: pushes to sluicegate over plain HTTP and over TLS, the same to the official program, and the same requests to
+# nginx, which only says "200".
 #
-#   cargo build --release && loadtest/tls.sh [SECONDS]
+#   cargo build --release && OFFICIAL=/usr/bin/prometheus-pushgateway loadtest/tls.sh [SECONDS] [ROUNDS]
 #
-# Needs wrk, nginx, openssl and curl. Both servers have one process with one thread on core 0, the clients are on core 1, so the machine
-# should have two idle cores. Certificate: ECDSA P-256; suite: TLS_AES_128_GCM_SHA256. Prints requests per second, and the processor time
-# of the server per request in microseconds.
+# Without OFFICIAL, the official program is left out. SLUICEGATE is another program than target/release/sluicegate. Needs wrk, nginx, openssl
+# and curl. All servers have one thread on core 0, the clients are on core 1, so the machine should have two idle cores. Certificate: ECDSA
+# P-256; suite: TLS_AES_128_GCM_SHA256. In each round, every server is measured once. Prints the medians of requests per second and of the
+# processor time of the server per request in microseconds, each with the lowest and the highest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-5}
+rounds=${2:-5}
 work=$(mktemp -d)
 pids=()
 cleanup() {
@@ -65,7 +68,7 @@ row() { # row NAME COMMAND...: runs a client that prints the number of requests
     count=$("$@")
     after=$(cpu)
     awk -v name="$name" -v count="$count" -v seconds="$seconds" -v cpu="$((after - before))" \
-        'BEGIN {printf "| %s | %.0f | %.1f |\n", name, count / seconds, cpu * 10000 / count}'
+        'BEGIN {printf "%s\t%.0f\t%.1f\n", name, count / seconds, cpu * 10000 / count}' | tee -a "$work/figures" >&2
 }
 wrk_count() { # wrk_count URL [WRK-FLAGS...]
     local url=$1
@@ -77,31 +80,54 @@ handshakes() { # handshakes HOST:PORT new|reuse: full or resumed handshakes, eac
     taskset -c 1 openssl s_time -connect "$1" "-$2" -time "$seconds" -www /-/ready 2>/dev/null |
         awk '/connections in .* real seconds/ {print $1}'
 }
-sluicegate() { # sluicegate PORT [FLAGS...]
-    local port=$1
-    shift
-    start "${SLUICEGATE:-target/release/sluicegate}" "--web.listen-address=127.0.0.1:$port" --runtime.cores=1 --persistence.file= "$@"
+# pushgateway NAME PLAIN-PORT TLS-PORT COMMAND...: a program with the flags of the Pushgateway
+pushgateway() {
+    local name=$1 plain=$2 tls=$3
+    shift 3
+    start "$@" "--web.listen-address=127.0.0.1:$plain" --persistence.file=
+    ready "http://127.0.0.1:$plain/-/ready"
+    row "$name, plain, kept alive" wrk_count "http://127.0.0.1:$plain"
+    row "$name, plain, one connection each" wrk_count "http://127.0.0.1:$plain" -H 'Connection: close'
+    kill "$server"
+    start "$@" "--web.listen-address=127.0.0.1:$tls" --persistence.file= "--web.config.file=$work/web-x25519.yml"
+    ready "https://127.0.0.1:$tls/-/ready"
+    over_tls "$name" "$tls"
+    kill "$server"
+}
+over_tls() { # over_tls NAME PORT
+    row "$1, TLS, kept alive" wrk_count "https://127.0.0.1:$2"
+    row "$1, TLS, one handshake each" wrk_count "https://127.0.0.1:$2" -H 'Connection: close'
+    row "$1, TLS, GET, full handshake each" handshakes "127.0.0.1:$2" new
+    row "$1, TLS, GET, resumed each" handshakes "127.0.0.1:$2" reuse
 }
 
-echo "| | requests/s | µs of the server's core |"
+for ((round = 1; round <= rounds; round++)); do
+    echo "round $round of $rounds" >&2
+    pushgateway sluicegate 19303 19304 "${SLUICEGATE:-target/release/sluicegate}" --runtime.cores=1
+    if [[ ${OFFICIAL:-} ]]; then
+        pushgateway official 19305 19306 "$OFFICIAL"
+    fi
+    start nginx -c "$work/nginx.conf"
+    ready http://127.0.0.1:19301/
+    row "nginx, plain, kept alive" wrk_count http://127.0.0.1:19301
+    row "nginx, plain, one connection each" wrk_count http://127.0.0.1:19301 -H 'Connection: close'
+    over_tls nginx 19302
+    kill "$server"
+done
+
+echo "| median of $rounds rounds of $seconds s | requests/s | µs of the server's core |"
 echo "|---|---|---|"
-sluicegate 19303
-ready http://127.0.0.1:19303/-/ready
-row "sluicegate, plain, kept alive" wrk_count http://127.0.0.1:19303
-row "sluicegate, plain, one connection each" wrk_count http://127.0.0.1:19303 -H 'Connection: close'
-kill "$server"
-sluicegate 19304 "--web.config.file=$work/web-x25519.yml"
-ready https://127.0.0.1:19304/-/ready
-row "sluicegate, TLS, kept alive" wrk_count https://127.0.0.1:19304
-row "sluicegate, TLS, one handshake each" wrk_count https://127.0.0.1:19304 -H 'Connection: close'
-row "sluicegate, TLS, GET, full handshake each" handshakes 127.0.0.1:19304 new
-row "sluicegate, TLS, GET, resumed each" handshakes 127.0.0.1:19304 reuse
-kill "$server"
-start nginx -c "$work/nginx.conf"
-ready http://127.0.0.1:19301/
-row "nginx, plain, kept alive" wrk_count http://127.0.0.1:19301
-row "nginx, plain, one connection each" wrk_count http://127.0.0.1:19301 -H 'Connection: close'
-row "nginx, TLS, kept alive" wrk_count https://127.0.0.1:19302
-row "nginx, TLS, one handshake each" wrk_count https://127.0.0.1:19302 -H 'Connection: close'
-row "nginx, TLS, GET, full handshake each" handshakes 127.0.0.1:19302 new
-row "nginx, TLS, GET, resumed each" handshakes 127.0.0.1:19302 reuse
+# Sorts the figures of each row, and keeps the order of the rows.
+awk -F '\t' '
+    function spread(all, digits,    values, count, i, j, swap) {
+        count = split(all, values, " ")
+        for (i = 1; i < count; i++)
+            for (j = i + 1; j <= count; j++)
+                if (values[j] + 0 < values[i] + 0) { swap = values[i]; values[i] = values[j]; values[j] = swap }
+        i = (values[int((count + 1) / 2)] + values[int((count + 2) / 2)]) / 2
+        return sprintf("%." digits "f (%." digits "f to %." digits "f)", i, values[1], values[count])
+    }
+    !($1 in rate) { name[++rows] = $1 }
+    { rate[$1] = rate[$1] " " $2; cpu[$1] = cpu[$1] " " $3 }
+    END { for (i = 1; i <= rows; i++) printf "| %s | %s | %s |\n", name[i], spread(rate[name[i]], 0), spread(cpu[name[i]], 1) }
+' "$work/figures"
