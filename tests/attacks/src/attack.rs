@@ -19,6 +19,8 @@ pub struct Attack {
     pub stores_mib: u64,
     /// Runs with `--persistence.file`.
     pub needs_store: bool,
+    /// The gateway encrypts, and all clients use TLS.
+    pub needs_tls: bool,
     /// Further flags for sluicegate.
     pub flags: &'static [&'static str],
     /// The reason why the official program is left out.
@@ -40,6 +42,7 @@ impl Attack {
             prepare,
             stores_mib: 0,
             needs_store: false,
+            needs_tls: false,
             flags: &[],
             sluicegate_only: None,
             may_delete: false,
@@ -54,6 +57,10 @@ impl Attack {
 
     pub const fn with_store(self) -> Self {
         Self { needs_store: true, ..self }
+    }
+
+    pub const fn with_tls(self) -> Self {
+        Self { needs_tls: true, ..self }
     }
 
     pub const fn flags(self, flags: &'static [&'static str]) -> Self {

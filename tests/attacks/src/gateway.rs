@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::attack::Attack;
 use crate::scene::exchange_once;
+use crate::stream::Target;
 
 /// How long a start may take.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -22,7 +23,7 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 pub struct Gateway {
     child: Child,
     folder: TempDir,
-    pub address: SocketAddr,
+    pub target: Target,
 }
 
 /// A gateway's command, with `{port}` and `{dir}`.
@@ -71,6 +72,13 @@ impl Gateway {
         if attack.needs_store {
             words.push("--persistence.file={dir}/metrics".to_owned());
         }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let target = if attack.needs_tls {
+            words.push(format!("--web.config.file={}", folder.path().join("web.yml").display()));
+            Target::with_tls(address, folder.path())?
+        } else {
+            Target::plain(address)
+        };
         if is_sluicegate {
             words.extend(attack.flags.iter().map(|&flag| flag.to_owned()));
         }
@@ -90,14 +98,14 @@ impl Gateway {
         };
         let child = with_descriptor_limit(attack.descriptors_max, || process.spawn())
             .with_context(|| format!("cannot start {program}"))?;
-        let mut gateway = Self { child, folder, address: (Ipv4Addr::LOCALHOST, port).into() };
+        let mut gateway = Self { child, folder, target };
         gateway.wait_until_ready()?;
         Ok(gateway)
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
         let begin = Instant::now();
-        while exchange_once(self.address, &crate::http::get("/-/ready"), Duration::from_secs(2)).ok()
+        while exchange_once(&self.target, &crate::http::get("/-/ready"), Duration::from_secs(2)).ok()
             != Some(200)
         {
             if let Some(status) = self.exit_status() {

@@ -1,7 +1,6 @@
 //! HTTP/1.1 requests as bytes, and reading responses from a blocking connection.
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::TcpStream;
 
 /// Lines of a response head and of chunk sizes are not longer.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
@@ -67,7 +66,7 @@ pub struct Response {
 
 /// Reads one response and appends its body to `body`, or discards it. Responses to HEAD have no body.
 pub fn read_response(
-    reader: &mut BufReader<TcpStream>,
+    reader: &mut BufReader<impl Read>,
     method: &[u8],
     mut body: Option<&mut Vec<u8>>,
 ) -> io::Result<Response> {
@@ -110,7 +109,7 @@ pub fn read_response(
 }
 
 fn read_chunks(
-    reader: &mut BufReader<TcpStream>,
+    reader: &mut BufReader<impl Read>,
     line: &mut Vec<u8>,
     mut body: Option<&mut Vec<u8>>,
 ) -> io::Result<()> {
@@ -128,7 +127,7 @@ fn read_chunks(
 
 /// Reads `length` bytes, or to the end of the connection if it is `u64::MAX`.
 fn read_exactly(
-    reader: &mut BufReader<TcpStream>,
+    reader: &mut BufReader<impl Read>,
     length: u64,
     body: Option<&mut Vec<u8>>,
 ) -> io::Result<()> {
@@ -144,7 +143,7 @@ fn read_exactly(
 }
 
 /// Reads a line without its end.
-fn read_line(reader: &mut BufReader<TcpStream>, line: &mut Vec<u8>) -> io::Result<()> {
+fn read_line(reader: &mut BufReader<impl Read>, line: &mut Vec<u8>) -> io::Result<()> {
     line.clear();
     reader.take(LINE_BYTES_MAX).read_until(b'\n', line)?;
     if line.pop() != Some(b'\n') {

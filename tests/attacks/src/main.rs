@@ -1,7 +1,7 @@
 //! `sluicegate-attacks`: plays what one hostile client can do to a Pushgateway, one attack at a time, and measures what
 //! well-behaved clients notice.
 //!
-//! Modules, lower ones first: `http` (bytes), `scene` (what attackers do with connections), `attack` (what an attack is),
+//! Modules, lower ones first: `http` (bytes), `stream` (connections), `scene` (what attackers do with connections), `attack` (what an attack is),
 //! `bodies` (what they send), `attacks` (all of them), `gateway` (the process), `victims` (the well-behaved clients), `play` (one
 //! attack from start to end, under a `watch`) and `report`. The crate shares no code with the server.
 
@@ -13,6 +13,7 @@ mod http;
 mod play;
 mod report;
 mod scene;
+mod stream;
 mod victims;
 mod watch;
 

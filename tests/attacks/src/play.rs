@@ -99,10 +99,10 @@ fn measure_running(
     options: &Options,
     figures: &mut Figures,
 ) -> Result<()> {
-    let scene = Scene::new(gateway.address, options.is_quick);
+    let scene = Scene::new(gateway.target.clone(), options.is_quick);
     let run = (attack.prepare)(&scene)?;
     let scrape_every = Duration::from_millis(if options.is_quick { 250 } else { 1000 });
-    let victims = Victims::new(gateway.address, scrape_every, attack.may_delete);
+    let victims = Victims::new(gateway.target.clone(), scrape_every, attack.may_delete);
 
     std::thread::scope(|scope| -> Result<()> {
         let small = || std::thread::Builder::new().stack_size(256 * 1024);
@@ -202,7 +202,7 @@ fn recover(scene: &Scene, gateway: &mut Gateway, options: &Options) -> bool {
     let begin = Instant::now();
     while begin.elapsed() < options.recovery_max && gateway.exit_status().is_none() {
         let is_ok = |request: &[u8]| {
-            exchange_once(scene.address, request, NORMAL_MAX).is_ok_and(|status| status / 100 == 2)
+            exchange_once(&scene.target, request, NORMAL_MAX).is_ok_and(|status| status / 100 == 2)
         };
         if is_ok(&push_of(CLIENTS, 1)) && is_ok(&get("/metrics")) {
             return true;
@@ -215,7 +215,7 @@ fn recover(scene: &Scene, gateway: &mut Gateway, options: &Options) -> bool {
 /// Deletes everything.
 fn wipe(scene: &Scene, figures: &mut Figures, options: &Options) {
     let wipe = request("PUT", "/api/v1/admin/wipe", &[], b"");
-    match exchange_once(scene.address, &wipe, options.recovery_max) {
+    match exchange_once(&scene.target, &wipe, options.recovery_max) {
         Ok(202) => {}
         Ok(status) => figures.failures.push(format!("deleting everything: {status}")),
         Err(error) => figures.failures.push(format!("deleting everything: {error}")),

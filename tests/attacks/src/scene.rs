@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::http::read_response;
+use crate::stream::Target;
 
 /// The attacker's address. Well-behaved clients use 127.0.0.1.
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
@@ -23,7 +24,7 @@ const NICENESS: i32 = 10;
 
 /// The gateway as an attack sees it.
 pub struct Scene {
-    pub address: SocketAddr,
+    pub target: Target,
     /// A short run has smaller preparations.
     pub is_quick: bool,
     over: AtomicBool,
@@ -37,8 +38,8 @@ pub struct Held {
 }
 
 impl Scene {
-    pub const fn new(address: SocketAddr, is_quick: bool) -> Self {
-        Self { address, is_quick, over: AtomicBool::new(false) }
+    pub const fn new(target: Target, is_quick: bool) -> Self {
+        Self { target, is_quick, over: AtomicBool::new(false) }
     }
 
     /// Whether the attack has to end.
@@ -75,7 +76,7 @@ impl Scene {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         set(&socket)?;
         socket.bind(&SockAddr::from(SocketAddr::from((ATTACKER, 0))))?;
-        socket.connect_timeout(&SockAddr::from(self.address), WAIT_MAX)?;
+        socket.connect_timeout(&SockAddr::from(self.target.address), WAIT_MAX)?;
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(WAIT_MAX))?;
@@ -86,7 +87,7 @@ impl Scene {
     /// Sends a request that prepares an attack. Anything but 2xx means that the attack does not apply to this gateway.
     pub fn set_up(&self, request: &[u8]) -> Result<()> {
         let status =
-            exchange_once(self.address, request, Duration::from_secs(60)).context("preparation failed")?;
+            exchange_once(&self.target, request, Duration::from_secs(60)).context("preparation failed")?;
         if status / 100 != 2 {
             bail!("refused with {status} already in preparation");
         }
@@ -227,16 +228,14 @@ pub fn lower_priority() {
 }
 
 /// Sends a request on a new connection from a well-behaved address, and returns the status.
-pub fn exchange_once(address: SocketAddr, request: &[u8], timeout: Duration) -> io::Result<u16> {
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
+pub fn exchange_once(target: &Target, request: &[u8], timeout: Duration) -> io::Result<u16> {
+    let mut stream = target.connect(timeout)?;
     stream.write_all(request)?;
     let method = request.split(|byte| *byte == b' ').next().unwrap_or_default();
     read_response(&mut BufReader::new(stream), method, None).map(|response| response.status)
 }
 
 /// A blocking socket reports a timeout, and a nonblocking one that it would block, by the same error.
-fn is_timeout(error: &io::Error) -> bool {
+pub fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use memchr::memmem;
 
 use crate::http::{get, put, read_response};
+use crate::stream::{Stream, Target};
 
 /// Number of clients that push.
 pub const CLIENTS: usize = 100;
@@ -40,7 +40,7 @@ pub struct Seen {
 
 /// The state that the clients share.
 pub struct Victims {
-    address: SocketAddr,
+    target: Target,
     scrape_every: Duration,
     /// The attack deletes groups of well-behaved clients.
     may_delete: bool,
@@ -52,9 +52,9 @@ pub struct Victims {
 }
 
 impl Victims {
-    pub fn new(address: SocketAddr, scrape_every: Duration, may_delete: bool) -> Self {
+    pub fn new(target: Target, scrape_every: Duration, may_delete: bool) -> Self {
         Self {
-            address,
+            target,
             scrape_every,
             may_delete,
             records: AtomicBool::new(false),
@@ -81,7 +81,7 @@ impl Victims {
 
     /// Runs one client until [`Victims::end`].
     pub fn push(&self, number: usize) {
-        let mut client = Client::new(self.address);
+        let mut client = Client::new(self.target.clone());
         let mut due = Instant::now() + PUSH_EVERY * number as u32 / CLIENTS as u32;
         let (mut micros, mut failures) = (Vec::new(), BTreeMap::<String, u64>::new());
         let (mut value, mut is_certain) = (0, true);
@@ -118,7 +118,7 @@ impl Victims {
 
     /// Scrapes until [`Victims::end`].
     pub fn scrape(&self) {
-        let mut client = Client::new(self.address);
+        let mut client = Client::new(self.target.clone());
         let mut due = Instant::now();
         let mut body = Vec::new();
         while self.sleep_until(due) {
@@ -198,13 +198,13 @@ fn parse_line(line: &[u8]) -> Option<(usize, u64)> {
 
 /// A persistent connection, opened again when the server has closed it.
 struct Client {
-    address: SocketAddr,
-    reader: Option<BufReader<TcpStream>>,
+    target: Target,
+    reader: Option<BufReader<Stream>>,
 }
 
 impl Client {
-    const fn new(address: SocketAddr) -> Self {
-        Self { address, reader: None }
+    const fn new(target: Target) -> Self {
+        Self { target, reader: None }
     }
 
     /// Sends a request and returns the status. A request on a connection that the server has closed in the meantime is sent
@@ -227,13 +227,7 @@ impl Client {
     fn exchange_once(&mut self, request: &[u8], body: Option<&mut Vec<u8>>) -> io::Result<u16> {
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
-            None => {
-                let stream = TcpStream::connect_timeout(&self.address, TIMEOUT)?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(TIMEOUT))?;
-                stream.set_write_timeout(Some(TIMEOUT))?;
-                BufReader::new(stream)
-            }
+            None => BufReader::new(self.target.connect(TIMEOUT)?),
         };
         reader.get_mut().write_all(request)?;
         let response = read_response(&mut reader, b"", body)?;

@@ -2,10 +2,12 @@
 
 mod churn;
 mod formats;
+mod http2;
 mod memory;
 mod protocol;
 mod slots;
 mod time;
+mod tls;
 
 use crate::attack::Attack;
 
@@ -46,9 +48,18 @@ pub fn table() -> impl Iterator<Item = &'static Attack> {
 
 /// All attacks.
 pub fn all() -> impl Iterator<Item = &'static Attack> {
-    [memory::ATTACKS, time::ATTACKS, slots::ATTACKS, churn::ATTACKS, formats::ATTACKS, protocol::ATTACKS]
-        .into_iter()
-        .flatten()
+    [
+        memory::ATTACKS,
+        time::ATTACKS,
+        slots::ATTACKS,
+        churn::ATTACKS,
+        formats::ATTACKS,
+        protocol::ATTACKS,
+        tls::ATTACKS,
+        http2::ATTACKS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 #[cfg(test)]
