@@ -43,6 +43,9 @@ const BULK_READS_MAX: usize = 8;
 const GATHER_BYTES_MAX: usize = 2 << 10;
 /// How much is copied into an operation that waits for space in the kernel.
 const WAITING_PIECE_BYTES: usize = 16 << 10;
+/// How much may be written directly before the connection lets others have their turn. A client that reads as fast as the core writes
+/// would otherwise keep the core for a whole response.
+const DIRECT_BYTES_MAX: usize = if cfg!(test) { 16 << 10 } else { 1 << 20 };
 /// Maximum slices of one direct write: the gathered bytes, then up to 16 pieces of hyper with their framing.
 const SLICES_MAX: usize = 65;
 
@@ -70,6 +73,8 @@ pub(super) struct Bridge {
     write_exchange: Rc<BufferExchange>,
     writing: bool,
     gathered: Vec<u8>,
+    /// How much was written directly since the last pause.
+    direct_bytes: usize,
 }
 
 /// Where the bridge and one of its tasks exchange a buffer.
@@ -122,6 +127,7 @@ impl Bridge {
             write_exchange,
             writing: false,
             gathered: Vec::new(),
+            direct_bytes: 0,
         }
     }
 
@@ -287,6 +293,11 @@ impl Bridge {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.direct_bytes >= DIRECT_BYTES_MAX {
+            self.direct_bytes = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             let mut all = [IoSlice::new(&[]); SLICES_MAX];
             all[0] = IoSlice::new(&self.gathered);
@@ -294,6 +305,7 @@ impl Bridge {
             all[1..=count].copy_from_slice(&slices[..count]);
             let sent = self.socket.send(&all[usize::from(self.gathered.is_empty())..=count]);
             self.deadline.bytes_sent(*sent.as_ref().unwrap_or(&0));
+            self.direct_bytes += *sent.as_ref().unwrap_or(&0);
             match sent {
                 Ok(sent) if sent > self.gathered.len() => {
                     let taken = sent - self.gathered.len();
@@ -304,6 +316,7 @@ impl Bridge {
                     self.gathered.drain(..sent);
                 }
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    self.direct_bytes = 0;
                     let mut taken = 0;
                     for slice in slices {
                         let room = WAITING_PIECE_BYTES.saturating_sub(self.gathered.len());
@@ -414,10 +427,10 @@ mod tests {
     use std::io::Write as _;
     use std::net::{TcpListener, TcpStream as StdStream};
     use std::pin::Pin;
-    use std::task::Poll;
+    use std::task::{Context, Poll};
     use std::time::Duration;
 
-    use hyper::rt::{Read, ReadBuf};
+    use hyper::rt::{Read, ReadBuf, Write as _};
 
     use super::Bridge;
     use crate::http::deadlines::{ConnectionTable, TableEntry};
@@ -457,6 +470,26 @@ mod tests {
                 let (mut bridge, _entry, _client) = connected(b"GET").await;
                 assert_eq!(read_once(&mut bridge).await, Some(3));
                 assert_eq!(read_once(&mut bridge).await, None);
+            })
+            .expect("epoll works everywhere");
+        }
+    }
+
+    /// A client that read a large response as fast as it was written kept the core until the response was complete.
+    #[test]
+    fn a_long_response_is_written_in_several_polls() {
+        for choice in [DriverChoice::Auto, DriverChoice::Epoll] {
+            run_on_cores(1, choice, |CoreIndex(_)| async {
+                let (mut bridge, _entry, _client) = connected(b"").await;
+                let piece = vec![b'x'; super::DIRECT_BYTES_MAX];
+                let mut written = Vec::new();
+                for _ in 0..3 {
+                    let write = |context: &mut Context<'_>| {
+                        Poll::Ready(Pin::new(&mut bridge).poll_write(context, &piece).is_ready())
+                    };
+                    written.push(poll_fn(write).await);
+                }
+                assert_eq!(written, [true, false, true]);
             })
             .expect("epoll works everywhere");
         }
