@@ -13,7 +13,7 @@ use super::command::ShardCommand;
 use super::leases::Lease;
 use super::shard_access::ShardGuard;
 use super::shard_task::ShardTask;
-use super::slices::in_slices;
+use super::slices::{drop_in_slices, in_slices};
 use crate::exposition::consistency::Inconsistency;
 use crate::runtime::{now_seconds, spawn};
 use crate::shard::outcome::Rejection;
@@ -54,21 +54,30 @@ impl ShardTask {
             match decision {
                 // The leases may be released although the text is not complete: the edit holds the shard, and the next holder of a
                 // lease needs the shard to look for duplicates.
-                Some(Decision::Apply(edit)) => return self.finish_push(edit, push, reply),
-                Some(Decision::Reject(rejection)) => return self.reject_push(rejection, push, reply),
+                Some(Decision::Apply(edit)) => {
+                    self.finish_push(edit, push, reply);
+                    break;
+                }
+                Some(Decision::Reject(rejection)) => {
+                    self.reject_push(rejection, push, reply);
+                    break;
+                }
                 Some(Decision::WaitFor(epoch)) => self.wait_until_past(epoch).await,
                 Some(Decision::NeedsLookup(families)) => {
-                    attempt.looked_up.clear();
                     // Released first, because leases are only ever acquired in the order of names.
                     leases.clear();
+                    drop_in_slices(std::mem::take(&mut attempt.looked_up)).await;
                     leases = self.leases.acquire(&families).await;
                     match self.find_duplicate(&push, &families).await {
                         Ok(None) => attempt.looked_up = families,
                         Ok(Some(reason)) => {
+                            drop_in_slices(families).await;
                             let shard = self.lock_shard_of(&push.key).await;
-                            let failed =
-                                Shard::record_failure(shard, &push, &mut attempt, reason, now_seconds());
-                            decision = Some(failed);
+                            let now = now_seconds();
+                            let fail = async |pace: &_| {
+                                Shard::record_failure(shard, &push, &mut attempt, reason, now, pace).await
+                            };
+                            decision = Some(in_slices(fail).await);
                             continue;
                         }
                         // Without a reply, the client gets the response of a gateway that is shutting down.
@@ -79,6 +88,8 @@ impl ShardTask {
             }
             decision = Some(self.decide(&push, &mut attempt).await);
         }
+        drop(leases);
+        drop_in_slices(attempt.looked_up).await;
     }
 
     /// Lets the shard decide about a push, in slices if it is large.
@@ -114,14 +125,15 @@ impl ShardTask {
         push: &Arc<Push>,
         families: &[Arc<str>],
     ) -> Result<Option<Inconsistency>, oneshot::Canceled> {
-        let mut lookups = Lookups::new(self.registry.clone(), push.clone(), families);
+        let (registry, push) = (self.registry.clone(), push.clone());
+        let mut lookups = in_slices(async |pace| Lookups::new(registry, push, families, pace).await).await;
         loop {
             let batch = in_slices(async |pace| lookups.next_batch(pace).await).await;
-            if batch.is_empty() {
-                return Ok(None);
-            }
-            if let Some(reason) = self.find_in_batch(batch).await? {
-                return Ok(Some(reason));
+            let is_last = batch.is_empty();
+            let found = if is_last { Ok(None) } else { self.find_in_batch(batch).await };
+            if is_last || !matches!(found, Ok(None)) {
+                in_slices(async |pace| lookups.free(pace).await).await;
+                return found;
             }
         }
     }

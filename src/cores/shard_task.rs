@@ -37,8 +37,8 @@ const COPY_BYTES: usize = 32 * 1024;
 const LISTED_FAMILIES: usize = 512;
 /// A core without side shards and with at most this many families takes its snapshot at once; otherwise a task does.
 const SNAPSHOT_FAMILIES: usize = 4096;
-/// How many groups a wipe deletes between two yields.
-const WIPE_KEYS: usize = 256;
+/// How many families of groups a wipe deletes between two yields, including push times. A group with more is deleted in slices.
+const WIPE_FAMILIES: usize = 256;
 
 /// One core's shards, and what its commands need to reach the other cores.
 pub(crate) struct ShardTask {
@@ -289,7 +289,7 @@ impl ShardTask {
         let mut next = Some(0);
         while let Some(from) = next {
             let keys;
-            (keys, next) = shard.some_keys(from, WIPE_KEYS);
+            (keys, next) = shard.some_keys(from, WIPE_FAMILIES);
             for key in keys {
                 let deleted = GroupingKey::from_text(key.clone());
                 let edit = in_slices(async |pace| Shard::delete_in_slices(shard, &deleted, pace).await).await;

@@ -246,7 +246,9 @@ impl Gateway {
         attempt: &mut PushAttempt,
     ) -> Option<Outcome> {
         let now = self.now;
-        let mut lookups = Lookups::new(self.registry.clone(), push.clone(), families);
+        let (registry, looked_up) = (self.registry.clone(), push.clone());
+        let (mut lookups, _) =
+            in_slices(1, async |pace| Lookups::new(registry, looked_up, families, pace).await);
         loop {
             let (batch, _) = in_slices(1, async |pace| lookups.next_batch(pace).await);
             if batch.is_empty() {
@@ -255,18 +257,20 @@ impl Gateway {
             for lookup in batch {
                 while let Some(reason) = self.look_up_one(&lookup) {
                     let Some(reason) = reason else { continue };
-                    return Some(
-                        match Shard::record_failure(self.shard(&push.key), push, attempt, reason, now) {
-                            Decision::Apply(edit) => {
-                                let stored = finish(&push.key, edit);
-                                self.enqueue(stored)
-                            }
-                            Decision::Reject(rejection) => Outcome::Rejected(rejection),
-                            Decision::WaitFor(_) | Decision::NeedsLookup(_) => {
-                                unreachable!("a failure is recorded at once")
-                            }
-                        },
-                    );
+                    let shard = self.shard(&push.key);
+                    let (failed, _) = in_slices(1, async |pace| {
+                        Shard::record_failure(shard, push, attempt, reason, now, pace).await
+                    });
+                    return Some(match failed {
+                        Decision::Apply(edit) => {
+                            let stored = finish(&push.key, edit);
+                            self.enqueue(stored)
+                        }
+                        Decision::Reject(rejection) => Outcome::Rejected(rejection),
+                        Decision::WaitFor(_) | Decision::NeedsLookup(_) => {
+                            unreachable!("a failure is recorded at once")
+                        }
+                    });
                 }
             }
         }

@@ -1,6 +1,5 @@
 //! Applying a decided command to the tables. The text follows, see [`super::text_edit`].
 
-use std::collections::VecDeque;
 use std::ops::DerefMut;
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ use super::series::has_new_series;
 use super::shapes::NO_SHAPE;
 use super::slab::Number;
 use super::tables::{Group, GroupFamily, StoredBytes};
-use super::text_edit::{Edit, Lines, Splice, Target, TextEdit};
+use super::text_edit::{Edit, Lines, Splice, Splices, Target, TextEdit};
 use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
 
 /// A plan whose names are claimed at the registry.
@@ -40,15 +39,15 @@ pub(super) struct ClaimedPlan {
 impl Shard {
     /// Gives the group of an inconsistent push a failure time, for a reason that only the caller could find: a duplicate on
     /// another core.
-    pub fn record_failure<S: DerefMut<Target = Self>>(
+    pub async fn record_failure<S: DerefMut<Target = Self>>(
         mut shard: S,
         push: &Push,
         attempt: &mut PushAttempt,
         reason: Inconsistency,
         now_seconds: f64,
+        pace: &Pace,
     ) -> Decision<TextEdit<S>> {
-        let announced = std::mem::take(&mut attempt.announced);
-        at_once(shard.registry.withdraw(announced, &Pace::unlimited()));
+        shard.registry.withdraw(std::mem::take(&mut attempt.announced), pace).await;
         let decision = shard.fail(push, reason, now_seconds);
         decision.with_shard(shard)
     }
@@ -79,7 +78,7 @@ impl Shard {
         pace: &Pace,
     ) -> Edit {
         let now = self.time_of_push(group, now_seconds);
-        let mut splices = VecDeque::with_capacity(plan.steps.len() + plan.dropped.len() + 2);
+        let mut splices = Splices::with_capacity(plan.steps.len() + plan.dropped.len() + 2);
         let group = group.unwrap_or_else(|| {
             splices.push_back(Splice { family: FAILURE_TIME_NUMBER, lines: Lines::Time(0.0) });
             self.add_group(&push.key, set, now, plan.steps.len())
@@ -128,6 +127,8 @@ impl Shard {
         }
         pace.drop_all(plan.families).await;
         self.set_shape_of_push(group, push);
+        pace.drop_all(plan.steps).await;
+        pace.drop_all(plan.dropped).await;
         let entry = &mut self.groups[group];
         entry.push_seconds = now;
         entry.bytes_bound = bytes_bound;
@@ -148,7 +149,7 @@ impl Shard {
         let key = &push.key;
         let group = self.groups_by_key.get(key.text()).copied();
         let now = self.time_of_failure(group, now_seconds);
-        let mut splices = VecDeque::with_capacity(2);
+        let mut splices = Splices::with_capacity(2);
         let group = match group {
             Some(group) => group,
             None => {
@@ -164,14 +165,16 @@ impl Shard {
     }
 
     async fn apply_delete(&mut self, key: &GroupingKey, pace: &Pace) -> Edit {
+        let group = self.groups_by_key.get(key.text()).copied();
+        let families = group.map_or(0, |group| self.groups[group].families.len());
         let mut edit = Edit {
             target: Target::Missing,
-            splices: VecDeque::new(),
+            splices: Splices::with_capacity(families + 2),
             push: None,
             commit: None,
             outcome: Outcome::Applied,
         };
-        let Some(group) = self.groups_by_key.get(key.text()).copied() else { return edit };
+        let Some(group) = group else { return edit };
         edit.target = Target::Delete(group);
         self.clear_shape(group);
         let set = self.groups[group].set;
@@ -191,12 +194,12 @@ impl Shard {
         let released_bytes = help_bytes(&changes, pace).await;
         pace.drop_all(changes).await;
         self.extra_bytes += released_bytes;
-        edit.splices.reserve_exact(families.len() + 2);
         for old in families.iter() {
             pace.spend(CHANGE).await;
             self.release(group, old, set);
             edit.splices.push_back(Splice { family: old.number, lines: Lines::None });
         }
+        families.free(pace).await;
         for family in [PUSH_TIME_NUMBER, FAILURE_TIME_NUMBER] {
             edit.splices.push_back(Splice { family, lines: Lines::None });
         }

@@ -4,6 +4,7 @@
 
 use smallvec::SmallVec;
 
+use super::pace::{LOOK, Pace};
 use super::slab::Number;
 use super::tables::GroupFamily;
 
@@ -36,6 +37,14 @@ impl GroupFamilies {
             new.chunks.push(Vec::with_capacity(families));
         }
         new
+    }
+
+    /// Drops the list in slices.
+    pub async fn free(self, pace: &Pace) {
+        for chunk in self.chunks {
+            drop(chunk);
+            pace.spend(LOOK).await;
+        }
     }
 
     pub fn len(&self) -> usize {

@@ -11,7 +11,7 @@ use crate::exposition::labels::{read_label_name, read_labels};
 
 use super::duplicates::SeriesLookup;
 use super::key::GroupingKey;
-use super::pace::Pace;
+use super::pace::{CHANGE, Pace};
 use super::push::{Push, PushedFamily};
 use super::registry::Registry;
 use super::series::{labels_of, series_of};
@@ -53,15 +53,21 @@ struct Current {
 impl Lookups {
     /// The lookups for a push in these families, which are sorted by name. The caller holds their leases, so a push that announces a
     /// set of label names later finds this push applied.
-    pub fn new(registry: Arc<Registry>, push: Arc<Push>, families: &[Arc<str>]) -> Self {
+    pub async fn new(registry: Arc<Registry>, push: Arc<Push>, families: &[Arc<str>], pace: &Pace) -> Self {
         let mut found: Vec<(Arc<str>, usize)> = Vec::with_capacity(families.len());
         for (index, pushed) in push.families().iter().enumerate() {
+            pace.spend(CHANGE).await;
             if let Ok(at) = families.binary_search_by(|family| (**family).cmp(push.name(pushed))) {
                 found.push((families[at].clone(), index));
             }
         }
         found.reverse();
         Self { own_names: push.key.names(), registry, push, families: found, current: None }
+    }
+
+    /// Drops the lookups in slices.
+    pub async fn free(self, pace: &Pace) {
+        pace.drop_all(self.families).await;
     }
 
     /// The next lookups; none at the end.

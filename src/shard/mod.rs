@@ -49,6 +49,8 @@ pub mod view;
 
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod slice_tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -67,6 +69,7 @@ use crate::telemetry::OwnMetric;
 use large_map::LargeMap;
 use registry::{Core, Registry, SetId};
 use retired::RetiredSeries;
+use segments::Segment;
 use slab::{Number, Slab};
 use tables::{Group, LocalFamily};
 
@@ -101,6 +104,8 @@ pub struct Shard {
     /// Shared by the shards of a core.
     retired_series: Arc<Mutex<RetiredSeries>>,
     counts: Counts,
+    /// Segments that a command replaced and that are still to be freed. Empty between two commands.
+    replaced: Vec<Arc<Segment>>,
     /// The most families that a group ever had.
     families_max: usize,
     /// The most bytes that a group ever had.
@@ -163,6 +168,7 @@ impl Shard {
             shapes: shapes::LocalShapes::default(),
             retired_series: Arc::default(),
             counts: Counts::default(),
+            replaced: Vec::new(),
             families_max: 0,
             bytes_max: 0,
             extra_bytes: 0,

@@ -421,7 +421,9 @@ fn many_sets_and_series_are_looked_up_in_slices() {
 
     // Its own group is the only one with both names, so each series is looked up in the group without a zone.
     let push = Arc::new(put(&pairs("a", Some("z")), &long("")));
-    let mut lookups = Lookups::new(gateway.registry.clone(), push, &["m".into()]);
+    let registry = gateway.registry.clone();
+    let (mut lookups, _) =
+        in_slices(10_000, async |pace| Lookups::new(registry, push, &["m".into()], pace).await);
     let (mut series, mut steps) = (0, 0);
     loop {
         let (batch, slices) = in_slices(10_000, async |pace| lookups.next_batch(pace).await);

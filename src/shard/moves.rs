@@ -106,6 +106,8 @@ impl Shard {
         };
         let bytes = to.replace_lines(moved, there, lines);
         self.replace_lines(group, family, NewLines::Run(&[]));
+        // The other shard has them now.
+        self.replaced.clear();
         bytes
     }
 }

@@ -92,6 +92,16 @@ pub(super) struct Plan<'p> {
     pub changes: Vec<FamilyChange<'p>>,
 }
 
+impl Plan<'_> {
+    /// Drops the plan in slices.
+    async fn free(self, pace: &Pace) {
+        let Self { steps, dropped, changes } = self;
+        pace.drop_all(steps).await;
+        pace.drop_all(dropped).await;
+        pace.drop_all(changes).await;
+    }
+}
+
 impl Shard {
     /// Decides about a push, and applies it to the tables if nothing prevents that. The time is in Unix seconds.
     ///
@@ -179,6 +189,7 @@ impl Shard {
         };
         let unsure = self.unsure_families(push, &plan, group, attempt, pace).await;
         if !unsure.is_empty() {
+            plan.free(pace).await;
             return Decision::NeedsLookup(unsure);
         }
         let releases = self.is_stored() && self.releases(push, &plan, group, pace).await;
@@ -186,25 +197,28 @@ impl Shard {
         let mut families = Vec::new();
         let reserved = match self.reserve(push, &plan, group, now_seconds, pace).await {
             Ok(reserved) => reserved,
-            Err(exceeded) => return self.fail(push, exceeded, now_seconds),
+            Err(exceeded) => {
+                plan.free(pace).await;
+                return self.fail(push, exceeded, now_seconds);
+            }
         };
         if !plan.changes.is_empty() {
             match self.change_registry(&plan.changes, &attempt.announced, pace).await {
                 Ok(claimed) => families = claimed,
-                Err(ChangeError::Conflict(reason)) => {
+                Err(error) => {
+                    plan.free(pace).await;
                     self.cancel(reserved);
-                    return self.fail(push, reason, now_seconds);
-                }
-                Err(ChangeError::Retired(epoch)) => {
-                    self.cancel(reserved);
-                    return Decision::WaitFor(epoch);
-                }
-                Err(ChangeError::Announced(epoch, sets)) => {
-                    self.cancel(reserved);
-                    for set in sets {
-                        attempt.announced.insert(set.family.name.clone(), set);
-                    }
-                    return Decision::WaitFor(epoch);
+                    return match error {
+                        ChangeError::Conflict(reason) => self.fail(push, reason, now_seconds),
+                        ChangeError::Retired(epoch) => Decision::WaitFor(epoch),
+                        ChangeError::Announced(epoch, sets) => {
+                            for set in sets {
+                                pace.spend(CHANGE).await;
+                                attempt.announced.insert(set.family.name.clone(), set);
+                            }
+                            Decision::WaitFor(epoch)
+                        }
+                    };
                 }
             }
         }
@@ -318,7 +332,13 @@ impl Shard {
             let change = match family {
                 // What nearly all pushes repeat.
                 Some(family) if same_help && family.kind == pushed.kind => None,
-                Some(family) => FamilyStep { pushed, help, family, old, same_help }.change(set)?,
+                Some(family) => match (FamilyStep { pushed, help, family, old, same_help }).change(set) {
+                    Ok(change) => change,
+                    Err(reason) => {
+                        plan.free(pace).await;
+                        return Err(reason);
+                    }
+                },
                 None => Some(FamilyChange {
                     name,
                     presence: Presence::Claimed(pushed.kind),
@@ -343,14 +363,16 @@ impl Shard {
                 pace.spend(LOOK).await;
                 step.old.into_iter().for_each(|old| stay.insert(old));
             }
-            let mut stay = stay.iter().peekable();
+            let mut stays = stay.iter().peekable();
             for old in group_families.iter() {
                 pace.spend(CHANGE).await;
-                if stay.next_if(|stays| stays.number == old.number).is_none() {
+                if stays.next_if(|stays| stays.number == old.number).is_none() {
                     plan.dropped.push(*old);
                     plan.changes.extend(self.change_for_release(old, set));
                 }
             }
+            drop(stays);
+            stay.free(pace).await;
         }
         Ok(plan)
     }

@@ -221,8 +221,10 @@ impl FamilyText {
         self.lines_and_exact(group).1.cloned()
     }
 
-    /// Replaces the lines of a group, or removes the group.
-    pub fn replace(&mut self, group: u32, new: NewLines<'_>) {
+    /// Replaces the lines of a group, or removes the group. Returns the segments of its old lines, if they had their own: the caller
+    /// drops them in slices.
+    pub fn replace(&mut self, group: u32, new: NewLines<'_>) -> Vec<Arc<Segment>> {
+        let mut replaced = Vec::new();
         let (new, exact, segments) = match new {
             NewLines::Run(new) => (new, None, Vec::new()),
             NewLines::Exact(new, exact) => (new, Some(exact), Vec::new()),
@@ -237,7 +239,9 @@ impl FamilyText {
             location => {
                 match location {
                     Location::Shared { entry, run } => self.remove_run(entry, run),
-                    Location::Exclusive(range) => drop(self.entries.drain(range)),
+                    Location::Exclusive(range) => {
+                        replaced = self.entries.drain(range).map(|entry| entry.segment).collect();
+                    }
                     Location::Missing => {}
                 }
                 if !new.is_empty() {
@@ -248,6 +252,7 @@ impl FamilyText {
                 }
             }
         }
+        replaced
     }
 
     /// Whether all groups that have lines precede this one.

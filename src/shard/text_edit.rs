@@ -75,7 +75,7 @@ impl ChangedPart {
 #[derive(Debug)]
 pub(super) struct Edit {
     pub target: Target,
-    pub splices: VecDeque<Splice>,
+    pub splices: Splices,
     /// The push with the lines of [`Lines::Pushed`].
     pub push: Option<Arc<Push>>,
     pub commit: Option<RunningEpoch>,
@@ -93,6 +93,12 @@ pub(super) enum Target {
     Missing,
 }
 
+/// Splices in order. They are in chunks that are freed one by one, because there may be millions of splices.
+#[derive(Debug)]
+pub(super) struct Splices {
+    chunks: VecDeque<VecDeque<Splice>>,
+}
+
 /// The new lines of the group in one family.
 #[derive(Debug)]
 pub(super) struct Splice {
@@ -107,6 +113,36 @@ pub(super) enum Lines {
     /// A push time in Unix seconds.
     Time(f64),
     None,
+}
+
+impl Splices {
+    const CHUNK_LEN: usize = 4096;
+
+    /// No splices, with memory for some.
+    pub fn with_capacity(splices: usize) -> Self {
+        let first = VecDeque::with_capacity(splices.min(Self::CHUNK_LEN));
+        Self { chunks: VecDeque::from([first]) }
+    }
+
+    pub fn push_back(&mut self, splice: Splice) {
+        match self.chunks.back_mut().filter(|chunk| chunk.len() < Self::CHUNK_LEN) {
+            Some(chunk) => chunk.push_back(splice),
+            None => {
+                let mut chunk = VecDeque::with_capacity(Self::CHUNK_LEN);
+                chunk.push_back(splice);
+                self.chunks.push_back(chunk);
+            }
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<Splice> {
+        loop {
+            if let Some(splice) = self.chunks.front_mut()?.pop_front() {
+                return Some(splice);
+            }
+            self.chunks.pop_front();
+        }
+    }
 }
 
 impl<S: DerefMut<Target = Shard>> TextEdit<S> {
@@ -156,10 +192,17 @@ impl Shard {
         const SPLICE_BYTES: usize = CHANGE;
         let Some(group) = edit.target.group() else { return true };
         let mut bytes = 0;
-        while let Some(splice) = edit.splices.pop_front() {
-            bytes += SPLICE_BYTES + self.splice(group, &splice, edit.push.as_deref());
-            if bytes >= bytes_max && !edit.splices.is_empty() {
+        loop {
+            if bytes >= bytes_max {
                 return false;
+            }
+            // Long lines that were replaced are freed in slices, too.
+            if let Some(segment) = self.replaced.pop() {
+                bytes += segment.text().len();
+            } else if let Some(splice) = edit.splices.pop_front() {
+                bytes += SPLICE_BYTES + self.splice(group, &splice, edit.push.as_deref());
+            } else {
+                break;
             }
         }
         if let Target::Delete(group) = edit.target
@@ -201,7 +244,10 @@ impl Shard {
             self.extra_bytes += lines.exact_len() as i64 - old_exact as i64;
         }
         let old_segments = text.segments().len();
-        text.replace(group, lines);
+        let replaced = text.replace(group, lines);
+        if !replaced.is_empty() {
+            self.replaced.extend(replaced);
+        }
         let counts = &mut self.counts;
         counts.bytes = counts.bytes + new_bytes - old_bytes;
         counts.series = counts.series + new_lines - old_lines;

@@ -364,11 +364,17 @@ impl Shard {
         self.families_by_name.get(&name.shared.name).copied()
     }
 
-    /// The keys of some groups from a group number on, for deleting all of them step by step. Also returns the number of the next
-    /// group; `None` at the end.
-    pub fn some_keys(&self, from: u32, count_max: usize) -> (Vec<Arc<str>>, Option<u32>) {
-        let mut groups = self.groups.from(from);
-        let keys = groups.by_ref().take(count_max).map(|(_, group)| group.key.clone()).collect();
-        (keys, groups.next().map(|(number, _)| number))
+    /// The keys of some groups from a group number on, for deleting all of them step by step: of one group, and of more until they have
+    /// so many families, including push times. Also returns the number of the next group; `None` at the end.
+    pub fn some_keys(&self, from: u32, families_max: usize) -> (Vec<Arc<str>>, Option<u32>) {
+        let (mut keys, mut families) = (Vec::new(), 0);
+        for (number, group) in self.groups.from(from) {
+            families += group.families.len() + 2;
+            if families > families_max && !keys.is_empty() {
+                return (keys, Some(number));
+            }
+            keys.push(group.key.clone());
+        }
+        (keys, None)
     }
 }

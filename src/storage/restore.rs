@@ -25,8 +25,8 @@ use crate::storage::import::{ImportError, Records};
 use super::store::{Import, Open, Shared};
 use super::stored_group::StoredGroup;
 
-/// How many groups are deleted at a time when a restore starts over.
-const CLEAR_KEYS: usize = 4096;
+/// How many families of groups, including push times, are deleted at a time when a restore starts over.
+const CLEAR_FAMILIES: usize = 16 * 1024;
 
 /// Why the store could not be restored. The gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -357,7 +357,7 @@ fn clear(shard: &mut Shard) {
     let mut next = Some(0);
     while let Some(from) = next {
         let keys;
-        (keys, next) = shard.some_keys(from, CLEAR_KEYS);
+        (keys, next) = shard.some_keys(from, CLEAR_FAMILIES);
         for key in keys {
             let _ = Shard::delete(&mut *shard, &GroupingKey::from_text(key)).finish();
         }
