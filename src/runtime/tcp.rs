@@ -131,6 +131,13 @@ pub(super) fn is_reset(socket: impl AsFd) -> bool {
         && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
+/// Whether the peer has closed its side or reset the connection. What it sent before may be unread.
+pub(super) fn is_closed_by_peer(socket: impl AsFd) -> bool {
+    let mut polled = [PollFd::new(&socket, PollFlags::RDHUP)];
+    rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok()
+        && polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+}
+
 impl AsFd for RuntimeSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {

@@ -365,6 +365,27 @@ fn incomplete_records_of_idle_connections_are_counted() {
 }
 
 #[test]
+fn a_handshake_whose_client_has_left_is_not_carried_out() {
+    let server = Server::start(&[], &[]);
+    let name = ServerName::try_from("localhost").expect("the name is valid");
+    let mut tls =
+        ClientConnection::new(server.client(&[&TLS13], None), name).expect("the settings are valid");
+    let mut hello = Vec::new();
+    tls.write_tls(&mut hello).expect("writing to memory succeeds");
+    let (first, last) = hello.split_at(hello.len() - 1);
+    let mut stream = server.connect();
+    stream.write_all(first).expect("sent");
+    // The last byte and the end arrive together.
+    socket2::SockRef::from(&stream).set_tcp_cork(true).expect("an open socket");
+    stream.write_all(last).expect("sent");
+    stream.shutdown(Shutdown::Write).expect("an open socket");
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).expect("the end of the stream");
+    assert_eq!(response, b"");
+    assert_eq!(server.metric("sluicegate_tls_handshakes_total{result=\"failed\"}"), "1");
+}
+
+#[test]
 fn a_client_with_an_old_version_gets_the_alert_protocol_version() {
     let server = Server::start(&[], &[]);
     // The hello of TLS 1.1: no session, one suite, no compression, no extensions.

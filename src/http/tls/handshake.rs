@@ -197,6 +197,10 @@ impl Attempt<'_> {
             self.bridge.send_canned(PROTOCOL_VERSION_ALERT);
             return Poll::Ready(Err(Failure::NoVersion));
         };
+        // The costly part follows, and a client has more to send after it.
+        if self.bridge.socket().is_closed_by_peer() {
+            return Poll::Ready(Err(Failure::Disconnected));
+        }
         let mut tls = match accepted.into_connection(config) {
             Ok(tls) => Box::new(tls),
             Err(refused) => return Poll::Ready(Err(self.refuse(refused))),

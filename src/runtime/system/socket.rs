@@ -123,6 +123,11 @@ impl Socket {
         crate::runtime::tcp::is_reset(self)
     }
 
+    /// Whether the peer will send nothing more, because it has closed its side or reset the connection.
+    pub(crate) fn is_closed_by_peer(&self) -> bool {
+        crate::runtime::tcp::is_closed_by_peer(self)
+    }
+
     /// Resets the connection, so that the kernel drops unsent data at once and the peer does not mistake a truncated response for a
     /// complete one.
     ///
