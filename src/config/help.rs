@@ -96,13 +96,13 @@ fn add_options(page: &mut String, command: &Command) {
         let _ = writeln!(page, "\n{}", roff(&text_of(argument.get_help())));
         let values = values(argument).join(", ");
         if takes_value(argument) && !values.is_empty() {
-            let _ = writeln!(page, "Values: {}.", roff(&values));
+            let _ = writeln!(page, ".br\nValues: {}.", roff(&values));
         }
         if let [default] = argument.get_default_values()
             && takes_value(argument)
             && !default.is_empty()
         {
-            let _ = writeln!(page, "Default: {}.", roff(&default.to_string_lossy()));
+            let _ = writeln!(page, ".br\nDefault: {}.", roff(&default.to_string_lossy()));
         }
     }
 }
