@@ -82,8 +82,40 @@ pub(crate) struct ArchiveEntry {
     pub checksum: u32,
 }
 
+/// An archive under a temporary name.
+pub(crate) struct Unnamed {
+    id: ArchiveId,
+    entry: ArchiveEntry,
+    file: OpenFile,
+}
+
+impl Unnamed {
+    /// Makes the content durable.
+    pub fn sync(&self) -> Result<(), EngineError> {
+        self.file.sync()
+    }
+
+    /// Gives the archive, which must be synced, its name.
+    pub fn rename(self, folder: &Folder) -> Result<ArchiveEntry, EngineError> {
+        let name = self.id.file_name();
+        folder.rename(&format!("{name}{TEMPORARY_SUFFIX}"), &name)?;
+        Ok(self.entry)
+    }
+}
+
 /// Writes an archive and syncs it, but not the folder. The archive counts once a manifest lists it.
 pub(crate) fn write(folder: &Folder, id: ArchiveId, records: &Records) -> Result<ArchiveEntry, EngineError> {
+    let archive = write_unnamed(folder, id, records)?;
+    archive.sync()?;
+    archive.rename(folder)
+}
+
+/// Writes an archive, without syncing it.
+pub(crate) fn write_unnamed(
+    folder: &Folder,
+    id: ArchiveId,
+    records: &Records,
+) -> Result<Unnamed, EngineError> {
     let name = id.file_name();
     let body = rkyv::to_bytes::<rancor::Error>(records)
         .map_err(|error| folder.damaged(&name, &format!("cannot be encoded: {error}")))?;
@@ -92,14 +124,13 @@ pub(crate) fn write(folder: &Folder, id: ArchiveId, records: &Records) -> Result
     let file = folder.create(&temporary)?;
     file.write_at(&encode_header(id, body.len(), checksum), 0)?;
     file.write_at(&body, HEADER_BYTES as u64)?;
-    file.sync()?;
-    folder.rename(&temporary, &name)?;
-    Ok(ArchiveEntry {
+    let entry = ArchiveEntry {
         generation: id.generation,
         records: records.ends.len() as u64 / 2,
         bytes: (HEADER_BYTES + body.len()) as u64,
         checksum,
-    })
+    };
+    Ok(Unnamed { id, entry, file })
 }
 
 /// Reads an archive and passes each key with its record to `visit`. `buffer` is reused between calls.

@@ -2,15 +2,20 @@
 //! them. Nothing of the old generation is read except its manifest, and none of its files is changed, so it counts until the new
 //! manifest has replaced the old one. A crash leaves one of the two.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sluicegate_engine::{CHANGED_ROUNDS_MAX, EngineError, Groups};
 
-use crate::archive::{self, ArchiveEntry, ArchiveId, Records};
+use crate::archive::{self, ArchiveEntry, ArchiveId, Records, Unnamed};
 use crate::log::changes::partition_of;
 use crate::manifest::{self, Manifest};
 use crate::store::Store;
+
+/// How many archives are written before they are synced. Each needs a descriptor until then.
+const ARCHIVES_AT_A_TIME: usize = 16;
 
 /// Writes a new generation, and returns its manifest. Nothing else may use the store. `sequence` is the number of the last batch.
 ///
@@ -92,23 +97,57 @@ fn write_archives(
         if !is_changed.contains(&true) {
             break;
         }
-        for (partition, keys) in keys.iter_mut().enumerate().filter(|(partition, _)| is_changed[*partition]) {
-            keys.sort_unstable();
-            keys.dedup();
-            records.clear();
-            for key in &*keys {
-                record.clear();
-                if groups.record(key, &mut record) {
-                    records.push(key, &record);
+        let changed: Vec<usize> = (0..count).filter(|partition| is_changed[*partition]).collect();
+        for partitions in changed.chunks(ARCHIVES_AT_A_TIME) {
+            let mut written = Vec::with_capacity(partitions.len());
+            for partition in partitions.iter().copied() {
+                let keys = &mut keys[partition];
+                keys.sort_unstable();
+                keys.dedup();
+                records.clear();
+                for key in &*keys {
+                    record.clear();
+                    if groups.record(key, &mut record) {
+                        records.push(key, &record);
+                    }
+                }
+                entries[partition] = ArchiveEntry::default();
+                if !records.is_empty() {
+                    let id = ArchiveId { store_id: old.store_id, partition, generation: number };
+                    written.push((partition, archive::write_unnamed(&store.folder, id, &records)?));
                 }
             }
-            entries[partition] = if records.is_empty() {
-                ArchiveEntry::default()
-            } else {
-                let id = ArchiveId { store_id: old.store_id, partition, generation: number };
-                archive::write(&store.folder, id, &records)?
-            };
+            sync_all(&written, store.options.background)?;
+            for (partition, archive) in written {
+                entries[partition] = archive.rename(&store.folder)?;
+            }
         }
     }
     Ok(entries)
+}
+
+/// Syncs archives, with a thread for each if threads are allowed: the file system then writes its journal for several of them at once.
+fn sync_all(archives: &[(usize, Unnamed)], has_threads: bool) -> Result<(), EngineError> {
+    if !has_threads {
+        return archives.iter().try_for_each(|(_, archive)| archive.sync());
+    }
+    thread::scope(|scope| {
+        let started: Vec<_> = archives
+            .iter()
+            .map(|(_, archive)| {
+                let builder = thread::Builder::new().name("store-sync".to_owned());
+                // Without a thread, this one syncs it.
+                builder.spawn_scoped(scope, || archive.sync()).map_err(|_| archive)
+            })
+            .collect();
+        let mut result = Ok(());
+        for sync in started {
+            let synced = match sync {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(archive) => archive.sync(),
+            };
+            result = result.and(synced);
+        }
+        result
+    })
 }
