@@ -5,13 +5,37 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use flate2::{Compress, Compression, FlushCompress};
 use sluicegate::encoding::decode::GZIP;
 use sluicegate::encoding::encode::{Coding, PieceEncoder};
-use sluicegate::encoding::gzip::{Deflater, Member};
+use sluicegate::encoding::gzip::{Deflated, Deflater, Member};
 use sluicegate::exposition::memory::Unlimited;
 
 const PIECE_BYTES: usize = 16 << 10;
 const PIECES: usize = 1_000;
+
+/// The histogram of each job of a fleet, with values that differ.
+fn histograms() -> Vec<u8> {
+    let mut text = String::with_capacity(PIECE_BYTES + 1000);
+    for group in (0..).map(|group: usize| group * 7 / 4) {
+        if text.len() >= PIECE_BYTES {
+            break;
+        }
+        let labels = format!("instance=\"host-{group}\",job=\"job{}\"", group % 20);
+        let mut line = |suffix: &str, le: &str, value: usize| {
+            writeln!(text, "job_step_duration_seconds_{suffix}{{{labels}{le}}} {value}")
+                .expect("writing to a string cannot fail");
+        };
+        let mut count = group * 7919 % 100;
+        for le in ["0.1", "1", "10", "60", "+Inf"] {
+            line("bucket", &format!(",le=\"{le}\""), count);
+            count += group * 31 % 17;
+        }
+        line("sum", "", group * 104_729 % 10_007);
+        line("count", "", count);
+    }
+    text.into_bytes()
+}
 
 /// Lines of about 100 bytes, as a fleet of jobs pushes them.
 fn exposition(seed: usize) -> Vec<u8> {
@@ -38,22 +62,43 @@ fn gzip(c: &mut Criterion) {
     let text = exposition(1);
     let mut group = c.benchmark_group("gzip");
     group.throughput(Throughput::Bytes(text.len() as u64));
-    group.bench_function("deflate a piece of 16 KB", |b| {
-        b.iter(|| deflater.deflate([black_box(text.as_slice())]));
-    });
+    for (name, text) in [("gauges", &text), ("histograms", &histograms())] {
+        let size = |piece: &Deflated| {
+            let mut member = Member::default();
+            member.push(piece);
+            member.finish().iter().map(Bytes::len).sum::<usize>()
+        };
+        let compressed = size(&deflater.deflate(text));
+        group.bench_function(format!("deflate a piece of {name} to {compressed} bytes"), |b| {
+            b.iter(|| deflater.deflate(black_box(text)));
+        });
+        for level in [1, 2] {
+            let mut compress = Compress::new(Compression::new(level), false);
+            let mut deflate = |text: &[u8]| {
+                compress.reset();
+                let mut out = Vec::with_capacity(text.len());
+                compress.compress_vec(text, &mut out, FlushCompress::Sync).expect("there is room");
+                out
+            };
+            let compressed = deflate(text).len();
+            group.bench_function(format!("{name} by zlib-rs at level {level}, to {compressed} bytes"), |b| {
+                b.iter(|| deflate(black_box(text)));
+            });
+        }
+    }
     let mut encoder = PieceEncoder::default();
     let plain = Bytes::from(text.clone());
     group.bench_function("zstd frame of 16 KB", |b| {
         b.iter(|| encoder.encode(Coding::Zstd, black_box(plain.clone())));
     });
     let mut member = Member::default();
-    member.push(&deflater.deflate([text.as_slice()]));
+    member.push(&deflater.deflate(&text));
     let body = member.finish().concat();
     group.bench_function("gunzip a body of 16 KB", |b| {
         b.iter(|| GZIP.decode(black_box(&body), usize::MAX, &mut Unlimited));
     });
 
-    let pieces: Vec<_> = (0..PIECES).map(|seed| deflater.deflate([exposition(seed).as_slice()])).collect();
+    let pieces: Vec<_> = (0..PIECES).map(|seed| deflater.deflate(&exposition(seed))).collect();
     group.throughput(Throughput::Elements(PIECES as u64));
     group.bench_function("stitch 1,000 pieces", |b| {
         b.iter(|| {

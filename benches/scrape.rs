@@ -27,7 +27,7 @@ fn bench_scrape(c: &mut Criterion) {
         b.iter(|| units().into_iter().map(plain).for_each(|bytes| drop(black_box(bytes))));
     });
     let mut deflater = Deflater::new();
-    let deflated: Vec<Deflated> = texts.iter().map(|text| deflater.deflate([&text[..]])).collect();
+    let deflated: Vec<Deflated> = texts.iter().map(|text| deflater.deflate(text)).collect();
     group.bench_function("stitch gzip", |b| {
         b.iter(|| {
             let mut member = Member::with_capacity(deflated.len());
@@ -37,7 +37,7 @@ fn bench_scrape(c: &mut Criterion) {
     });
     group.sample_size(10);
     group.bench_function("compress all pieces", |b| {
-        b.iter(|| texts.iter().for_each(|text| drop(black_box(deflater.deflate([&text[..]])))));
+        b.iter(|| texts.iter().for_each(|text| drop(black_box(deflater.deflate(text)))));
     });
     group.finish();
 }

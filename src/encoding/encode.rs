@@ -101,7 +101,7 @@ impl PieceEncoder {
 
     /// Compresses bytes as a part of a gzip member.
     pub fn deflate(&mut self, plain: &[u8]) -> Deflated {
-        self.deflater.deflate([plain])
+        self.deflater.deflate(plain)
     }
 
     fn zstd_frame(&mut self, plain: &[u8]) -> Bytes {
