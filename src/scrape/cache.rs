@@ -1,13 +1,15 @@
 //! The cache of encoded pieces, so that a scrape encodes only the text that changed since the last one.
 //!
 //! A piece that is one segment is cached with the segment, so it is dropped together with the text from which it was made. A unit of
-//! small ranges that were copied together is cached here, by form and hash.
+//! small ranges that were copied together is cached here, by form and hash. [`super::chunks`] keeps pieces that were copied together
+//! to be sent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use super::chunks::Chunks;
 use super::merge::Unit;
 use crate::encoding::encode::{Coding, Form, Piece, PieceEncoder};
 use crate::shard::hash::hash_128;
@@ -20,6 +22,7 @@ const FORM_IDLE_SCRAPES_MAX: u64 = 64;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PieceCache {
     copied: Arc<Mutex<CopiedPieces>>,
+    chunks: Chunks,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +69,11 @@ impl PieceCache {
             }
             Unit::Translated(piece) => piece,
         }
+    }
+
+    /// Copies the encoded pieces of a body together, unless that is cached.
+    pub(crate) fn join(&self, form: Form, pieces: &[Bytes]) -> Vec<Bytes> {
+        self.chunks.join(form, pieces)
     }
 
     /// Ends a scrape: drops the copied pieces of this form that no scrape used since the last call.

@@ -25,6 +25,10 @@ const CORE_BYTES_MAX: usize = 48 * 1024;
 
 /// A core merges and assembles so many families and segments itself, in about a millisecond.
 const CORE_ITEMS_MAX: usize = 8 * 1024;
+/// A core copies so many pieces together itself, about 2 MB, if more than [`CHANGED_PIECES_MAX`] changed.
+const CORE_PIECES_MAX: usize = 1024;
+/// So few changed pieces cost less than a millisecond, however many others there are: each lets at most two chunks be copied again.
+const CHANGED_PIECES_MAX: usize = 8;
 /// How many bytes are hashed between two yields.
 const HASHED_BYTES_MAX: usize = 4 << 20;
 /// The least cost of looking for a unit in the cache, in hashed bytes.
@@ -124,6 +128,7 @@ impl Encoder {
             }
             pieces.push(cached);
         }
+        let copies_much = pieces.len() > CORE_PIECES_MAX && missing.len() > CHANGED_PIECES_MAX;
         if missing.iter().map(|(_, unit)| unit.len()).sum::<usize>() <= CORE_BYTES_MAX {
             let encoder = &mut self.encoder.borrow_mut();
             for (at, unit) in missing {
@@ -135,7 +140,16 @@ impl Encoder {
             }
         }
         self.cache.end_scrape(form);
-        self.run(is_large, move || stitch(pieces)).await?.ok_or(EncodeFailed)
+        let cache = self.cache.clone();
+        let body = move || {
+            let mut buffers = stitch(pieces)?;
+            // gzip's trailer is always another one.
+            let trailer = if form.coding == Coding::Gzip { buffers.pop() } else { None };
+            let mut body = cache.join(form, &buffers);
+            body.extend(trailer);
+            Some(body)
+        };
+        self.run(is_large || copies_much, body).await?.ok_or(EncodeFailed)
     }
 
     async fn encode_on_workers(

@@ -1,10 +1,11 @@
 //! From the snapshots of all cores to the body of a scrape.
 //!
 //! The pipeline: [`collect`] a snapshot from every core, [`merge`] the families (or [`translate`] them into another format), [`encode`]
-//! what changed, and send the pieces. [`negotiate`] chooses the format and the compression; the [`cache`] keeps encoded pieces between
+//! what changed, and send the pieces in [`chunks`]. [`negotiate`] chooses the format and the compression; the [`cache`] keeps encoded pieces between
 //! scrapes.
 
 pub(crate) mod cache;
+mod chunks;
 pub(crate) mod collect;
 pub(crate) mod encode;
 pub mod merge;
