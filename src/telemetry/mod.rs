@@ -15,7 +15,7 @@ pub use recorder::{OwnFamily, OwnSample, OwnValue, Recorder};
 
 /// Returns all families of the gateway's own with their current values: everything that was recorded,
 /// `process_*`, faults and dropped log lines. They are
-/// sorted by name, and their series by labels. Reads a few small files in `/proc`.
+/// sorted by name, and their series by labels. Reads a few small files in `/proc`, at most once a second.
 pub fn gather(recorder: &Recorder) -> Vec<OwnFamily> {
     let mut families = recorder.gather();
     families.extend(process::families());

@@ -1,10 +1,14 @@
 //! `process_*`: what the kernel reports about this process, read when metrics are gathered.
 //!
+//! The values are kept for a second, because reading them takes longer than everything else about a scrape of which nothing has
+//! changed. A scraper that comes at most once a second gets values of that moment.
+//!
 //! If a value cannot be read (no `/proc`, another format, no permission), its family is absent and the scrape continues.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
@@ -48,8 +52,30 @@ pub const METRICS: &[OwnMetric] = &[
     VIRTUAL_MEMORY_MAX,
 ];
 
-/// Returns the families whose values can be read.
+/// How long values are kept.
+const KEPT: Duration = Duration::from_secs(1);
+
+/// Returns the families whose values can be read, as they are or were at most a second ago.
 pub(super) fn families() -> Vec<OwnFamily> {
+    static RECENT: Recent = Recent(Mutex::new(None));
+    RECENT.get(Instant::now(), read)
+}
+
+/// The last values, and when they were read.
+struct Recent(Mutex<Option<(Instant, Vec<OwnFamily>)>>);
+
+impl Recent {
+    fn get(&self, now: Instant, read: impl FnOnce() -> Vec<OwnFamily>) -> Vec<OwnFamily> {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*recent {
+            // Another thread may have read the clock later.
+            Some((read_at, families)) if now.saturating_duration_since(*read_at) < KEPT => families.clone(),
+            _ => recent.insert((now, read())).1.clone(),
+        }
+    }
+}
+
+fn read() -> Vec<OwnFamily> {
     let stat = fs::read_to_string("/proc/self/stat").ok().and_then(|text| Stat::parse(&text));
     let network = fs::read_to_string("/proc/self/net/netstat").ok().and_then(|text| Network::parse(&text));
     // Read once: it never changes, and the file is long on a machine with many processors.
@@ -178,8 +204,19 @@ mod tests {
     }
 
     #[test]
+    fn values_are_kept_for_a_second() {
+        let recent = Recent(Mutex::new(None));
+        let start = Instant::now();
+        let read = |value| move || vec![family(OPEN_FDS, value)];
+        assert_eq!(recent.get(start, read(1.0)), read(1.0)());
+        assert_eq!(recent.get(start + KEPT - Duration::from_nanos(1), read(2.0)), read(1.0)());
+        assert_eq!(recent.get(start + KEPT, read(3.0)), read(3.0)());
+        assert_eq!(recent.get(start, read(4.0)), read(3.0)());
+    }
+
+    #[test]
     fn the_values_of_this_process_are_plausible() {
-        let families = families();
+        let families = read();
         assert!(families.is_sorted_by(|a, b| a.name < b.name));
         let value = |OwnMetric { name, .. }: OwnMetric| {
             let family =

@@ -19,7 +19,7 @@ use metrics::{
 use rustix::time::{ClockId, clock_gettime};
 
 use super::own_metric::{OwnKind, OwnMetric};
-use super::summary::{SlidingSummary, Total};
+use super::summary::{SlidingSummary, Total, window_at};
 
 /// A family with its series, ready to be written in any format.
 #[derive(Debug, Clone, PartialEq)]
@@ -268,6 +268,16 @@ impl GaugeFn for GaugeCell {
 struct SummaryCell {
     resolution: f64,
     slots: [Alone<Mutex<SlidingSummary>>; SLOTS],
+    /// The last value that was computed.
+    last: Mutex<Option<LastValue>>,
+}
+
+/// A value of a summary. It is the same as long as nothing is recorded and the windows are the same.
+#[derive(Debug)]
+struct LastValue {
+    count: u64,
+    window: u64,
+    value: OwnValue,
 }
 
 impl SummaryCell {
@@ -275,6 +285,7 @@ impl SummaryCell {
         Self {
             resolution,
             slots: std::array::from_fn(|_| Alone(Mutex::new(SlidingSummary::new(resolution)))),
+            last: Mutex::new(None),
         }
     }
 
@@ -283,11 +294,20 @@ impl SummaryCell {
     }
 
     fn value(&self, now_seconds: u64) -> OwnValue {
+        let mut last = lock(&self.last);
+        let window = window_at(now_seconds);
+        let count = self.slots.iter().map(|slot| lock(&slot.0).count()).sum();
+        if let Some(last) = last.as_ref().filter(|last| (last.count, last.window) == (count, window)) {
+            return last.value.clone();
+        }
         let mut total = Total::new(self.resolution);
         for slot in &self.slots {
             total.add(&lock(&slot.0), now_seconds);
         }
-        OwnValue::Summary { quantiles: total.quantiles(), sum: total.sum(), count: total.count() }
+        let count = total.count();
+        let value = OwnValue::Summary { quantiles: total.quantiles(), sum: total.sum(), count };
+        *last = Some(LastValue { count, window, value: value.clone() });
+        value
     }
 }
 
@@ -382,6 +402,26 @@ mod tests {
         };
         assert!(quantiles.iter().all(|(_, value)| value.is_nan()));
         assert_eq!((*sum, *count), (0.25, 1));
+    }
+
+    #[test]
+    fn a_summary_is_computed_again_when_something_was_recorded_and_when_a_window_ends() {
+        let recorder = recorder();
+        let summary = recorder.summary(&Key::from_name(SUMMARY.name));
+        let now = now_seconds();
+        let value = |now_seconds| match &recorder.gather_at(now_seconds)[0].samples[0].value {
+            OwnValue::Summary { quantiles, sum, count } => (quantiles[1].1, *sum, *count),
+            OwnValue::Single(_) => panic!("not a summary"),
+        };
+        summary.record(5.0);
+        assert_eq!(value(now), (5.0, 5.0, 1));
+        assert_eq!(value(now), (5.0, 5.0, 1));
+        std::thread::scope(|scope| scope.spawn(|| summary.record(5.0)).join().expect("records"));
+        assert_eq!(value(now), (5.0, 10.0, 2));
+        let (median, sum, count) = value(now + 720);
+        assert!(median.is_nan());
+        assert_eq!((sum, count), (10.0, 2));
+        assert_eq!(value(now), (5.0, 10.0, 2));
     }
 
     #[test]

@@ -38,11 +38,16 @@ impl SlidingSummary {
         Self { resolution, windows: Default::default(), sum: 0.0, count: 0 }
     }
 
+    /// The number of values since the start.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
     /// Records a value at a time in seconds since any fixed point.
     pub(super) fn record(&mut self, value: f64, now_seconds: u64) {
         self.sum += value;
         self.count += 1;
-        let number = now_seconds / WINDOW_SECONDS;
+        let number = window_at(now_seconds);
         let slot = &mut self.windows[(number % WINDOWS) as usize];
         let window = slot.get_or_insert_with(|| Window { number, values: histogram() });
         if window.number != number {
@@ -53,6 +58,11 @@ impl SlidingSummary {
         let steps = ((value / self.resolution).round() as u64).min(STEPS_MAX);
         window.values.record(steps).expect("the histogram grows as far as STEPS_MAX");
     }
+}
+
+/// The number of the window at a time.
+pub(super) fn window_at(now_seconds: u64) -> u64 {
+    now_seconds / WINDOW_SECONDS
 }
 
 fn histogram() -> Histogram<u32> {
@@ -77,7 +87,7 @@ impl Total {
     pub(super) fn add(&mut self, summary: &SlidingSummary, now_seconds: u64) {
         self.sum += summary.sum;
         self.count += summary.count;
-        let now = now_seconds / WINDOW_SECONDS;
+        let now = window_at(now_seconds);
         for window in summary.windows.iter().flatten() {
             // A window may be newer than `now`, because the recording thread read the clock later.
             if window.number + WINDOWS > now {
