@@ -12,7 +12,7 @@ const NICENESS: i32 = 10;
 type Job = Box<dyn FnOnce(&mut PieceEncoder) + Send>;
 
 /// A pool of threads, one per core. They end with the program. Clones share the pool.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Workers {
     jobs: Sender<Job>,
 }
@@ -42,7 +42,12 @@ impl Workers {
         self.run_while_wanted(|encoder, _| job(encoder)).await
     }
 
-    /// The same for a job that takes long, and can ask whether the caller still waits.
+    /// Drops something large on one of the threads.
+    pub(crate) fn drop(&self, large: impl Send + 'static) {
+        let _ = self.jobs.send(Box::new(move |_| drop(large)));
+    }
+
+    /// The same as [`Self::run`] for a job that takes long, and can ask whether the caller still waits.
     pub(crate) async fn run_while_wanted<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut PieceEncoder, &dyn Fn() -> bool) -> T + Send + 'static,

@@ -17,6 +17,7 @@ use super::metrics::{PushRejection, count_rejection};
 use super::{Error, Handlers, Request, content_type};
 use crate::cores::command::ShardCommand;
 use crate::cores::shard_task::CommandError;
+use crate::cores::workers::Workers;
 use crate::encoding::decode::{ContentEncoding, DecodeError};
 use crate::exposition::memory::{Memory, OutOfMemory, Unlimited, WhileWanted};
 use crate::exposition::names::NameRules;
@@ -28,7 +29,7 @@ use crate::runtime::budget::Reservation;
 use crate::runtime::permits::Permit;
 use crate::shard::key::GroupingKey;
 use crate::shard::outcome::{Outcome, Rejection};
-use crate::shard::push::{Content, Mode, Push};
+use crate::shard::push::{Content, Disposal, Mode, Push};
 use crate::shard::shapes::{Shape, ShapedPush};
 
 /// Longer encoded bodies are decoded on a worker. Shorter ones too, if they turn out to be long.
@@ -207,7 +208,13 @@ pub(super) async fn push(handlers: &Handlers, mut request: Request) -> Result<Re
             let push = Arc::new(push);
             // This clone keeps the push alive until the result arrives, see `ShardCommand::Push`.
             let sent = push.clone();
-            let command = |permit: Permit, tx| ShardCommand::Push(sent, permit.holding(memory), tx);
+            let command = |permit: Permit, tx| {
+                let permit = match memory {
+                    Some(memory) => permit.holding(memory),
+                    None => permit,
+                };
+                ShardCommand::Push(sent, permit, tx)
+            };
             handlers.shard_task.execute_at_home(&push.key, bytes, command).await
         }
     };
@@ -259,12 +266,13 @@ impl Handlers {
         is_text.then(|| self.gateway.rules.sizes().rendered_bytes_max(received.body.len()))
     }
 
-    /// Decodes, parses and renders a push, on a worker unless all of that is short. Then the memory is that of the result.
+    /// Decodes, parses and renders a push, on a worker unless all of that is short. Returns the memory of the result, unless the worker
+    /// also frees the push; then the push has its memory.
     async fn prepare(
         &self,
         received: ReceivedPush,
         mut memory: Reservation,
-    ) -> Result<(Push, Reservation), PushError> {
+    ) -> Result<(Push, Option<Reservation>), PushError> {
         let rules = self.gateway.rules;
         if received.may_be_short() {
             // A core prepares one push at a time, so this needs no reservation; the result does.
@@ -277,17 +285,35 @@ impl Handlers {
                         push.shape = self.learn(&received);
                     }
                     memory.resize(push.memory_bytes())?;
-                    return Ok((push, memory));
+                    return Ok((push, Some(memory)));
                 }
             }
         }
+        let workers = self.gateway.workers.clone();
         let prepared = self.gateway.workers.run_while_wanted(move |_, is_wanted| {
             let mut wanted = WhileWanted { memory: &mut memory, is_wanted };
-            let push = received.prepare(rules, rules.sizes(), &mut wanted)?;
+            let mut push = received.prepare(rules, rules.sizes(), &mut wanted)?;
             memory.shrink_to(push.memory_bytes());
-            Ok((push, memory))
+            push.disposal = Some(Box::new(OnWorker { workers, memory }));
+            Ok((push, None))
         });
         prepared.await.ok_or(PushError::Panicked)?
+    }
+}
+
+/// Frees the content of a push on a worker. A hundred megabytes take a core more than ten milliseconds.
+#[derive(Debug)]
+struct OnWorker {
+    workers: Workers,
+    /// The memory of the content.
+    memory: Reservation,
+}
+
+impl Disposal for OnWorker {
+    fn dispose(self: Box<Self>, content: Content) {
+        let Self { workers, memory } = *self;
+        // Fields are dropped in order: the memory is free when the content is.
+        workers.drop((content, memory));
     }
 }
 
@@ -408,13 +434,51 @@ impl ReceivedPush {
             Err(RenderError::TooLarge) => return Err(PushError::RenderedTooLarge { bytes_max }),
             Err(RenderError::OutOfMemory(error)) => return Err(error.into()),
         };
-        Ok(Push { key: self.key.clone(), mode: self.mode, source: self.source, content, shape: None })
+        Ok(Push {
+            key: self.key.clone(),
+            mode: self.mode,
+            source: self.source,
+            content,
+            shape: None,
+            disposal: None,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference::push_of;
+    use crate::runtime::budget::Budget;
+
+    /// The core that dropped a push last once freed it.
+    #[test]
+    fn a_large_push_is_freed_on_a_worker() {
+        let workers = Workers::start(1).expect("the thread starts");
+        let (release, blocked) = crossbeam_channel::bounded::<()>(0);
+        workers.drop(OnDrop(Some(move || blocked.recv().unwrap_or_default())));
+        let budget = Budget::new(None);
+        let memory = budget.try_reserve(10 << 20).expect("there is no limit");
+        let key = GroupingKey::new([("job".to_owned(), "a".to_owned())]);
+        let mut push = push_of(Mode::Replace, &key, "m 1\n").expect("is readable");
+        push.disposal = Some(Box::new(OnWorker { workers, memory }));
+        let push = Arc::new(push);
+        drop(push.clone());
+        drop(push);
+        assert_eq!(budget.in_flight(), 10 << 20, "the worker is busy and has not freed anything yet");
+        drop(release);
+        while budget.in_flight() > 0 {
+            std::thread::yield_now();
+        }
+    }
+
+    struct OnDrop<F: FnOnce()>(Option<F>);
+
+    impl<F: FnOnce()> Drop for OnDrop<F> {
+        fn drop(&mut self) {
+            self.0.take().into_iter().for_each(|run| run());
+        }
+    }
 
     #[test]
     fn only_the_full_content_type_means_protobuf() {

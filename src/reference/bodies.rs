@@ -58,5 +58,5 @@ pub(crate) fn push_of(mode: Mode, key: &GroupingKey, body: &str) -> Option<Push>
         Err(RenderError::Inconsistent(reason)) => Content::Inconsistent(reason),
         Err(error) => unreachable!("there is no limit: {error}"),
     };
-    Some(Push { key: key.clone(), mode, source: None, content, shape: None })
+    Some(Push { key: key.clone(), mode, source: None, content, shape: None, disposal: None })
 }

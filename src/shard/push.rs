@@ -2,6 +2,7 @@
 
 // A value; there is no IO in `core`.
 use core::net::SocketAddr;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::exposition::consistency::Inconsistency;
@@ -36,6 +37,23 @@ pub struct Push {
     pub content: Content,
     /// The shape of the body, if it is known.
     pub shape: Option<Arc<Shape>>,
+    /// Where the content is freed; `None` for the thread that drops the push last.
+    pub disposal: Option<Box<dyn Disposal>>,
+}
+
+/// Frees the content of a large push on a thread that may take its time.
+pub trait Disposal: Debug + Send + Sync {
+    /// Called once, when nobody needs the push any more.
+    fn dispose(self: Box<Self>, content: Content);
+}
+
+impl Drop for Push {
+    fn drop(&mut self) {
+        if let Some(disposal) = self.disposal.take() {
+            let empty = Content::Families(Vec::new(), Rendered::default());
+            disposal.dispose(std::mem::replace(&mut self.content, empty));
+        }
+    }
 }
 
 /// The content of a push.

@@ -175,6 +175,7 @@ impl ShapedPush {
             mode: self.mode,
             source: self.source,
             content: Content::new(rendered.finish()),
+            disposal: None,
             shape: Some(self.shape.clone()),
         }
     }
