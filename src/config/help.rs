@@ -76,34 +76,48 @@ pub(super) fn manual(engines: &EngineChoices) -> String {
     page
 }
 
+/// Adds the options by their headings. Those whose help was made by the program come last in a command.
 fn add_options(page: &mut String, command: &Command) {
-    let mut heading = None;
-    for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
-        let Some(name) = argument.get_long() else { continue };
-        if argument.get_help_heading() != heading {
-            heading = argument.get_help_heading();
-            let _ = writeln!(page, ".SS {}", roff(heading.unwrap_or_default()));
+    let options = || command.get_arguments().filter(|option| !option.is_hide_set());
+    let mut headings = Vec::new();
+    for option in options() {
+        if !headings.contains(&option.get_help_heading()) {
+            headings.push(option.get_help_heading());
         }
-        page.push_str(".TP\n");
-        if let Some(short) = argument.get_short() {
-            let _ = write!(page, "\\fB\\-{short}\\fR, ");
+    }
+    for heading in headings {
+        if let Some(heading) = heading {
+            let _ = writeln!(page, ".SS {}", roff(heading));
         }
-        let _ = write!(page, "\\fB\\-\\-{}\\fR", roff(name));
-        if takes_value(argument) {
-            let names = argument.get_value_names().unwrap_or_default();
-            let _ = write!(page, "=\\fI{}\\fR", names.first().map_or("VALUE", |name| name.as_str()));
+        for option in options().filter(|option| option.get_help_heading() == heading) {
+            add_option(page, option);
         }
-        let _ = writeln!(page, "\n{}", roff(&text_of(argument.get_help())));
-        let values = values(argument).join(", ");
-        if takes_value(argument) && !values.is_empty() {
-            let _ = writeln!(page, ".br\nValues: {}.", roff(&values));
-        }
-        if let [default] = argument.get_default_values()
-            && takes_value(argument)
-            && !default.is_empty()
-        {
-            let _ = writeln!(page, ".br\nDefault: {}.", roff(&default.to_string_lossy()));
-        }
+    }
+}
+
+fn add_option(page: &mut String, option: &Arg) {
+    let Some(name) = option.get_long() else { return };
+    page.push_str(".TP\n");
+    if let Some(short) = option.get_short() {
+        let _ = write!(page, "\\fB\\-{short}\\fR, ");
+    }
+    let _ = write!(page, "\\fB\\-\\-{}\\fR", roff(name));
+    if takes_value(option) {
+        let names = option.get_value_names().unwrap_or_default();
+        let _ = write!(page, "=\\fI{}\\fR", names.first().map_or("VALUE", |name| name.as_str()));
+    }
+    let _ = writeln!(page, "\n{}", roff(&text_of(option.get_help())));
+    if !takes_value(option) {
+        return;
+    }
+    let values = values(option).join(", ");
+    if !values.is_empty() {
+        let _ = writeln!(page, ".br\nValues: {}.", roff(&values));
+    }
+    if let [default] = option.get_default_values()
+        && !default.is_empty()
+    {
+        let _ = writeln!(page, ".br\nDefault: {}.", roff(&default.to_string_lossy()));
     }
 }
 
@@ -166,9 +180,12 @@ mod tests {
     use super::super::tests::ENGINES;
     use super::*;
 
+    /// Sorted, because shells sort them as well.
     fn completed(words: &[&str]) -> Vec<String> {
         let words: Vec<String> = words.iter().map(ToString::to_string).collect();
-        completions(&words, &ENGINES).lines().map(str::to_owned).collect()
+        let mut completed: Vec<_> = completions(&words, &ENGINES).lines().map(str::to_owned).collect();
+        completed.sort();
+        completed
     }
 
     #[test]
@@ -186,15 +203,13 @@ mod tests {
             &["--log.level", "=", "i"],
             &["--web.enable-lifecycle", "--log.level", "="],
         ] {
-            assert_eq!(completed(words), ["debug", "info", "warn", "error"], "{words:?}");
+            assert_eq!(completed(words), ["debug", "error", "info", "warn"], "{words:?}");
         }
         assert_eq!(completed(&["--web.config.file", "="]), [""; 0], "the shell knows files");
         assert!(completed(&["--web.enable-lifecycle", ""]).contains(&"--log.level".to_owned()));
-        let mut commands = completed(&["storage", ""]);
-        commands.sort();
-        assert_eq!(commands, ["inspect", "migrate", "verify"]);
+        assert_eq!(completed(&["storage", ""]), ["inspect", "migrate", "verify"]);
         assert_eq!(completed(&["storage", "verify", "--"]), ["--backend", "--path"]);
-        assert_eq!(completed(&["storage", "verify", "--backend", "="]), ["snapshot", "sled"]);
+        assert_eq!(completed(&["storage", "verify", "--backend", "="]), ["sled", "snapshot"]);
         assert_eq!(completed(&["storage", "other", ""]), [""; 0]);
     }
 
@@ -211,6 +226,7 @@ mod tests {
         }
         assert!(page.contains("Default: :9091.\n") && page.contains("Values: debug, info, warn, error.\n"));
         assert!(page.lines().all(|line| !line.is_empty()), "{page}");
+        assert_eq!(page.matches(".SS Storage").count(), 1, "{page}");
     }
 
     #[test]
