@@ -264,6 +264,7 @@ pub fn run(config: Config, inherited: Vec<OwnedFd>) -> Result<(), StartError> {
         let (server, drained, stalls) = (server.clone(), drained.clone(), stalls.clone());
         async move {
             let Some((listeners, inbox)) = parts else { return };
+            spawn(shard_task.clone().merge_regularly());
             spawn(shard_task.run(inbox));
             spawn(stalls.watch(core));
             if core == 0 && service_manager::is_present() {

@@ -6,6 +6,7 @@
 pub(crate) mod command;
 pub(crate) mod leases;
 pub(crate) mod mailbox;
+mod merging;
 pub(crate) mod metrics;
 mod push_attempt;
 mod shard_access;

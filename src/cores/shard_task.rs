@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use super::command::ShardCommand;
 use super::leases::Leases;
 use super::mailbox::{Inbox, Mailboxes};
+use super::merging::Merging;
 use super::shard_access::ShardGuard;
 use super::slices::{SLICE_BYTES, drop_in_slices, in_slices};
 use crate::runtime::permits::Permit;
@@ -40,6 +41,9 @@ const SNAPSHOT_FAMILIES: usize = 4096;
 /// How many families of groups a wipe deletes between two yields, including push times. A group with more is deleted in slices.
 const WIPE_FAMILIES: usize = 256;
 
+/// The reply to [`ShardCommand::Snapshot`].
+pub(super) type SnapshotReply = oneshot::Sender<(Vec<Vec<FamilySnapshot>>, Counts)>;
+
 /// One core's shards, and what its commands need to reach the other cores.
 pub(crate) struct ShardTask {
     pub(super) core: usize,
@@ -54,6 +58,7 @@ pub(crate) struct ShardTask {
     outbox: Option<Rc<Outbox>>,
     /// Whether a task frees retired series, see [`ShardTask::free_retired_series`].
     freeing: Cell<bool>,
+    pub(super) merging: Merging,
 }
 
 /// Why a command has no outcome.
@@ -91,6 +96,7 @@ impl ShardTask {
             mailboxes,
             outbox,
             freeing: Cell::new(false),
+            merging: Merging::default(),
         })
     }
 
@@ -159,13 +165,7 @@ impl ShardTask {
             }
             ShardCommand::Snapshot(tx) => {
                 let task = self.clone();
-                self.with_main(move |main| {
-                    if task.shards.side_from(0).is_none() && main.counts().families <= SNAPSHOT_FAMILIES {
-                        let _ = tx.send((vec![main.snapshot()], main.counts()));
-                    } else {
-                        spawn(snapshot(task, main, tx));
-                    }
-                });
+                self.with_main(move |main| task.snapshot_when_merged(main, tx));
             }
             ShardCommand::CopyGroups(from, tx) => self.read_groups(
                 from,
@@ -198,6 +198,11 @@ impl ShardTask {
                 });
             }
         }
+    }
+
+    /// Whether a snapshot of the core can be taken at once.
+    pub(super) fn is_quickly_shown(&self, main: &Shard) -> bool {
+        self.shards.side_from(0).is_none() && main.counts().families <= SNAPSHOT_FAMILIES
     }
 
     /// Calls `run` with the main shard as soon as no command is half applied there: now, or in a task.
@@ -403,11 +408,7 @@ async fn finish_record(mut writer: RecordWriter<ShardGuard>) -> (ShardGuard, Gro
 
 /// Takes a snapshot of each shard. Between two of them, commands are executed: each shard is consistent, and what one of them releases
 /// stays reserved until the collection has ended, as between cores.
-async fn snapshot(
-    task: Rc<ShardTask>,
-    main: ShardGuard,
-    tx: oneshot::Sender<(Vec<Vec<FamilySnapshot>>, Counts)>,
-) {
+pub(super) async fn snapshot(task: Rc<ShardTask>, main: ShardGuard, tx: SnapshotReply) {
     let _reading = task.reading();
     let sides = task.shards.sides();
     let (mut snapshots, mut counts) = (Vec::with_capacity(1 + sides.len()), Counts::default());

@@ -88,6 +88,8 @@ pub(crate) struct Side {
 pub(crate) struct Collection {
     running: RunningEpoch,
     snapshots: Vec<Vec<FamilySnapshot>>,
+    /// The round that the next main shard must have merged, once it was asked.
+    round: Option<u64>,
     /// The number of cores whose main shard has returned its snapshot.
     cores: usize,
     /// The side shards of the last of them that have not: their keys and numbers.
@@ -375,6 +377,7 @@ impl Gateway {
     /// Replaces the gateway by one that starts with its store, and compares both.
     pub(super) fn restart(&mut self) {
         let gateway = self;
+        gateway.merge_all();
         while gateway.collection.is_some() {
             gateway.collect();
         }
@@ -405,11 +408,13 @@ impl Gateway {
         assert!(self.registry.is_past(epoch));
     }
 
-    pub(crate) fn collect(&mut self) {
+    /// Continues a collection, or begins one. Returns `false` if only some pending numbers were merged.
+    pub(crate) fn collect(&mut self) -> bool {
         match self.collection.take() {
             None => {
                 let running = self.registry.begin_collection();
-                self.collection = Some(Collection { running, snapshots: vec![], cores: 0, sides: vec![] });
+                self.collection =
+                    Some(Collection { running, snapshots: vec![], round: None, cores: 0, sides: vec![] });
             }
             Some(mut collection) if collection.cores < CORES || !collection.sides.is_empty() => {
                 let snapshot_of =
@@ -419,6 +424,14 @@ impl Gateway {
                     collection.snapshots.extend(side.map(|side| snapshot_of(&side.shard)));
                 } else {
                     let home = collection.cores;
+                    let shard = &mut self.shards[home];
+                    let round = *collection.round.get_or_insert_with(|| shard.next_merged().unwrap_or(0));
+                    if !shard.is_merged(round) {
+                        shard.merge(1);
+                        self.collection = Some(collection);
+                        return false;
+                    }
+                    collection.round = None;
                     collection.snapshots.push(snapshot_of(&self.shards[home]));
                     collection.cores += 1;
                     let sides = self.sides.iter().filter(|(_, side)| side.key.home(CORES) == home);
@@ -442,6 +455,7 @@ impl Gateway {
                 );
             }
         }
+        true
     }
 
     /// Drops the snapshots of the oldest collection, which must not have changed.
@@ -451,22 +465,38 @@ impl Gateway {
         }
     }
 
-    /// All lines of all families, and the times of the groups.
-    pub(super) fn all_text(&self) -> impl Iterator<Item = (Vec<u8>, String)> {
-        self.all_shards().map(|shard| {
-            let text = shard.snapshot().iter().flat_map(text_of).collect();
-            (text, format!("{:?}", shard.copy_groups(0, usize::MAX)))
+    /// Copies of all groups.
+    pub(super) fn all_groups(&self) -> impl Iterator<Item = String> {
+        self.all_shards().map(|shard| format!("{:?}", shard.copy_groups(0, usize::MAX)))
+    }
+
+    /// All lines of all families. `None` if there are pending numbers.
+    pub(super) fn all_text(&self) -> Option<Vec<Vec<u8>>> {
+        let is_merged = self.all_shards().all(|shard| shard.next_merged().is_none());
+        is_merged.then(|| {
+            self.all_shards().map(|shard| shard.snapshot().iter().flat_map(text_of).collect()).collect()
         })
     }
 
+    /// Merges the next segment of each main shard.
+    pub(super) fn merge(&mut self) {
+        for shard in &mut self.shards {
+            shard.merge(1);
+        }
+    }
+
+    pub(super) fn merge_all(&mut self) {
+        self.shards.iter_mut().for_each(Shard::merge_all);
+    }
+
     /// What a scrape would show now.
-    pub(super) fn shown(&self) -> BTreeMap<String, (MetricType, BTreeMap<String, String>)> {
+    pub(super) fn shown(&self) -> BTreeMap<String, ModelFamily> {
         let mut shown: BTreeMap<String, ModelFamily> = BTreeMap::new();
-        for handed in self.all_shards().flat_map(Shard::snapshot) {
-            let entry = shown.entry(handed.shared.name.to_string());
-            let family = entry.or_insert_with(|| (handed.kind, BTreeMap::new()));
-            for segment in handed.text.segments() {
-                family.1.extend(series(segment.text()));
+        for group in self.all_shards().flat_map(|shard| shard.copy_groups(0, usize::MAX).groups) {
+            for family in group.families {
+                let entry = shown.entry(family.shared.name.to_string());
+                let (_, lines) = entry.or_insert_with(|| (family.kind, BTreeMap::new()));
+                family.text.pieces().for_each(|piece| lines.extend(series(piece)));
             }
         }
         shown

@@ -11,6 +11,7 @@ use super::key::GroupingKey;
 use super::list::FailedPush;
 use super::outcome::{Failure, Outcome};
 use super::pace::{CHANGE, Pace, at_once};
+use super::pending::Place;
 use super::plan::{Decision, PushAttempt, Step};
 use super::push::{Push, PushedFamily};
 use super::registry::{Announcements, RunningEpoch, SetId, SharedFamily};
@@ -176,6 +177,7 @@ impl Shard {
         };
         let Some(group) = group else { return edit };
         edit.target = Target::Delete(group);
+        self.discard_numbers(group);
         self.clear_shape(group);
         let set = self.groups[group].set;
         let families = std::mem::take(&mut self.groups[group].families);
@@ -263,6 +265,7 @@ impl Shard {
             bytes_bound: 0,
             stored: StoredBytes::default(),
             shape: NO_SHAPE,
+            place: Place::default(),
             families: GroupFamilies::with_capacity(families),
         };
         self.sets.add_group(set);

@@ -8,6 +8,7 @@
 //! * `plan` — what a push would change: [`Shard::decide`].
 //! * `apply`, `text_edit` — changing the tables, then the text in slices.
 //! * [`shapes`], `shaped` — bodies that differ only in their numbers, and applying them.
+//! * `pending` — numbers that are not in the text yet, and merging them in rounds.
 //! * `lookups`, `duplicates` — equal series in two groups.
 //! * [`registry`] — the names that all cores must agree on.
 //! * `tables`, `group_families`, `large_map`, [`segments`], `series` — groups and families, and the text of a family.
@@ -31,6 +32,7 @@ mod lookups;
 mod moves;
 pub mod outcome;
 mod pace;
+mod pending;
 mod plan;
 pub mod push;
 pub mod registry;
@@ -101,6 +103,7 @@ pub struct Shard {
     sets: sets::LocalSets,
     /// The shapes that groups have.
     shapes: shapes::LocalShapes,
+    pending: pending::Pending,
     /// Shared by the shards of a core.
     retired_series: Arc<Mutex<RetiredSeries>>,
     counts: Counts,
@@ -166,6 +169,7 @@ impl Shard {
             order: BTreeMap::new(),
             sets: sets::LocalSets::default(),
             shapes: shapes::LocalShapes::default(),
+            pending: pending::Pending::default(),
             retired_series: Arc::default(),
             counts: Counts::default(),
             replaced: Vec::new(),

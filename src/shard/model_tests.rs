@@ -24,6 +24,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(mode, key)| Step::Again(mode, key)),
         4 => (0..7_usize).prop_map(Step::Delete),
         6 => Just(Step::Collect),
+        2 => Just(Step::Merge),
         1 => Just(Step::DropSnapshots),
         2 => prop_oneof![Just(1), Just(usize::MAX)].prop_map(Step::Commit),
         1 => Just(Step::Restart),

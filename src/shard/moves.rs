@@ -14,6 +14,7 @@ impl Shard {
     /// applied in either shard, and the caller keeps everything else away from both until the group has moved.
     pub async fn move_group(&mut self, key: &GroupingKey, to: &mut Self, pace: &Pace) {
         let Some(number) = self.groups_by_key.get(key.text()).copied() else { return };
+        self.finish_numbers(number);
         self.clear_shape(number);
         let set = to.set_id(&key.names());
         let group = &mut self.groups[number];

@@ -175,6 +175,9 @@ impl Shard {
         if let Content::Inconsistent(reason) = &push.content {
             return self.fail(push, reason.clone(), now_seconds);
         }
+        if let Some(group) = group {
+            self.finish_numbers(group);
+        }
         let set = match group {
             Some(number) => self.groups[number].set,
             None => self.set_id(&push.key.names()),

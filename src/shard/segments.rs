@@ -3,10 +3,12 @@
 //! The lines are in segments of about 16 KB, in the order of the group numbers. A segment is small enough that replacing lines
 //! moves few bytes and that compressing a changed segment is fast, and large enough that a scrape is a short list of ranges.
 
+mod rewriting;
 mod segment;
 
 use std::sync::Arc;
 
+pub use rewriting::Rewriting;
 use segment::shrink;
 pub use segment::{Segment, own_segments};
 

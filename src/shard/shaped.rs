@@ -4,6 +4,8 @@
 //! to other groups can make a push of the same shape contradict them. Such a push changes numbers and times, and nothing else: it needs
 //! no plan, no look-up and no change at the registry, and it releases nothing.
 //!
+//! The numbers are only stored, and reach the text later, see [`super::pending`].
+//!
 //! Whatever else changes a group clears its shape. A rejected push changes nothing, and a failed one only a time, so both leave it.
 
 use super::limits::Amounts;
@@ -21,7 +23,32 @@ impl Shard {
         debug_assert!(!self.is_loading(), "pushes are accepted only after all groups are loaded");
         let group = *self.groups_by_key.get(push.key.text())?;
         let families = self.shapes.families_of(self.groups[group].shape, &push.shape)?;
-        let mut lines = ShapedLines { families: families.into(), ..ShapedLines::default() };
+        let now = self.time_of_push(Some(group), now_seconds);
+        if self.registry.totals().is_none() {
+            self.store_numbers(group, now, &push.numbers);
+        } else {
+            let families = families.into();
+            self.write_numbers(group, push, families, now)?;
+        }
+        let bytes_bound = push.shape.bytes_max(push.key.text()) as u64;
+        let entry = &mut self.groups[group];
+        entry.push_seconds = now;
+        entry.bytes_bound = bytes_bound;
+        self.bytes_max = self.bytes_max.max(bytes_bound);
+        // A merge and a replacement are the same here, but of a large group, the store gets only the families that were merged.
+        Some(Change::Put(group, ChangedPart::of(push.mode)))
+    }
+
+    /// Writes the numbers of a push to the text. With limits on the whole, the totals must contain them at once. `None` if they would exceed
+    /// a limit.
+    fn write_numbers(
+        &mut self,
+        group: Number,
+        push: &ShapedPush,
+        families: Vec<Number>,
+        now: f64,
+    ) -> Option<()> {
+        let mut lines = ShapedLines { families, ..ShapedLines::default() };
         push.key.write_series_labels(&mut lines.labels);
         for index in 0..lines.families.len() {
             push.shape.write_lines(index, &lines.labels, &push.numbers, &mut lines.text);
@@ -29,25 +56,18 @@ impl Shard {
         }
         let reserved = self.reserve_numbers(group, &lines)?;
         self.account(reserved);
-        let now = self.time_of_push(Some(group), now_seconds);
         let mut start = 0;
         for (family, end) in lines.families.iter().zip(&lines.ends) {
             self.replace_lines(group, *family, NewLines::Run(&lines.text[start..*end]));
             start = *end;
         }
-        let bytes_bound = push.shape.bytes_max(push.key.text()) as u64;
-        let entry = &mut self.groups[group];
-        entry.push_seconds = now;
-        entry.families.set_push_seconds(now);
-        entry.bytes_bound = bytes_bound;
-        self.bytes_max = self.bytes_max.max(bytes_bound);
+        self.groups[group].families.set_push_seconds(now);
         lines.text.clear();
         let name = &self.families[PUSH_TIME_NUMBER].shared.name;
         write_time(&mut lines.text, name, &lines.labels, now);
         self.replace_lines(group, PUSH_TIME_NUMBER, NewLines::Run(&lines.text));
         self.settle_totals();
-        // A merge and a replacement are the same here, but of a large group, the store gets only the families that were merged.
-        Some(Change::Put(group, ChangedPart::of(push.mode)))
+        Some(())
     }
 
     /// Reserves room for what the lines add, if there are limits. `None` if there is none.

@@ -8,6 +8,7 @@ use crate::exposition::model::MetricType;
 use super::group_families::GroupFamilies;
 use super::helps::LocalHelps;
 use super::list::FailedPush;
+use super::pending::Place;
 use super::registry::{SetId, SharedFamily};
 use super::segments::FamilyText;
 use super::slab::Number;
@@ -36,6 +37,8 @@ pub(super) struct Group {
     /// The number of its shape, or [`super::shapes::NO_SHAPE`]. A group with a shape has exactly the series, types and help texts of the
     /// shape, as text.
     pub shape: Number,
+    /// Where its latest numbers are, if they are not in the text.
+    pub place: Place,
     pub families: GroupFamilies,
 }
 

@@ -1,8 +1,9 @@
 //! Reading a shard: its families for scrapes, its groups for the API and the web page, and one group for a store.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::exposition::model::MetricType;
 
@@ -139,7 +140,7 @@ pub struct FamilyRef<'s> {
     /// Unix seconds of the push that last replaced it.
     pub push_seconds: f64,
     /// The rendered lines; several pieces if they are long.
-    pub pieces: SmallVec<[&'s [u8]; 1]>,
+    pub pieces: SmallVec<[Cow<'s, [u8]>; 1]>,
     /// Its protobuf, if the lines cannot reproduce it.
     pub exact: Option<&'s [u8]>,
 }
@@ -171,13 +172,19 @@ impl<'s> GroupRef<'s> {
         let family = self.group.families.from(number).find(|family| self.is_in(part, family))?;
         let local = &self.shard.families[family.number];
         let (pieces, exact) = local.text.lines_and_exact(self.number);
+        let numbers = self.shard.numbers_of(self.number);
+        let latest = numbers.and_then(|numbers| numbers.lines(family.number, &self.group.key));
+        let pieces = match latest {
+            Some(lines) => smallvec![Cow::Owned(lines)],
+            None => pieces.map(Cow::Borrowed).collect(),
+        };
         Some(FamilyRef {
             number: family.number,
             name: &local.shared.name,
             kind: local.kind,
             help: local.helps.get(family.help).map(|help| &**help),
-            push_seconds: family.push_seconds,
-            pieces: pieces.collect(),
+            push_seconds: if numbers.is_some() { self.group.push_seconds } else { family.push_seconds },
+            pieces,
             exact: exact.map(|exact| &**exact),
         })
     }
@@ -185,7 +192,9 @@ impl<'s> GroupRef<'s> {
     fn is_in(&self, part: ChangedPart, family: &GroupFamily) -> bool {
         match part {
             ChangedPart::All => true,
-            ChangedPart::LastPush => family.push_seconds == self.group.push_seconds,
+            ChangedPart::LastPush => {
+                family.push_seconds == self.group.push_seconds || self.shard.numbers_of(self.number).is_some()
+            }
             ChangedPart::Times => false,
         }
     }
@@ -289,14 +298,16 @@ impl Shard {
     }
 
     fn copy_family(&self, group: Number, family: &GroupFamily) -> FamilyView {
-        let local = &self.families[family.number];
+        let (local, entry) = (&self.families[family.number], &self.groups[group]);
+        let numbers = self.numbers_of(group);
+        let latest = numbers.and_then(|numbers| numbers.lines(family.number, &entry.key));
         FamilyView {
             shared: local.shared.clone(),
             kind: local.kind,
             help: local.helps.get(family.help).cloned(),
-            push_seconds: family.push_seconds,
+            push_seconds: if numbers.is_some() { entry.push_seconds } else { family.push_seconds },
             exact: local.text.exact(group),
-            text: local.text.lines(group),
+            text: latest.map_or_else(|| local.text.lines(group), GroupLines::Copied),
         }
     }
 

@@ -4,8 +4,10 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::exposition::model::MetricType;
+use crate::exposition::names::NameRules;
 use crate::reference::{Mode, push_of};
 use crate::runtime::threads::block_on_epoll;
+use crate::shard::shapes::Shapes;
 use crate::shard::{FAILURE_TIME, PUSH_TIME, Persistence};
 
 /// So many that a push is decided and applied in more than a hundred slices.
@@ -183,5 +185,122 @@ fn groups_in_side_shards_are_listed() {
             from = slice.next;
         }
         assert_eq!(keys, ["first", "last", "large", "larger"].map(|job| format!("job=\"{job}\"")));
+    });
+}
+
+/// The pushes of known shapes in these tests.
+struct Shaped {
+    shapes: Shapes,
+}
+
+impl Shaped {
+    fn new() -> Self {
+        let shaped = Self { shapes: Shapes::default() };
+        for value in 0..2 {
+            shaped.shapes.learn(
+                &Self::body(value),
+                &key("a"),
+                NameRules::Legacy,
+                usize::MAX,
+                &mut Vec::new(),
+            );
+        }
+        shaped
+    }
+
+    fn body(value: usize) -> Vec<u8> {
+        format!("m {value}\nn{{a=\"1\"}} {value}\nn{{a=\"2\"}} {value}\n").into_bytes()
+    }
+
+    fn push(&self, task: &Rc<ShardTask>, job: &str, value: usize) -> Reply {
+        let (key, mut numbers) = (key(job), Vec::new());
+        let shape = self.shapes.find(&Self::body(value), &key, usize::MAX, &mut numbers);
+        let (shape, numbers) = (shape.expect("the shape is known"), numbers.into());
+        let push = ShapedPush { key, mode: Mode::Replace, source: None, shape, numbers };
+        let (tx, rx) = oneshot::channel();
+        let permit = task.mailboxes.queue_permit(0).expect("there is no limit");
+        task.execute(ShardCommand::ShapedPush(Arc::new(push), permit, tx));
+        rx
+    }
+}
+
+/// The values that a scrape shows of each job.
+async fn values(task: &Rc<ShardTask>) -> std::collections::BTreeMap<String, Vec<String>> {
+    let mut values: std::collections::BTreeMap<String, Vec<String>> = Default::default();
+    for line in shown(task).await {
+        let (series, value) = line.rsplit_once(' ').expect("a line has a value");
+        let job = series.split("job=\"").nth(1).and_then(|rest| rest.split('"').next());
+        values.entry(job.expect("has a job").to_owned()).or_default().push(value.to_owned());
+    }
+    values
+}
+
+/// So many that merging them takes several slices.
+const GROUPS: usize = 4_000;
+
+#[test]
+fn a_scrape_contains_what_was_pushed_before_it_and_no_push_in_part() {
+    block_on_epoll(async {
+        let (task, shaped) = (task(), Shaped::new());
+        let job = |number: usize| format!("job{number}");
+        // The first push of a group is not pending, because the group has no shape before.
+        for round in 1..3 {
+            for number in 0..GROUPS {
+                applied(shaped.push(&task, &job(number), round)).await;
+            }
+        }
+        assert_eq!(task.shards.main.lock().await.pending_groups(), GROUPS);
+        // Several scrapes, and commands of all kinds while the numbers are merged.
+        let scrapes: Vec<_> = (0..3)
+            .map(|_| {
+                let (task, (tx, rx)) = (task.clone(), oneshot::channel());
+                spawn(async move {
+                    let _ = tx.send(values(&task).await);
+                });
+                rx
+            })
+            .collect();
+        for number in 0..GROUPS / 10 {
+            applied(shaped.push(&task, &job(number * 10), 3)).await;
+            applied(push(&task, &job(number * 10 + 1), "m 4\nn{a=\"3\"} 4\nn{a=\"4\"} 4\n")).await;
+            applied(delete(&task, &job(number * 10 + 2))).await;
+            applied(shaped.push(&task, &job(number * 10 + 2), 5)).await;
+            if number % 20 == 0 {
+                yield_now().await;
+            }
+        }
+        for scrape in scrapes {
+            let values = scrape.await.expect("the task runs");
+            for (job, values) in &values {
+                assert_eq!(values.len(), 3, "{job}");
+                assert!(values.iter().all(|value| *value == values[0] && value != "1"), "{job}: {values:?}");
+            }
+            // A group may be deleted at that moment.
+            assert!(values.len() >= GROUPS - GROUPS / 10);
+        }
+        let values = values(&task).await;
+        assert_eq!(values.len(), GROUPS);
+        for (number, value) in ["3", "4", "5", "2"].into_iter().enumerate() {
+            assert_eq!(values[&job(number)], [value; 3]);
+        }
+        let main = task.shards.main.lock().await;
+        assert_eq!((main.pending_groups(), main.next_merged()), (0, None));
+        assert_eq!(main.counts().series, 5 * GROUPS);
+    });
+}
+
+/// A round that a delete made unnecessary must not keep a scrape waiting.
+#[test]
+fn a_scrape_ends_although_pending_groups_are_deleted() {
+    block_on_epoll(async {
+        let (task, shaped) = (task(), Shaped::new());
+        for value in 0..2 {
+            applied(shaped.push(&task, "a", value)).await;
+        }
+        let (tx, rx) = oneshot::channel();
+        task.execute(ShardCommand::Snapshot(tx));
+        applied(delete(&task, "a")).await;
+        rx.await.expect("the task runs");
+        assert!(shown(&task).await.is_empty());
     });
 }

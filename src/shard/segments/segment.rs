@@ -192,6 +192,23 @@ impl Segment {
         self.clear_caches();
     }
 
+    /// No lines yet, and the protobuf of another segment.
+    pub(super) fn with_exact_of(other: &Self) -> Self {
+        Self { exact: other.exact.clone(), ..Self::default() }
+    }
+
+    /// Replaces all lines and runs.
+    pub(super) fn set(&mut self, text: &[u8], runs: &[Run]) {
+        self.text.clear();
+        reserve(&mut self.text, text.len());
+        self.text.extend_from_slice(text);
+        shrink(&mut self.text);
+        self.runs.clear();
+        self.runs.reserve_exact(runs.len());
+        self.runs.extend_from_slice(runs);
+        self.clear_caches();
+    }
+
     pub(super) fn insert(&mut self, index: usize, group: u32, new: &[u8], exact: Option<&[u8]>) {
         let start = if index == 0 { 0 } else { self.runs[index - 1].end };
         self.runs.insert(index, Run { group, end: start });

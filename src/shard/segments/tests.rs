@@ -174,3 +174,74 @@ fn a_change_clears_the_cache_but_not_that_of_a_snapshot() {
     text.replace(1, NewLines::Run(b"a 3\n"));
     assert!(text.segments().all(|segment| is_cached(segment) == (false, false)));
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn rewriting_segments_is_like_replacing_lines(
+        first in prop::collection::vec((0u32..200, 0usize..3), 1..200),
+        batches in prop::collection::vec(prop::collection::btree_map(0u32..200, (any::<bool>(), 0u8..26, 0usize..3), 1..100), 1..4),
+        long in prop::option::of(0u32..200),
+        is_held in any::<bool>(),
+    ) {
+        let sizes = [20, 200, 3_000];
+        let (mut text, mut model) = (FamilyText::default(), Model::new());
+        for (group, size) in first {
+            let new = lines(0, sizes[size]);
+            text.replace(group, NewLines::Run(&new));
+            model.insert(group, (new, None));
+        }
+        if let Some(long) = long {
+            let new = lines(1, 150_000);
+            text.replace(long, NewLines::Segments(own_segments("m", MetricType::Gauge, &new, None)));
+            model.insert(long, (new, None));
+        }
+        let mut rewriting = Rewriting::default();
+        for batch in batches {
+            let held = is_held.then(|| (text.clone(), whole(&text)));
+            // Groups without short lines are left as they are.
+            let groups: Vec<(u32, Option<Vec<u8>>)> =
+                batch.into_iter().map(|(group, (is_new, seed, size))| (group, is_new.then(|| lines(seed, sizes[size])))).collect();
+            let (mut done, mut change) = (0, 0);
+            let before = text.len();
+            while done < groups.len() {
+                let rewritten = rewriting.rewrite(&mut text, &groups[done..], |group| group.0, |(_, new), out| {
+                    out.extend_from_slice(new.as_deref().unwrap_or(b"dropped"));
+                    new.is_some()
+                });
+                done += rewritten.groups;
+                change += rewritten.new_bytes as isize - rewritten.old_bytes as isize;
+            }
+            prop_assert_eq!(text.len() as isize, before as isize + change);
+            for (group, new) in groups {
+                if let (Some(new), Some((known, _)), false) = (new, model.get_mut(&group), long == Some(group)) {
+                    *known = new;
+                }
+            }
+            check(&text, &model);
+            if let Some((text, before)) = held {
+                prop_assert!(whole(&text) == before);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_is_rewritten_as_it_was_keeps_its_cached_forms() {
+    let mut text = FamilyText::default();
+    text.replace(1, NewLines::Run(b"m 1\n"));
+    text.replace(2, NewLines::Run(b"m 2\n"));
+    let first = |text: &FamilyText| text.segments().next().expect("has lines").clone();
+    let rewrite = |text: &mut FamilyText, new: &'static [u8]| {
+        let write = |_: &u32, out: &mut Vec<u8>| {
+            out.extend_from_slice(new);
+            true
+        };
+        Rewriting::default().rewrite(text, &[2], |group| *group, write);
+    };
+    first(&text).is_quoted();
+    rewrite(&mut text, b"m 2\n");
+    assert_eq!(first(&text).known_quoted(), Some(false));
+    rewrite(&mut text, b"m 3\n");
+    assert_eq!(first(&text).known_quoted(), None);
+}

@@ -51,6 +51,9 @@ impl Shape {
                 lines_end: lines.lines.len() as u32,
             });
         }
+        let names =
+            |family: &ShapeFamily| family.name.len() + family.help.as_ref().map_or(0, |help| help.len());
+        let names_bytes = shape_families.iter().map(names).sum();
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         // A number that came out nowhere would be lost.
         lines.seen.iter().all(|seen| *seen).then(|| Self {
@@ -62,6 +65,7 @@ impl Shape {
             text: lines.text.into(),
             family_bytes_max: lines.family_bytes_max,
             family_lines_max: lines.family_lines_max,
+            names_bytes,
             last_used: AtomicU64::new(0),
             is_evicted: AtomicBool::new(false),
         })

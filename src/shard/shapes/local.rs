@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::super::pending::PendingNumbers;
 use super::super::slab::{Number, Slab};
 use super::super::tables::Map;
 use super::Shape;
@@ -25,9 +26,13 @@ pub(in super::super) struct LocalShape {
     shape: Option<Arc<Shape>>,
     id: u64,
     /// The numbers of its families.
-    pub families: Box<[Number]>,
+    families: Arc<[Number]>,
     groups: u32,
+    pending: PendingNumbers,
 }
+
+/// The pending numbers of a shape, with its number and the numbers of its families.
+pub(in super::super) type Taken = (Number, Arc<Shape>, Arc<[Number]>, PendingNumbers);
 
 impl LocalShapes {
     /// The families of a shape, if this is its number.
@@ -47,9 +52,15 @@ impl LocalShapes {
             return Some(*known);
         }
         self.forget_evicted();
-        let families: Option<Box<[Number]>> =
+        let families: Option<Arc<[Number]>> =
             shape.families().iter().map(|family| number_of(&family.name)).collect();
-        let local = LocalShape { shape: Some(shape.clone()), id: shape.id, families: families?, groups: 1 };
+        let local = LocalShape {
+            shape: Some(shape.clone()),
+            id: shape.id,
+            families: families?,
+            groups: 1,
+            pending: PendingNumbers::default(),
+        };
         let number = self.shapes.insert(local);
         self.by_id.insert(shape.id, number);
         Some(number)
@@ -69,15 +80,41 @@ impl LocalShapes {
         }
     }
 
+    /// The pending numbers of the groups with the shape that has this number.
+    pub fn pending_of(&mut self, number: Number) -> &mut PendingNumbers {
+        &mut self.shapes[number].pending
+    }
+
+    /// The same with the shape and its families.
+    pub fn pending_at(&self, number: Number) -> Option<(&Arc<Shape>, &[Number], &PendingNumbers)> {
+        let LocalShape { shape, families, pending, .. } = self.shapes.get(number)?;
+        Some((shape.as_ref()?, families, pending))
+    }
+
+    /// Takes all pending numbers, in the order of the shapes' numbers.
+    pub fn take_pending(&mut self) -> Vec<Taken> {
+        let mut taken = Vec::new();
+        for number in self.by_id.values().copied() {
+            let LocalShape { shape, families, pending, .. } = &mut self.shapes[number];
+            if let Some(shape) = shape.as_ref().filter(|_| !pending.is_empty()) {
+                taken.push((number, shape.clone(), families.clone(), std::mem::take(pending)));
+            }
+        }
+        taken.sort_unstable_by_key(|(number, ..)| *number);
+        taken
+    }
+
     /// Drops the shapes that the table has forgotten. Called for each new one, so that a shard has hardly more shapes than the table.
     fn forget_evicted(&mut self) {
         let is_evicted = |shape: &Arc<Shape>| shape.is_evicted.load(Ordering::Relaxed);
         let by_id = &mut self.by_id;
         by_id.retain(|_, number| {
             let local = &mut self.shapes[*number];
-            let evicted = local.shape.take_if(|shape| is_evicted(shape)).is_some();
+            // Pending numbers need their shape until the next round.
+            let evicted =
+                local.pending.is_empty() && local.shape.take_if(|shape| is_evicted(shape)).is_some();
             if evicted {
-                local.families = Box::default();
+                local.families = Arc::default();
             }
             !evicted
         });

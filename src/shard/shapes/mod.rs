@@ -54,6 +54,8 @@ pub struct Shape {
     /// The most bytes and the most lines of a family, beside the labels of the group.
     family_bytes_max: usize,
     family_lines_max: usize,
+    /// The bytes of all names and help texts.
+    names_bytes: usize,
     /// The state of the table when it was last found there.
     last_used: AtomicU64,
     /// The table has forgotten the shape.
@@ -81,6 +83,11 @@ struct Line {
 }
 
 impl Shape {
+    /// How many numbers a body has.
+    pub(super) fn numbers_len(&self) -> usize {
+        self.skeleton.len()
+    }
+
     pub(super) fn families(&self) -> &[ShapeFamily] {
         &self.families
     }
@@ -103,10 +110,7 @@ impl Shape {
     /// An upper bound of the bytes of all lines and help texts, for a group with this text of its key.
     pub(super) fn bytes_max(&self, key: &str) -> usize {
         let labels = key.len() + INSTANCE_BYTES;
-        let names =
-            |family: &ShapeFamily| family.name.len() + family.help.as_ref().map_or(0, |help| help.len());
-        let names: usize = self.families.iter().map(names).sum();
-        self.text.len() + self.lines.len() * (labels + NUMBER_BYTES_MAX) + names
+        self.text.len() + self.lines.len() * (labels + NUMBER_BYTES_MAX) + self.names_bytes
     }
 
     /// Whether a group has the label names of the shape, and few enough that its lines are short.
@@ -123,11 +127,7 @@ impl Shape {
         size_of::<Self>()
             + self.names.len()
             + self.skeleton.bytes()
-            + self
-                .families
-                .iter()
-                .map(|family| family.name.len() + family.help.as_ref().map_or(0, |help| help.len()))
-                .sum::<usize>()
+            + self.names_bytes
             + size_of_val(&*self.families)
             + size_of_val(&*self.lines)
             + self.text.len()

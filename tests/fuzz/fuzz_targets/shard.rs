@@ -27,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn step(input: &mut Unstructured<'_>) -> Result<Step> {
-    Ok(match input.int_in_range(0..=21)? {
+    Ok(match input.int_in_range(0..=23)? {
         0..=7 => {
             let mode = if input.arbitrary()? { Mode::Replace } else { Mode::Merge };
             let group = input.int_in_range(0..=6)?;
@@ -38,6 +38,7 @@ fn step(input: &mut Unstructured<'_>) -> Result<Step> {
             let mode = if input.ratio(1, 4)? { Mode::Merge } else { Mode::Replace };
             Step::Again(mode, input.int_in_range(0..=6)?)
         }
+        22 | 23 => Step::Merge,
         8 | 9 => Step::Delete(input.int_in_range(0..=6)?),
         10..=12 => Step::Collect,
         13 => Step::DropSnapshots,
