@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use smallvec::SmallVec;
 
 use crate::exposition::consistency::Inconsistency;
 use crate::exposition::escape::{collision, unescape_values};
@@ -101,6 +102,46 @@ pub struct Base64Error(usize);
 /// # Errors
 /// See [`GroupingKeyError`]. The response is 400, except that a group that never exists can be deleted.
 pub fn grouping_key(path: &GroupPath<'_>, rules: NameRules) -> Result<GroupingKey, GroupingKeyError> {
+    match plain_key(path) {
+        Some(key) => Ok(key),
+        None => any_key(path, rules),
+    }
+}
+
+/// The key of nearly all paths, for a fraction of the time: values are printable ASCII, names are plain, and nothing is encoded, escaped or
+/// repeated. `None` for any other path.
+fn plain_key(path: &GroupPath<'_>) -> Option<GroupingKey> {
+    const LABELS_MAX: usize = 16;
+    let is_plain_value =
+        |value: &[u8]| value.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'));
+    let is_plain_name = |name: &[u8]| {
+        name.first().is_some_and(u8::is_ascii_alphabetic)
+            && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+            // The start of an escaped name.
+            && !name.starts_with(b"U_")
+    };
+    if path.job_is_base64 {
+        return None;
+    }
+    let tail = str::from_utf8(path.tail).ok()?;
+    let mut components = tail.split('/');
+    let mut labels: SmallVec<[(&str, &str); LABELS_MAX]> = SmallVec::new();
+    labels.push(("job", components.next().filter(|job| !job.is_empty())?));
+    while let Some(name) = components.next() {
+        // Not after a slash at the end.
+        let value = components.next()?;
+        if labels.len() == LABELS_MAX || !is_plain_name(name.as_bytes()) {
+            return None;
+        }
+        labels.push((name, value));
+    }
+    labels.sort_unstable();
+    let is_repeated = labels.windows(2).any(|pair| pair[0].0 == pair[1].0);
+    let is_plain = labels.iter().all(|(_, value)| is_plain_value(value.as_bytes()));
+    (is_plain && !is_repeated).then(|| GroupingKey::of_sorted(labels))
+}
+
+fn any_key(path: &GroupPath<'_>, rules: NameRules) -> Result<GroupingKey, GroupingKeyError> {
     let job_end = memchr::memchr(b'/', path.tail).unwrap_or(path.tail.len());
     let (job, labels) = path.tail.split_at(job_end);
     let job = if path.job_is_base64 {
@@ -212,6 +253,8 @@ fn decode_base64(text: &[u8]) -> Result<Vec<u8>, (Vec<u8>, Base64Error)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn key_with(tail: &str, rules: NameRules) -> Result<String, GroupingKeyError> {
@@ -238,6 +281,34 @@ mod tests {
             assert!(key(&format!("a/{reserved}/1")).is_err(), "{reserved}");
         }
         assert!(key("a/x.y/1/x_y/1").is_err(), "the names collide");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn plain_paths_are_read_as_any_other(
+            parts in prop::collection::vec("[abU_1.@ \"\\\\é]{0,3}|job|instance|U__a|__a|a@base64|Y", 1..8),
+            job_is_base64 in any::<bool>(),
+        ) {
+            let tail = parts.join("/");
+            let path = GroupPath { tail: tail.as_bytes(), job_is_base64 };
+            if let Some(key) = plain_key(&path) {
+                for rules in [NameRules::Legacy, NameRules::Utf8] {
+                    prop_assert_eq!(any_key(&path, rules), Ok(key.clone()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn usual_paths_are_plain() {
+        for tail in ["a", "a/instance/host-1:9090", "a b/zone/eu/instance/", "a/x_1/é".trim_end_matches("é")]
+        {
+            assert!(
+                plain_key(&GroupPath { tail: tail.as_bytes(), job_is_base64: false }).is_some(),
+                "{tail}"
+            );
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl GroupingKey {
 
     /// A key of pairs with unique names, sorted by name.
     pub fn of_sorted<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut text = Vec::with_capacity(64);
+        let mut text = Vec::with_capacity(128);
         for (name, value) in labels {
             if !text.is_empty() {
                 text.push(b',');
