@@ -131,6 +131,9 @@ fn difference_28_requests_of_http_2_are_checked_by_the_rfc() {
     ] {
         assert_eq!(client.exchange(&fields, Some(b"m 1\n")), PROTOCOL_ERROR, "{fields:?}");
     }
+    // h2 takes the head for one that cannot be decoded.
+    let reply = server.client().put_to(b"/metrics/job/\xff", b"m 1\n");
+    assert_eq!(reply, Reply::GoAway { last_stream: 0, code: 1 });
     let hosts = [("host", "a"), ("host", "b")];
     assert_eq!(client.request("PUT", "/metrics/job/a", &hosts, b"m 1\n").status(), 400);
     assert!(!server.scrape().contains("\nm{"));

@@ -62,11 +62,26 @@ impl Http2Client {
 
     /// Sends exactly these fields, and a body if there is one; otherwise the request does not end. Returns what follows.
     pub fn exchange(&mut self, fields: &[(&str, &str)], body: Option<&[u8]>) -> Reply {
+        let head: Vec<u8> = fields.iter().flat_map(|(name, value)| field(name, value.as_bytes())).collect();
+        self.exchange_encoded(&head, body)
+    }
+
+    /// Sends a PUT whose path may be any bytes.
+    pub fn put_to(&mut self, path: &[u8], body: &[u8]) -> Reply {
+        let head = [
+            field(":method", b"PUT"),
+            field(":scheme", b"https"),
+            field(":path", path),
+            field(":authority", b"a"),
+        ];
+        self.exchange_encoded(&head.concat(), Some(body))
+    }
+
+    fn exchange_encoded(&mut self, head: &[u8], body: Option<&[u8]>) -> Reply {
         let stream = self.next_stream;
         self.next_stream += 2;
-        let head: Vec<u8> = fields.iter().flat_map(|(name, value)| field(name, value)).collect();
         // The server may have ended the connection; the reply says so.
-        let _ = self.send(HEADERS, END_HEADERS, stream, &head);
+        let _ = self.send(HEADERS, END_HEADERS, stream, head);
         if let Some(body) = body {
             let _ = self.send(DATA, END_STREAM, stream, body);
         }
@@ -112,12 +127,12 @@ impl Http2Client {
 }
 
 /// A field without an index and without compression.
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let text = |text: &str| {
+fn field(name: &str, value: &[u8]) -> Vec<u8> {
+    let text = |text: &[u8]| {
         assert!(text.len() < 127, "a short text");
-        [&[text.len() as u8], text.as_bytes()].concat()
+        [&[text.len() as u8], text].concat()
     };
-    [vec![0], text(name), text(value)].concat()
+    [vec![0], text(name.as_bytes()), text(value)].concat()
 }
 
 /// The status in the fields of a response: the first field after a change of the table's size.
