@@ -116,7 +116,7 @@ impl Router {
                 return Some(Routed::Redirect(format!("{clean}/")));
             }
             if clean != escaped {
-                return Some(Routed::Redirect(clean));
+                return Some(Routed::Redirect(clean.into_owned()));
             }
         }
         let table = Table { routes: &self.routes, is_api: self.is_api_v1(raw_path) };
@@ -234,12 +234,25 @@ impl Route {
 
 /// Resolves empty, `.` and `..` segments of a path that is not decoded. A slash at the end remains; `.` and `..` at the end add none, because
 /// that would be another grouping key.
-fn clean(path: &str) -> String {
+fn clean(path: &str) -> Cow<'_, str> {
+    if is_clean(path) { Cow::Borrowed(path) } else { Cow::Owned(without_dots(path)) }
+}
+
+fn without_dots(path: &str) -> String {
     let segments = resolved(path.as_bytes().split(|&byte| byte == b'/'));
     // Split at ASCII characters, so the segments are UTF-8.
     let segments: Vec<_> = segments.into_iter().map(String::from_utf8_lossy).collect();
     let slash = if path.ends_with('/') && !segments.is_empty() { "/" } else { "" };
     format!("/{}{slash}", segments.join("/"))
+}
+
+/// Whether a path has nothing to resolve, as nearly all paths.
+fn is_clean(path: &str) -> bool {
+    path.strip_prefix('/').is_some_and(|path| {
+        let mut segments = path.split('/');
+        let last = segments.next_back();
+        !matches!(last, Some("." | "..")) && segments.all(|segment| !matches!(segment, "" | "." | ".."))
+    })
 }
 
 /// The same for a decoded path. Here, a `.` at the end counts as a slash.
@@ -272,8 +285,8 @@ fn with_other_slash(path: &[u8]) -> Vec<u8> {
 }
 
 /// Percent-decodes a path, or returns `None` if an escape is invalid.
-fn decode(raw: &str) -> Option<Vec<u8>> {
-    has_valid_escapes(raw).then(|| percent_encoding::percent_decode_str(raw).collect())
+fn decode(raw: &str) -> Option<Cow<'_, [u8]>> {
+    has_valid_escapes(raw).then(|| percent_encoding::percent_decode_str(raw).into())
 }
 
 /// Whether each `%` is followed by two hexadecimal digits.
@@ -307,6 +320,8 @@ fn needs_no_escape(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::config::Program;
     use crate::storage::engines::CHOICES;
@@ -332,6 +347,13 @@ mod tests {
         assert_eq!(redirect(&Method::GET, "/metrics/"), "/metrics");
         assert_eq!(redirect(&Method::GET, "/static"), "/static/");
         assert_eq!(redirect(&Method::GET, "/-/Healthy"), "/-/healthy");
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_is_clean_if_nothing_is_resolved(path in "/?((|a|\\.|\\.\\.|\\.a)/){0,4}(|a|\\.|\\.\\.)") {
+            prop_assert_eq!(is_clean(&path), without_dots(&path) == path);
+        }
     }
 
     /// With a slash at the end, the path would name another group, or none.
