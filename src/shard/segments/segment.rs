@@ -13,8 +13,10 @@ use super::super::duplicates::SeriesIndex;
 use super::super::series::ends_metric;
 use super::SEGMENT_BYTES_MAX;
 
-/// The memory of a segment grows by multiples of this.
+/// The memory of a segment grows by multiples of this, and that of a shorter one by multiples of the smaller number: a very large group has
+/// a segment for each family, most of which have one line.
 const GROWTH_BYTES: usize = 1024;
+const SHORT_GROWTH_BYTES: usize = 64;
 
 /// Some lines of one family, and cached forms of them.
 #[derive(Debug, Default)]
@@ -241,7 +243,7 @@ impl Segment {
         let (len, wanted) = (self.text.len(), self.text.len() + lines.len());
         if self.text.capacity() < wanted {
             let doubled = (2 * self.text.capacity()).min(SEGMENT_BYTES_MAX);
-            self.text.reserve_exact(doubled.max(wanted.next_multiple_of(GROWTH_BYTES)) - len);
+            self.text.reserve_exact(doubled.max(grown(wanted)) - len);
         }
         self.text.extend_from_slice(lines);
         self.runs.push(Run { group, end: wanted as u32 });
@@ -275,12 +277,16 @@ fn replace_range(text: &mut Vec<u8>, range: std::ops::Range<usize>, new: &[u8]) 
     }
 }
 
-/// Grows the memory in steps of 1 KB, because doubling would leave a quarter of it empty on average.
+/// Grows the memory in steps, because doubling would leave a quarter of it empty on average.
 fn reserve(text: &mut Vec<u8>, more: usize) {
     if text.capacity() - text.len() < more {
-        let wanted = (text.len() + more).next_multiple_of(GROWTH_BYTES);
-        text.reserve_exact(wanted - text.len());
+        text.reserve_exact(grown(text.len() + more) - text.len());
     }
+}
+
+/// The memory for so many bytes.
+fn grown(bytes: usize) -> usize {
+    bytes.next_multiple_of(if bytes < GROWTH_BYTES { SHORT_GROWTH_BYTES } else { GROWTH_BYTES })
 }
 
 /// Frees memory that a shorter text does not need, but not a little, which the next change may need again.

@@ -44,6 +44,17 @@ fn check(text: &FamilyText, model: &Model) {
     }
 }
 
+/// A very large group has a segment for each of its families. A kilobyte of memory for a line was most of what such groups took.
+#[test]
+fn a_short_segment_takes_little_memory() {
+    for len in [1, 60, 200, 900] {
+        let mut text = FamilyText::default();
+        text.replace(7, NewLines::Run(&lines(0, len)));
+        let segment = &text.entries[0].segment;
+        assert!(segment.text.capacity() < segment.text.len() + 64, "{len}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
