@@ -132,27 +132,30 @@ fn unfinished_bodies_hold_what_they_sent_and_no_more() {
 
     let piece = vec![b'\n'; 4 << 20];
     let mut holding = Vec::new();
-    let refused = loop {
+    loop {
         assert!(holding.len() < 40, "the budget is never full");
         let mut connection = gateway.connect();
         connection.send(head(holding.len()).as_bytes()).expect("a small head");
         // A client that is refused may notice while it sends.
         let is_sent = connection.send(&piece).is_ok();
+        holding.push(connection);
         let counted = wait_for("the piece to be counted or refused", PATIENCE, || {
             let refusals = metric(&gateway, "sluicegate_in_flight_refusals_total");
             let in_flight = metric(&gateway, "sluicegate_in_flight_bytes");
             if refusals > 0.0 {
                 return Some(false);
             }
-            (in_flight >= ((holding.len() + 1) * piece.len()) as f64 * 0.99).then_some(true)
+            (in_flight >= (holding.len() * piece.len()) as f64 * 0.99).then_some(true)
         });
         if !counted {
-            break connection;
+            break;
         }
         assert!(is_sent);
-        holding.push(connection);
-    };
-    let mut refused = refused;
+    }
+    // Or an earlier one, of whose piece the spare memory of others was counted in place of the end.
+    let refused =
+        wait_for("the refusal", PATIENCE, || holding.iter().position(|client| client.has_response()));
+    let mut refused = holding.swap_remove(refused);
     assert_refused(&refused.read("PUT").expect("a response"));
     assert!(holding.len() >= 6, "{} clients hold the budget", holding.len());
     // The last part of the budget is for small pushes.

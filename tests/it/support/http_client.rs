@@ -101,6 +101,15 @@ impl Connection {
         self.stream.get_mut().write_all(bytes)
     }
 
+    /// Whether a response has begun to arrive, or the server has closed the connection.
+    pub fn has_response(&self) -> bool {
+        let stream = self.stream.get_ref();
+        stream.set_nonblocking(true).expect("a socket");
+        let arrived = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).expect("a socket");
+        !matches!(arrived, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Reads one response, possibly an interim one.
     pub fn read(&mut self, method: &str) -> io::Result<Response> {
         let line = self.line()?;
