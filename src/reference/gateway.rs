@@ -19,8 +19,8 @@ use crate::shard::push::{Content, Push};
 use crate::shard::registry::{Epoch, Registry, RunningEpoch};
 use crate::shard::shapes::{ShapedPush, Shapes};
 use crate::shard::{
-    Applied, Change, Decision, DuplicateCheck, FAILURE_TIME, FamilySnapshot, Lookups, PUSH_TIME, Pace,
-    Persistence, PushAttempt, SeriesLookup, Shard, TextEdit,
+    Applied, Change, Decision, DuplicateCheck, FAILURE_TIME, FamilySnapshot, FamilyView, GroupView, Lookups,
+    PUSH_TIME, Pace, Persistence, PushAttempt, SeriesLookup, Shard, TextEdit,
 };
 use crate::storage::record_writer::RecordWriter;
 use crate::storage::store::GroupChange;
@@ -465,9 +465,13 @@ impl Gateway {
         }
     }
 
-    /// Copies of all groups.
-    pub(super) fn all_groups(&self) -> impl Iterator<Item = String> {
-        self.all_shards().map(|shard| format!("{:?}", shard.copy_groups(0, usize::MAX)))
+    /// Copies of all groups, shard by shard.
+    pub(super) fn all_groups(&self) -> impl Iterator<Item = GroupCopy> {
+        self.all_shards().flat_map(copies).map(|group| GroupCopy {
+            families: group.families.iter().map(FamilyCopy::of).collect(),
+            key: group.key,
+            times: [group.push_seconds, group.failure_seconds, group.created_seconds],
+        })
     }
 
     /// All lines of all families. `None` if there are pending numbers.
@@ -492,7 +496,7 @@ impl Gateway {
     /// What a scrape would show now.
     pub(super) fn shown(&self) -> BTreeMap<String, ModelFamily> {
         let mut shown: BTreeMap<String, ModelFamily> = BTreeMap::new();
-        for group in self.all_shards().flat_map(|shard| shard.copy_groups(0, usize::MAX).groups) {
+        for group in self.all_shards().flat_map(copies) {
             for family in group.families {
                 let entry = shown.entry(family.shared.name.to_string());
                 let (_, lines) = entry.or_insert_with(|| (family.kind, BTreeMap::new()));
@@ -500,6 +504,54 @@ impl Gateway {
             }
         }
         shown
+    }
+}
+
+/// All groups of a shard with all families, also groups that are read in parts.
+fn copies(shard: &Shard) -> Vec<GroupView> {
+    let (mut copies, mut from) = (Vec::new(), Some(0));
+    while let Some(number) = from {
+        let slice = shard.copy_groups(number, usize::MAX);
+        copies.extend(slice.groups);
+        if let Some(large) = slice.large {
+            let names = shard.families_of(&large, 0, usize::MAX);
+            let families = shard.copy_families_of(&large, &names, usize::MAX);
+            copies.push(GroupView { families: families.into_iter().flatten().collect(), ..large.head });
+        }
+        from = slice.next;
+    }
+    copies
+}
+
+/// What the API reads of a group.
+#[derive(Debug, PartialEq)]
+pub(super) struct GroupCopy {
+    key: Arc<str>,
+    /// Of the last successful, the last failed, and the first push.
+    times: [f64; 3],
+    families: Vec<FamilyCopy>,
+}
+
+#[derive(Debug, PartialEq)]
+struct FamilyCopy {
+    name: String,
+    kind: MetricType,
+    help: Option<Arc<str>>,
+    push_seconds: f64,
+    text: Vec<u8>,
+    exact: Option<Arc<[u8]>>,
+}
+
+impl FamilyCopy {
+    fn of(family: &FamilyView) -> Self {
+        Self {
+            name: family.shared.name.to_string(),
+            kind: family.kind,
+            help: family.help.clone(),
+            push_seconds: family.push_seconds,
+            text: family.text.pieces().collect::<Vec<_>>().concat(),
+            exact: family.exact.clone(),
+        }
     }
 }
 

@@ -52,6 +52,21 @@ proptest! {
     }
 }
 
+/// The random steps have only short families.
+#[test]
+fn long_families_behave_like_the_reference_implementation() {
+    let family = |name, bulk| PushedFamily { name, kind: 3, help: 0, labels: [0, 1].into(), bulk };
+    for has_limits in [false, true] {
+        let mut comparison = if has_limits { Comparison::new(0) } else { Comparison::without_limits(0) };
+        comparison.play(&Step::Push(Mode::Replace, 1, vec![family(1, 637), family(3, 0)]));
+        comparison.play(&Step::Again(Mode::Replace, 1));
+        comparison.play(&Step::Push(Mode::Replace, 1, vec![family(1, 2)]));
+        comparison.play(&Step::Again(Mode::Replace, 1));
+        comparison.play(&Step::Restart);
+        comparison.end();
+    }
+}
+
 fn pairs(job: &str, zone: Option<&str>) -> GroupingKey {
     let zone = zone.map(|zone| ("zone".to_owned(), zone.to_owned()));
     GroupingKey::new([("job".to_owned(), job.to_owned())].into_iter().chain(zone))
