@@ -71,7 +71,8 @@ def gauge_histogram_or_histogram(d):
 
 
 def family_without_metrics(d):
-    return d.has_several_groups and d.is_protobuf and d.official_accepts and d.ours_has("gathered metric family", "is not a ")
+    is_empty = any(not family.get("metric") for body in d.protobuf_bodies for family in families_of(body))
+    return is_empty and d.official_accepts and d.ours_has("gathered metric family", "is not a ", "collides with previously collected")
 
 
 def foreign_value(d):

@@ -126,6 +126,14 @@ fn push_times_in_a_body_are_not_checked() {
 }
 
 #[test]
+fn difference_02_a_family_without_metrics_has_a_type() {
+    let gateway = Gateway::start(&[]);
+    assert_eq!(gateway.put("/metrics/job/b", "x 1\n").status, 200);
+    let body = [pb::family(b"x", pb::SUMMARY, &[]), pb::family(b"x_sum", pb::GAUGE, &[])].concat();
+    assert_eq!(put_protobuf(&gateway, JOB, &body).status, 400);
+}
+
+#[test]
 fn difference_03_invalid_utf8_in_help_is_replaced() {
     let gateway = Gateway::start(&[]);
     assert_eq!(gateway.request("PUT", JOB, &[], b"# HELP m caf\xe9 \xff.\nm 1\n").status, 200);

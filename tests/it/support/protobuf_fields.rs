@@ -9,6 +9,8 @@ pub const CONTENT_TYPE: &[(&str, &str)] = &[(
 pub const COUNTER: u64 = 0;
 /// `MetricType` of a gauge.
 pub const GAUGE: u64 = 1;
+/// `MetricType` of a summary.
+pub const SUMMARY: u64 = 2;
 /// `MetricType` of a histogram.
 pub const HISTOGRAM: u64 = 4;
 /// `MetricType` of a gauge histogram.
