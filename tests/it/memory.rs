@@ -153,8 +153,7 @@ fn unfinished_bodies_hold_what_they_sent_and_no_more() {
         assert!(is_sent);
     }
     // Or an earlier one, of whose piece the spare memory of others was counted in place of the end.
-    let refused =
-        wait_for("the refusal", PATIENCE, || holding.iter().position(|client| client.has_response()));
+    let refused = wait_for("the refusal", PATIENCE, || holding.iter().position(Connection::has_response));
     let mut refused = holding.swap_remove(refused);
     assert_refused(&refused.read("PUT").expect("a response"));
     assert!(holding.len() >= 6, "{} clients hold the budget", holding.len());
