@@ -5,7 +5,7 @@
 //!
 //! * A round is merged in slices, between which the shard executes commands. Numbers that are pushed in the meantime are for the next round.
 //!   Between two rounds, no group is half in the text. Snapshots are only taken then.
-//! * Whoever reads a group gets its latest numbers ([`Shard::numbers_of`]), wherever they are.
+//! * Every read of a group returns its latest numbers ([`Shard::numbers_of`]), pending or not.
 //! * A command that changes a group in another way first brings its text up to date ([`Shard::finish_numbers`]), or drops its numbers if
 //!   it deletes the group.
 //!

@@ -1,9 +1,9 @@
 //! The crate http, with every byte that a path of HTTP/2 may contain.
 //!
-//! h2 reads `:path` by [`uri::PathAndQuery::from_maybe_shared`]. That of the crate http cuts a `#` and what follows off, so a push to
-//! `/metrics/job/C#tests` would end up in the group of job `C`, and it rejects spaces, `<`, `>` and backticks. The official program takes
-//! them as they are. This crate stands in front of http through `[patch.crates-io]` in Cargo.toml: it passes everything on, but
-//! percent-encodes such bytes of a path first. For HTTP/1.1, `targets.rs` of the server does the same.
+//! h2 reads `:path` with [`uri::PathAndQuery::from_maybe_shared`]. The version in the crate http cuts the path off at a `#`, so that a push
+//! to `/metrics/job/C#tests` would end up in the group of job `C`, and rejects spaces, `<`, `>` and backticks. The official program accepts
+//! all of these. `[patch.crates-io]` in Cargo.toml puts this crate in the place of http. It re-exports http unchanged, except that it
+//! percent-encodes these bytes of a path. For HTTP/1.1, the server does the same in `targets.rs`.
 
 pub use original::*;
 

@@ -67,7 +67,7 @@ impl Authorities {
             return if parsed.allows_client_auth() { Ok(()) } else { Err(wrong_usage()) };
         }
         if Certificate::parse(leaf).is_some_and(|leaf| leaf.is_authority()) {
-            // Difference 27: webpki takes no authority for a client, whoever has issued it.
+            // Difference 27: webpki never accepts the certificate of an authority as that of a client.
             return Err(CertificateError::UnknownIssuer.into());
         }
         let chains = self.chains.as_ref().ok_or(CertificateError::UnknownIssuer)?;

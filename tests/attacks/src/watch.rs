@@ -54,7 +54,7 @@ impl Watch {
                 None
             };
             if let Some(reason) = reason {
-                // Set first: whoever sees that the process is gone finds the reason.
+                // Set before the kill, so that the reason is known as soon as the process is gone.
                 let _ = self.reason.set(reason);
                 // If this fails, the process has ended by itself.
                 let _ = pidfd_send_signal(&self.process, Signal::KILL);
