@@ -43,15 +43,45 @@ impl Default for Place {
 /// The pending numbers of the groups that have one shape.
 #[derive(Debug, Default)]
 pub(super) struct PendingNumbers {
-    /// The groups, or [`NONE`] for one that needs its numbers no longer.
+    /// The groups, or [`NONE`] in a free place.
     groups: Vec<Number>,
     /// For each group, the time of the push and the numbers.
     numbers: Vec<f64>,
+    /// The free places. They are used again, so that clients that push and delete in turn do not fill the memory between two rounds.
+    free: Vec<u32>,
 }
 
 impl PendingNumbers {
     pub fn is_empty(&self) -> bool {
-        self.groups.is_empty()
+        self.groups.len() == self.free.len()
+    }
+
+    /// Stores the time of a push and its numbers. Returns their place.
+    fn insert(&mut self, group: Number, time: f64, numbers: &[f64]) -> u32 {
+        if let Some(index) = self.free.pop() {
+            self.groups[index as usize] = group;
+            self.set(index, time, numbers);
+            return index;
+        }
+        self.groups.push(group);
+        self.numbers.push(time);
+        self.numbers.extend_from_slice(numbers);
+        self.groups.len() as u32 - 1
+    }
+
+    fn set(&mut self, index: u32, time: f64, numbers: &[f64]) {
+        let width = 1 + numbers.len();
+        let known = &mut self.numbers[index as usize * width..][..width];
+        known[0] = time;
+        known[1..].copy_from_slice(numbers);
+    }
+
+    fn remove(&mut self, index: u32) {
+        self.groups[index as usize] = NONE;
+        self.free.push(index);
+        if self.is_empty() {
+            *self = Self::default();
+        }
     }
 
     fn at(&self, index: u32, width: usize) -> &[f64] {
@@ -186,17 +216,11 @@ impl Shard {
     pub(super) fn store_numbers(&mut self, group: Number, time: f64, numbers: &[f64]) {
         let entry = &mut self.groups[group];
         let pending = self.shapes.pending_of(entry.shape);
-        let width = 1 + numbers.len();
         if entry.place.index != NONE && entry.place.rounds == self.pending.rounds {
-            let known = &mut pending.numbers[entry.place.index as usize * width..][..width];
-            known[0] = time;
-            known[1..].copy_from_slice(numbers);
+            pending.set(entry.place.index, time, numbers);
             return;
         }
-        entry.place = Place { index: pending.groups.len() as u32, rounds: self.pending.rounds };
-        pending.groups.push(group);
-        pending.numbers.push(time);
-        pending.numbers.extend_from_slice(numbers);
+        entry.place = Place { index: pending.insert(group, time, numbers), rounds: self.pending.rounds };
         self.pending.groups += 1;
     }
 
@@ -244,7 +268,7 @@ impl Shard {
             return;
         }
         if place.index != NONE && place.rounds == self.pending.rounds {
-            self.shapes.pending_of(entry.shape).groups[place.index as usize] = NONE;
+            self.shapes.pending_of(entry.shape).remove(place.index);
             self.pending.groups -= 1;
         }
         if let Some(round) = &mut self.pending.round
@@ -353,5 +377,26 @@ impl Round {
         let groups = &self.shapes[shape].groups;
         let at = groups.binary_search_by_key(&group, |(group, _)| *group).ok()?;
         (groups[at].1 != NONE).then_some((shape, at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PendingNumbers;
+
+    #[test]
+    fn groups_that_come_and_go_between_two_rounds_take_no_memory() {
+        let mut pending = PendingNumbers::default();
+        let kept = pending.insert(1, 1.0, &[5.0]);
+        for _ in 0..100 {
+            let place = pending.insert(2, 2.0, &[6.0]);
+            assert_eq!(pending.at(place, 2), [2.0, 6.0]);
+            pending.remove(place);
+        }
+        assert_eq!(pending.groups.len(), 2);
+        assert_eq!(pending.at(kept, 2), [1.0, 5.0]);
+        assert!(!pending.is_empty());
+        pending.remove(kept);
+        assert!(pending.is_empty() && pending.groups.is_empty());
     }
 }

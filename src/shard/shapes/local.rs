@@ -75,8 +75,11 @@ impl LocalShapes {
         local.groups -= 1;
         if local.groups == 0 {
             let id = local.id;
-            self.by_id.remove(&id);
             self.shapes.remove(number);
+            // A push that was under way when the table forgot the shape may have added it a second time.
+            if self.by_id.get(&id) == Some(&number) {
+                self.by_id.remove(&id);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 
@@ -56,6 +57,21 @@ fn by_shape(shape: &Arc<Shape>, key: &GroupingKey, body: &[u8]) -> Option<Seen> 
     }
     let (key, numbers) = (key.clone(), numbers.into());
     seen(&ShapedPush { key, mode: Mode::Replace, source: None, shape: shape.clone(), numbers }.to_push())
+}
+
+#[test]
+fn a_shape_that_was_forgotten_and_added_again_is_still_known_after_its_first_groups() {
+    let (mut local, key) = (LocalShapes::default(), key(&[("job", "a")]));
+    let shape = compiled(&key, "m 1\n").expect("a plain body");
+    let other = compiled(&key, "n 1\n").expect("a plain body");
+    let acquire = |local: &mut LocalShapes, shape| local.acquire(shape, |_| Some(0)).expect("all families");
+    let first = acquire(&mut local, &shape);
+    shape.is_evicted.store(true, Ordering::Relaxed);
+    acquire(&mut local, &other);
+    let second = acquire(&mut local, &shape);
+    assert_ne!(first, second);
+    local.release(first);
+    assert_eq!(acquire(&mut local, &shape), second);
 }
 
 /// A line of a body, with a place for its number.
