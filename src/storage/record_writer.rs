@@ -4,8 +4,8 @@
 //! are bounded: once they are larger than its record, the next change writes the whole record. So a sequence of changes writes about
 //! twice what it changed, however large the group is, and reading a group reads at most about three times its size.
 //!
-//! A record contains the rendered lines as they are in the segments, so writing it formats nothing, and restoring it parses nothing; see
-//! [`super::stored_group`]. `docs/storage.md` has the format.
+//! A record contains the rendered lines. They are copied from the segments, except those of pending numbers, so writing a record formats
+//! hardly anything, and restoring it parses nothing; see [`super::stored_group`]. `docs/storage.md` has the format.
 
 use std::ops::{ControlFlow, DerefMut};
 
