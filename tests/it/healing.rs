@@ -104,6 +104,9 @@ fn a_disk_that_was_full_is_used_again() {
         wait_until_accepted(&gateway, &job);
         expected.push(job);
         assert_eq!(gateway.get("/-/healthy").status, 200);
+        wait_for("the line about the recovery", PATIENCE, || {
+            (logged(&gateway, "storage recovered") > round).then_some(())
+        });
         assert_eq!(logged(&gateway, "error persisting metrics"), round + 1, "once: {}", gateway.log());
         assert_eq!(logged(&gateway, "storage recovered"), round + 1, "once: {}", gateway.log());
     }

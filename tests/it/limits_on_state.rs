@@ -81,8 +81,8 @@ fn a_store_beyond_a_limit_is_restored_completely() {
 
     let gateway = Gateway::start(&[&path, "--push.groups-max=5", "--push.series-max=20"]);
     assert_eq!(gateway.scrape().samples("m").count(), 10);
-    let log = gateway.log();
-    assert!(log.contains("limit=push.groups-max") && log.contains("limit=push.series-max"), "{log}");
+    gateway.log_with("limit=push.groups-max");
+    gateway.log_with("limit=push.series-max");
     assert_eq!(gauge(&gateway, "sluicegate_state", "push.groups-max").as_deref(), Some("10"));
     assert_eq!(gateway.put("/metrics/job/new", "m 1\n").status, 400);
     assert_eq!(gateway.post("/metrics/job/1", "o 1\n").status, 400);

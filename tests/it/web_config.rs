@@ -301,7 +301,7 @@ fn a_file_that_becomes_invalid_is_reported_once_and_can_be_repaired() {
     file.write("{}");
     wait_for_reload_successful(&gateway, 1.0);
     assert!(time() > begun);
-    let log = gateway.log();
+    let log = gateway.log_with("Unable to parse configuration");
     assert_eq!(log.matches("Unable to parse configuration").count(), 1, "{log}");
     assert!(!log.contains("SECRET"), "{log}");
 }

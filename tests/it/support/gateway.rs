@@ -142,6 +142,12 @@ impl Gateway {
         String::from_utf8_lossy(&fs::read(&self.log).expect("the log file")).into_owned()
     }
 
+    /// Everything logged so far, as soon as it contains a text. A thread of the gateway writes the log, so that a line may
+    /// come after the response to the request that caused it.
+    pub fn log_with(&self, text: &str) -> String {
+        wait_for(text, Duration::from_secs(20), || Some(self.log()).filter(|log| log.contains(text)))
+    }
+
     /// Sends SIGTERM and waits for the process to exit.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
