@@ -374,13 +374,8 @@ fn commit(
     records: &[Correction],
     durability: Durability,
 ) -> Result<(), EngineError> {
-    let changes: Vec<Change<'_>> = records
-        .iter()
-        .map(|(key, record)| match record {
-            Some(record) => Change::Put { key, record },
-            None => Change::Delete { key },
-        })
-        .collect();
+    let changes: Vec<Change<'_>> =
+        records.iter().map(|(key, record)| Change::of(key, record.as_deref())).collect();
     if changes.is_empty() {
         return Ok(());
     }

@@ -82,7 +82,15 @@ pub trait Groups {
 /// were under way arrive.
 pub const CHANGED_ROUNDS_MAX: usize = 16;
 
-impl Change<'_> {
+impl<'a> Change<'a> {
+    /// Sets the record of a group, or deletes the group if there is none.
+    pub fn of(key: &'a str, record: Option<&'a [u8]>) -> Self {
+        match record {
+            Some(record) => Self::Put { key, record },
+            None => Self::Delete { key },
+        }
+    }
+
     /// The bytes of the key and of the record or patch.
     pub fn bytes(&self) -> u64 {
         let (key, content) = match self {

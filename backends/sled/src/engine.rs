@@ -187,13 +187,8 @@ impl Sled {
 
     /// Writes groups to a new database.
     fn add_to_new(&mut self, records: &[(Arc<str>, Option<Vec<u8>>)]) -> Result<(), EngineError> {
-        let changes: Vec<Change<'_>> = records
-            .iter()
-            .map(|(key, record)| match record {
-                Some(record) => Change::Put { key, record },
-                None => Change::Delete { key },
-            })
-            .collect();
+        let changes: Vec<Change<'_>> =
+            records.iter().map(|(key, record)| Change::of(key, record.as_deref())).collect();
         let sequence = self.header.sequence;
         self.header = guarded(&self.path, || {
             let Prepared { batch, header, .. } = self.prepare(&changes)?;
