@@ -246,7 +246,7 @@ fn without_dots(path: &str) -> String {
     format!("/{}{slash}", segments.join("/"))
 }
 
-/// Whether a path has nothing to resolve, as nearly all paths.
+/// Whether a path has nothing to resolve, which is true for nearly all paths.
 fn is_clean(path: &str) -> bool {
     path.strip_prefix('/').is_some_and(|path| {
         let mut segments = path.split('/');

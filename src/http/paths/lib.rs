@@ -14,7 +14,7 @@ pub mod uri {
     use bytes::Bytes;
     pub use original::uri::*;
 
-    /// Only what h2 calls. Everything else, as the type itself, would no longer compile, so a use of it is noticed.
+    /// Has only the function that h2 calls. Any other use, such as that of the type itself, does not compile, so it is noticed.
     pub enum PathAndQuery {}
 
     impl PathAndQuery {
