@@ -1,9 +1,9 @@
 //! A deflate encoder for lines that resemble each other, such as those of an exposition.
 //!
-//! A line of a family differs from another one in a few digits. So this encoder does not search. It compares a line with the one that
-//! follows the last match, and where they differ, it continues in the latest line with the same last label and the same end of the
-//! name, then at the next delimiter that both lines have. What is equal becomes matches and the rest literals, in one block with
-//! Huffman codes of its own.
+//! A line of a family differs from another one in a few digits. So this encoder does not search. It compares a line with the previous
+//! one. Where they differ, it continues with the *similar* line, the latest one with the same last label and the same end of the name,
+//! from the point on from which both lines are equal up to the value. What is equal becomes matches and the rest literals, in one block
+//! with Huffman codes of its own.
 //!
 //! Every output is valid deflate, whatever the text. A general encoder is better for other texts than lines; [`super::gzip`] chooses.
 
@@ -28,6 +28,14 @@ const DISTANCE_MAX: usize = 32 << 10;
 const DELIMITERS_MAX: usize = 4;
 /// How many bits of a hash select the place of a line.
 const PLACE_BITS: u32 = 10;
+/// The end of a line up to its value is worth a match from this length on.
+const TAIL_MIN: usize = 4;
+/// So much of the end is compared, so that many differences in a long line do not compare the same bytes again and again.
+const TAIL_MAX: usize = LENGTH_MAX;
+/// Fewer literals than this before such an end cost less than a match.
+const GAP_MIN: usize = 4;
+/// How many equal bytes at the same offset make another line better than a search for delimiters.
+const SAME_OFFSET_MIN: usize = 6;
 
 /// Some literals, then a match.
 #[derive(Debug, Clone, Copy)]
@@ -45,9 +53,16 @@ pub struct LineDeflater {
     counts: Counts,
     /// How many bytes are in matches.
     matched: usize,
-    /// Where the latest line with a hash begins; 0 for none, because nothing is compared with the first line by its hash.
-    latest: Vec<u32>,
+    /// The latest line with each hash.
+    latest: Vec<Place>,
     out: Vec<u8>,
+}
+
+/// Where a line begins, and where the space before its value is; 0 for none, because the first line has no line before it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    start: u32,
+    value: u32,
 }
 
 /// A line of the text.
@@ -57,8 +72,8 @@ struct Line {
     value: usize,
     /// After the line end.
     end: usize,
-    /// Where an earlier line with the same last label begins; 0 if there is none.
-    similar: usize,
+    /// An earlier line with the same last label, probably.
+    similar: Place,
 }
 
 impl LineDeflater {
@@ -85,12 +100,13 @@ impl LineDeflater {
         self.counts = Counts::default();
         self.matched = 0;
         self.latest.clear();
-        self.latest.resize(1 << PLACE_BITS, 0);
+        self.latest.resize(1 << PLACE_BITS, Place::default());
 
         let first_len = scan::line_end(text, 0);
         // Names are compared where the first line's name ends, because those of a family differ in a suffix; or else where they begin.
         let name_at = memchr::memchr(b'{', &text[..first_len]).map_or(0, |end| end.saturating_sub(4));
         let mut line = self.line_at(text, 0, name_at);
+        let mut previous = 0;
         // The next byte, and its counterpart, which is always in an earlier line.
         let (mut at, mut old) = (first_len, 0);
         // What follows the last sequence.
@@ -102,21 +118,14 @@ impl LineDeflater {
             if at >= text.len() {
                 break;
             }
-            if at >= line.end {
-                while at >= line.end {
-                    line = self.line_at(text, line.end, name_at);
-                }
-                if line.similar > 0 {
-                    old = (line.similar + at - line.start).min(line.start - 1);
-                    if text[old] == text[at] {
-                        continue;
-                    }
-                }
+            while at >= line.end {
+                previous = line.start;
+                line = self.line_at(text, line.end, name_at);
             }
             (at, old) = if at < line.value {
-                after_difference(text, at, old, line.value)
+                after_difference(text, at, old, previous, &line)
             } else {
-                after_different_value(text, at, old, line.end)
+                after_different_value(text, at, old, &line)
             };
         }
         self.counts.add_literals(&text[done..], text.len() - done);
@@ -127,18 +136,22 @@ impl LineDeflater {
     fn line_at(&mut self, text: &[u8], start: usize, name_at: usize) -> Line {
         let end = scan::line_end(text, start);
         let line = &text[start..end];
-        let Some(space) = last_space(line) else { return Line { start, value: end, end, similar: 0 } };
+        let Some(space) = last_space(line) else {
+            return Line { start, value: end, end, similar: Place::default() };
+        };
+        let value = start + space;
         let label = line[..space].last_chunk::<8>();
         let name = line.get(name_at..).and_then(|line| line.first_chunk::<8>());
         let similar = match (label, name) {
             (Some(label), Some(name)) => {
                 let word = u64::from_le_bytes(*label) ^ u64::from_le_bytes(*name).rotate_left(29);
                 let place = word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - PLACE_BITS);
-                std::mem::replace(&mut self.latest[place as usize], start as u32) as usize
+                let this = Place { start: start as u32, value: value as u32 };
+                std::mem::replace(&mut self.latest[place as usize], this)
             }
-            _ => 0,
+            _ => Place::default(),
         };
-        Line { start, value: start + space, end, similar }
+        Line { start, value, end, similar }
     }
 
     /// Adds matches for bytes at `at` that equal those at `old`, with the literals before them. Returns what follows the last sequence.
@@ -166,33 +179,55 @@ impl LineDeflater {
     }
 }
 
-/// Finds the next delimiter at or after `at` that the line of `old` has too. After a few others, or if it is in the value, the place
-/// before the value and `old`.
+/// Finds where to continue after a difference before the value of a line: the next place at or after `at`, and its counterpart in the line
+/// of `old`, the previous line or the similar one.
 #[inline(always)]
-fn after_difference(text: &[u8], mut at: usize, old: usize, value: usize) -> (usize, usize) {
+fn after_difference(text: &[u8], at: usize, old: usize, previous: usize, line: &Line) -> (usize, usize) {
+    let similar = line.similar.value as usize;
+    let tail_start = at.max(line.value.saturating_sub(TAIL_MAX));
+    let tail = common_suffix_len(&text[..similar], &text[tail_start..line.value]);
+    let tail = if tail >= TAIL_MIN { tail } else { 0 };
+    let tail_at = line.value - tail;
+    if tail > 0 && tail_at - at < GAP_MIN {
+        return (tail_at, similar - tail);
+    }
+    let offset = at - line.start;
+    let equal_at = |start: usize| {
+        let place = start + offset;
+        if place < line.start && place != old { (common_len(text, place, at), place) } else { (0, place) }
+    };
+    let (equal, place) = if similar > 0 {
+        equal_at(previous).max(equal_at(line.similar.start as usize))
+    } else {
+        equal_at(previous)
+    };
+    if equal >= SAME_OFFSET_MIN {
+        return (at, place);
+    }
+    let mut next = at;
     for _ in 0..DELIMITERS_MAX {
-        at += find_delimiter(&text[at..]);
-        if at > value {
+        next += find_delimiter(&text[next..]);
+        if next >= tail_at {
             break;
         }
-        let Some(&delimiter) = text.get(at) else { break };
-        let found = old + find_in_line(&text[old..at], delimiter);
+        let delimiter = text[next];
+        let found = old + find_in_line(&text[old..next], delimiter);
         if text[found] == delimiter {
-            return (at, found);
+            return (next, found);
         }
-        at += 1;
+        next += 1;
     }
-    (at.max(value), old)
+    if tail > 0 { (tail_at, similar - tail) } else { (line.value, old) }
 }
 
-/// Finds the equal ends of two lines whose values differ.
+/// Finds the equal ends of a line and the one before it, whose values differ.
 #[inline(always)]
-fn after_different_value(text: &[u8], at: usize, old: usize, end: usize) -> (usize, usize) {
-    let last = end - 1;
+fn after_different_value(text: &[u8], at: usize, old: usize, line: &Line) -> (usize, usize) {
+    let last = line.end - 1;
+    let Some(old_last) = line.start.checked_sub(1) else { return (line.end, old) };
     if text[last] != b'\n' {
-        return (end, old);
+        return (line.end, old);
     }
-    let old_last = old + find_in_line(&text[old..last], b'\n');
-    let equal = common_suffix_len(&text[..old_last], &text[..last]).min(last - at);
+    let equal = common_suffix_len(&text[..old_last], &text[at..last]);
     (last - equal, old_last - equal)
 }

@@ -23,11 +23,20 @@ pub(super) fn common_len(text: &[u8], old: usize, at: usize) -> usize {
     len + new[len..].iter().zip(&old[len..]).take_while(|(a, b)| a == b).count()
 }
 
-/// How many of the last bytes are equal; at most 8, and none if a text is shorter.
+/// How many of the last bytes are equal.
 #[inline(always)]
-pub(super) fn common_suffix_len(a: &[u8], b: &[u8]) -> usize {
-    let (Some(a), Some(b)) = (a.last_chunk(), b.last_chunk()) else { return 0 };
-    ((word(a) ^ word(b)).leading_zeros() / 8) as usize
+pub(super) fn common_suffix_len(mut a: &[u8], mut b: &[u8]) -> usize {
+    let mut len = 0;
+    while let (Some((a_rest, a_last)), Some((b_rest, b_last))) = (a.split_last_chunk(), b.split_last_chunk())
+    {
+        let difference = word(a_last) ^ word(b_last);
+        if difference != 0 {
+            return len + (difference.leading_zeros() / 8) as usize;
+        }
+        (a, b) = (a_rest, b_rest);
+        len += 8;
+    }
+    len + a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count()
 }
 
 /// The first byte that is below `0` or from `{` on, or the length of the text. That includes everything that ends a name, a label or a
@@ -117,9 +126,10 @@ mod tests {
             let last = text.iter().rposition(|&byte| byte == b' ');
             prop_assert_eq!(last_space(&text), last.filter(|&at| at >= text.len() - words));
 
-            let suffix = text.iter().rev().zip(other.iter().rev()).take_while(|(a, b)| a == b).count().min(8);
-            let suffix = if text.len().min(other.len()) < 8 { 0 } else { suffix };
-            prop_assert_eq!(common_suffix_len(&text, &other), suffix);
+            for other in [other.clone(), [&other[..], &text[..]].concat()] {
+                let suffix = text.iter().rev().zip(other.iter().rev()).take_while(|(a, b)| a == b).count();
+                prop_assert_eq!(common_suffix_len(&text, &other), suffix);
+            }
 
             let both = [&text[..], &text[..], &other[..]].concat();
             let equal = both[text.len()..].iter().zip(&both).take_while(|(a, b)| a == b).count();
