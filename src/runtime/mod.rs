@@ -38,6 +38,11 @@ pub(crate) async fn yield_now() {
     turns::wait_for_others().await;
 }
 
+/// A number that changes with each poll of a task on this core.
+pub(crate) fn poll_number() -> u32 {
+    turns::poll_number()
+}
+
 /// Waits on the current core's timer.
 #[expect(clippy::disallowed_methods, reason = "this is the replacement")]
 pub(crate) async fn sleep(duration: Duration) {

@@ -81,6 +81,11 @@ impl<F: Future> Future for TakingTurns<F> {
     }
 }
 
+/// How often tasks were polled on this thread, wrapping.
+pub(super) fn poll_number() -> u32 {
+    CORE.with(|core| core.polls.get())
+}
+
 /// Waits until every task that is ready now had its turn.
 pub(super) async fn wait_for_others() {
     let mut has_waited = false;

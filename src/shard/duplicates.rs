@@ -65,7 +65,7 @@ impl Shard {
                 Err(run) => return DuplicateCheck::NotIndexed(run),
             }
             for retired in self.retired_since(oldest, lookup) {
-                match find(&retired.lines, lookup, retired.kind, pace).await {
+                match find_in_retired(&retired, lookup, pace).await {
                     Ok(false) => {}
                     Ok(true) => {
                         found = DuplicateCheck::Retired(retired.epoch);
@@ -82,8 +82,9 @@ impl Shard {
         let Some(group) = self.groups_by_key.get(lookup.key.text()) else { return Ok(false) };
         let Some(family) = self.families_by_name.get(&lookup.family) else { return Ok(false) };
         let local = &self.families[*family];
-        if local.text.is_long(*group) {
-            return find(&local.text.lines(*group), lookup, local.kind, pace).await;
+        if let Some(first) = local.text.first_of_long(*group) {
+            let lines = || local.text.lines(*group);
+            return find_in_long(first, lookup, local.kind, lines);
         }
         for lines in local.text.run(*group) {
             pace.spend(lines.len()).await;
@@ -116,27 +117,38 @@ impl Shard {
     }
 }
 
-async fn find(
-    lines: &GroupLines,
+async fn find_in_retired(
+    retired: &RetiredLines,
     lookup: &SeriesLookup,
-    kind: MetricType,
     pace: &Pace,
 ) -> Result<bool, LongRun> {
-    match lines {
+    match &retired.lines {
         GroupLines::Copied(text) => {
             pace.spend(text.len()).await;
             Ok(contains_series(text, &lookup.series))
         }
         GroupLines::Segments(segments) => {
-            // Copying the list costs a pointer for each segment.
-            pace.spend(segments.len() * 16).await;
             let Some(first) = segments.first() else { return Ok(false) };
-            match first.series_index() {
-                Some(index) => Ok(index.contains(&lookup.series)),
-                None => {
-                    Err(LongRun { family: lookup.family.clone(), kind, segments: segments.as_slice().into() })
-                }
-            }
+            find_in_long(first, lookup, retired.kind, || retired.lines.clone())
+        }
+    }
+}
+
+/// Looks for a series in long lines. `first` is their first segment; copying all of them for each series would take longer than the search.
+fn find_in_long(
+    first: &Segment,
+    lookup: &SeriesLookup,
+    kind: MetricType,
+    lines: impl FnOnce() -> GroupLines,
+) -> Result<bool, LongRun> {
+    match first.series_index() {
+        Some(index) => Ok(index.contains(&lookup.series)),
+        None => {
+            let segments = match lines() {
+                GroupLines::Segments(segments) => segments.into(),
+                GroupLines::Copied(_) => Arc::default(),
+            };
+            Err(LongRun { family: lookup.family.clone(), kind, segments })
         }
     }
 }

@@ -103,7 +103,7 @@ impl Lookups {
         let text = self.push.text(&self.push.families()[pushed]);
         let mut longest = 0;
         for line in text.split_inclusive(|byte| *byte == b'\n') {
-            pace.spend(line.len() / 8).await;
+            pace.spend(STEP + line.len() / 8).await;
             longest = longest.max(line.len());
         }
         let (mut sets, mut after) = (Sets::default(), None);

@@ -27,7 +27,17 @@ impl Pace {
 
     /// Pauses whenever steps of about this cost were made.
     pub fn slices(cost: usize) -> Self {
-        Self { slice: cost, left: Cell::new(cost) }
+        Self::continuing(cost, cost)
+    }
+
+    /// The same, but only `left` is left of the first slice.
+    pub fn continuing(cost: usize, left: usize) -> Self {
+        Self { slice: cost, left: Cell::new(left) }
+    }
+
+    /// What is left of the current slice.
+    pub fn left(&self) -> usize {
+        self.left.get()
     }
 
     pub(super) fn is_unlimited(&self) -> bool {

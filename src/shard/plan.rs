@@ -319,7 +319,15 @@ impl Shard {
     ) -> Result<Plan<'p>, Inconsistency> {
         let group_families = group.map(|number| &self.groups[number].families);
         let steps = Vec::with_capacity(push.families().len());
-        let mut plan = Plan { steps, dropped: Vec::new(), changes: Vec::new() };
+        let changes_max = match (push.mode, group_families) {
+            // Nearly all pushes change nothing.
+            _ if push.families().len() <= FAMILIES_AT_ONCE_MAX => 0,
+            (Mode::Replace, Some(group_families)) => push.families().len() + group_families.len(),
+            _ => push.families().len(),
+        };
+        // Copying a long list into a longer one takes many milliseconds. Memory that is not used does not count.
+        let changes = Vec::with_capacity(changes_max);
+        let mut plan = Plan { steps, dropped: Vec::new(), changes };
         let (mut near, mut staying) = (Near::default(), 0);
         for (index, pushed) in push.families().iter().enumerate() {
             pace.spend(CHANGE).await;

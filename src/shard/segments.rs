@@ -193,6 +193,14 @@ impl FamilyText {
         matches!(self.locate(group), Location::Exclusive(_))
     }
 
+    /// The first segment of a group whose lines are long.
+    pub fn first_of_long(&self, group: u32) -> Option<&Arc<Segment>> {
+        match self.locate(group) {
+            Location::Exclusive(range) => self.entries.get(range.start).map(|entry| &entry.segment),
+            Location::Shared { .. } | Location::Missing => None,
+        }
+    }
+
     fn run_at(&self, location: Location) -> impl Iterator<Item = &[u8]> {
         let (range, shared) = match location {
             Location::Exclusive(range) => (range, None),
