@@ -158,7 +158,8 @@ impl Shard {
         entry.families = loaded.into_iter().collect();
         self.families_max = self.families_max.max(entry.families.len());
         entry.bytes_bound = bytes_bound as u64;
-        entry.stored = StoredBytes { record: u32::try_from(bytes_bound).unwrap_or(u32::MAX), patches: 0 };
+        entry.stored =
+            StoredBytes { record: u32::try_from(bytes_bound).unwrap_or(u32::MAX), ..StoredBytes::default() };
         self.bytes_max = self.bytes_max.max(bytes_bound as u64);
         entry.push_seconds = times.push_seconds;
         entry.failure_seconds = times.failure_seconds;

@@ -62,7 +62,7 @@ pub use load::{FamilyLines, GroupHead, LoadError};
 pub use lookups::Lookups;
 pub use pace::Pace;
 pub use plan::{Decision, PushAttempt};
-pub use tables::StoredBytes;
+pub use tables::{NO_SHAPE_ID, StoredBytes};
 pub use text_edit::{Applied, Change, ChangedPart, TextEdit};
 pub use view::{FamilyName, FamilySnapshot, FamilyView, GroupSlice, GroupView, LargeGroup};
 

@@ -6,7 +6,7 @@ use super::pace::{CHANGE, Pace};
 use super::registry::Transfer;
 use super::segments::{GroupLines, NewLines};
 use super::slab::Number;
-use super::tables::GroupFamily;
+use super::tables::{GroupFamily, NO_SHAPE_ID, StoredBytes};
 use super::{FAILURE_TIME_NUMBER, PUSH_TIME_NUMBER, Shard};
 
 impl Shard {
@@ -26,7 +26,7 @@ impl Shard {
         entry.failure_seconds = from.failure_seconds;
         entry.last_failure = from.last_failure.take();
         entry.bytes_bound = from.bytes_bound;
-        entry.stored = from.stored;
+        entry.stored = StoredBytes { shape: NO_SHAPE_ID, ..from.stored };
         to.families_max = to.families_max.max(families.len());
         to.bytes_max = to.bytes_max.max(from.bytes_bound);
         let mut near = Near::default();

@@ -100,6 +100,11 @@ pub(super) struct GroupNumbers<'s> {
 }
 
 impl GroupNumbers<'_> {
+    /// The number of the body with this index.
+    pub fn get(&self, index: u32) -> f64 {
+        self.time_and_numbers[1 + index as usize]
+    }
+
     /// The lines of a family, if the shape has it.
     pub fn lines(&self, family: Number, key: &str) -> Option<Vec<u8>> {
         let index = self.families.iter().position(|known| *known == family)?;

@@ -43,12 +43,24 @@ pub(super) struct Group {
 }
 
 /// What the store was sent of a group.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredBytes {
     /// The size of its last whole record; 0 if there was none.
     pub record: u32,
-    /// The size of the patches since.
+    /// The size of the patches since, except those of numbers.
     pub patches: u32,
+    /// The shape whose lines the record has, see [`super::view::GroupRef::shape_id`]. [`NO_SHAPE_ID`] if there were patches since, except
+    /// those of numbers.
+    pub shape: u32,
+}
+
+/// The group has no shape, or its record is of none.
+pub const NO_SHAPE_ID: u32 = u32::MAX;
+
+impl Default for StoredBytes {
+    fn default() -> Self {
+        Self { record: 0, patches: 0, shape: NO_SHAPE_ID }
+    }
 }
 
 /// A family of a group. There is one for each family of each group, so it has to be small.

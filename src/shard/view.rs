@@ -13,7 +13,7 @@ use super::pace::{LOOK, Pace, at_once};
 use super::registry::SharedFamily;
 use super::segments::{FamilyText, GroupLines};
 use super::slab::Number;
-use super::tables::{Group, GroupFamily, LocalFamily, StoredBytes};
+use super::tables::{Group, GroupFamily, LocalFamily, NO_SHAPE_ID, StoredBytes};
 use super::text_edit::ChangedPart;
 
 /// The cost of a group or a family beside its text, in bytes.
@@ -155,6 +155,22 @@ impl<'s> GroupRef<'s> {
     /// What the store was sent of the group.
     pub fn stored(&self) -> StoredBytes {
         self.group.stored
+    }
+
+    /// The shape of the group: the same for all groups of the process that have the same shape, or [`NO_SHAPE_ID`].
+    pub fn shape_id(&self) -> u32 {
+        self.shard.shapes.id_of(self.group.shape)
+    }
+
+    /// The numbers of all lines, in the order of the families, if they are pending and the group's record in the store differs in nothing
+    /// but its numbers and times.
+    pub fn numbers_since_record(&self) -> Option<impl ExactSizeIterator<Item = f64> + use<'s>> {
+        let numbers = self.shard.numbers_of(self.number)?;
+        let order = self.shard.shapes.line_order(self.group.shape);
+        let is_same = self.group.stored.shape != NO_SHAPE_ID && self.group.stored.shape == self.shape_id();
+        // The shard forgets the order while a round has the last numbers of a shape that was evicted.
+        (is_same && order.len() == numbers.shape.numbers_len())
+            .then(|| order.iter().map(move |index| numbers.get(*index)))
     }
 
     /// The number of families in a part of the group, without both push times.

@@ -4,17 +4,20 @@
 //! are bounded: once they are larger than its record, the next change writes the whole record. So a sequence of changes writes about
 //! twice what it changed, however large the group is, and reading a group reads at most about three times its size.
 //!
+//! If nothing but its numbers has changed since the last whole record, a group of any size is written as a patch of numbers. Such a patch
+//! replaces the one before it, so there may be any number of them.
+//!
 //! A record contains the rendered lines. They are copied from the segments, except those of pending numbers, so writing a record formats
 //! hardly anything, and restoring it parses nothing; see [`super::stored_group`]. `docs/storage.md` has the format.
 
 use std::ops::{ControlFlow, DerefMut};
 
-use sluicegate_engine::record::{Family, Kind, Record};
+use sluicegate_engine::record::{Family, Kind, Numbers, Record};
 
 use super::store::GroupChange;
 use crate::exposition::model::MetricType;
 use crate::shard::view::{FamilyRef, GroupRef};
-use crate::shard::{ChangedPart, Shard, StoredBytes};
+use crate::shard::{ChangedPart, NO_SHAPE_ID, Shard, StoredBytes};
 
 /// Why encoding cannot fail: a shard rejects a push that would make a group too large for a record.
 const FITS: &str = "a group is smaller than the largest record";
@@ -35,8 +38,7 @@ pub(crate) struct RecordWriter<S> {
 #[derive(Debug)]
 struct PartialRecord {
     group: u32,
-    /// [`ChangedPart::All`] for a whole record, otherwise a patch.
-    part: ChangedPart,
+    form: Form,
     out: Vec<u8>,
     /// The number of the next family; families in between do not exist.
     family: u32,
@@ -44,17 +46,42 @@ struct PartialRecord {
     pieces: Option<usize>,
 }
 
+/// What is written of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// The whole record.
+    Whole,
+    /// A patch with this part.
+    Part(ChangedPart),
+    /// A patch of numbers, which is complete.
+    Numbers,
+}
+
 impl<S: DerefMut<Target = Shard>> RecordWriter<S> {
     /// Begins the record of the group with this number, or a patch with the part that has changed. `spare` is memory to write it to.
     pub(crate) fn new(shard: S, group: u32, part: ChangedPart, mut spare: Vec<u8>) -> Self {
+        spare.clear();
+        if write_numbers(&mut spare, shard.group(group)) {
+            return Self::with_form(shard, group, Form::Numbers, spare);
+        }
+        let StoredBytes { record, patches, .. } = shard.group(group).stored();
+        if part != ChangedPart::All && record >= PATCHED_RECORD_BYTES_MIN && patches <= record {
+            return Self::with_form(shard, group, Form::Part(part), spare);
+        }
+        Self::whole(shard, group, spare)
+    }
+
+    /// Begins the whole record of the group with this number.
+    pub(crate) fn whole(shard: S, group: u32, mut spare: Vec<u8>) -> Self {
         /// Enough for most groups.
         const RECORD_BYTES: usize = 4096;
         spare.clear();
         spare.reserve(RECORD_BYTES);
-        let StoredBytes { record, patches } = shard.group(group).stored();
-        let is_patch = record >= PATCHED_RECORD_BYTES_MIN && patches <= record;
-        let part = if is_patch { part } else { ChangedPart::All };
-        Self { shard, record: PartialRecord { group, part, out: spare, family: 0, pieces: None } }
+        Self::with_form(shard, group, Form::Whole, spare)
+    }
+
+    fn with_form(shard: S, group: u32, form: Form, out: Vec<u8>) -> Self {
+        Self { shard, record: PartialRecord { group, form, out, family: 0, pieces: None } }
     }
 
     /// Writes about `bytes_max` more bytes. Continues with the rest, or breaks with the shard and the record or patch, which must
@@ -63,16 +90,23 @@ impl<S: DerefMut<Target = Shard>> RecordWriter<S> {
         if !self.record.advance(&self.shard, bytes_max) {
             return ControlFlow::Continue(self);
         }
-        let Self { mut shard, record: PartialRecord { group, part, out, .. } } = self;
+        let Self { mut shard, record: PartialRecord { group, form, out, .. } } = self;
         let bytes = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        if part == ChangedPart::All {
-            shard.set_stored(group, StoredBytes { record: bytes(out.len()), patches: 0 });
-            return ControlFlow::Break((shard, GroupChange::Put(out)));
-        }
-        let StoredBytes { record, patches } = shard.group(group).stored();
-        let patches = patches.saturating_add(bytes(out.len() + PATCH_OVERHEAD_BYTES));
-        shard.set_stored(group, StoredBytes { record, patches });
-        ControlFlow::Break((shard, GroupChange::Patch(out)))
+        let view = shard.group(group);
+        let (stored, change) = match form {
+            Form::Whole => {
+                let record = bytes(out.len());
+                (StoredBytes { record, patches: 0, shape: view.shape_id() }, GroupChange::Put(out))
+            }
+            Form::Part(_) => {
+                let StoredBytes { record, patches, .. } = view.stored();
+                let patches = patches.saturating_add(bytes(out.len() + PATCH_OVERHEAD_BYTES));
+                (StoredBytes { record, patches, shape: NO_SHAPE_ID }, GroupChange::Patch(out))
+            }
+            Form::Numbers => return ControlFlow::Break((shard, GroupChange::Patch(out))),
+        };
+        shard.set_stored(group, stored);
+        ControlFlow::Break((shard, change))
     }
 }
 
@@ -81,13 +115,18 @@ impl PartialRecord {
     fn advance(&mut self, shard: &Shard, bytes_max: usize) -> bool {
         /// The cost of a family beside its bytes, in bytes.
         const FAMILY_BYTES: usize = 1024;
+        let part = match self.form {
+            Form::Whole => ChangedPart::All,
+            Form::Part(part) => part,
+            Form::Numbers => return true,
+        };
         let group = shard.group(self.group);
         let mut end = self.out.len().saturating_add(bytes_max);
         if self.out.is_empty() {
-            let families = group.families_len(self.part);
-            write_head(&mut self.out, group, families);
+            let families = group.families_len(part);
+            times_of(group).encode_head(&mut self.out, families).expect(FITS);
         }
-        while let Some(family) = group.family_from(self.family, self.part) {
+        while let Some(family) = group.family_from(self.family, part) {
             if self.out.len() >= end {
                 return false;
             }
@@ -99,17 +138,24 @@ impl PartialRecord {
     }
 }
 
-fn write_head(out: &mut Vec<u8>, group: GroupRef<'_>, families: usize) {
+/// Writes a patch of numbers, if the group's record in the store differs in nothing else.
+fn write_numbers(out: &mut Vec<u8>, group: GroupRef<'_>) -> bool {
+    let Some(numbers) = group.numbers_since_record() else { return false };
+    Numbers::encode(out, &times_of(group), numbers).expect(FITS);
+    true
+}
+
+/// A record with the times of a group.
+fn times_of(group: GroupRef<'_>) -> Record<'static> {
     let times = group.times();
-    let head = Record {
+    Record {
         revision: 0,
         push_seconds: times.push_seconds,
         failure_seconds: times.failure_seconds,
         created_seconds: times.created_seconds,
         expires_seconds: None,
         families: Vec::new(),
-    };
-    head.encode_head(out, families).expect(FITS);
+    }
 }
 
 /// Continues a family after `done` pieces, or begins it. Stops when `out` reaches `end`. Returns how many pieces are written, or `None`

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use super::record_writer::RecordWriter;
 use super::store::GroupChange;
+use crate::shard::Shard;
 use crate::shard::key::GroupingKey;
 use crate::shard::sides::CoreShards;
-use crate::shard::{ChangedPart, Shard};
 
 /// The shortest delay between the end of an attempt and the next one. After a long attempt, the delay is as long as the attempt, so that
 /// a disk that stays full is not written to all the time.
@@ -73,9 +73,9 @@ pub(super) fn current_record(shards: &[Arc<CoreShards>], key: &Arc<str>, record:
     let key = GroupingKey::from_text(key.clone());
     let shard = shards[key.home(shards.len())].lock_shard_of(&key);
     let Some(group) = shard.group_number(key.text()) else { return false };
-    match RecordWriter::new(shard, group, ChangedPart::All, std::mem::take(record)).advance(usize::MAX) {
+    match RecordWriter::whole(shard, group, std::mem::take(record)).advance(usize::MAX) {
         ControlFlow::Break((_, GroupChange::Put(written))) => *record = written,
-        _ => unreachable!("all of a group is a record, and written at once without a limit"),
+        _ => unreachable!("a whole record is written at once without a limit"),
     }
     true
 }

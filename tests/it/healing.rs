@@ -88,8 +88,11 @@ fn a_disk_that_was_full_is_used_again() {
             expected = push_until_rejected(&gateway, &large);
             assert!(expected.len() > 1);
         } else {
+            // Only the numbers of a known body would be stored, and there is room for many of them.
+            let mut bodies = (0..).map(|number| large.replace("x=\"", &format!("x=\"{number}")));
             wait_for("a rejected push", PATIENCE, || {
-                let status = gateway.put(&format!("/metrics/job/round-{round}"), &large).status;
+                let body = bodies.next().expect("endless");
+                let status = gateway.put(&format!("/metrics/job/round-{round}"), &body).status;
                 fs::write(seen("rest"), vec![0; 64 << 20]).expect_err("the disk is full");
                 (status != 200).then_some(())
             });

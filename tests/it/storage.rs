@@ -139,6 +139,59 @@ fn a_small_change_of_a_large_group_writes_little() {
     }
 }
 
+/// How much an engine may write for 2,000 pushes of a known shape with 64 numbers.
+fn numbers_bytes_max(engine: &str) -> u64 {
+    match engine {
+        // 600 bytes for each, and the zeros of a segment. Records would have 4,500 bytes.
+        "snapshot" => 5 << 20,
+        // sled writes whole pages.
+        "sled" => 2_000 * (64 << 10),
+        _ => panic!("measure how much {engine} writes"),
+    }
+}
+
+/// A push whose group has its shape writes its numbers, and the latest ones survive, whatever else happens to the group.
+#[test]
+fn pushes_of_a_known_shape_write_their_numbers() {
+    let body = |first: u32| -> String {
+        let line = |index| format!("known_shape_of_a_body{{index=\"{index:03}\"}} {}.5\n", first + index);
+        (0..64).map(line).collect()
+    };
+    for engine in ENGINES.iter().map(|engine| engine.name) {
+        let path = folder(&format!("numbers-{engine}"));
+        let mut gateway = start(&flags(engine, &path));
+        let put = |gateway: &Gateway, job: &str, first| {
+            assert_eq!(gateway.put(&format!("/metrics/job/{job}"), &body(first)).status, 200);
+        };
+        for first in 0..4 {
+            ["a", "b", "c"].into_iter().for_each(|job| put(&gateway, job, first));
+        }
+        wait_until_nothing_is_written(&gateway);
+        let before = gateway.written_bytes();
+        (0..1000).for_each(|first| ["a", "b"].into_iter().for_each(|job| put(&gateway, job, first)));
+        let (written, written_max) = (gateway.written_bytes() - before, numbers_bytes_max(engine));
+        assert!(written <= written_max, "{engine}: {written} bytes written, {written_max} allowed");
+        // Another shape and the same one again, and a rejected push between two of them.
+        assert_eq!(gateway.post("/metrics/job/b", "other 1\n").status, 200);
+        (7..9).for_each(|first| put(&gateway, "b", first));
+        put(&gateway, "c", 10);
+        let contradiction = "# TYPE known_shape_of_a_body counter\nknown_shape_of_a_body 1\n";
+        assert_eq!(gateway.post("/metrics/job/c", contradiction).status, 400);
+        for (round, signal) in ["KILL", "TERM", "KILL"].into_iter().enumerate() {
+            let before = pushed(&gateway);
+            match signal {
+                "KILL" => gateway.kill(),
+                _ => assert!(gateway.stop().success()),
+            }
+            gateway = start(&flags(engine, &path));
+            assert_eq!(pushed(&gateway), before, "{engine}, after {signal}");
+            for first in 0..3 {
+                put(&gateway, "a", 20 + 10 * round as u32 + first);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_wipe_survives_a_kill() {
     for engine in ENGINES.iter().map(|engine| engine.name) {

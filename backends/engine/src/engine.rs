@@ -164,10 +164,14 @@ pub enum Change<'a> {
     ///
     /// The engine stores the patch, not the whole record, so a small change of a large group is a small write. [`Engine::read`] passes
     /// whole records only. The caller bounds the patches of a group: once they are about as large as the record, it puts the record.
+    ///
+    /// It does not bound those of numbers ([`is_numbers`](crate::record::is_numbers)): such a patch replaces one of its kind directly
+    /// before it, so the engine keeps only the last one of several.
     Patch {
         /// As in [`Change::Put`].
         key: &'a str,
-        /// An encoded [`Record`](crate::record::Record) with the times of the group and the families that changed.
+        /// An encoded [`Record`](crate::record::Record) with the times of the group and the families that changed, or
+        /// [`Numbers`](crate::record::Numbers) with the times and the number of each line.
         patch: &'a [u8],
     },
     /// Deletes the group. Deleting a group that does not exist changes nothing.

@@ -9,6 +9,7 @@ mod descriptor;
 mod engine;
 mod error;
 mod lock;
+pub mod number;
 mod panic;
 pub mod record;
 #[cfg(feature = "suite")]

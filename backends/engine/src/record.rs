@@ -1,14 +1,19 @@
 //! The record of a group: everything that a gateway needs to expose the group again without parsing.
 //!
 //! The encoding is little-endian, and its first byte is the version; `docs/storage.md` describes it byte by byte. A released
-//! version never changes: a later one gets its own number, and all earlier ones stay readable.
+//! version never changes: a later one gets its own number, and all earlier ones stay readable. Version 1 is a record, or a patch with
+//! some of its families; version 2 is a patch with the numbers of all lines.
 
+mod numbers;
 mod patch;
 
+pub use numbers::{Numbers, is_numbers};
 pub use patch::apply_patches;
 
 /// The version that [`Record::encode`] writes.
 pub const VERSION: u8 = 1;
+/// The latest version of records and patches.
+const LATEST_VERSION: u8 = 2;
 
 const HEAD_BYTES: usize = 6 + 4 * 8;
 const FAMILY_HEAD_BYTES: usize = 2 + 8 + 4 * 4;
@@ -81,7 +86,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     /// A later version wrote it.
-    #[error("record format {found} is newer than the latest supported format {VERSION}")]
+    #[error("record format {found} is newer than the latest supported format {LATEST_VERSION}")]
     TooNew {
         /// The version of the record.
         found: u8,
@@ -111,12 +116,7 @@ impl<'a> Record<'a> {
         let texts: usize = self.families.iter().map(Family::bytes).sum();
         out.reserve(HEAD_BYTES + 8 + texts);
         self.encode_head(out, self.families.len())?;
-        self.families.iter().try_for_each(|family| {
-            family.encode_head(out, family.text.len())?;
-            out.extend_from_slice(family.text);
-            family.encode_tail(out);
-            Ok(())
-        })
+        self.families.iter().try_for_each(|family| family.encode(out))
     }
 
     /// Appends the part before the families, for callers that append families one by one. `families` is the number that will
@@ -125,13 +125,7 @@ impl<'a> Record<'a> {
     /// # Errors
     /// There are 2^32 families or more.
     pub fn encode_head(&self, out: &mut Vec<u8>, families: usize) -> Result<(), RecordError> {
-        out.push(VERSION);
-        out.push(if self.expires_seconds.is_some() { HAS_EXPIRY } else { 0 });
-        out.extend(length(families)?);
-        out.extend(self.revision.to_le_bytes());
-        for seconds in [self.push_seconds, self.failure_seconds, self.created_seconds] {
-            out.extend(seconds.to_le_bytes());
-        }
+        encode_head(out, VERSION, self, families)?;
         out.extend(self.expires_seconds.map(f64::to_le_bytes).into_iter().flatten());
         Ok(())
     }
@@ -147,8 +141,8 @@ impl<'a> Record<'a> {
         let version = reader.byte()?;
         match version {
             VERSION => {}
-            0 => return Err(RecordError::Damaged { at: 0, what: "version 0" }),
-            found => return Err(RecordError::TooNew { found }),
+            found if found > LATEST_VERSION => return Err(RecordError::TooNew { found }),
+            _ => return Err(RecordError::Damaged { at: 0, what: "not a record" }),
         }
         let bits = reader.bits(HAS_EXPIRY)?;
         let families = reader.length()?;
@@ -180,6 +174,13 @@ impl<'a> Family<'a> {
             + self.help.map_or(0, str::len)
             + self.text.len()
             + self.exact.map_or(0, <[u8]>::len)
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), RecordError> {
+        self.encode_head(out, self.text.len())?;
+        out.extend_from_slice(self.text);
+        self.encode_tail(out);
+        Ok(())
     }
 
     /// Appends the part before the lines, for callers that append the lines in pieces. `text_bytes` is the length of the lines
@@ -231,6 +232,18 @@ impl<'a> Family<'a> {
             exact: (bits & HAS_EXACT != 0).then_some(exact),
         })
     }
+}
+
+/// Appends what records and patches begin with: the version, bits, a count, and the times of a group.
+fn encode_head(out: &mut Vec<u8>, version: u8, group: &Record<'_>, count: usize) -> Result<(), RecordError> {
+    let has_expiry = version == VERSION && group.expires_seconds.is_some();
+    out.extend([version, if has_expiry { HAS_EXPIRY } else { 0 }]);
+    out.extend(length(count)?);
+    out.extend(group.revision.to_le_bytes());
+    for seconds in [group.push_seconds, group.failure_seconds, group.created_seconds] {
+        out.extend(seconds.to_le_bytes());
+    }
+    Ok(())
 }
 
 fn length(bytes: usize) -> Result<[u8; 4], RecordError> {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use sluicegate_engine::record::apply_patches;
+use sluicegate_engine::record::{apply_patches, is_numbers};
 use sluicegate_engine::{
     CHANGED_ROUNDS_MAX, Change, Durability, Engine, EngineError, Groups, Lock, Receipt, Restored, Sink,
     Stats, UnreadStore,
@@ -21,7 +21,7 @@ use crate::generation::{self, Places};
 use crate::guard::{damaged, guarded};
 use crate::header::{self, Header, weight};
 use crate::mark::{Known, Mark, error};
-use crate::patches::{self, PatchedGroups, PatchesOfBatch};
+use crate::patches::{self, PatchedGroups, PatchesOfBatch, StoredPatch};
 
 /// Values for which sled would make several files, so it need not be sized by the machine.
 const CACHE_BYTES: u64 = 256 << 20;
@@ -179,7 +179,7 @@ impl Sled {
             self.add_to_new(&records)?;
         }
         guarded(path, || {
-            self.db.insert(header::KEY, self.header.encode(false))?;
+            self.db.insert(header::KEY, self.header.encode(self.patched.version()))?;
             self.db.flush()
         })?;
         generation::sync_all(path)
@@ -222,11 +222,7 @@ impl Sled {
                         None => self.db.contains_key(key)?,
                     };
                     if exists {
-                        let patch_key = patches::patch_key(key, prepared.header.sequence, position);
-                        let weight = weight(&patch_key, patch);
-                        prepared.header.add(weight);
-                        prepared.batch.insert(patch_key.as_slice(), *patch);
-                        prepared.patches.entry(key.to_vec()).or_default().added.push((patch_key, weight));
+                        self.add_patch(key, position, patch, &mut prepared);
                     }
                 }
                 Change::Delete { key } => {
@@ -237,6 +233,30 @@ impl Sled {
             }
         }
         Ok(prepared)
+    }
+
+    /// Adds a patch of a group that exists to a batch.
+    fn add_patch(&self, key: &[u8], position: usize, patch: &[u8], prepared: &mut Prepared) {
+        let patches = prepared.patches.entry(key.to_vec()).or_default();
+        let patch_key = patches::patch_key(key, prepared.header.sequence, position);
+        let added =
+            StoredPatch { weight: weight(&patch_key, patch), is_numbers: is_numbers(patch), key: patch_key };
+        if added.is_numbers {
+            let replaced = if patches.added.is_empty() {
+                let stored = self.patched.last_numbers(key).filter(|_| !patches.cleared).cloned();
+                patches.replaced = stored.as_ref().map(|stored| stored.key.clone());
+                stored
+            } else {
+                patches.added.pop_if(|last| last.is_numbers)
+            };
+            if let Some(replaced) = replaced {
+                prepared.header.subtract(replaced.weight);
+                prepared.batch.remove(replaced.key);
+            }
+        }
+        prepared.header.add(added.weight);
+        prepared.batch.insert(added.key.as_slice(), patch);
+        patches.added.push(added);
     }
 
     /// Removes the patches of a key from a batch and the database, and subtracts them and the record from the header.
@@ -253,13 +273,16 @@ impl Sled {
             return Ok(());
         }
         let patches = prepared.patches.entry(key.to_vec()).or_default();
-        for (patch_key, weight) in patches.added.drain(..) {
-            prepared.header.subtract(weight);
-            prepared.batch.remove(patch_key);
+        for patch in patches.added.drain(..) {
+            prepared.header.subtract(patch.weight);
+            prepared.batch.remove(patch.key);
         }
         if is_patched && !patches.cleared {
             for patch in self.db.scan_prefix(patches::prefix(key)) {
                 let (patch_key, patch) = patch?;
+                if patches.replaced.as_deref() == Some(&*patch_key) {
+                    continue;
+                }
                 prepared.header.subtract(weight(&patch_key, &patch));
                 prepared.batch.remove(patch_key);
             }
@@ -270,14 +293,13 @@ impl Sled {
 
     fn write(&mut self, batch: &[Change<'_>], durability: Durability) -> Result<(), EngineError> {
         let Prepared { batch: mut sleds, header, patches, .. } = guarded(&self.path, || self.prepare(batch))?;
-        for (key, patches) in &patches {
-            if !patches.added.is_empty() {
-                self.patched.add(key);
-            } else if patches.cleared {
-                self.patched.remove(key);
+        for (key, patches) in patches {
+            if patches.cleared {
+                self.patched.remove(&key);
             }
+            patches.added.into_iter().for_each(|patch| self.patched.add(&key, patch));
         }
-        sleds.insert(header::KEY, header.encode(!self.patched.is_empty()));
+        sleds.insert(header::KEY, header.encode(self.patched.version()));
         guarded(&self.path, || {
             self.db.apply_batch(sleds)?;
             self.db.flush()
@@ -354,8 +376,10 @@ impl Engine for Sled {
                 let Some(group) = patches::group_of(&key) else {
                     return Err(damaged(&self.path, "the key of a patch is not valid"));
                 };
-                self.patched.add(group);
-                found.add(weight(&key, &record));
+                let weight = weight(&key, &record);
+                self.patched
+                    .add(group, StoredPatch { key: key.to_vec(), weight, is_numbers: is_numbers(&record) });
+                found.add(weight);
                 continue;
             }
             let Ok(text) = std::str::from_utf8(&key) else {
@@ -519,7 +543,7 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Header, EngineError> {
 fn create(db: &sled::Db, path: &Path) -> Result<Header, EngineError> {
     let header = Header::default();
     guarded(path, || {
-        db.insert(header::KEY, header.encode(false))?;
+        db.insert(header::KEY, header.encode(header::VERSION_WITHOUT_PATCHES))?;
         db.flush()
     })?;
     sync_files(path, -1)?;

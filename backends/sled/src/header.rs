@@ -5,9 +5,11 @@ use xxhash_rust::xxh3::Xxh3;
 /// Its key in the database. Grouping keys begin with a label name, so they never equal it.
 pub(crate) const KEY: &[u8] = b"\0sluicegate";
 /// The latest format of the whole store.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
+/// The format of a store without patches of numbers. Versions that do not know these can read it.
+pub(crate) const VERSION_WITHOUT_NUMBERS: u32 = 2;
 /// The format of a store without patches. Versions that do not know patches can read it.
-const VERSION_WITHOUT_PATCHES: u32 = 1;
+pub(crate) const VERSION_WITHOUT_PATCHES: u32 = 1;
 const BYTES: usize = 4 + 8 + 8 + 16;
 
 /// A summary of the database.
@@ -22,8 +24,8 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    pub fn encode(&self, has_patches: bool) -> Vec<u8> {
-        let version = if has_patches { VERSION } else { VERSION_WITHOUT_PATCHES };
+    /// `version` is that of the store.
+    pub fn encode(&self, version: u32) -> Vec<u8> {
         let mut out = Vec::with_capacity(BYTES);
         out.extend(version.to_le_bytes());
         out.extend(self.sequence.to_le_bytes());

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use sluicegate_engine::EngineError;
 
 use crate::guard::damaged;
-use crate::header::VERSION;
 
 const MAGIC: [u8; 8] = *b"SLGMARK\0";
+/// The format of the file. Stores of later formats have it, too.
+const VERSION: u32 = 2;
 const SLOT_BYTES: usize = 40;
 const CLOSED: u32 = 1;
 

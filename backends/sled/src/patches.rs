@@ -3,7 +3,9 @@
 //! The key of a patch is [`PREFIX`], the length of the grouping key, the grouping key, the number of the batch and the position in the
 //! batch, in big-endian. So the patches of a group are adjacent and in order.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+
+use crate::header;
 
 /// Grouping keys begin with a label name, so they never begin with this. The header's key does not either.
 const PREFIX: &[u8] = b"\0p";
@@ -38,27 +40,65 @@ pub(crate) fn group_of(patch_key: &[u8]) -> Option<&[u8]> {
     (suffix.len() == SUFFIX_BYTES).then_some(key)
 }
 
+/// A patch in the database or in a batch.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredPatch {
+    pub key: Vec<u8>,
+    pub weight: u128,
+    /// Whether a patch of numbers directly after it replaces it.
+    pub is_numbers: bool,
+}
+
 /// The groups that have patches in the database. Only these need a search when a record is replaced.
 #[derive(Debug, Default)]
-pub(crate) struct PatchedGroups(HashSet<Vec<u8>>);
+pub(crate) struct PatchedGroups {
+    by_key: HashMap<Vec<u8>, GroupPatches>,
+    /// How many of them have patches of numbers.
+    with_numbers: usize,
+}
+
+/// The patches of a group in the database.
+#[derive(Debug, Default)]
+struct GroupPatches {
+    has_numbers: bool,
+    /// The last one, if it is one of numbers.
+    last_numbers: Option<StoredPatch>,
+}
 
 impl PatchedGroups {
     pub fn contains(&self, key: &[u8]) -> bool {
-        self.0.contains(key)
+        self.by_key.contains_key(key)
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The last patch of a group, if it is one of numbers.
+    pub fn last_numbers(&self, key: &[u8]) -> Option<&StoredPatch> {
+        self.by_key.get(key)?.last_numbers.as_ref()
     }
 
-    pub fn add(&mut self, key: &[u8]) {
-        if !self.0.contains(key) {
-            self.0.insert(key.to_vec());
+    /// The format of a store with these patches.
+    pub fn version(&self) -> u32 {
+        match (self.by_key.is_empty(), self.with_numbers) {
+            (true, _) => header::VERSION_WITHOUT_PATCHES,
+            (false, 0) => header::VERSION_WITHOUT_NUMBERS,
+            (false, _) => header::VERSION,
         }
     }
 
+    /// Adds the next patch of a group.
+    pub fn add(&mut self, key: &[u8], patch: StoredPatch) {
+        let patches = match self.by_key.get_mut(key) {
+            Some(patches) => patches,
+            None => self.by_key.entry(key.to_vec()).or_default(),
+        };
+        self.with_numbers += usize::from(patch.is_numbers && !patches.has_numbers);
+        patches.has_numbers |= patch.is_numbers;
+        patches.last_numbers = Some(patch).filter(|patch| patch.is_numbers);
+    }
+
     pub fn remove(&mut self, key: &[u8]) {
-        self.0.remove(key);
+        if self.by_key.remove(key).is_some_and(|patches| patches.has_numbers) {
+            self.with_numbers -= 1;
+        }
     }
 }
 
@@ -67,8 +107,10 @@ impl PatchedGroups {
 pub(crate) struct BatchPatches {
     /// Whether the patches in the database are removed.
     pub cleared: bool,
-    /// The patches that the batch adds, with their weights.
-    pub added: Vec<(Vec<u8>, u128)>,
+    /// The key of the patch in the database that the batch replaces.
+    pub replaced: Option<Vec<u8>>,
+    /// The patches that the batch adds.
+    pub added: Vec<StoredPatch>,
 }
 
 /// By grouping key.
@@ -77,7 +119,6 @@ pub(crate) type PatchesOfBatch = HashMap<Vec<u8>, BatchPatches>;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::header;
 
     #[test]
     fn the_key_of_a_patch_contains_its_group() {

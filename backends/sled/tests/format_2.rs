@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use sluicegate_engine::record::{Family, Kind, Record};
+use sluicegate_engine::record::{Family, Kind, Numbers, Record};
 use sluicegate_engine::suite::{Op, State, Subject, commit, open};
 use sluicegate_engine::{Durability, EngineError, UnreadStore};
 use sluicegate_sled::Sled;
@@ -104,9 +104,10 @@ fn writes_and_reads_testdata() {
     assert_eq!(state, expected_state());
 }
 
-/// An earlier version would take patches for groups, so it must refuse the store. Without patches it can read it.
+/// An earlier version would take patches for groups, or refuse those of numbers as damaged, so it must refuse the store. Without them it
+/// can read it.
 #[test]
-fn only_a_store_with_patches_has_format_2() {
+fn only_a_store_with_patches_has_format_2_and_only_one_with_numbers_format_3() {
     let version = |folder: &Path| {
         let db = sled::open(folder.join("db")).expect("the database opens");
         let header = db.get(b"\0sluicegate").expect("readable").expect("there is a header");
@@ -115,7 +116,14 @@ fn only_a_store_with_patches_has_format_2() {
     let folder = tempfile::tempdir().expect("a folder for a test");
     let put = Op::Put("job=\"a\"".to_owned(), record(1.0, &[("a", "a 1\n")]));
     let patch = Op::Patch("job=\"a\"".to_owned(), record(2.0, &[]));
-    for (op, expected) in [(&put, 1_u32), (&patch, 2), (&put, 1)] {
+    let mut numbers = Vec::new();
+    let times = record(3.0, &[]);
+    let times = Record::decode(&times).expect("valid");
+    Numbers::encode(&mut numbers, &times, [2.0].into_iter()).expect("one number");
+    let numbers = Op::Patch("job=\"a\"".to_owned(), numbers);
+    for (op, expected) in
+        [(&put, 1_u32), (&patch, 2), (&numbers, 3), (&numbers, 3), (&patch, 3), (&put, 1), (&numbers, 3)]
+    {
         let (mut engine, _, _) = open(&SledEngine, folder.path()).expect("the store opens");
         commit(engine.as_mut(), std::slice::from_ref(op), Durability::Process).expect("a batch is committed");
         engine.close().expect("the store closes");

@@ -43,14 +43,25 @@ struct LoggedRecord {
     /// Index in [`Replay::segments`].
     segment: usize,
     location: RecordLocation,
+    /// Whether a patch of numbers directly after it replaces it.
+    is_numbers: bool,
 }
 
 /// What the log says about a group.
 #[derive(Debug)]
 struct LoggedGroup {
     base: Base,
-    /// Patches of the base, in the order of the log.
+    /// Patches of the base, in the order of the log, without those that others replace.
     patches: Vec<LoggedRecord>,
+}
+
+impl LoggedGroup {
+    fn add_patch(&mut self, patch: LoggedRecord) {
+        match self.patches.last_mut().filter(|last| last.is_numbers && patch.is_numbers) {
+            Some(last) => *last = patch,
+            None => self.patches.push(patch),
+        }
+    }
 }
 
 /// The record to which the patches of a group apply.
@@ -161,6 +172,7 @@ impl PartitionReader<'_> {
     fn changed_groups(&self, partition: usize) -> HashMap<&str, LoggedGroup> {
         let mut changed: HashMap<&str, LoggedGroup> = HashMap::new();
         for (segment, replayed) in self.replay.segments.iter().enumerate() {
+            let logged = |location, is_numbers| LoggedRecord { segment, location, is_numbers };
             for (key, change) in replayed.changes.partitions[partition].iter() {
                 let replaced = |base| LoggedGroup { base, patches: Vec::new() };
                 match change {
@@ -168,11 +180,12 @@ impl PartitionReader<'_> {
                         changed.insert(key, replaced(Base::Deleted));
                     }
                     LoggedChange::Put(location) => {
-                        changed.insert(key, replaced(Base::Logged(LoggedRecord { segment, location })));
+                        changed.insert(key, replaced(Base::Logged(logged(location, false))));
                     }
-                    LoggedChange::Patch(location) => {
+                    LoggedChange::Patch(location) | LoggedChange::Numbers(location) => {
+                        let is_numbers = matches!(change, LoggedChange::Numbers(_));
                         let group = changed.entry(key).or_insert_with(|| replaced(Base::Archived));
-                        group.patches.push(LoggedRecord { segment, location });
+                        group.add_patch(logged(location, is_numbers));
                     }
                 }
             }

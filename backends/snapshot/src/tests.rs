@@ -7,6 +7,7 @@ mod damage;
 mod disk_usage;
 mod format_1;
 mod format_2;
+mod format_3;
 mod healing;
 mod panics;
 

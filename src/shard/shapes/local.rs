@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::pending::PendingNumbers;
 use super::super::slab::{Number, Slab};
-use super::super::tables::Map;
+use super::super::tables::{Map, NO_SHAPE_ID};
 use super::Shape;
 
 /// The group has no shape.
@@ -27,6 +27,8 @@ pub(in super::super) struct LocalShape {
     id: u64,
     /// The numbers of its families.
     families: Arc<[Number]>,
+    /// For each line, the index of its number in a body, in the order of the families' numbers.
+    line_order: Box<[u32]>,
     groups: u32,
     pending: PendingNumbers,
 }
@@ -54,10 +56,12 @@ impl LocalShapes {
         self.forget_evicted();
         let families: Option<Arc<[Number]>> =
             shape.families().iter().map(|family| number_of(&family.name)).collect();
+        let families = families?;
         let local = LocalShape {
             shape: Some(shape.clone()),
             id: shape.id,
-            families: families?,
+            line_order: line_order(shape, &families),
+            families,
             groups: 1,
             pending: PendingNumbers::default(),
         };
@@ -81,6 +85,16 @@ impl LocalShapes {
                 self.by_id.remove(&id);
             }
         }
+    }
+
+    /// The [`Shape::id`] of the shape with this number, or [`NO_SHAPE_ID`]. Its lower part: a process makes fewer shapes than there are.
+    pub fn id_of(&self, number: Number) -> u32 {
+        self.shapes.get(number).map_or(NO_SHAPE_ID, |local| local.id as u32)
+    }
+
+    /// For each line of the shape with this number, the index of its number in a body, in the order of the families' numbers.
+    pub fn line_order(&self, number: Number) -> &[u32] {
+        self.shapes.get(number).map_or(&[], |local| &local.line_order)
     }
 
     /// The pending numbers of the groups with the shape that has this number.
@@ -118,8 +132,15 @@ impl LocalShapes {
                 local.pending.is_empty() && local.shape.take_if(|shape| is_evicted(shape)).is_some();
             if evicted {
                 local.families = Arc::default();
+                local.line_order = Box::default();
             }
             !evicted
         });
     }
+}
+
+fn line_order(shape: &Shape, families: &[Number]) -> Box<[u32]> {
+    let mut indexes: Vec<usize> = (0..families.len()).collect();
+    indexes.sort_unstable_by_key(|index| families[*index]);
+    indexes.into_iter().flat_map(|index| shape.lines_of(index)).map(|line| line.number).collect()
 }

@@ -92,11 +92,19 @@ impl Shape {
         &self.families
     }
 
+    fn first_line(&self, family: usize) -> usize {
+        family.checked_sub(1).map_or(0, |before| self.families[before].lines_end as usize)
+    }
+
+    fn lines_of(&self, family: usize) -> &[Line] {
+        &self.lines[self.first_line(family)..self.families[family].lines_end as usize]
+    }
+
     /// Appends the lines of a family. `labels` are those of [`GroupingKey::series_labels`], `numbers` those of the body.
     pub(super) fn write_lines(&self, family: usize, labels: &[u8], numbers: &[f64], out: &mut Vec<u8>) {
-        let first = family.checked_sub(1).map_or(0, |before| self.families[before].lines_end as usize);
+        let first = self.first_line(family);
         let mut start = first.checked_sub(1).map_or(0, |before| self.lines[before].end as usize);
-        for line in &self.lines[first..self.families[family].lines_end as usize] {
+        for line in self.lines_of(family) {
             let (labels_at, end) = (line.labels_at as usize, line.end as usize);
             out.extend_from_slice(&self.text[start..labels_at]);
             out.extend_from_slice(labels);

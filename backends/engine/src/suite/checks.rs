@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Change, Durability, Engine, EngineError, FirstRead};
 
-use crate::record::{Family, Kind, Record};
+use crate::record::{Family, Kind, Numbers, Record};
 
 use super::{ChangingGroups, Op, Plan, State, Subject, commit, open, read, restore};
 
@@ -134,6 +134,46 @@ pub fn applies_patches_in_commit_order(subject: &dyn Subject) {
         vec![patch(a, 10.0, &[("n", b"10")]), patch(b, 10.0, &[("n", b"10")])],
         vec![delete(a), put(a, 11.0, &[("z", b"11")]), patch(a, 12.0, &[("z", b"12")])],
         vec![put(b, 13.0, &[])],
+    ];
+    for close in 0..2 {
+        let folder = folder();
+        let mut expected = State::new();
+        for batch in &batches {
+            let (mut engine, state) = opened(subject, folder.path());
+            assert_eq!(state, stored(subject, &expected));
+            commit(engine.as_mut(), batch, Durability::Process).expect("a batch is committed");
+            batch.iter().for_each(|op| op.apply(&mut expected));
+            let state = read(engine.as_mut(), 1).expect("the store can be read between batches");
+            assert_eq!(state, stored(subject, &expected));
+            leave(engine, close);
+        }
+    }
+}
+
+/// A patch of numbers changes all lines, in its place among the other changes of a batch and of later ones.
+pub fn applies_numbers_in_commit_order(subject: &dyn Subject) {
+    let (a, b) = ("job=\"a\"", "job=\"b\"");
+    let texts: [(&str, &[u8]); 2] = [("m", b"m 1\n"), ("n", b"n{x=\"1\"} 1\nn{x=\"2\"} 2\n")];
+    let put = |key: &str, seconds| Op::put(key, &record(seconds, &texts));
+    let patch = |key: &str, seconds| Op::Patch(key.to_owned(), record(seconds, &texts[1..]));
+    let numbers = |key: &str, seconds: f64| {
+        let times = record(seconds, &[]);
+        let times = Record::decode(&times).expect("valid");
+        let mut out = Vec::new();
+        Numbers::encode(&mut out, &times, [seconds, 0.5, -seconds].into_iter()).expect("few numbers");
+        Op::Patch(key.to_owned(), out)
+    };
+    let batches = [
+        vec![put(a, 1.0), numbers(b, 1.0)],
+        vec![numbers(a, 2.0)],
+        vec![numbers(a, 3.0), numbers(a, 4.0), put(b, 4.0), numbers(b, 4.5)],
+        vec![numbers(a, 5.0), put(a, 6.0), numbers(a, 7.0)],
+        vec![numbers(a, 8.0), patch(a, 9.0), numbers(a, 10.0), numbers(a, 11.0)],
+        vec![patch(a, 12.0), numbers(b, 12.0)],
+        vec![numbers(a, 13.0), Op::Delete(a.to_owned()), numbers(a, 14.0)],
+        vec![put(a, 15.0), numbers(a, 16.0), Op::Delete(b.to_owned())],
+        vec![numbers(a, 17.0), Op::Delete(a.to_owned()), put(a, 18.0)],
+        vec![numbers(a, 19.0), numbers(b, 19.0)],
     ];
     for close in 0..2 {
         let folder = folder();

@@ -160,6 +160,7 @@ macro_rules! conformance {
             returns_batches_in_commit_order,
             applies_the_changes_of_a_batch_in_order,
             applies_patches_in_commit_order,
+            applies_numbers_in_commit_order,
             a_patch_of_a_large_group_writes_little,
             reading_again_returns_the_same_records,
             continues_the_numbers_after_a_restart,

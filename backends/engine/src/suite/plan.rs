@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 
 use crate::Change;
-use crate::record::{Family, Kind, Record, apply_patches};
+use crate::record::{Family, Kind, Numbers, Record, apply_patches};
 
 use super::State;
 
@@ -86,6 +86,9 @@ impl Plan {
         if random.u8(..100) < 20 {
             return Op::Delete(key);
         }
+        if number % 4 == 1 {
+            return Self::lines_op(key, random);
+        }
         // Other groups have opaque bytes, and are never patched.
         if number.is_multiple_of(2) {
             let families = random.usize(..=FAMILIES_MAX);
@@ -97,6 +100,41 @@ impl Plan {
         }
         let length = random.usize(..=self.record_bytes_max);
         Op::Put(key, (0..length).map(|_| random.u8(..)).collect())
+    }
+
+    /// A change of a group that always has three lines, mostly of their numbers.
+    fn lines_op(key: String, random: &mut Rng) -> Op {
+        let mut number = || f64::from(random.u32(..)) / 8.0;
+        let seconds = number();
+        let texts = [
+            ("a", format!("a {}\n", number())),
+            ("b", format!("b{{x=\"1\"}} {}\nb{{x=\"2\"}} {}\n", number(), number())),
+        ];
+        let numbers = [number(), number(), number()];
+        let (families_len, is_put) = (random.usize(..16), random.u8(..4) == 0);
+        let families = texts.iter().take(if is_put { 2 } else { families_len }).map(|(name, text)| Family {
+            name,
+            kind: Kind::Untyped,
+            help: None,
+            push_seconds: seconds,
+            text: text.as_bytes(),
+            exact: None,
+        });
+        let record = Record {
+            revision: 0,
+            push_seconds: seconds,
+            failure_seconds: 0.0,
+            created_seconds: 1.0,
+            expires_seconds: None,
+            families: families.collect(),
+        };
+        let mut out = Vec::new();
+        if is_put || families_len <= 2 {
+            record.encode(&mut out).expect("a small record");
+        } else {
+            Numbers::encode(&mut out, &record, numbers.into_iter()).expect("few numbers");
+        }
+        if is_put { Op::Put(key, out) } else { Op::Patch(key, out) }
     }
 
     /// A valid record with up to `families` families.

@@ -1,6 +1,7 @@
 //! The changes within frames: their encoding, and those of a whole segment sorted by partition.
 
 use bytes::{Buf, BufMut};
+use sluicegate_engine::record::is_numbers;
 use sluicegate_engine::{Change, EngineError};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -11,7 +12,7 @@ use crate::files::{Folder, OpenFile};
 
 const DELETE: u8 = 0;
 const PUT: u8 = 1;
-/// Since version 2 of segments.
+/// Since version 2 of segments. Since version 3, it may be a patch of numbers.
 const PATCH: u8 = 2;
 
 /// The kind, and the lengths of key and record.
@@ -69,6 +70,8 @@ pub(crate) enum LoggedChange {
     Delete,
     Put(RecordLocation),
     Patch(RecordLocation),
+    /// A patch that replaces one of its kind directly before it.
+    Numbers(RecordLocation),
 }
 
 /// Where in a segment a record or patch is. Segments are smaller than 4 GiB.
@@ -121,6 +124,7 @@ impl SegmentChanges {
             let change = match kind {
                 DELETE => LoggedChange::Delete,
                 PUT => LoggedChange::Put(location),
+                PATCH if is_numbers(record) => LoggedChange::Numbers(location),
                 PATCH => LoggedChange::Patch(location),
                 _ => return None,
             };
@@ -131,7 +135,6 @@ impl SegmentChanges {
     }
 }
 
-/// The partition of a key.
 /// The partition of a group.
 pub(crate) fn partition_of(key: &str, partitions: usize) -> usize {
     // The upper bits of the product: an even distribution for any number of partitions.

@@ -12,8 +12,8 @@ use super::window::Window;
 use crate::files::{Folder, OpenFile};
 
 const MAGIC: [u8; 8] = *b"SLGLOG\0\0";
-/// Version 2 added patches. An earlier version could not skip them, so every new segment has version 2.
-const VERSION: u32 = 2;
+/// Version 2 added patches, and version 3 patches of numbers. An earlier version could not skip them, so every new segment has version 3.
+const VERSION: u32 = 3;
 pub(crate) const HEADER_BYTES: usize = 72;
 const CHECKSUM_OFFSET: usize = HEADER_BYTES - 8;
 

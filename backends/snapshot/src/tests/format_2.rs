@@ -1,8 +1,5 @@
 //! Stores whose log segments have format 2, which added patches. The other files have format 1.
 
-use std::fs;
-use std::path::PathBuf;
-
 use sluicegate_engine::Durability;
 use sluicegate_engine::record::{Family, Kind, Record};
 use sluicegate_engine::suite::{Op, State, commit, open};
@@ -10,10 +7,8 @@ use sluicegate_engine::suite::{Op, State, commit, open};
 use super::WithOptions;
 use super::format_1::{SMALL, copy_files, testdata};
 
-/// If this variable names a folder, a store is written there, as testdata for a new format.
-const OUTPUT_VARIABLE: &str = "SLUICEGATE_TESTDATA_OUTPUT";
-
-fn record(push_seconds: f64, families: &[(&str, &str)]) -> Vec<u8> {
+/// A record with these families, which have one type.
+pub(super) fn record(push_seconds: f64, families: &[(&str, &str)]) -> Vec<u8> {
     let families = families.iter().map(|(name, text)| Family {
         name,
         kind: Kind::Counter,
@@ -75,30 +70,4 @@ fn a_killed_store_of_format_2_is_read_and_continued() {
     let mut expected = expected_state();
     expected.insert("job=\"new\"".to_owned(), b"x".to_vec());
     assert_eq!(state, expected);
-}
-
-#[test]
-fn this_version_writes_a_store_of_the_same_content() {
-    let temporary = tempfile::tempdir().expect("a folder for a test");
-    let output = std::env::var_os(OUTPUT_VARIABLE).map_or(temporary.path().to_owned(), PathBuf::from);
-    let folder = output.join("killed");
-    fs::create_dir_all(&folder).expect("a folder can be created");
-    let (mut engine, _, _) = open(&WithOptions(SMALL), &folder).expect("the store opens");
-    for batch in batches() {
-        commit(engine.as_mut(), &batch, Durability::Process).expect("a batch is committed");
-    }
-    assert!(engine.stats().archive_bytes > 0 && engine.stats().log_bytes > Some(0), "both are covered");
-    drop(engine);
-    let (_, state, _) = open(&WithOptions(SMALL), &folder).expect("the store opens again");
-    assert_eq!(state, expected_state());
-}
-
-/// The version before patches would refuse a frame with a patch as damaged. So it must refuse the segment as too new.
-#[test]
-fn every_new_segment_has_format_2() {
-    let folder = tempfile::tempdir().expect("a folder for a test");
-    let (mut engine, _, _) = open(&WithOptions(SMALL), folder.path()).expect("the store opens");
-    commit(engine.as_mut(), &[], Durability::Process).expect("a batch is committed");
-    let segment = fs::read(folder.path().join("log-0000000001")).expect("the first segment");
-    assert_eq!(segment[8..12], 2_u32.to_le_bytes());
 }
