@@ -33,6 +33,12 @@ pub const ATTACKS: &[Attack] = &[
     .stores_mib(64),
     Attack::new("two-sets", "a million series into a family with two sets of label names", two_sets)
         .stores_mib(400),
+    Attack::new(
+        "two-large-sets",
+        "500,000 series, each looked up in another group of a million",
+        two_large_sets,
+    )
+    .stores_mib(400),
     Attack::new("api-of-large-group", "the JSON of a group of 200,000 series, polled", api_of_large_group)
         .stores_mib(64),
     Attack::new(
@@ -120,6 +126,15 @@ fn two_sets(scene: &Scene) -> Result<Play> {
     scene.set_up(&put("/metrics/job/attack/zone/x", "# TYPE attack_two gauge\nattack_two{n=\"-\"} 1\n"))?;
     let push = put_encoded("/metrics/job/attack", "gzip", &gzip(series("attack_two", count).as_bytes()));
     let clear = put("/metrics/job/attack", "attack_other 1\n");
+    Ok(Box::new(move |scene| scene.flood(2, &[push, clear])))
+}
+
+fn two_large_sets(scene: &Scene) -> Result<Play> {
+    let count = if scene.is_quick { 100_000 } else { 1_000_000 };
+    let series = |count| gzip(series("attack_two", count).as_bytes());
+    scene.set_up(&put_encoded("/metrics/job/attack", "gzip", &series(count)))?;
+    let push = put_encoded("/metrics/job/attack/zone/x", "gzip", &series(count / 2));
+    let clear = put("/metrics/job/attack/zone/x", "attack_other 1\n");
     Ok(Box::new(move |scene| scene.flood(2, &[push, clear])))
 }
 
