@@ -262,11 +262,15 @@ pub fn run(config: Config, inherited: Vec<OwnedFd>) -> Result<(), StartError> {
             ShardTask::new(core, shards, registry.clone(), leases.clone(), mailboxes.clone(), store.clone());
         let handlers = Handlers::new(gateway.clone(), shard_task.clone());
         let (server, drained, stalls) = (server.clone(), drained.clone(), stalls.clone());
+        let piece_cache = gateway.piece_cache.clone();
         async move {
             let Some((listeners, inbox)) = parts else { return };
             spawn(shard_task.clone().merge_regularly());
             spawn(shard_task.run(inbox));
             spawn(stalls.watch(core));
+            if core == 0 {
+                spawn(piece_cache.drop_idle_regularly());
+            }
             if core == 0 && service_manager::is_present() {
                 spawn(keep_manager_informed(server.shutdown.clone(), store));
             }

@@ -104,6 +104,14 @@ impl PieceEncoder {
         self.deflater.deflate(plain)
     }
 
+    /// Encodes bytes that are sent only once; see [`Deflater::deflate_fast`].
+    pub fn encode_fast(&mut self, coding: Coding, plain: Bytes) -> Piece {
+        if coding == Coding::Gzip {
+            return Piece::Gzip(self.deflater.deflate_fast(&plain));
+        }
+        self.encode(coding, plain)
+    }
+
     fn zstd_frame(&mut self, plain: &[u8]) -> Bytes {
         let zstd = self.zstd.get_or_insert_with(|| {
             let mut zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("the level exists");

@@ -16,7 +16,7 @@
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress, Status};
 
-use super::lines::LineDeflater;
+use super::lines::{LineDeflater, TEXT_BYTES_MAX};
 
 /// No name, no time, no extra fields, operating system "unknown" (RFC 1952).
 const HEADER: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
@@ -46,6 +46,20 @@ impl Default for Deflated {
 }
 
 impl Deflated {
+    fn new(text: &[u8], blocks: &[u8]) -> Self {
+        if text.is_empty() {
+            return Self::default();
+        }
+        let len = text.len() as u64;
+        // The copy has the exact size, so cached pieces waste no memory; the scratch buffer is reused.
+        Self {
+            bytes: Bytes::copy_from_slice(blocks),
+            crc: crc32fast::hash(text),
+            text_len: len,
+            shift: crc::shift(len),
+        }
+    }
+
     /// Length of the text in bytes, before compression.
     pub(super) fn text_len(&self) -> u64 {
         self.text_len
@@ -67,21 +81,20 @@ impl Deflater {
 
     /// Compresses a text to one piece.
     pub fn deflate(&mut self, text: &[u8]) -> Deflated {
-        if text.is_empty() {
-            return Deflated::default();
-        }
         let blocks = match self.lines.deflate(text) {
             Some(blocks) => blocks,
             None => self.general.deflate(text),
         };
-        let len = text.len() as u64;
-        // The copy has the exact size, so cached pieces waste no memory; the scratch buffer is reused.
-        Deflated {
-            bytes: Bytes::copy_from_slice(blocks),
-            crc: crc32fast::hash(text),
-            text_len: len,
-            shift: crc::shift(len),
+        Deflated::new(text, blocks)
+    }
+
+    /// Compresses a text that is sent only once to one piece: fast, if it is not long, but to more bytes unless its lines resemble each
+    /// other.
+    pub fn deflate_fast(&mut self, text: &[u8]) -> Deflated {
+        if text.len() > TEXT_BYTES_MAX {
+            return self.deflate(text);
         }
+        Deflated::new(text, self.lines.deflate_always(text))
     }
 }
 
@@ -123,6 +136,40 @@ impl GeneralDeflater {
     }
 }
 
+/// Consecutive pieces of a gzip member.
+#[derive(Debug, Clone)]
+pub struct Stitched {
+    buffers: Vec<Bytes>,
+    crc: u32,
+    text_len: u64,
+    /// As in [`Deflated`].
+    shift: u32,
+}
+
+impl Default for Stitched {
+    fn default() -> Self {
+        Self { buffers: Vec::new(), crc: 0, text_len: 0, shift: crc::ONE }
+    }
+}
+
+impl Stitched {
+    /// Appends a piece.
+    pub fn push(&mut self, piece: &Deflated) {
+        if piece.text_len == 0 {
+            return;
+        }
+        self.crc = crc::multiply(self.crc, piece.shift) ^ piece.crc;
+        self.shift = crc::multiply(self.shift, piece.shift);
+        self.text_len += piece.text_len;
+        self.buffers.push(piece.bytes.clone());
+    }
+
+    /// The compressed bytes. They may be replaced by the same bytes in other buffers.
+    pub fn buffers_mut(&mut self) -> &mut Vec<Bytes> {
+        &mut self.buffers
+    }
+}
+
 /// A gzip member, assembled from pieces without copying them.
 #[derive(Debug)]
 pub struct Member {
@@ -153,6 +200,13 @@ impl Member {
         self.crc = crc::multiply(self.crc, piece.shift) ^ piece.crc;
         self.text_len += piece.text_len;
         self.buffers.push(piece.bytes.clone());
+    }
+
+    /// Appends pieces.
+    pub fn extend(&mut self, pieces: &Stitched) {
+        self.crc = crc::multiply(self.crc, pieces.shift) ^ pieces.crc;
+        self.text_len += pieces.text_len;
+        self.buffers.extend_from_slice(&pieces.buffers);
     }
 
     /// Returns the member as buffers to send in this order: header, pieces, trailer. No buffer is empty.
@@ -270,6 +324,14 @@ mod tests {
             let pieces: Vec<_> = texts.iter().map(|text| deflater.deflate(text)).collect();
             let member = stitch(&pieces);
             prop_assert_eq!(gunzip(&member), texts.concat());
+            // Pieces that are stitched in two steps.
+            let mut other = Member::default();
+            for pieces in pieces.chunks(2) {
+                let mut stitched = Stitched::default();
+                pieces.iter().for_each(|piece| stitched.push(piece));
+                other.extend(&stitched);
+            }
+            prop_assert_eq!(other.finish().concat(), member.clone());
             prop_assert_eq!(GZIP.decode(&member, usize::MAX, &mut Unlimited).unwrap(), texts.concat());
         }
 

@@ -40,13 +40,16 @@ pub(super) async fn scrape(handlers: &Handlers, request: Request) -> Result<Resp
         NameRules::Utf8 => escaping,
     };
     let form = Form { format, escaping: spelling, coding };
-    let units = handlers.encoder.units(snapshots.families, own, form).await?;
     let pins = Pins::new(&gateway.budget, 0)?;
-    // Other codings share what is cached with the segments, a small part of the text.
-    if coding == Coding::Identity {
+    let pieces = if coding == Coding::Identity {
+        let units = handlers.encoder.units(snapshots.families, own, form).await?;
+        // Other codings share what is cached, a small part of the text.
         pins.share(units.iter().filter_map(|unit| unit.segment()).map(Arc::downgrade).collect());
-    }
-    let body = ResponseBody::pieces(handlers.encoder.encode(units, form).await?);
+        handlers.encoder.plain(units).await?
+    } else {
+        handlers.encoder.compressed(snapshots.families, own, form).await?
+    };
+    let body = ResponseBody::pieces(pieces);
 
     let encoding = coding.name();
     let bytes = body.len().unwrap_or_default();

@@ -1,19 +1,24 @@
 //! Encoding: units become the pieces of a response, compressed if the client accepts it.
 //!
-//! Only units that are not in the cache are translated or compressed: small amounts on the core, larger ones in batches on the worker
+//! Only text that is not in the cache is translated or compressed: small amounts on the core, larger ones in batches on the worker
 //! threads.
 
 use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 
+use super::blocks::{Block, Layout, layout};
+use super::bodies::{Body, BodyPart, Input};
 use super::cache::PieceCache;
-use super::merge::{Unit, merge, plain};
+use super::chunks::{ByFirst, join};
+use super::merge::{Unit, merge, plain, write_own_family};
 use super::translate::{Part, Plan, Source, TranslateError, plan};
 use crate::cores::workers::Workers;
 use crate::encoding::encode::{Coding, Form, Piece, PieceEncoder};
-use crate::encoding::gzip::Member;
+use crate::encoding::gzip::{Member, Stitched};
 use crate::runtime::yield_now;
 use crate::shard::FamilySnapshot;
 use crate::telemetry::OwnFamily;
@@ -31,7 +36,7 @@ const CORE_PIECES_MAX: usize = 1024;
 const CHANGED_PIECES_MAX: usize = 8;
 /// How many bytes are hashed between two yields.
 const HASHED_BYTES_MAX: usize = 4 << 20;
-/// The least cost of looking for a unit in the cache, in hashed bytes.
+/// The least cost of looking for a block in the cache, in hashed bytes.
 const HASHED_BYTES_MIN: usize = 1024;
 
 /// A worker failed. The log has the reason.
@@ -102,37 +107,71 @@ impl Encoder {
         if is_large { self.workers.run(|_| job()).await.ok_or(EncodeFailed) } else { Ok(job()) }
     }
 
-    /// Turns units into the pieces of one response body.
+    /// The body of a scrape that is not compressed, from its units.
     ///
     /// # Errors
     /// If a worker failed.
-    pub(crate) async fn encode(&self, units: Vec<Unit>, form: Form) -> Result<Vec<Bytes>, EncodeFailed> {
+    pub(crate) async fn plain(&self, units: Vec<Unit>) -> Result<Vec<Bytes>, EncodeFailed> {
         let is_large = units.len() > CORE_ITEMS_MAX;
-        if form.coding == Coding::Identity {
-            let pieces = move || units.into_iter().map(plain).collect::<Option<_>>();
-            return self.run(is_large, pieces).await?.ok_or(EncodeFailed);
+        let pieces = move || units.into_iter().map(plain).collect::<Option<_>>();
+        self.run(is_large, pieces).await?.ok_or(EncodeFailed)
+    }
+
+    /// The body of a scrape that is compressed, from the snapshots of all cores and the gateway's own families as in [`Self::units`].
+    ///
+    /// # Errors
+    /// If a worker failed.
+    pub(crate) async fn compressed(
+        &self,
+        cores: Vec<Vec<FamilySnapshot>>,
+        own: Vec<OwnFamily>,
+        form: Form,
+    ) -> Result<Vec<Bytes>, EncodeFailed> {
+        let old = self.cache.bodies.get(form, Instant::now());
+        let is_comparable = form.is_stored_text() && !is_large(&cores);
+        if is_comparable
+            && let Some(body) = &old
+            && body.input.as_ref().is_some_and(|input| input.is(&cores, &own))
+        {
+            drop(cores);
+            return Ok(self.assemble(&body.parts, form, own_texts(&body.parts, &own)));
         }
-        let mut pieces: Vec<Option<Piece>> = Vec::with_capacity(units.len());
-        let mut missing: Vec<(usize, Unit)> = Vec::new();
+        let input = is_comparable.then(|| Input::new(&cores, &own));
+        let Layout { blocks, own } = layout(self.units(cores, own, form).await?);
+        let (texts, places): (Vec<Bytes>, Vec<_>) =
+            own.into_iter().map(|(text, families, at)| (text, (families, at))).unzip();
+        let pieces = self.pieces(blocks, form).await?;
+        let copies_much = pieces.pieces.len() > CORE_PIECES_MAX && pieces.changed > CHANGED_PIECES_MAX;
+        let join = move || join_parts(&pieces.pieces, &places, old.as_deref().map(|old| &old.chunks));
+        let (parts, chunks) = self.run(copies_much, join).await?.ok_or(EncodeFailed)?;
+        let body = Arc::new(Body { input, parts, chunks });
+        self.cache.bodies.put(form, body.clone(), Instant::now());
+        Ok(self.assemble(&body.parts, form, texts))
+    }
+
+    /// The pieces of blocks in order, from the cache or encoded.
+    async fn pieces(&self, blocks: Vec<Block>, form: Form) -> Result<Pieces, EncodeFailed> {
+        let mut pieces: Vec<Option<Piece>> = Vec::with_capacity(blocks.len());
+        let mut missing: Vec<(usize, Block)> = Vec::new();
         let mut hashed_bytes = 0;
-        for (at, unit) in units.into_iter().enumerate() {
+        for (at, block) in blocks.into_iter().enumerate() {
             hashed_bytes +=
-                HASHED_BYTES_MIN.max(if let Unit::Copied(bytes) = &unit { bytes.len() } else { 0 });
+                HASHED_BYTES_MIN.max(if let Block::Copied(bytes) = &block { bytes.len() } else { 0 });
             if hashed_bytes >= HASHED_BYTES_MAX {
                 hashed_bytes = 0;
                 yield_now().await;
             }
-            let cached = self.cache.get(&unit, form);
+            let cached = self.cache.get(&block, form);
             if cached.is_none() {
-                missing.push((at, unit));
+                missing.push((at, block));
             }
             pieces.push(cached);
         }
-        let copies_much = pieces.len() > CORE_PIECES_MAX && missing.len() > CHANGED_PIECES_MAX;
-        if missing.iter().map(|(_, unit)| unit.len()).sum::<usize>() <= CORE_BYTES_MAX {
+        let changed = missing.len();
+        if missing.iter().map(|(_, block)| block.len()).sum::<usize>() <= CORE_BYTES_MAX {
             let encoder = &mut self.encoder.borrow_mut();
-            for (at, unit) in missing {
-                pieces[at] = Some(self.cache.encode(unit, form, encoder));
+            for (at, block) in missing {
+                pieces[at] = Some(self.cache.encode(block, form, encoder));
             }
         } else {
             for (at, piece) in self.encode_on_workers(missing, form).await? {
@@ -140,27 +179,23 @@ impl Encoder {
             }
         }
         self.cache.end_scrape(form);
-        let cache = self.cache.clone();
-        let body = move || {
-            let mut buffers = stitch(pieces)?;
-            // gzip's trailer is always another one.
-            let trailer = if form.coding == Coding::Gzip { buffers.pop() } else { None };
-            let mut body = cache.join(form, &buffers);
-            body.extend(trailer);
-            Some(body)
-        };
-        self.run(is_large || copies_much, body).await?.ok_or(EncodeFailed)
+        let pieces = pieces.into_iter().collect::<Option<_>>().ok_or(EncodeFailed)?;
+        Ok(Pieces { pieces, changed })
     }
 
     async fn encode_on_workers(
         &self,
-        units: Vec<(usize, Unit)>,
+        blocks: Vec<(usize, Block)>,
         form: Form,
     ) -> Result<Vec<(usize, Piece)>, EncodeFailed> {
-        let batches = into_batches(units, Unit::len).into_iter().map(|batch| {
+        let batches = into_batches(blocks, Block::len).into_iter().map(|batch| {
             let cache = self.cache.clone();
             self.workers.run(move |encoder| {
-                let encode = |(at, unit)| (at, cache.encode(unit, form, encoder));
+                // A scrape that began a little earlier may have encoded it in the meantime.
+                let encode = |(at, block)| {
+                    let cached = cache.get(&block, form);
+                    (at, cached.unwrap_or_else(|| cache.encode(block, form, encoder)))
+                };
                 batch.into_iter().map(encode).collect::<Vec<_>>()
             })
         });
@@ -170,6 +205,80 @@ impl Encoder {
         }
         Ok(pieces)
     }
+
+    /// The buffers of a body, with the texts of the gateway's own families in their places.
+    fn assemble(&self, parts: &[BodyPart], form: Form, own: Vec<Bytes>) -> Vec<Bytes> {
+        let encoder = &mut self.encoder.borrow_mut();
+        let mut own = own.into_iter();
+        let mut member = Member::default();
+        let mut frames = Vec::new();
+        for part in parts {
+            match part {
+                BodyPart::Gzip(pieces) => member.extend(pieces),
+                BodyPart::Zstd(pieces) => frames.extend_from_slice(pieces),
+                BodyPart::Own(_) => match encoder.encode_fast(form.coding, own.next().unwrap_or_default()) {
+                    Piece::Gzip(piece) => member.push(&piece),
+                    Piece::Plain(frame) | Piece::Zstd { frame, .. } => frames.push(frame),
+                },
+            }
+        }
+        if form.coding == Coding::Gzip { member.finish() } else { frames }
+    }
+}
+
+/// Pieces of a body, and how many of them were encoded for it.
+struct Pieces {
+    pieces: Vec<Piece>,
+    changed: usize,
+}
+
+/// The texts of the gateway's own families in the parts of a body.
+fn own_texts(parts: &[BodyPart], mut own: &[OwnFamily]) -> Vec<Bytes> {
+    let mut texts = Vec::new();
+    for part in parts {
+        let BodyPart::Own(families) = part else { continue };
+        let (families, rest) = own.split_at(*families);
+        own = rest;
+        let mut text = Vec::new();
+        families.iter().for_each(|family| write_own_family(&mut text, family));
+        texts.push(text.into());
+    }
+    texts
+}
+
+/// Joins compressed pieces to the parts of a body. `own` says how many of the gateway's own families follow how many pieces. Returns
+/// `None` if a piece is not compressed.
+fn join_parts(
+    pieces: &[Piece],
+    own: &[(usize, usize)],
+    old: Option<&ByFirst>,
+) -> Option<(Vec<BodyPart>, ByFirst)> {
+    let mut chunks = ByFirst::new();
+    let mut parts = Vec::new();
+    let mut done = 0;
+    for (families, end) in own.iter().map(|(families, at)| (*families, *at)).chain([(0, pieces.len())]) {
+        let mut stitched = Stitched::default();
+        let mut frames = Vec::new();
+        for piece in &pieces[done..end] {
+            match piece {
+                Piece::Gzip(deflated) => stitched.push(deflated),
+                Piece::Zstd { frame, .. } => frames.push(frame.clone()),
+                Piece::Plain(_) => return None,
+            }
+        }
+        done = end;
+        if !frames.is_empty() {
+            parts.push(BodyPart::Zstd(join(&frames, old, &mut chunks)));
+        } else if !stitched.buffers_mut().is_empty() {
+            let buffers = stitched.buffers_mut();
+            *buffers = join(buffers, old, &mut chunks);
+            parts.push(BodyPart::Gzip(stitched));
+        }
+        if families > 0 {
+            parts.push(BodyPart::Own(families));
+        }
+    }
+    Some((parts, chunks))
 }
 
 /// Whether merging these snapshots would hold a core too long.
@@ -193,20 +302,6 @@ impl LookUp {
         let missing = sources.into_iter().enumerate().filter(|(at, _)| parts[*at].is_none()).collect();
         Self { plan, parts, missing: into_batches(missing, Source::text_len) }
     }
-}
-
-/// Joins compressed pieces into one body. Returns `None` if a piece is missing or not compressed.
-fn stitch(pieces: Vec<Option<Piece>>) -> Option<Vec<Bytes>> {
-    let mut member = Member::with_capacity(pieces.len());
-    let mut frames = Vec::new();
-    for piece in pieces {
-        match piece? {
-            Piece::Gzip(deflated) => member.push(&deflated),
-            Piece::Zstd { frame, .. } => frames.push(frame),
-            Piece::Plain(_) => return None,
-        }
-    }
-    Some(if frames.is_empty() { member.finish() } else { frames })
 }
 
 /// Splits numbered items into batches of about [`BATCH_BYTES`].

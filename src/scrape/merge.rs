@@ -31,6 +31,13 @@ pub enum Unit {
     Segment(Arc<Segment>),
     /// Small ranges copied together.
     Copied(Bytes),
+    /// Families of the gateway's own, whose text is another one in each scrape.
+    Own {
+        /// Their text.
+        text: Bytes,
+        /// How many of the own families these are.
+        families: usize,
+    },
     /// A segment in another form, already compressed if the client accepts it.
     Translated(Piece),
 }
@@ -49,16 +56,7 @@ impl Unit {
     pub(crate) fn segment(&self) -> Option<&Arc<Segment>> {
         match self {
             Self::Segment(segment) => Some(segment),
-            Self::Copied(_) | Self::Translated(_) => None,
-        }
-    }
-
-    /// Bytes before compression.
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Segment(segment) => segment.text().len(),
-            Self::Copied(bytes) => bytes.len(),
-            Self::Translated(piece) => piece.plain_len(),
+            Self::Copied(_) | Self::Own { .. } | Self::Translated(_) => None,
         }
     }
 }
@@ -67,7 +65,7 @@ impl Unit {
 pub fn plain(unit: Unit) -> Option<Bytes> {
     match unit {
         Unit::Segment(segment) => Some(Bytes::from_owner(SegmentText(segment))),
-        Unit::Copied(bytes) | Unit::Translated(Piece::Plain(bytes)) => Some(bytes),
+        Unit::Copied(text) | Unit::Own { text, .. } | Unit::Translated(Piece::Plain(text)) => Some(text),
         Unit::Translated(Piece::Gzip(_) | Piece::Zstd { .. }) => None,
     }
 }
@@ -116,12 +114,9 @@ pub fn merge(cores: &[Vec<FamilySnapshot>], own: &[OwnFamily]) -> Vec<Unit> {
     let mut units = Units::default();
     for MergedFamily { name, own, snapshots } in merged_families(cores, own) {
         match (own, snapshots.first()) {
-            (Some(own), _) => {
-                write_header(&mut units.small, name, kind_of(own.kind), Some(own.help));
-                write_own(&mut units.small, own);
-            }
+            (Some(own), _) => write_own_family(units.own(), own),
             (None, Some(first)) => {
-                write_header(&mut units.small, name, first.kind, first.shared.help().as_deref());
+                write_header(units.small(), name, first.kind, first.shared.help().as_deref());
             }
             (None, None) => {}
         }
@@ -134,17 +129,31 @@ pub fn merge(cores: &[Vec<FamilySnapshot>], own: &[OwnFamily]) -> Vec<Unit> {
 pub(crate) struct Units {
     units: Vec<Unit>,
     small: Vec<u8>,
+    /// How many families of the gateway's own `small` has; if any, it has nothing else.
+    own_families: usize,
 }
 
 impl Default for Units {
     fn default() -> Self {
-        Self { units: Vec::with_capacity(64), small: Vec::with_capacity(UNIT_BYTES) }
+        Self { units: Vec::with_capacity(64), small: Vec::with_capacity(UNIT_BYTES), own_families: 0 }
     }
 }
 
 impl Units {
     /// The buffer for small ranges.
     pub(crate) fn small(&mut self) -> &mut Vec<u8> {
+        if self.own_families > 0 {
+            self.end_small();
+        }
+        &mut self.small
+    }
+
+    /// The buffer for a family of the gateway's own.
+    fn own(&mut self) -> &mut Vec<u8> {
+        if self.own_families == 0 {
+            self.end_small();
+        }
+        self.own_families += 1;
         &mut self.small
     }
 
@@ -171,7 +180,7 @@ impl Units {
     }
 
     fn copy(&mut self, small: &[u8]) {
-        self.small.extend_from_slice(small);
+        self.small().extend_from_slice(small);
         if self.small.len() >= UNIT_BYTES {
             self.end_small();
         }
@@ -185,7 +194,9 @@ impl Units {
     fn end_small(&mut self) {
         if !self.small.is_empty() {
             let small = std::mem::replace(&mut self.small, Vec::with_capacity(SMALL_BYTES));
-            self.units.push(Unit::Copied(small.into()));
+            let families = std::mem::take(&mut self.own_families);
+            let text = Bytes::from(small);
+            self.units.push(if families > 0 { Unit::Own { text, families } } else { Unit::Copied(text) });
         }
     }
 }
@@ -197,6 +208,12 @@ pub(crate) fn kind_of(kind: OwnKind) -> MetricType {
         OwnKind::Gauge => MetricType::Gauge,
         OwnKind::Summary => MetricType::Summary,
     }
+}
+
+/// Writes one of the gateway's own families with its header.
+pub(crate) fn write_own_family(out: &mut Vec<u8>, family: &OwnFamily) {
+    write_header(out, family.name, kind_of(family.kind), Some(family.help));
+    write_own(out, family);
 }
 
 /// Writes the lines of one of the gateway's own families.

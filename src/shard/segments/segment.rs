@@ -1,9 +1,9 @@
 //! A segment: some lines of one family, with cached forms of them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::encoding::encode::{Form, Piece};
-use crate::encoding::gzip::Deflated;
 use crate::exposition::escape::may_have_quoted_names;
 use crate::exposition::model::MetricType;
 use crate::exposition::protobuf::{metrics_of_exact, metrics_of_lines};
@@ -29,7 +29,8 @@ pub struct Segment {
     pub(super) exact: Vec<(u32, Arc<[u8]>)>,
     /// The number of lines in an exclusive segment, otherwise 0.
     pub(super) lines: u32,
-    deflated: OnceLock<Deflated>,
+    /// See [`Segment::id`]; 0 if it has none yet.
+    id: AtomicU64,
     pieces: OnceLock<Box<Pieces>>,
     quoted: OnceLock<bool>,
     /// In the first segment of a long run, the series of the whole run.
@@ -38,7 +39,7 @@ pub struct Segment {
 
 type Pieces = Mutex<Vec<(Form, Piece)>>;
 
-/// How many pieces of a segment are cached beside its text as gzip. The oldest is evicted first.
+/// How many pieces of a segment are cached. The oldest is evicted first.
 pub(super) const PIECES_MAX: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
@@ -68,14 +69,16 @@ impl Segment {
         &self.text
     }
 
-    /// The compressed form, if it is cached.
-    pub fn deflated(&self) -> Option<&Deflated> {
-        self.deflated.get()
-    }
-
-    /// The compressed form. If it is not cached, compresses and caches it; a concurrent caller waits for the first one.
-    pub fn deflate_with(&self, deflate: impl FnOnce(&[u8]) -> Deflated) -> &Deflated {
-        self.deflated.get_or_init(|| deflate(&self.text))
+    /// A number that no other text has or had. It changes with the text.
+    pub fn id(&self) -> u64 {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let known = self.id.load(Ordering::Relaxed);
+        if known != 0 {
+            return known;
+        }
+        let id = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+        // Another core may have been faster.
+        self.id.compare_exchange(0, id, Ordering::Relaxed, Ordering::Relaxed).err().unwrap_or(id)
     }
 
     /// The segment in another form, if it is cached.
@@ -167,7 +170,7 @@ impl Segment {
 
     /// Clears the caches, because the text has changed.
     fn clear_caches(&mut self) {
-        self.deflated = OnceLock::new();
+        self.id = AtomicU64::default();
         self.pieces = OnceLock::new();
         self.quoted = OnceLock::new();
         self.series = OnceLock::new();

@@ -168,22 +168,25 @@ fn a_change_clears_the_cache_but_not_that_of_a_snapshot() {
     let held = text.clone();
     let form = Form { format: Format::Protobuf, escaping: Escaping::AllowUtf8, coding: Coding::Gzip };
     for segment in held.segments() {
-        segment.deflate_with(|_| Deflated::default());
         segment.cache_piece(form, Piece::Gzip(Deflated::default()));
     }
-    let is_cached = |segment: &Arc<Segment>| (segment.deflated().is_some(), segment.piece(form).is_some());
-    assert!(
-        text.segments().all(|segment| is_cached(segment) == (true, true)),
-        "the cache is shared with the snapshot"
-    );
+    let ids = |text: &FamilyText| text.segments().map(|segment| segment.id()).collect::<Vec<_>>();
+    let held_ids = ids(&held);
+    let is_cached = |segment: &Arc<Segment>| segment.piece(form).is_some();
+    assert!(text.segments().all(is_cached), "the cache is shared with the snapshot");
+    assert_eq!(ids(&text), held_ids);
     text.replace(1, NewLines::Run(b"a 2\n"));
-    assert!(text.segments().all(|segment| is_cached(segment) == (false, false)));
-    assert!(held.segments().all(|segment| is_cached(segment) == (true, true)));
+    assert!(!text.segments().any(is_cached));
+    assert_ne!(ids(&text), held_ids);
+    assert!(held.segments().all(is_cached));
+    assert_eq!(ids(&held), held_ids);
     // Also without a snapshot, when the segment is changed in place.
     drop(held);
     text.segments().for_each(|segment| segment.cache_piece(form, Piece::Gzip(Deflated::default())));
+    let last_ids = ids(&text);
     text.replace(1, NewLines::Run(b"a 3\n"));
-    assert!(text.segments().all(|segment| is_cached(segment) == (false, false)));
+    assert!(!text.segments().any(is_cached));
+    assert_ne!(ids(&text), last_ids);
 }
 
 proptest! {
