@@ -1,9 +1,11 @@
 //! Restoring groups from the store into the shards.
 //!
-//! The engine passes records on several threads at once, and each thread loads its group directly into the shard of its core,
-//! without a copy or a queue. Stores that this gateway wrote contain no contradictions, so groups are restored in the engine's order,
-//! and the series of all groups are compared once at the end. If there is a contradiction, everything is restored again in order
-//! of push time, which is slow: a group that contradicts an earlier one keeps only its times.
+//! The engine passes records on several threads at once, and each thread loads its group directly into the shard of its core. If
+//! another thread has the shard, it leaves a copy of the record to that thread instead of waiting.
+//!
+//! Stores that this gateway wrote contain no contradictions, so groups are restored in the engine's order, and the series of all groups
+//! are compared once at the end. If there is a contradiction, everything is restored again in order of push time, which is slow: a group
+//! that contradicts an earlier one keeps only its times.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -25,6 +27,8 @@ use crate::storage::import::{ImportError, Records};
 use super::store::{Import, Open, Shared};
 use super::stored_group::StoredGroup;
 
+/// How many bytes of records wait for a shard. A thread with more waits itself.
+const WAITING_BYTES_MAX: usize = 1 << 20;
 /// How many families of groups, including push times, are deleted at a time when a restore starts over.
 const CLEAR_FAMILIES: usize = 16 * 1024;
 
@@ -67,8 +71,17 @@ enum Interruption {
 /// Where groups are restored to.
 pub(crate) struct Restoring<'s> {
     /// By core.
-    pub shards: Vec<Arc<CoreShards>>,
-    pub shared: &'s Shared,
+    shards: Vec<Arc<CoreShards>>,
+    /// By core.
+    waiting: Vec<Mutex<Waiting>>,
+    shared: &'s Shared,
+}
+
+/// Records that wait for the thread that has their shard.
+#[derive(Debug, Default)]
+struct Waiting {
+    records: Vec<(Box<str>, Box<[u8]>)>,
+    bytes: usize,
 }
 
 /// The text of a grouping key, and the record that the store must contain for it; `None` to delete the group.
@@ -95,6 +108,7 @@ pub(crate) fn restore(
     let read_seconds = reading.elapsed().as_secs_f64();
 
     let checking = Instant::now();
+    let contradiction = restoring.load_all_waiting();
     restoring.finish();
     let records = Mutex::new(Vec::new());
     let collect = |key: &str, bytes: &[u8]| {
@@ -102,14 +116,16 @@ pub(crate) fn restore(
         records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
     };
     let (mut engine, restored, is_consistent) = match first {
-        FirstRead::Complete { mut engine, restored } => match restoring.duplicate_series() {
-            None => (engine, restored, true),
-            Some(reason) => {
-                restoring.start_over(&reason);
-                let restored = engine.read_all(restoring.threads(), &collect)?;
-                (engine, restored, false)
+        FirstRead::Complete { mut engine, restored } => {
+            match contradiction.or_else(|| restoring.duplicate_series()) {
+                None => (engine, restored, true),
+                Some(reason) => {
+                    restoring.start_over(&reason);
+                    let restored = engine.read_all(restoring.threads(), &collect)?;
+                    (engine, restored, false)
+                }
             }
-        },
+        }
         FirstRead::Stopped { store, reason: Interruption::Contradiction(reason) } => {
             restoring.start_over(&reason);
             let (engine, restored) = store.read_all(restoring.threads(), &collect)?;
@@ -145,7 +161,13 @@ pub(crate) fn restore(
     Ok(engine)
 }
 
-impl Restoring<'_> {
+impl<'s> Restoring<'s> {
+    /// Restores to these shards, by core.
+    pub(crate) fn new(shards: Vec<Arc<CoreShards>>, shared: &'s Shared) -> Self {
+        let waiting = shards.iter().map(|_| Mutex::default()).collect();
+        Self { shards, waiting, shared }
+    }
+
     /// Locks a main shard. Other threads hold the lock for a few microseconds only, so spinning is cheaper than sleeping.
     fn shard(&self, home: usize) -> MutexGuard<'_, Shard> {
         /// About 50 µs.
@@ -161,16 +183,20 @@ impl Restoring<'_> {
         spun.unwrap_or_else(|| shard.lock_blocking())
     }
 
+    fn waiting(&self, home: usize) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting[home].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Loads a group into the shard to which it belongs.
     fn load(&self, home: usize, group: &StoredGroup<'_>) -> Result<(), LoadError> {
         let shards = &self.shards[home];
         let mut main = self.shard(home);
+        if !group.needs_side() {
+            return load_into(shards, &mut main, group);
+        }
         // The group itself was not loaded before, so the side shard has the other group with the same push times.
         if let Some(side) = shards.side_of(group.key()) {
             return Err(LoadError::SamePushTimes(side.key.clone()));
-        }
-        if !group.needs_side() {
-            return group.load(&mut main);
         }
         if let Some(variant) = group.key().empty_instance_variant()
             && main.group_number(variant.text()).is_some()
@@ -216,10 +242,47 @@ impl Restoring<'_> {
         };
         let group = StoredGroup::new(key, record);
         let home = self.count(&group, (key.len() + bytes.len()) as u64);
-        match self.load(home, &group) {
+        let loaded = match self.shards[home].main.try_lock().filter(|_| !group.needs_side()) {
+            Some(mut main) => load_into(&self.shards[home], &mut main, &group)
+                .and_then(|()| self.load_waiting(home, &mut main)),
+            None if group.needs_side() => self.load(home, &group),
+            None => self.wait(home, key, bytes),
+        };
+        match loaded {
             Ok(()) => ControlFlow::Continue(()),
             Err(reason) => ControlFlow::Break(Interruption::Contradiction(reason.to_string())),
         }
+    }
+
+    /// Leaves a group to the thread that has its main shard.
+    fn wait(&self, home: usize, key: &str, bytes: &[u8]) -> Result<(), LoadError> {
+        let is_full = {
+            let mut waiting = self.waiting(home);
+            waiting.records.push((key.into(), bytes.into()));
+            waiting.bytes += bytes.len();
+            waiting.bytes > WAITING_BYTES_MAX
+        };
+        if is_full { self.load_waiting(home, &mut self.shard(home)) } else { Ok(()) }
+    }
+
+    /// Loads the groups that wait for a main shard.
+    fn load_waiting(&self, home: usize, main: &mut Shard) -> Result<(), LoadError> {
+        loop {
+            let Waiting { records, .. } = std::mem::take(&mut *self.waiting(home));
+            if records.is_empty() {
+                return Ok(());
+            }
+            for (key, bytes) in &records {
+                let record = Record::decode(bytes).expect("was decoded before it began to wait");
+                load_into(&self.shards[home], main, &StoredGroup::new(key, record))?;
+            }
+        }
+    }
+
+    /// Loads the groups that still wait after the last one was read. Returns the contradiction, if there is one.
+    fn load_all_waiting(&self) -> Option<String> {
+        let load = |home| self.load_waiting(home, &mut self.shard(home)).err();
+        (0..self.shards.len()).find_map(load).map(|reason| reason.to_string())
     }
 
     /// Removes all groups from the shards, because some contradict each other.
@@ -344,6 +407,15 @@ impl Restoring<'_> {
     }
 }
 
+/// Loads a group into the main shard to which it belongs.
+fn load_into(shards: &CoreShards, main: &mut Shard, group: &StoredGroup<'_>) -> Result<(), LoadError> {
+    // The group itself was not loaded before, so the side shard has the other group with the same push times.
+    if let Some(side) = shards.side_of(group.key()) {
+        return Err(LoadError::SamePushTimes(side.key.clone()));
+    }
+    group.load(main)
+}
+
 fn series_hashes(shards: &CoreShards) -> Vec<u64> {
     let mut hashes = shards.main.lock_blocking().series_hashes();
     for side in shards.sides() {
@@ -389,3 +461,6 @@ fn decode<'a>(key: &str, bytes: &'a [u8]) -> Result<Record<'a>, RestoreError> {
 fn invalid_record(key: &str, error: RecordError) -> RestoreError {
     RestoreError::InvalidRecord { key: key.to_owned(), error }
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,6 +159,10 @@ pub(super) struct Progress {
 }
 
 impl Shared {
+    pub(super) fn new(cores: usize) -> Self {
+        Self { restored: (0..cores).map(|_| Progress::default()).collect(), ..Self::default() }
+    }
+
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
     }
@@ -210,8 +214,7 @@ impl Store {
     /// If the thread cannot be started.
     pub(crate) fn start(start: Start) -> std::io::Result<Self> {
         let (queue, commands) = mpsc::channel();
-        let restored = start.shards.iter().map(|_| Progress::default()).collect();
-        let shared = Arc::new(Shared { restored, ..Shared::default() });
+        let shared = Arc::new(Shared::new(start.shards.len()));
         let thread = {
             let shared = shared.clone();
             faults::spawn("store", move || super::writer::run(start, &shared, &commands))?

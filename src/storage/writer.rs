@@ -34,7 +34,7 @@ pub(super) fn run(
     let Start { open, import, deliver, durability, shards, registry, shutdown } = start;
     // The longer the cores run before this thread does, the more changes go into one commit.
     use_batch_scheduling();
-    let restoring = Restoring { shards: shards.clone(), shared };
+    let restoring = Restoring::new(shards.clone(), shared);
     let started = faults::contain(|| restore(open, import, durability, &restoring))
         .unwrap_or_else(|panic| Err(RestoreError::Panicked(panic)));
     let engine = match started {
