@@ -123,9 +123,12 @@ impl Recorder {
 
     fn add(&self, families: &mut BTreeMap<&'static str, OwnFamily>, key: &Key, value: OwnValue) {
         let Some(&OwnMetric { name, help, kind, .. }) = self.declared.get(key.name()) else { return };
-        let owned =
-            |label: &Label| (Cow::Owned(label.key().to_owned()), Cow::Owned(label.value().to_owned()));
-        let labels = key.labels().map(owned).collect();
+        // Most labels are constants, which are not copied.
+        let parts = |label: &Label| {
+            let (name, value) = label.clone().into_parts();
+            (name.into(), value.into())
+        };
+        let labels = key.labels().map(parts).collect();
         families
             .entry(name)
             .or_insert_with(|| OwnFamily { name, help, kind, samples: Vec::new() })
