@@ -11,7 +11,8 @@ use sluicegate::encoding::encode::{Coding, PieceEncoder};
 use sluicegate::encoding::gzip::{Deflated, Deflater, Member};
 use sluicegate::exposition::memory::Unlimited;
 
-const PIECE_BYTES: usize = 16 << 10;
+/// The length of a typical block.
+const PIECE_BYTES: usize = 32 << 10;
 const PIECES: usize = 1_000;
 
 /// The histogram of each job of a fleet, with values that differ.
@@ -88,13 +89,13 @@ fn gzip(c: &mut Criterion) {
     }
     let mut encoder = PieceEncoder::default();
     let plain = Bytes::from(text.clone());
-    group.bench_function("zstd frame of 16 KB", |b| {
+    group.bench_function("zstd frame of 32 KB", |b| {
         b.iter(|| encoder.encode(Coding::Zstd, black_box(plain.clone())));
     });
     let mut member = Member::default();
     member.push(&deflater.deflate(&text));
     let body = member.finish().concat();
-    group.bench_function("gunzip a body of 16 KB", |b| {
+    group.bench_function("gunzip a body of 32 KB", |b| {
         b.iter(|| GZIP.decode(black_box(&body), usize::MAX, &mut Unlimited));
     });
 

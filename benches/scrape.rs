@@ -5,7 +5,8 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sluicegate::encoding::gzip::{Deflated, Deflater, Member};
+use flate2::{Compress, Compression, FlushCompress};
+use sluicegate::encoding::gzip::{Deflated, Deflater, Member, Stitched};
 use sluicegate::scrape::merge::{merge, plain};
 use sluicegate::shard::Shard;
 
@@ -27,7 +28,11 @@ fn bench_scrape(c: &mut Criterion) {
         b.iter(|| units().into_iter().map(plain).for_each(|bytes| drop(black_box(bytes))));
     });
     let mut deflater = Deflater::new();
-    let deflated: Vec<Deflated> = texts.iter().map(|text| deflater.deflate(text)).collect();
+    let blocks = blocks(&texts);
+    let deflated: Vec<Deflated> = blocks.iter().map(|text| deflater.deflate(text)).collect();
+    let mut stitched = Stitched::default();
+    deflated.iter().for_each(|piece| stitched.push(piece));
+    let compressed: usize = stitched.buffers_mut().iter().map(Bytes::len).sum();
     group.bench_function("stitch gzip", |b| {
         b.iter(|| {
             let mut member = Member::with_capacity(deflated.len());
@@ -36,10 +41,34 @@ fn bench_scrape(c: &mut Criterion) {
         });
     });
     group.sample_size(10);
-    group.bench_function("compress all pieces", |b| {
-        b.iter(|| texts.iter().for_each(|text| drop(black_box(deflater.deflate(text)))));
+    group.bench_function(format!("compress {bytes} bytes in blocks to {compressed}"), |b| {
+        b.iter(|| blocks.iter().for_each(|text| drop(black_box(deflater.deflate(text)))));
+    });
+    let whole = texts.concat();
+    let mut compress = Compress::new(Compression::new(1), false);
+    let mut deflate = || {
+        compress.reset();
+        let mut out = Vec::with_capacity(whole.len());
+        compress.compress_vec(&whole, &mut out, FlushCompress::Sync).expect("there is room");
+        out
+    };
+    let compressed = deflate().len();
+    group.bench_function(format!("the same in one stream by zlib-rs at level 1, to {compressed}"), |b| {
+        b.iter(&mut deflate);
     });
     group.finish();
+}
+
+/// Several segments are compressed as one block.
+fn blocks(texts: &[Bytes]) -> Vec<Vec<u8>> {
+    let mut blocks = vec![Vec::new()];
+    for text in texts {
+        match blocks.last_mut() {
+            Some(block) if block.len() < 20 << 10 => block.extend_from_slice(text),
+            _ => blocks.push(text.to_vec()),
+        }
+    }
+    blocks
 }
 
 criterion_group!(benches, bench_scrape);

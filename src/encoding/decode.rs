@@ -27,7 +27,7 @@ static SNAPPY: ContentEncoding = ContentEncoding {
 };
 
 /// zstd: one or more frames (RFC 8878), with windows of up to 8 MiB as RFC 9659 requires over HTTP.
-pub(super) static ZSTD: ContentEncoding = ContentEncoding { name: "zstd", decoder: zstd::decode };
+pub(crate) static ZSTD: ContentEncoding = ContentEncoding { name: "zstd", decoder: zstd::decode };
 
 /// All encodings of request bodies.
 pub static ALL: [&ContentEncoding; 3] = [&GZIP, &SNAPPY, &ZSTD];

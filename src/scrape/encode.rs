@@ -327,23 +327,95 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::encoding::decode::{GZIP, ZSTD};
     use crate::exposition::Format;
     use crate::exposition::escape::Escaping;
+    use crate::exposition::memory::Unlimited;
     use crate::reference::push_of;
     use crate::shard::key::GroupingKey;
     use crate::shard::push::Mode;
     use crate::shard::registry::Registry;
     use crate::shard::{Decision, Persistence, PushAttempt, Shard};
+    use crate::telemetry::{OwnKind, OwnSample, OwnValue};
 
-    fn snapshot(families: usize) -> Vec<FamilySnapshot> {
-        let mut shard = Shard::new(0, Arc::new(Registry::default()), Persistence::InMemory);
-        let key = GroupingKey::new([("job".to_owned(), "a".to_owned())]);
-        let body: String = (0..families).map(|number| format!("m{number} 1\n")).collect();
-        let push = Arc::new(push_of(Mode::Replace, &key, &body).expect("is readable"));
-        let decision = Shard::decide(&mut shard, &push, &mut PushAttempt::default(), 1.0);
+    fn shard() -> Shard {
+        Shard::new(0, Arc::new(Registry::default()), Persistence::InMemory)
+    }
+
+    fn push(shard: &mut Shard, job: &str, body: &str) {
+        let key = GroupingKey::new([("job".to_owned(), job.to_owned())]);
+        let push = Arc::new(push_of(Mode::Replace, &key, body).expect("is readable"));
+        let decision = Shard::decide(shard, &push, &mut PushAttempt::default(), 1.0);
         let Decision::Apply(edit) = decision else { panic!("nothing prevents the push") };
         edit.finish();
+    }
+
+    fn snapshot(families: usize) -> Vec<FamilySnapshot> {
+        let mut shard = shard();
+        let body: String = (0..families).map(|number| format!("m{number} 1\n")).collect();
+        push(&mut shard, "a", &body);
         shard.snapshot()
+    }
+
+    fn finished<T>(future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        loop {
+            if let Some(result) = future.as_mut().now_or_never() {
+                return result;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn own(values: [f64; 3]) -> Vec<OwnFamily> {
+        let names = ["a_own", "m_own", "z_own"];
+        let family = |(name, value)| OwnFamily {
+            name,
+            help: "Own.",
+            kind: OwnKind::Gauge,
+            samples: vec![OwnSample { labels: Vec::new(), value: OwnValue::Single(value) }],
+        };
+        names.into_iter().zip(values).map(family).collect()
+    }
+
+    /// The gateway's own families are before, between and after those of the groups, and once the only ones.
+    #[test]
+    fn a_compressed_body_is_the_merged_text_of_its_moment() {
+        let encoder = Encoder::new(Workers::start(1).expect("the thread starts"), PieceCache::default());
+        let mut shards = [shard(), shard()];
+        let mut own_values = [0.0; 3];
+        type Change = dyn Fn(&mut [Shard; 2]);
+        let changes: [&Change; 6] = [
+            &|_| {},
+            &|shards| push(&mut shards[0], "a", "x{y=\"1\"} 1\n"),
+            &|shards| (0..3000).for_each(|job| push(&mut shards[1], &job.to_string(), "b 1\nn 2\n")),
+            &|shards| push(&mut shards[1], "77", "b 3\nn 2\n"),
+            &|shards| push(&mut shards[1], "78", "# HELP n Help.\nn 3\n"),
+            &|shards| push(&mut shards[0], "a", "m 1\n"),
+        ];
+        for change in changes {
+            change(&mut shards);
+            // Twice: the second time, nothing has changed.
+            for _ in 0..2 {
+                for coding in [Coding::Gzip, Coding::Zstd] {
+                    own_values = own_values.map(|value| value + 1.0);
+                    let own = own(own_values);
+                    let form = Form { format: Format::Text, escaping: Escaping::AllowUtf8, coding };
+                    let snapshots = || shards.iter().map(Shard::snapshot).collect::<Vec<_>>();
+                    let wanted = text(merge(&snapshots(), &own));
+                    let body = finished(encoder.compressed(snapshots(), own, form))
+                        .expect("the worker lives")
+                        .concat();
+                    let decoder = if coding == Coding::Gzip { &GZIP } else { &ZSTD };
+                    let body = decoder.decode(&body, usize::MAX, &mut Unlimited).expect("is valid");
+                    assert!(body == wanted, "{}", String::from_utf8_lossy(&body));
+                }
+            }
+            let form = Form { format: Format::Text, escaping: Escaping::AllowUtf8, coding: Coding::Gzip };
+            let body = encoder.cache.bodies.get(form, Instant::now()).expect("is kept");
+            let input = body.input.as_ref().expect("can be compared");
+            assert!(input.is(&shards.each_ref().map(Shard::snapshot), &own(own_values)));
+        }
     }
 
     fn text(units: Vec<Unit>) -> Vec<u8> {
@@ -352,7 +424,8 @@ mod tests {
 
     #[test]
     fn many_families_are_merged_on_a_worker() {
-        let encoder = Encoder::new(Workers::start(1).expect("the thread starts"), PieceCache::default());
+        let workers = Workers::start(1).expect("the thread starts");
+        let encoder = Encoder::new(workers.clone(), PieceCache::default());
         let text_form =
             Form { format: Format::Text, escaping: Escaping::AllowUtf8, coding: Coding::Identity };
         let protobuf_form = Form { format: Format::Protobuf, ..text_form };
@@ -360,13 +433,14 @@ mod tests {
             let snapshot = snapshot(families);
             for form in [text_form, protobuf_form] {
                 let mut units = Box::pin(encoder.units(vec![snapshot.clone()], Vec::new(), form));
-                let mut first = units.as_mut().now_or_never();
+                // The worker is busy until then, so that it cannot be done already.
+                let (release, wait) = crossbeam_channel::bounded::<()>(1);
+                let mut busy = Box::pin(workers.run(move |_| wait.recv()));
+                assert!(busy.as_mut().now_or_never().is_none());
+                let first = units.as_mut().now_or_never();
+                release.send(()).expect("the worker waits");
                 assert_eq!(first.is_none(), is_large || form == protobuf_form);
-                while first.is_none() {
-                    std::thread::yield_now();
-                    first = units.as_mut().now_or_never();
-                }
-                let units = first.expect("is some").expect("the worker does not fail");
+                let units = first.unwrap_or_else(|| finished(units)).expect("the worker does not fail");
                 if form == text_form {
                     assert!(text(units) == text(merge(std::slice::from_ref(&snapshot), &[])));
                 } else {
