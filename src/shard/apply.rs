@@ -148,7 +148,7 @@ impl Shard {
     /// Gives a group a failure time, and creates it if necessary.
     pub(super) fn apply_failure(&mut self, push: &Push, failure: Failure, now_seconds: f64) -> Edit {
         let key = &push.key;
-        let group = self.groups_by_key.get(key.text()).copied();
+        let group = self.groups.number_of(key.text());
         let now = self.time_of_failure(group, now_seconds);
         let mut splices = Splices::with_capacity(2);
         let group = match group {
@@ -166,7 +166,7 @@ impl Shard {
     }
 
     async fn apply_delete(&mut self, key: &GroupingKey, pace: &Pace) -> Edit {
-        let group = self.groups_by_key.get(key.text()).copied();
+        let group = self.groups.number_of(key.text());
         let families = group.map_or(0, |group| self.groups[group].families.len());
         let mut edit = Edit {
             target: Target::Missing,
@@ -269,9 +269,7 @@ impl Shard {
             families: GroupFamilies::with_capacity(families),
         };
         self.sets.add_group(set);
-        let number = self.groups.insert(group);
-        self.groups_by_key.insert(key.text().clone(), number);
-        number
+        self.groups.insert(group)
     }
 
     /// The time of a push that is applied now. Within a group, times never go backwards, and a push is later than the failures before

@@ -79,14 +79,14 @@ impl Shard {
     }
 
     async fn find_in_group(&self, lookup: &SeriesLookup, pace: &Pace) -> Result<bool, LongRun> {
-        let Some(group) = self.groups_by_key.get(lookup.key.text()) else { return Ok(false) };
+        let Some(group) = self.groups.number_of(lookup.key.text()) else { return Ok(false) };
         let Some(family) = self.families_by_name.get(&lookup.family) else { return Ok(false) };
         let local = &self.families[*family];
-        if let Some(first) = local.text.first_of_long(*group) {
-            let lines = || local.text.lines(*group);
+        if let Some(first) = local.text.first_of_long(group) {
+            let lines = || local.text.lines(group);
             return find_in_long(first, lookup, local.kind, lines);
         }
-        for lines in local.text.run(*group) {
+        for lines in local.text.run(group) {
             pace.spend(lines.len()).await;
             if contains_series(lines, &lookup.series) {
                 return Ok(true);

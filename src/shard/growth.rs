@@ -83,7 +83,7 @@ impl Shard {
     ) -> Decision<Edit> {
         let failure = failure.into();
         if let Some(totals) = self.registry.totals()
-            && !self.groups_by_key.contains_key(push.key.text())
+            && self.groups.number_of(push.key.text()).is_none()
         {
             let growth = growth_of_new_group(push, now_seconds);
             if let Err(exceeded) = totals.try_add(growth) {

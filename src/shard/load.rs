@@ -102,7 +102,7 @@ impl Shard {
     ) -> Result<(), LoadError> {
         let GroupHead { key, parts, times } = head;
         let variant = parts.empty_instance_variant.as_ref();
-        if let Some(variant) = variant.filter(|variant| self.groups_by_key.contains_key(variant.text())) {
+        if let Some(variant) = variant.filter(|variant| self.groups.number_of(variant.text()).is_some()) {
             return Err(LoadError::SamePushTimes(variant.text().clone()));
         }
         let set = self.set_id(&parts.names);

@@ -11,7 +11,7 @@
 //! * `pending` — numbers that are not in the text yet, and merging them in rounds.
 //! * `lookups`, `duplicates` — equal series in two groups.
 //! * [`registry`] — the names that all cores must agree on.
-//! * `tables`, `group_families`, `large_map`, [`segments`], `series` — groups and families, and the text of a family.
+//! * `tables`, `groups`, `group_families`, `large_map`, [`segments`], `series` — groups and families, and the text of a family.
 //! * `pace` — long computations in slices.
 //! * [`sides`], `moves` — a shard of its own for a very large group.
 //! * [`view`], [`list`] — reading: snapshots, copies and pages of groups.
@@ -20,11 +20,13 @@
 mod apply;
 mod duplicates;
 mod group_families;
+mod groups;
 mod growth;
 pub(crate) mod hash;
 mod helps;
 pub mod key;
 mod large_map;
+mod large_table;
 pub mod limits;
 pub mod list;
 mod load;
@@ -68,12 +70,13 @@ pub use view::{FamilyName, FamilySnapshot, FamilyView, GroupSlice, GroupView, La
 
 use crate::exposition::model::MetricType;
 use crate::telemetry::OwnMetric;
+use groups::Groups;
 use large_map::LargeMap;
 use registry::{Core, Registry, SetId};
 use retired::RetiredSeries;
 use segments::Segment;
 use slab::{Number, Slab};
-use tables::{Group, LocalFamily};
+use tables::LocalFamily;
 
 pub use crate::exposition::names::{FAILURE_TIME, PUSH_TIME};
 /// Both families have one series for each group, and the help of the official program.
@@ -94,8 +97,7 @@ const FAILURE_TIME_NUMBER: Number = 1;
 pub struct Shard {
     core: Core,
     registry: Arc<Registry>,
-    groups: Slab<Group>,
-    groups_by_key: LargeMap<Arc<str>, Number>,
+    groups: Groups,
     families: Slab<LocalFamily>,
     families_by_name: LargeMap<Arc<str>, Number>,
     /// All families in the order of the exposition.
@@ -162,8 +164,7 @@ impl Shard {
         let mut shard = Self {
             core,
             registry,
-            groups: Slab::default(),
-            groups_by_key: LargeMap::default(),
+            groups: Groups::default(),
             families: Slab::default(),
             families_by_name: LargeMap::default(),
             order: BTreeMap::new(),

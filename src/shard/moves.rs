@@ -13,7 +13,7 @@ impl Shard {
     /// Moves a group, if this shard has it, to another shard of the same core. Nothing else about it changes. No command is half
     /// applied in either shard, and the caller keeps everything else away from both until the group has moved.
     pub async fn move_group(&mut self, key: &GroupingKey, to: &mut Self, pace: &Pace) {
-        let Some(number) = self.groups_by_key.get(key.text()).copied() else { return };
+        let Some(number) = self.groups.number_of(key.text()) else { return };
         self.finish_numbers(number);
         self.clear_shape(number);
         let set = to.set_id(&key.names());
@@ -38,7 +38,6 @@ impl Shard {
             self.move_lines(number, family, to, moved, family);
         }
         self.groups.remove(number);
-        self.groups_by_key.remove(key.text());
         self.sets.remove_group(set, &self.registry);
         self.settle_totals();
         to.settle_totals();

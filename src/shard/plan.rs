@@ -133,8 +133,8 @@ impl Shard {
     /// Whether a push to this key, with so many families, must be decided in slices. With no families, whether a delete must be.
     pub fn is_large(&self, key: &GroupingKey, families: usize) -> bool {
         let of_group = || {
-            let group = self.groups_by_key.get(key.text())?;
-            Some(self.groups[*group].families.len())
+            let group = self.groups.number_of(key.text())?;
+            Some(self.groups[group].families.len())
         };
         families > FAMILIES_AT_ONCE_MAX
             // Spares nearly all pushes the look-up.
@@ -144,14 +144,14 @@ impl Shard {
 
     /// Whether a push to this key, with so many families, must take turns with others because it may change very many names.
     pub fn takes_turns(&self, key: &GroupingKey, families: usize) -> bool {
-        let of_group = || Some(self.groups[*self.groups_by_key.get(key.text())?].families.len());
+        let of_group = || Some(self.groups[self.groups.number_of(key.text())?].families.len());
         families > MAIN_FAMILIES_MAX || of_group().is_some_and(|families| families > MAIN_FAMILIES_MAX)
     }
 
     /// Whether a push that is not large must be decided in slices because of its lines or those of its group. Such pushes need not
     /// take turns.
     pub fn is_long(&self, push: &Push) -> bool {
-        let of_group = || Some(self.groups[*self.groups_by_key.get(push.key.text())?].bytes_bound);
+        let of_group = || Some(self.groups[self.groups.number_of(push.key.text())?].bytes_bound);
         push.is_long()
             || push.rendered_bytes() as u64 > BYTES_AT_ONCE_MAX
             || (self.bytes_max > BYTES_AT_ONCE_MAX
@@ -166,10 +166,10 @@ impl Shard {
         pace: &Pace,
     ) -> Decision<Edit> {
         debug_assert!(!self.is_loading(), "pushes are accepted only after all groups are loaded");
-        let group = self.groups_by_key.get(push.key.text()).copied();
+        let group = self.groups.number_of(push.key.text());
         // Of two such groups only one can exist, so an existing group needs no check.
         let variant = if group.is_none() { push.key.empty_instance_variant() } else { None };
-        if let Some(variant) = variant.filter(|variant| self.groups_by_key.contains_key(variant.text())) {
+        if let Some(variant) = variant.filter(|variant| self.groups.number_of(variant.text()).is_some()) {
             return Decision::Reject(Rejection::SamePushTimes(variant.text().clone()));
         }
         if let Content::Inconsistent(reason) = &push.content {

@@ -21,7 +21,7 @@ impl Shard {
     /// [`ShapedPush::to_push`]. A limit on the whole that it would exceed is such a case, too.
     pub fn push_numbers(&mut self, push: &ShapedPush, now_seconds: f64) -> Option<Change> {
         debug_assert!(!self.is_loading(), "pushes are accepted only after all groups are loaded");
-        let group = *self.groups_by_key.get(push.key.text())?;
+        let group = self.groups.number_of(push.key.text())?;
         let families = self.shapes.families_of(self.groups[group].shape, &push.shape)?;
         let now = self.time_of_push(Some(group), now_seconds);
         if self.registry.totals().is_none() {

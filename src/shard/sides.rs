@@ -197,7 +197,7 @@ impl Shard {
 
     /// The number of families and an upper bound of the bytes of a group.
     fn size_of(&self, key: &GroupingKey) -> Option<(usize, u64)> {
-        let group = &self.groups[*self.groups_by_key.get(key.text())?];
+        let group = &self.groups[self.groups.number_of(key.text())?];
         Some((group.families.len(), group.bytes_bound))
     }
 }

@@ -208,7 +208,6 @@ impl Shard {
         if let Target::Delete(group) = edit.target
             && let Some(group) = self.groups.remove(group)
         {
-            self.groups_by_key.remove(&group.key);
             self.sets.remove_group(group.set, &self.registry);
         }
         self.settle_totals();

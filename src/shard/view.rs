@@ -235,7 +235,7 @@ impl Shard {
 
     /// The number of the group with this grouping key's text.
     pub fn group_number(&self, key: &str) -> Option<u32> {
-        self.groups_by_key.get(key).copied()
+        self.groups.number_of(key)
     }
 
     /// All families that have lines, sorted by name. Costs a pointer per family.
@@ -378,7 +378,7 @@ impl Shard {
 
     /// The number and the families of a group, unless it has been deleted.
     fn families_of_group(&self, group: &LargeGroup) -> Option<(Number, &GroupFamilies)> {
-        let number = *self.groups_by_key.get(&group.head.key)?;
+        let number = self.groups.number_of(&group.head.key)?;
         Some((number, &self.groups[number].families))
     }
 
