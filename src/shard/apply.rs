@@ -13,7 +13,7 @@ use super::outcome::{Failure, Outcome};
 use super::pace::{CHANGE, Pace, at_once};
 use super::pending::Place;
 use super::plan::{Decision, PushAttempt, Step};
-use super::push::{Push, PushedFamily};
+use super::push::{Mode, Push, PushedFamily};
 use super::registry::{Announcements, RunningEpoch, SetId, SharedFamily};
 use super::retired::RetiredLines;
 use super::segments::RUN_BYTES_MAX;
@@ -91,6 +91,9 @@ impl Shard {
             self.groups[group].families.remove(old.number);
             splices.push_back(Splice { family: old.number, lines: Lines::None });
         }
+        if push.mode == Mode::Replace {
+            self.groups[group].families.expect_push_of_all(now);
+        }
         let mut near = Near::default();
         for step in &plan.steps {
             pace.spend(CHANGE).await;
@@ -131,6 +134,7 @@ impl Shard {
         pace.drop_all(plan.steps).await;
         pace.drop_all(plan.dropped).await;
         let entry = &mut self.groups[group];
+        entry.families.share(&mut self.shared_lists);
         entry.push_seconds = now;
         entry.bytes_bound = bytes_bound;
         self.families_max = self.families_max.max(entry.families.len());
@@ -184,7 +188,7 @@ impl Shard {
         let (mut changes, mut releases) = (Vec::new(), false);
         for old in families.iter() {
             pace.spend(CHANGE).await;
-            changes.extend(self.change_for_release(old, set));
+            changes.extend(self.change_for_release(&old, set));
             releases |= self.families[old.number].shared.has_several_sets();
         }
         releases |= !changes.is_empty();
@@ -198,7 +202,7 @@ impl Shard {
         self.extra_bytes += released_bytes;
         for old in families.iter() {
             pace.spend(CHANGE).await;
-            self.release(group, old, set);
+            self.release(group, &old, set);
             edit.splices.push_back(Splice { family: old.number, lines: Lines::None });
         }
         families.free(pace).await;

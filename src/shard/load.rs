@@ -156,6 +156,7 @@ impl Shard {
         self.loading.previous.clone_from(&loaded);
         let entry = &mut self.groups[group];
         entry.families = loaded.into_iter().collect();
+        entry.families.share(&mut self.shared_lists);
         self.families_max = self.families_max.max(entry.families.len());
         entry.bytes_bound = bytes_bound as u64;
         entry.stored =

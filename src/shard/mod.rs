@@ -102,6 +102,8 @@ pub struct Shard {
     families_by_name: LargeMap<Arc<str>, Number>,
     /// All families in the order of the exposition.
     order: BTreeMap<Arc<str>, Number>,
+    /// Lists of families that groups share.
+    shared_lists: group_families::SharedLists,
     sets: sets::LocalSets,
     /// The shapes that groups have.
     shapes: shapes::LocalShapes,
@@ -168,6 +170,7 @@ impl Shard {
             families: Slab::default(),
             families_by_name: LargeMap::default(),
             order: BTreeMap::new(),
+            shared_lists: group_families::SharedLists::default(),
             sets: sets::LocalSets::default(),
             shapes: shapes::LocalShapes::default(),
             pending: pending::Pending::default(),

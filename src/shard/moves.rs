@@ -31,9 +31,10 @@ impl Shard {
         to.bytes_max = to.bytes_max.max(from.bytes_bound);
         let mut near = Near::default();
         for family in families.iter() {
-            let cost = self.move_family(number, *family, to, moved, &mut near);
+            let cost = self.move_family(number, family, to, moved, &mut near);
             pace.spend(CHANGE + cost).await;
         }
+        to.groups[moved].families.share(&mut to.shared_lists);
         for family in [PUSH_TIME_NUMBER, FAILURE_TIME_NUMBER] {
             self.move_lines(number, family, to, moved, family);
         }

@@ -333,7 +333,7 @@ impl Shard {
             pace.spend(CHANGE).await;
             let name = push.name(pushed);
             let local = self.families_by_name.get(name).copied();
-            let old = local.and_then(|local| group_families?.get_near(local, &mut near).copied());
+            let old = local.and_then(|local| group_families?.get_near(local, &mut near));
             staying += usize::from(old.is_some());
             let help = push.help(pushed);
             let family = local.map(|local| &self.families[local]);
@@ -378,8 +378,8 @@ impl Shard {
             for old in group_families.iter() {
                 pace.spend(CHANGE).await;
                 if stays.next_if(|stays| stays.number == old.number).is_none() {
-                    plan.dropped.push(*old);
-                    plan.changes.extend(self.change_for_release(old, set));
+                    plan.dropped.push(old);
+                    plan.changes.extend(self.change_for_release(&old, set));
                 }
             }
             drop(stays);

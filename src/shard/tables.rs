@@ -63,8 +63,8 @@ impl Default for StoredBytes {
     }
 }
 
-/// A family of a group. There is one for each family of each group, so it has to be small.
-#[derive(Debug, Clone, Copy)]
+/// A family of a group.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct GroupFamily {
     /// The family's number on this core.
     pub number: Number,

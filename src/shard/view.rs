@@ -302,7 +302,7 @@ impl Shard {
         let before = *bytes;
         let mut views = Vec::with_capacity(group.families.len());
         for family in group.families.iter() {
-            let view = self.copy_family(number, family);
+            let view = self.copy_family(number, &family);
             *bytes += view.bytes() + GROUP_COST;
             let is_long = matches!(view.text, GroupLines::Segments(_)) || *bytes - before > bytes_max;
             if is_long || view.exact.as_ref().is_some_and(|exact| exact.len() > bytes_max) {
@@ -368,7 +368,7 @@ impl Shard {
             }
             let view = families.and_then(|(number, families)| {
                 let family = families.get(self.number_of(name)?)?;
-                Some(self.copy_family(number, family))
+                Some(self.copy_family(number, &family))
             });
             bytes += view.as_ref().map_or(0, FamilyView::bytes) + GROUP_COST;
             views.push(view);
