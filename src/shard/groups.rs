@@ -36,6 +36,12 @@ impl Groups {
         Some(group)
     }
 
+    /// The bytes of memory for the groups, and for the table of keys.
+    #[cfg(test)]
+    pub fn allocated(&self) -> (usize, usize) {
+        (self.groups.allocated_bytes(), self.by_key.allocated_bytes())
+    }
+
     pub fn len(&self) -> usize {
         self.groups.len()
     }

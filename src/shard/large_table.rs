@@ -60,6 +60,12 @@ impl<T> LargeTable<T> {
         self.len
     }
 
+    #[cfg(test)]
+    pub fn allocated_bytes(&self) -> usize {
+        let tables: usize = self.tables.iter().map(HashTable::allocation_size).sum();
+        tables + self.tables.capacity() * size_of::<HashTable<Item<T>>>()
+    }
+
     /// The item with this hash for which `is` returns `true`.
     #[inline]
     pub fn find(&self, hash: u64, mut is: impl FnMut(&T) -> bool) -> Option<&T> {

@@ -52,6 +52,8 @@ mod text_edit;
 pub mod view;
 
 #[cfg(test)]
+mod memory_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod slice_tests;

@@ -4,11 +4,14 @@
 //! moves few bytes and that compressing a changed segment is fast, and large enough that a scrape is a short list of ranges.
 
 mod rewriting;
+mod runs;
 mod segment;
 
 use std::sync::Arc;
 
 pub use rewriting::Rewriting;
+#[cfg(test)]
+pub(super) use segment::Allocated;
 use segment::shrink;
 pub use segment::{Segment, own_segments};
 
@@ -16,6 +19,9 @@ pub use segment::{Segment, own_segments};
 pub const SEGMENT_BYTES_MAX: usize = 16 * 1024;
 /// A segment below this size is merged with a neighbour.
 const SEGMENT_BYTES_MIN: usize = SEGMENT_BYTES_MAX / 4;
+/// New groups are added to a segment up to this size, and segments are merged up to it. The lines of a group become longer when its
+/// numbers do. If segments were filled, that would split all of them.
+const SEGMENT_BYTES_FILLED: usize = SEGMENT_BYTES_MAX / 4 * 3;
 /// The lines of one group get their own segments above this size.
 pub const RUN_BYTES_MAX: usize = 64 * 1024;
 
@@ -47,13 +53,7 @@ enum Location {
 impl Entry {
     /// The index of a group's run, or the index at which it would be inserted.
     fn find(&self, group: u32) -> Result<usize, usize> {
-        let runs = &self.segment.runs;
-        // Most families are in every group, so the index follows from the number. A search would touch cold memory.
-        let guess = group.wrapping_sub(self.first) as usize;
-        match runs.get(guess) {
-            Some(run) if run.group == group => Ok(guess),
-            _ => runs.binary_search_by_key(&group, |run| run.group),
-        }
+        self.segment.runs.find(group)
     }
 }
 
@@ -206,7 +206,7 @@ impl FamilyText {
             Location::Exclusive(range) => (range, None),
             Location::Shared { entry, run } => {
                 let segment = &self.entries[entry].segment;
-                (0..0, Some(&segment.text[segment.range_at(run)]))
+                (0..0, Some(&segment.text[segment.runs.range(run)]))
             }
             Location::Missing => (0..0, None),
         };
@@ -267,17 +267,16 @@ impl FamilyText {
 
     /// Whether all groups that have lines precede this one.
     fn ends_before(&self, group: u32) -> bool {
-        let last_group = |entry: &Entry| entry.segment.runs.last().map_or(entry.first, |run| run.group);
+        let last_group = |entry: &Entry| entry.segment.runs.last().unwrap_or(entry.first);
         self.entries.last().is_none_or(|entry| last_group(entry) < group)
     }
 
     /// Appends gathered runs as a segment. Leaves `gathered` empty, with as much memory again.
     pub fn append(&mut self, gathered: &mut GatheredRuns) {
         let mut next = Segment::default();
-        next.text.reserve_exact(gathered.segment.text.len().max(SEGMENT_BYTES_MAX));
-        next.runs.reserve_exact(gathered.segment.runs.len());
+        next.text.reserve_exact(gathered.segment.text.len().max(SEGMENT_BYTES_FILLED));
         let mut full = std::mem::replace(&mut gathered.segment, next);
-        full.runs.shrink_to_fit();
+        full.runs.shrink();
         shrink(&mut full.text);
         self.insert_shared(self.entries.len(), full);
     }
@@ -309,7 +308,7 @@ impl FamilyText {
                 self.entries.remove(entry);
             }
             Some(first) => {
-                self.entries[entry].first = first.group;
+                self.entries[entry].first = first;
                 self.merge_if_small(entry);
             }
         }
@@ -325,9 +324,12 @@ impl FamilyText {
             self.entries.insert(after, Entry { first: group, exclusive: false, segment: Arc::new(segment) });
             return;
         };
-        let appended = self.entries[index].segment.runs.last().is_some_and(|last| last.group < group);
-        if appended && self.entries[index].segment.text.len() + new.len() > SEGMENT_BYTES_MAX {
-            // New groups have rising numbers, so leave the full segment as it is instead of splitting it in halves.
+        let appended = self.entries[index].segment.runs.last().is_some_and(|last| last < group);
+        if appended && self.entries[index].segment.text.len() + new.len() > SEGMENT_BYTES_FILLED {
+            // New groups have rising numbers, so leave the filled segment as it is instead of splitting it in halves later.
+            if let Some(filled) = Arc::get_mut(&mut self.entries[index].segment) {
+                filled.runs.shrink();
+            }
             let mut segment = Segment::default();
             segment.insert(0, group, new, exact);
             self.entries
@@ -357,7 +359,7 @@ impl FamilyText {
     }
 
     fn insert_shared(&mut self, at: usize, segment: Segment) {
-        let first = segment.runs[0].group;
+        let first = segment.runs.group(0);
         self.entries.insert(at, Entry { first, exclusive: false, segment: Arc::new(segment) });
     }
 
@@ -366,8 +368,7 @@ impl FamilyText {
         if segment.text.len() <= SEGMENT_BYTES_MAX || segment.runs.len() < 2 {
             return;
         }
-        let half = (segment.text.len() / 2) as u32;
-        let at = segment.runs.partition_point(|run| run.end <= half).clamp(1, segment.runs.len() - 1);
+        let at = segment.runs.count_up_to(segment.text.len() / 2).clamp(1, segment.runs.len() - 1);
         let rest = Arc::make_mut(&mut self.entries[index].segment).split_off(at);
         self.insert_shared(index + 1, rest);
         // One half is still too large if it has a run that is larger than a segment.
@@ -379,12 +380,11 @@ impl FamilyText {
         if self.entries[index].segment.text.len() >= SEGMENT_BYTES_MIN {
             return;
         }
-        // Leaves room, so that the next growth does not split the segment again.
         let fits = |left: usize| {
             self.entries.get(left).zip(self.entries.get(left + 1)).is_some_and(|(a, b)| {
                 !a.exclusive
                     && !b.exclusive
-                    && a.segment.text.len() + b.segment.text.len() <= SEGMENT_BYTES_MAX * 3 / 4
+                    && a.segment.text.len() + b.segment.text.len() <= SEGMENT_BYTES_FILLED
             })
         };
         let Some(left) = [index.checked_sub(1), Some(index)].into_iter().flatten().find(|left| fits(*left))
@@ -424,7 +424,7 @@ impl GatheredRuns {
     pub fn push(&mut self, text: &FamilyText, group: u32, lines: &[u8], exact: Option<&[u8]>) -> bool {
         let fits = match self.segment.runs.last() {
             None => lines.len() <= RUN_BYTES_MAX && text.ends_before(group),
-            Some(last) => last.group < group && self.segment.text.len() + lines.len() <= SEGMENT_BYTES_MAX,
+            Some(last) => last < group && self.segment.text.len() + lines.len() <= SEGMENT_BYTES_FILLED,
         };
         if fits && !lines.is_empty() {
             self.segment.append_run(group, lines, exact);

@@ -71,6 +71,12 @@ impl<T> Slab<T> {
         Some(item)
     }
 
+    #[cfg(test)]
+    pub fn allocated_bytes(&self) -> usize {
+        let items: usize = self.chunks.iter().map(|chunk| chunk.items.capacity()).sum();
+        items * size_of::<Option<T>>() + self.chunks.capacity() * size_of::<Chunk<T>>()
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::FamilyText;
-use super::segment::{Run, Segment};
+use super::runs::Runs;
+use super::segment::Segment;
 
 /// Memory for a segment, which is used again and again.
 #[derive(Debug, Default)]
 pub struct Rewriting {
     text: Vec<u8>,
-    runs: Vec<Run>,
+    runs: Runs,
 }
 
 /// What was rewritten.
@@ -52,7 +53,7 @@ impl Rewriting {
                 self.copy_runs(&entry.segment, at + 1);
                 continue;
             }
-            self.runs.push(Run { group: number_of(group), end: self.text.len() as u32 });
+            self.runs.push(number_of(group), self.text.len());
         }
         self.copy_runs(&entry.segment, entry.segment.runs.len());
         let (old_bytes, new_bytes) = (entry.segment.text.len(), self.text.len());
@@ -77,10 +78,8 @@ impl Rewriting {
         if start >= end {
             return;
         }
-        let (from, to) = (segment.range_at(start).start, segment.range_at(end - 1).end);
-        let at = self.text.len();
+        let (from, to) = (segment.runs.range(start).start, segment.runs.range(end - 1).end);
+        self.runs.extend(&segment.runs, start..end, self.text.len());
         self.text.extend_from_slice(&segment.text[from..to]);
-        let moved = |run: &Run| Run { group: run.group, end: (run.end as usize - from + at) as u32 };
-        self.runs.extend(segment.runs[start..end].iter().map(moved));
     }
 }

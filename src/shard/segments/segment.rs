@@ -11,19 +11,21 @@ use crate::exposition::text::ParseError;
 
 use super::super::duplicates::SeriesIndex;
 use super::super::series::ends_metric;
-use super::SEGMENT_BYTES_MAX;
+use super::runs::Runs;
+use super::{SEGMENT_BYTES_FILLED, SEGMENT_BYTES_MAX};
 
 /// The memory of a segment grows by multiples of this, and that of a shorter one by multiples of the smaller number: a very large group has
 /// a segment for each family, most of which have one line.
-const GROWTH_BYTES: usize = 1024;
+const GROWTH_BYTES: usize = 512;
 const SHORT_GROWTH_BYTES: usize = 64;
+const SHORT_BYTES_MAX: usize = 1024;
 
 /// Some lines of one family, and cached forms of them.
 #[derive(Debug, Default)]
 pub struct Segment {
     pub(super) text: Vec<u8>,
     /// The groups, sorted by number. Empty in an exclusive segment.
-    pub(super) runs: Vec<Run>,
+    pub(super) runs: Runs,
     /// The protobuf of groups whose lines cannot reproduce it, sorted by number. In exclusive segments the number has no meaning:
     /// the first segment has the whole protobuf, the others an empty one.
     pub(super) exact: Vec<(u32, Arc<[u8]>)>,
@@ -41,13 +43,6 @@ type Pieces = Mutex<Vec<(Form, Piece)>>;
 
 /// How many pieces of a segment are cached. The oldest is evicted first.
 pub(super) const PIECES_MAX: usize = 4;
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Run {
-    pub group: u32,
-    /// The end of its lines in the text.
-    pub end: u32,
-}
 
 impl Clone for Segment {
     /// A copy to be changed, so without cached forms.
@@ -134,17 +129,13 @@ impl Segment {
         }
         let mut done = 0;
         for (group, exact) in &self.exact {
-            let Ok(index) = self.find(*group) else { continue };
-            let range = self.range_at(index);
+            let Ok(index) = self.runs.find(*group) else { continue };
+            let range = self.runs.range(index);
             metrics_of_lines(out, name, kind, &self.text[done..range.start])?;
             out.extend_from_slice(metrics_of_exact(exact));
             done = range.end;
         }
         metrics_of_lines(out, name, kind, &self.text[done..])
-    }
-
-    pub(super) fn find(&self, group: u32) -> Result<usize, usize> {
-        self.runs.binary_search_by_key(&group, |run| run.group)
     }
 
     pub(super) fn exact_of(&self, group: u32) -> Option<&Arc<[u8]>> {
@@ -176,23 +167,16 @@ impl Segment {
         self.series = OnceLock::new();
     }
 
-    pub(super) fn range_at(&self, index: usize) -> std::ops::Range<usize> {
-        let start = if index == 0 { 0 } else { self.runs[index - 1].end as usize };
-        start..self.runs[index].end as usize
-    }
-
     /// Replaces the lines of the run at `index`.
     pub(super) fn splice(&mut self, index: usize, new: &[u8], exact: Option<&[u8]>) {
-        self.set_exact(self.runs[index].group, exact);
-        let range = self.range_at(index);
+        self.set_exact(self.runs.group(index), exact);
+        let range = self.runs.range(index);
         let old_len = range.len();
         if old_len == new.len() {
             self.text[range].copy_from_slice(new);
         } else {
             replace_range(&mut self.text, range, new);
-            for run in &mut self.runs[index..] {
-                run.end = run.end - old_len as u32 + new.len() as u32;
-            }
+            self.runs.resize(index, new.len());
         }
         self.clear_caches();
     }
@@ -203,20 +187,18 @@ impl Segment {
     }
 
     /// Replaces all lines and runs.
-    pub(super) fn set(&mut self, text: &[u8], runs: &[Run]) {
+    pub(super) fn set(&mut self, text: &[u8], runs: &Runs) {
         self.text.clear();
         reserve(&mut self.text, text.len());
         self.text.extend_from_slice(text);
         shrink(&mut self.text);
-        self.runs.clear();
-        self.runs.reserve_exact(runs.len());
-        self.runs.extend_from_slice(runs);
+        self.runs.set(runs);
         self.clear_caches();
     }
 
     pub(super) fn insert(&mut self, index: usize, group: u32, new: &[u8], exact: Option<&[u8]>) {
-        let start = if index == 0 { 0 } else { self.runs[index - 1].end };
-        self.runs.insert(index, Run { group, end: start });
+        let start = index.checked_sub(1).map_or(0, |before| self.runs.range(before).end);
+        self.runs.insert(index, group, start);
         self.splice(index, new, exact);
     }
 
@@ -227,15 +209,11 @@ impl Segment {
 
     /// Removes and returns the runs from `index` on.
     pub(super) fn split_off(&mut self, index: usize) -> Self {
-        let at = if index == 0 { 0 } else { self.runs[index - 1].end };
-        let mut runs = self.runs.split_off(index);
-        let first = runs.first().map_or(u32::MAX, |run| run.group);
+        let at = index.checked_sub(1).map_or(0, |before| self.runs.range(before).end);
+        let runs = self.runs.split_off(index);
+        let first = runs.first().unwrap_or(u32::MAX);
         let exact = self.exact.split_off(self.exact.partition_point(|(group, _)| *group < first));
-        for run in &mut runs {
-            run.end -= at;
-        }
-        let text = self.text.split_off(at as usize);
-        self.runs.shrink_to_fit();
+        let text = self.text.split_off(at);
         shrink(&mut self.text);
         self.clear_caches();
         Self { text, runs, exact, ..Self::default() }
@@ -245,22 +223,37 @@ impl Segment {
     pub(super) fn append_run(&mut self, group: u32, lines: &[u8], exact: Option<&[u8]>) {
         let (len, wanted) = (self.text.len(), self.text.len() + lines.len());
         if self.text.capacity() < wanted {
-            let doubled = (2 * self.text.capacity()).min(SEGMENT_BYTES_MAX);
+            let doubled = (2 * self.text.capacity()).min(SEGMENT_BYTES_FILLED);
             self.text.reserve_exact(doubled.max(grown(wanted)) - len);
         }
         self.text.extend_from_slice(lines);
-        self.runs.push(Run { group, end: wanted as u32 });
+        self.runs.push(group, wanted);
         self.exact.extend(exact.map(|exact| (group, Arc::from(exact))));
         self.clear_caches();
     }
 
     pub(super) fn append(&mut self, other: &Self) {
-        let at = self.text.len() as u32;
+        self.runs.extend(&other.runs, 0..other.runs.len(), self.text.len());
         reserve(&mut self.text, other.text.len());
         self.text.extend_from_slice(&other.text);
-        self.runs.extend(other.runs.iter().map(|run| Run { group: run.group, end: run.end + at }));
         self.exact.extend(other.exact.iter().cloned());
         self.clear_caches();
+    }
+}
+
+/// The bytes of memory of a segment beside its lines.
+#[cfg(test)]
+pub(in super::super) struct Allocated {
+    /// For longer lines.
+    pub room_bytes: usize,
+    pub runs_bytes: usize,
+}
+
+#[cfg(test)]
+impl Segment {
+    pub(in super::super) fn allocated(&self) -> Allocated {
+        let room_bytes = self.text.capacity() - self.text.len();
+        Allocated { room_bytes, runs_bytes: self.runs.allocated_bytes() }
     }
 }
 
@@ -289,12 +282,12 @@ fn reserve(text: &mut Vec<u8>, more: usize) {
 
 /// The memory for so many bytes.
 fn grown(bytes: usize) -> usize {
-    bytes.next_multiple_of(if bytes < GROWTH_BYTES { SHORT_GROWTH_BYTES } else { GROWTH_BYTES })
+    bytes.next_multiple_of(if bytes < SHORT_BYTES_MAX { SHORT_GROWTH_BYTES } else { GROWTH_BYTES })
 }
 
 /// Frees memory that a shorter text does not need, but not a little, which the next change may need again.
 pub(super) fn shrink(text: &mut Vec<u8>) {
-    const SLACK_BYTES_MAX: usize = 2048;
+    const SLACK_BYTES_MAX: usize = 2 * GROWTH_BYTES;
     if text.capacity() - text.len() > SLACK_BYTES_MAX {
         text.shrink_to(text.len() + SLACK_BYTES_MAX / 2);
     }
