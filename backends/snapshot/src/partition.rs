@@ -1,6 +1,6 @@
 //! Reading one partition: its archive, and what the log says since.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::{ControlFlow, Range};
 
 use rkyv::util::AlignedVec;
@@ -8,7 +8,7 @@ use sluicegate_engine::EngineError;
 use sluicegate_engine::record::apply_patches;
 
 use crate::archive;
-use crate::files::Folder;
+use crate::files::{Folder, OpenFile};
 use crate::log::changes::{CHANGED_WHILE_READ, LoggedChange, RecordLocation};
 use crate::log::replay::Replay;
 use crate::manifest::Manifest;
@@ -27,9 +27,14 @@ pub(crate) struct Buffers {
     log: LogBuffers,
 }
 
+/// How many segments are open at a time. Patches are read in the order of the archive, so each may be in another segment.
+const OPEN_SEGMENTS_MAX: usize = 4;
+
 /// Buffers for what is read from the log.
 #[derive(Default)]
 struct LogBuffers {
+    /// Segments that are open, by their index in [`Replay::segments`]. The first one was opened last.
+    open: VecDeque<(usize, OpenFile)>,
     record: Vec<u8>,
     /// The patches of a group, one after the other.
     patches: Vec<u8>,
@@ -148,16 +153,14 @@ impl PartitionReader<'_> {
         let Some(last) = patches.last() else { return Ok(record) };
         buffers.patches.clear();
         let mut ranges: Vec<Range<usize>> = Vec::with_capacity(patches.len());
-        for patches in patches.chunk_by(|a, b| a.segment == b.segment) {
-            let segment = &self.replay.segments[patches[0].segment].segment;
-            let file = segment.open(self.folder)?;
-            for patch in patches {
-                let patch = patch.location.read(&file, &mut buffers.patch)?;
-                let patch = patch.ok_or_else(|| segment.damaged(self.folder, CHANGED_WHILE_READ))?;
-                let start = buffers.patches.len();
-                buffers.patches.extend_from_slice(patch);
-                ranges.push(start..buffers.patches.len());
-            }
+        for patch in patches {
+            let file = self.open_segment(patch.segment, &mut buffers.open)?;
+            let read = patch.location.read(file, &mut buffers.patch)?;
+            let segment = &self.replay.segments[patch.segment].segment;
+            let read = read.ok_or_else(|| segment.damaged(self.folder, CHANGED_WHILE_READ))?;
+            let start = buffers.patches.len();
+            buffers.patches.extend_from_slice(read);
+            ranges.push(start..buffers.patches.len());
         }
         let patches: Vec<&[u8]> = ranges.into_iter().map(|range| &buffers.patches[range]).collect();
         buffers.patched.clear();
@@ -166,6 +169,23 @@ impl PartitionReader<'_> {
             segment.damaged(self.folder, &format!("a group cannot be patched: {error}"))
         })?;
         Ok(&buffers.patched)
+    }
+
+    /// The file of a segment, which is opened unless it is open.
+    fn open_segment<'o>(
+        &self,
+        segment: usize,
+        open: &'o mut VecDeque<(usize, OpenFile)>,
+    ) -> Result<&'o OpenFile, EngineError> {
+        let at = match open.iter().position(|(index, _)| *index == segment) {
+            Some(at) => at,
+            None => {
+                open.truncate(OPEN_SEGMENTS_MAX - 1);
+                open.push_front((segment, self.replay.segments[segment].segment.open(self.folder)?));
+                0
+            }
+        };
+        Ok(&open[at].1)
     }
 
     /// The groups that the log changes, by key.
