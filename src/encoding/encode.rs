@@ -68,6 +68,15 @@ pub enum Piece {
 }
 
 impl Piece {
+    /// Length in bytes.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Self::Plain(bytes) => bytes.len(),
+            Self::Gzip(deflated) => deflated.encoded_len(),
+            Self::Zstd { frame, .. } => frame.len(),
+        }
+    }
+
     /// Length in bytes before compression.
     pub fn plain_len(&self) -> usize {
         match self {

@@ -60,6 +60,11 @@ impl Deflated {
         }
     }
 
+    /// Length in bytes.
+    pub(super) fn encoded_len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Length of the text in bytes, before compression.
     pub(super) fn text_len(&self) -> u64 {
         self.text_len

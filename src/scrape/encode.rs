@@ -30,8 +30,8 @@ const CORE_BYTES_MAX: usize = 48 * 1024;
 
 /// A core merges and assembles so many families and segments itself, in about a millisecond.
 const CORE_ITEMS_MAX: usize = 8 * 1024;
-/// A core copies so many pieces together itself, about 2 MB, if more than [`CHANGED_PIECES_MAX`] changed.
-const CORE_PIECES_MAX: usize = 1024;
+/// A core copies so many bytes of pieces together itself, in less than a millisecond, if more than [`CHANGED_PIECES_MAX`] changed.
+const CORE_COPY_BYTES_MAX: usize = 2 << 20;
 /// So few changed pieces cost less than a millisecond, however many others there are: each lets at most two chunks be copied again.
 const CHANGED_PIECES_MAX: usize = 8;
 /// How many bytes are hashed between two yields.
@@ -141,7 +141,8 @@ impl Encoder {
         let (texts, places): (Vec<Bytes>, Vec<_>) =
             own.into_iter().map(|(text, families, at)| (text, (families, at))).unzip();
         let pieces = self.pieces(blocks, form).await?;
-        let copies_much = pieces.pieces.len() > CORE_PIECES_MAX && pieces.changed > CHANGED_PIECES_MAX;
+        let copies_much = pieces.changed > CHANGED_PIECES_MAX
+            && pieces.pieces.iter().map(Piece::encoded_len).sum::<usize>() > CORE_COPY_BYTES_MAX;
         let join = move || join_parts(&pieces.pieces, &places, old.as_deref().map(|old| &old.chunks));
         let (parts, chunks) = self.run(copies_much, join).await?.ok_or(EncodeFailed)?;
         let body = Arc::new(Body { input, parts, chunks });
