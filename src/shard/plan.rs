@@ -319,14 +319,10 @@ impl Shard {
     ) -> Result<Plan<'p>, Inconsistency> {
         let group_families = group.map(|number| &self.groups[number].families);
         let steps = Vec::with_capacity(push.families().len());
-        let changes_max = match (push.mode, group_families) {
-            // Nearly all pushes change nothing.
-            _ if push.families().len() <= FAMILIES_AT_ONCE_MAX => 0,
-            (Mode::Replace, Some(group_families)) => push.families().len() + group_families.len(),
-            _ => push.families().len(),
-        };
-        // Copying a long list into a longer one takes many milliseconds. Memory that is not used does not count.
-        let changes = Vec::with_capacity(changes_max);
+        let droppable = group_families.filter(|_| push.mode == Mode::Replace).map_or(0, GroupFamilies::len);
+        let changes_max = push.families().len() + droppable;
+        // Copying a long list into a longer one takes many milliseconds. Small pushes change nothing, as a rule.
+        let changes = Vec::with_capacity(if changes_max > FAMILIES_AT_ONCE_MAX { changes_max } else { 0 });
         let mut plan = Plan { steps, dropped: Vec::new(), changes };
         let (mut near, mut staying) = (Near::default(), 0);
         for (index, pushed) in push.families().iter().enumerate() {
@@ -374,6 +370,7 @@ impl Shard {
                 pace.spend(LOOK).await;
                 step.old.into_iter().for_each(|old| stay.insert(old));
             }
+            plan.dropped.reserve_exact(group_families.len() - staying);
             let mut stays = stay.iter().peekable();
             for old in group_families.iter() {
                 pace.spend(CHANGE).await;
