@@ -27,6 +27,9 @@ pub(crate) enum ShardCommand {
     ShapedPush(Arc<ShapedPush>, Permit, oneshot::Sender<CommandResult>),
     /// Deletes a group.
     Delete(GroupingKey, Permit, oneshot::Sender<CommandResult>),
+    /// Deletes groups, given by the texts of their keys, of which each was last pushed at this time (in Unix seconds). A group that was
+    /// pushed since then stays. Returns how many were deleted.
+    DeleteListed(Vec<(Arc<str>, f64)>, oneshot::Sender<Result<usize, CommitFailed>>),
     /// Deletes all groups.
     Wipe(oneshot::Sender<Result<(), CommitFailed>>),
     /// Completes changes of this core that the storage engine has committed, or failed to commit.

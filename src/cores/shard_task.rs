@@ -155,6 +155,9 @@ impl ShardTask {
                     }
                 });
             }
+            ShardCommand::DeleteListed(listed, tx) => {
+                spawn(delete_listed(self.clone(), listed, tx));
+            }
             ShardCommand::Wipe(tx) => {
                 spawn(wipe(self.clone(), tx));
             }
@@ -296,18 +299,36 @@ impl ShardTask {
             let keys;
             (keys, next) = shard.some_keys(from, WIPE_FAMILIES);
             for key in keys {
-                let deleted = GroupingKey::from_text(key.clone());
-                let edit = in_slices(async |pace| Shard::delete_in_slices(shard, &deleted, pace).await).await;
-                let applied = finish_edit(edit).await;
-                if let Some(outbox) = &self.outbox {
-                    let (change, completion) = (GroupChange::Delete, Completion::None);
-                    outbox.enqueue(PendingChange { key, change, commit: applied.commit, completion });
-                }
-                shard = applied.shard;
+                shard = self.delete_without_reply(shard, key).await;
             }
             yield_now().await;
         }
         self.free_retired_series_of(&shard);
+    }
+
+    /// Deletes a group. Nothing waits for the commit of this change alone.
+    async fn delete_without_reply(&self, shard: ShardGuard, key: Arc<str>) -> ShardGuard {
+        let deleted = GroupingKey::from_text(key.clone());
+        let edit = in_slices(async |pace| Shard::delete_in_slices(shard, &deleted, pace).await).await;
+        let applied = finish_edit(edit).await;
+        if let Some(outbox) = &self.outbox {
+            let (change, completion) = (GroupChange::Delete, Completion::None);
+            outbox.enqueue(PendingChange { key, change, commit: applied.commit, completion });
+        }
+        applied.shard
+    }
+
+    /// Waits until all changes of this core up to now are committed.
+    async fn committed(&self) -> Result<(), CommitFailed> {
+        let Some(outbox) = &self.outbox else { return Ok(()) };
+        let (tx, rx) = oneshot::channel();
+        outbox.enqueue(PendingChange {
+            key: "".into(),
+            change: GroupChange::Unchanged,
+            commit: None,
+            completion: Completion::Committed(tx),
+        });
+        rx.await.unwrap_or(Err(CommitFailed))
     }
 
     /// Starts to free the retired series of the core, if it has any.
@@ -441,16 +462,29 @@ async fn wipe(task: Rc<ShardTask>, tx: oneshot::Sender<Result<(), CommitFailed>>
             task.wipe_shard(side).await;
         }
     }
-    let completion = Completion::Wipe(tx);
-    match &task.outbox {
-        Some(outbox) => outbox.enqueue(PendingChange {
-            key: "".into(),
-            change: GroupChange::Unchanged,
-            commit: None,
-            completion,
-        }),
-        None => completion.complete(Ok(())),
+    // The client may have disconnected.
+    let _ = tx.send(task.committed().await);
+}
+
+/// Deletes groups that were last pushed at a given time.
+async fn delete_listed(
+    task: Rc<ShardTask>,
+    listed: Vec<(Arc<str>, f64)>,
+    tx: oneshot::Sender<Result<usize, CommitFailed>>,
+) {
+    let mut deleted = 0;
+    for (key, push_seconds) in listed {
+        let shard = task.lock_shard_of(&GroupingKey::from_text(key.clone())).await;
+        let group = shard.group_number(&key).map(|number| shard.group(number).times());
+        if group.is_some_and(|times| times.push_seconds == push_seconds) {
+            let shard = task.delete_without_reply(shard, key).await;
+            task.free_retired_series_of(&shard);
+            deleted += 1;
+        }
+        yield_now().await;
     }
+    // The client may have disconnected.
+    let _ = tx.send(task.committed().await.map(|()| deleted));
 }
 
 #[cfg(test)]

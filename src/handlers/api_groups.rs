@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_channel::oneshot;
 use futures_util::future::try_join_all;
@@ -12,16 +14,17 @@ use serde::Serialize;
 
 use crate::exposition::labels::read_labels;
 use crate::exposition::selector::{Cost, Selector, SelectorError};
-use crate::shard::list::{GroupQuery, ListedGroup, Position, PushOrder};
+use crate::shard::list::{GroupOrder, GroupQuery, ListedGroup, Position, last_push_failed};
 
 use super::api::{bad_data, json, success_json};
 use super::pins::Pins;
-use super::time::rfc3339;
+use super::time::{read_time, rfc3339};
 use super::{Error, Gateway, Handlers, Request};
 use crate::cores::command::ShardCommand;
 use crate::cores::shard_task::CommandError;
 use crate::http::response::Response;
 use crate::http::slots::ResponseGuard;
+use crate::runtime::now_seconds;
 use crate::shard::LargeGroup;
 
 /// The default number of groups on a page.
@@ -45,18 +48,22 @@ const RESPONSE_BYTES: usize = 4 << 20;
 
 /// Why a query is invalid. The text is for the client.
 #[derive(Debug, thiserror::Error)]
-enum QueryError {
+pub(super) enum QueryError {
     #[error("more than {SELECTORS_MAX} selectors")]
     TooManySelectors,
     #[error(transparent)]
     Selector(#[from] SelectorError),
-    #[error("sort must be push_time or -push_time")]
+    #[error("sort must be push_time, -push_time or labels")]
     Sort,
+    #[error("failing must be true or false")]
+    Failing,
+    #[error("pushed_before must be a time in RFC 3339, in Unix seconds, or an age such as 7d")]
+    PushedBefore,
     #[error("limit must be a number from 1 to {LIMIT_MAX}")]
     Limit,
     #[error("the selectors need too much work: use simpler expressions, or fewer")]
     TooMuchWork,
-    #[error("after must be the value of next from the previous page")]
+    #[error("after must be the value of next from the previous page, with the same sort")]
     After,
 }
 
@@ -68,21 +75,19 @@ pub(super) async fn groups(handlers: &Handlers, request: Request) -> Result<Resp
     let _permit = gateway.group_queries.try_acquire().ok_or(Error::TooManyGroupQueries)?;
     // Compiling a regular expression can take a while, so it happens on a worker.
     let raw_query = request.parts.uri.query().unwrap_or_default().to_owned();
-    let query = match gateway.workers.run(move |_| read_query(&raw_query)).await {
+    let query = match gateway.workers.run(move |_| read_query(&raw_query, now_seconds())).await {
         Some(Ok(query)) => Arc::new(query),
         Some(Err(error)) => return Ok(bad_data(&error.to_string())),
         None => return Err(Error::Internal),
     };
-    let work = Work { units_left: Cell::new(QUERY_UNITS_MAX), is_exceeded: Cell::new(false) };
+    let work = Work::default();
     let cores =
         (0..gateway.mailboxes.cores()).map(|core| CoreSearch::new(gateway, core, &query, &work).run());
     let mut found = Found::default();
     for other in try_join_all(cores).await? {
-        found.groups.extend(other.groups);
-        found.matching += other.matching;
-        found.is_cut |= other.is_cut;
+        found.add(other);
     }
-    if work.is_exceeded.get() {
+    if work.is_exceeded() {
         return Ok(bad_data(&QueryError::TooMuchWork.to_string()));
     }
     let key_bytes: usize = found.groups.iter().map(|group| group.key.len()).sum();
@@ -99,22 +104,41 @@ pub(super) async fn groups(handlers: &Handlers, request: Request) -> Result<Resp
 
 /// What a query has found.
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     /// The first groups.
-    groups: Vec<ListedGroup>,
+    pub groups: Vec<ListedGroup>,
     /// Whether groups were left out because they had too many bytes.
     is_cut: bool,
     /// How many groups match.
-    matching: usize,
+    pub matching: usize,
+}
+
+impl Found {
+    fn add(&mut self, other: Self) {
+        self.groups.extend(other.groups);
+        self.matching += other.matching;
+        self.is_cut |= other.is_cut;
+    }
 }
 
 /// What matching may still cost.
-struct Work {
+pub(super) struct Work {
     units_left: Cell<u64>,
     is_exceeded: Cell<bool>,
 }
 
+impl Default for Work {
+    fn default() -> Self {
+        Self { units_left: Cell::new(QUERY_UNITS_MAX), is_exceeded: Cell::new(false) }
+    }
+}
+
 impl Work {
+    /// Whether the query needs too much work, so that what it has found is not complete.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.is_exceeded.get()
+    }
+
     /// Whether something that costs so much may be done.
     fn spend(&self, cost: Cost) -> bool {
         let left =
@@ -126,38 +150,46 @@ impl Work {
 }
 
 /// The search of the groups of one core.
-struct CoreSearch<'g> {
+pub(super) struct CoreSearch<'g> {
     gateway: &'g Gateway,
     core: usize,
     query: &'g Arc<GroupQuery>,
     work: &'g Work,
+    /// `None` at the end.
+    from: Option<u32>,
 }
 
 impl<'g> CoreSearch<'g> {
-    fn new(gateway: &'g Gateway, core: usize, query: &'g Arc<GroupQuery>, work: &'g Work) -> Self {
-        Self { gateway, core, query, work }
+    pub(super) fn new(gateway: &'g Gateway, core: usize, query: &'g Arc<GroupQuery>, work: &'g Work) -> Self {
+        Self { gateway, core, query, work, from: Some(0) }
     }
 
-    async fn run(self) -> Result<Found, Error> {
-        let (mut found, mut from) = (Found::default(), Some(0));
-        while let Some(start) = from.filter(|_| !self.work.is_exceeded.get()) {
-            let query = self.query.clone();
-            let listed = self.ask(|tx| ShardCommand::ListGroups(query, start, tx)).await?;
-            found.matching += listed.matching;
-            found.is_cut |= listed.is_cut;
-            from = listed.next;
-            found.groups.extend(listed.groups);
-            for (listed, group) in listed.undecided {
-                if self.matches(Arc::new(group)).await? {
-                    found.matching += 1;
-                    found.groups.extend(Some(listed).filter(|listed| self.query.is_after(listed)));
-                }
-            }
+    /// The first groups of the core.
+    async fn run(mut self) -> Result<Found, Error> {
+        let mut found = Found::default();
+        while let Some(more) = self.next().await? {
+            found.add(more);
             let (groups, is_cut) = self.query.page(found.groups);
             found.groups = groups;
             found.is_cut |= is_cut;
         }
         Ok(found)
+    }
+
+    /// Searches the next slice of groups. `None` at the end, or once the query needs too much work.
+    pub(super) async fn next(&mut self) -> Result<Option<Found>, Error> {
+        let Some(start) = self.from.filter(|_| !self.work.is_exceeded()) else { return Ok(None) };
+        let query = self.query.clone();
+        let listed = self.ask(|tx| ShardCommand::ListGroups(query, start, tx)).await?;
+        self.from = listed.next;
+        let mut found = Found { groups: listed.groups, is_cut: listed.is_cut, matching: listed.matching };
+        for (listed, group) in listed.undecided {
+            if self.matches(Arc::new(group)).await? {
+                found.matching += 1;
+                found.groups.extend(Some(listed).filter(|listed| self.query.is_after(listed)));
+            }
+        }
+        Ok(Some(found))
     }
 
     /// Whether a selector matches a group, decided by workers in short jobs. The next job starts only if the client still waits.
@@ -219,11 +251,11 @@ impl<'g> CoreSearch<'g> {
     }
 }
 
-/// Reads the query: `match[]` (repeatable), `sort` (`-push_time` or `push_time`), `limit`, `after`.
+/// Reads the query: `match[]` (repeatable), `failing`, `pushed_before`, `sort`, `limit`, `after`. `now` is in Unix seconds.
 ///
 /// # Errors
 /// See [`QueryError`]; the response is 400.
-fn read_query(raw: &str) -> Result<GroupQuery, QueryError> {
+pub(super) fn read_query(raw: &str, now: f64) -> Result<GroupQuery, QueryError> {
     let mut query = GroupQuery { limit: LIMIT_DEFAULT, ..GroupQuery::default() };
     for (name, value) in form_urlencoded::parse(raw.as_bytes()) {
         match &*name {
@@ -233,10 +265,17 @@ fn read_query(raw: &str) -> Result<GroupQuery, QueryError> {
             "match[]" => {
                 query.selectors.push(Selector::parse(&value)?);
             }
+            "failing" => {
+                query.failing = Some(value.parse().map_err(|_| QueryError::Failing)?);
+            }
+            "pushed_before" => {
+                query.pushed_before = Some(read_time(&value, now).ok_or(QueryError::PushedBefore)?);
+            }
             "sort" => {
                 query.order = match &*value {
-                    "push_time" => PushOrder::OldestFirst,
-                    "-push_time" => PushOrder::LatestFirst,
+                    "push_time" => GroupOrder::OldestFirst,
+                    "-push_time" => GroupOrder::LatestFirst,
+                    "labels" => GroupOrder::Labels,
                     _ => return Err(QueryError::Sort),
                 };
             }
@@ -254,20 +293,36 @@ fn read_query(raw: &str) -> Result<GroupQuery, QueryError> {
             _ => {}
         }
     }
+    if query.after.as_ref().is_some_and(|after| !after.is_in(query.order)) {
+        return Err(QueryError::After);
+    }
     Ok(query)
 }
 
+/// Begins positions in the order of labels.
+const LABELS: char = '.';
+
 /// A position as clients pass it back.
-fn write_position(position: Position) -> String {
-    format!("{:016x}{:016x}", position.push_seconds.to_bits(), position.hash)
+fn write_position(position: &Position) -> String {
+    match position {
+        Position::Pushed { seconds, hash } => format!("{:016x}{hash:016x}", seconds.to_bits()),
+        Position::Labels { labels, hash } => {
+            format!("{LABELS}{hash:016x}{}", BASE64_URL_SAFE_NO_PAD.encode(&**labels))
+        }
+    }
 }
 
 fn read_position(text: &str) -> Option<Position> {
-    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
+    let number = |digits: &str| {
+        digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u64::from_str_radix(digits, 16).ok())?
+    };
+    if let Some(text) = text.strip_prefix(LABELS) {
+        let (hash, labels) = text.split_at_checked(16)?;
+        let labels = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(labels).ok()?).ok()?;
+        return Some(Position::Labels { labels: labels.into(), hash: number(hash)? });
     }
-    let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
-    Some(Position { push_seconds: f64::from_bits(number(&text[..16])?), hash: number(&text[16..])? })
+    let (seconds, hash) = text.split_at_checked(16).filter(|(_, hash)| hash.len() == 16)?;
+    Some(Position::Pushed { seconds: f64::from_bits(number(seconds)?), hash: number(hash)? })
 }
 
 /// The document of one page: its groups, and how many groups match in total.
@@ -280,7 +335,7 @@ fn page(query: &GroupQuery, found: Found) -> Bytes {
     }
     let (groups, is_cut) = query.page(found.groups);
     let has_more = is_cut || found.is_cut || groups.len() == query.limit;
-    let next = groups.last().filter(|_| has_more).map(|last| write_position(last.position));
+    let next = groups.last().filter(|_| has_more).map(|last| write_position(&last.position));
     let matching = found.matching;
     let data = Data { matching, groups: groups.iter().map(GroupDocument::of).collect(), next };
     success_json(&data)
@@ -307,14 +362,14 @@ struct RejectionDocument<'a> {
 
 impl<'a> GroupDocument<'a> {
     fn of(group: &'a ListedGroup) -> Self {
-        let (push_seconds, failure_seconds) = (group.position.push_seconds, group.failure_seconds);
+        let (push_seconds, failure_seconds) = (group.push_seconds, group.failure_seconds);
         let time = |seconds: f64| (seconds > 0.0).then(|| rfc3339(seconds));
         Self {
             labels: read_labels(&group.key).into_iter().collect(),
             push_time: time(push_seconds),
             push_failure_time: time(failure_seconds),
             created_time: rfc3339(group.created_seconds),
-            last_push_successful: failure_seconds == 0.0 || push_seconds > failure_seconds,
+            last_push_successful: !last_push_failed(push_seconds, failure_seconds),
             families: group.families,
             last_refusal: group.last_failure.as_ref().map(|failure| RejectionDocument {
                 time: rfc3339(failure_seconds),
@@ -331,26 +386,44 @@ mod tests {
 
     #[test]
     fn reads_a_query() {
-        let query = read_query("match%5B%5D=%7Bjob%3D%22a%22%7D&match[]=up&sort=push_time&limit=7&other=1")
-            .expect("the query is valid");
-        assert_eq!((query.selectors.len(), query.order, query.limit), (2, PushOrder::OldestFirst, 7));
+        let read = |raw| read_query(raw, 1_000_000.0).expect("the query is valid");
+        let query = read("match%5B%5D=%7Bjob%3D%22a%22%7D&match[]=up&sort=push_time&limit=7&other=1");
+        assert_eq!((query.selectors.len(), query.order, query.limit), (2, GroupOrder::OldestFirst, 7));
         assert!(query.selectors[0].matches_labels(&[("job".into(), "a".into())]));
-        assert_eq!(read_query("").expect("the query is valid").limit, LIMIT_DEFAULT);
+        assert_eq!(read("").limit, LIMIT_DEFAULT);
+        let query = read("failing=true&pushed_before=1h&sort=labels");
+        assert_eq!((query.failing, query.pushed_before), (Some(true), Some(1_000_000.0 - 3_600.0)));
+        assert_eq!(query.order, GroupOrder::Labels);
     }
 
     #[test]
     fn rejects_invalid_queries() {
-        for raw in
-            ["match[]={", "match[]=", "sort=name", "limit=0", "limit=1001", "limit=x", "after=x", "after="]
-        {
-            assert!(read_query(raw).is_err(), "{raw}");
+        for raw in [
+            "match[]={",
+            "match[]=",
+            "failing=yes",
+            "pushed_before=never",
+            "sort=name",
+            "limit=0",
+            "limit=1001",
+            "limit=x",
+            "after=x",
+            "after=",
+            "sort=labels&after=00000000000000000000000000000000",
+            "after=.0000000000000000YQ",
+        ] {
+            assert!(read_query(raw, 0.0).is_err(), "{raw}");
         }
-        assert!(read_query(&"match[]=up&".repeat(SELECTORS_MAX + 1)).is_err());
+        assert!(read_query(&"match[]=up&".repeat(SELECTORS_MAX + 1), 0.0).is_err());
     }
 
     #[test]
     fn a_position_survives_the_round_trip() {
-        let position = Position { push_seconds: 1_700_000_000.25, hash: 7 };
-        assert_eq!(read_position(&write_position(position)), Some(position));
+        for position in [
+            Position::Pushed { seconds: 1_700_000_000.25, hash: 7 },
+            Position::Labels { labels: "a\0zone\0é/+".into(), hash: u64::MAX },
+        ] {
+            assert_eq!(read_position(&write_position(&position)), Some(position));
+        }
     }
 }

@@ -18,6 +18,7 @@ use crate::exposition::protobuf::{
 use crate::exposition::render::write_header;
 use crate::exposition::text::parse;
 use crate::shard::key::GroupingKey;
+use crate::shard::list::last_push_failed;
 use crate::shard::{FAILURE_TIME_METRIC, FamilyView, GroupView, LargeGroup, PUSH_TIME_METRIC};
 use crate::telemetry::OwnMetric;
 
@@ -190,7 +191,7 @@ pub(super) fn group(view: &GroupView) -> Bytes {
 /// the others are reserved.
 fn own_entries(view: &GroupView) -> BTreeMap<&str, Box<dyn ErasedJson + '_>> {
     let labels: BTreeMap<Cow<'_, str>, Cow<'_, str>> = read_labels(&view.key).into_iter().collect();
-    let successful = view.failure_seconds == 0.0 || view.push_seconds > view.failure_seconds;
+    let successful = !last_push_failed(view.push_seconds, view.failure_seconds);
     let mut entries: BTreeMap<&str, Box<dyn ErasedJson + '_>> = BTreeMap::new();
     entries.insert("labels", Box::new(labels));
     entries.insert("last_push_successful", Box::new(successful));

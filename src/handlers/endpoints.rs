@@ -2,8 +2,8 @@
 
 use super::router::{Path, Tail};
 use super::{
-    Error, Handlers, Request, api, api_groups, api_metrics, api_status, delete, health, push, quit, scrape,
-    status_page, wipe,
+    Error, Handlers, Request, api, api_groups, api_metrics, api_status, delete, delete_groups, health, push,
+    quit, scrape, status_page, wipe,
 };
 use crate::http::response::Response;
 
@@ -112,9 +112,13 @@ endpoints! {
         paths: &[Path { head: "/api/v1/", tail: Tail::Anything }], methods: &["OPTIONS"],
         metric_label: Some("api/v1/options"), while_restoring: true, ..READS
     };
-    // Deletes all groups. Exists only with `--web.enable-admin-api`.
+    // Both exist only with `--web.enable-admin-api`. The first deletes all groups, the second those that match.
     Wipe => wipe::wipe, Row {
         paths: &[Path::exact("/api/v1/admin/wipe")], methods: &["PUT"], metric_label: Some("wipe"), ..WRITES
+    };
+    DeleteGroups => delete_groups::delete_groups, Row {
+        paths: &[Path::exact("/api/v1/admin/delete_groups")], methods: &["PUT"],
+        metric_label: Some("api/v1/admin/delete_groups"), ..WRITES
     };
 }
 
@@ -129,6 +133,11 @@ impl Endpoint {
 
     pub(crate) fn metric_label(self) -> Option<&'static str> {
         self.row().metric_label
+    }
+
+    /// Whether it exists only with `--web.enable-admin-api`.
+    pub(crate) fn is_of_admin_api(self) -> bool {
+        matches!(self, Self::Wipe | Self::DeleteGroups)
     }
 
     pub(crate) fn served_while_restoring(self) -> bool {

@@ -12,6 +12,7 @@ mod api_metrics;
 mod api_status;
 mod content_type;
 mod delete;
+mod delete_groups;
 mod endpoints;
 mod error;
 pub mod grouping_key;

@@ -82,7 +82,7 @@ impl Router {
     pub fn new(prefix: &str, telemetry_path: &str, with_admin_api: bool) -> Self {
         let mut routes = Vec::new();
         for endpoint in Endpoint::ALL.iter().copied() {
-            if endpoint == Endpoint::Wipe && !with_admin_api {
+            if endpoint.is_of_admin_api() && !with_admin_api {
                 continue;
             }
             for path in endpoint.paths().iter().copied() {

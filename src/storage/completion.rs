@@ -34,8 +34,8 @@ impl CommandReply {
 pub(crate) enum Completion {
     /// Send this outcome to the client.
     Command(CommandReply, Outcome),
-    /// Report that all changes of a wipe are committed.
-    Wipe(oneshot::Sender<Result<(), CommitFailed>>),
+    /// Report that all changes up to this one are committed.
+    Committed(oneshot::Sender<Result<(), CommitFailed>>),
     /// Nothing.
     None,
 }
@@ -53,7 +53,7 @@ impl Completion {
     pub(crate) fn complete(self, committed: Result<(), CommitFailed>) {
         match self {
             Self::Command(reply, outcome) => reply.send(committed.map(|()| outcome)),
-            Self::Wipe(tx) => {
+            Self::Committed(tx) => {
                 // The client may have disconnected.
                 let _ = tx.send(committed);
             }

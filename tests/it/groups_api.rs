@@ -191,3 +191,39 @@ fn a_page_of_groups_with_long_keys_is_short() {
     }
     assert_eq!(seen.len(), GROUPS);
 }
+
+#[test]
+fn groups_can_be_sorted_by_their_labels() {
+    let gateway = Gateway::start(&["--runtime.cores=2"]);
+    let mut expected = Vec::new();
+    for number in (0..40).rev() {
+        let job = format!("j{:02}", number / 2);
+        let path = format!("/metrics/job/{job}/instance/{}", number % 2);
+        assert_eq!(gateway.put(&path, "m 1\n").status, 200);
+        expected.push(job);
+    }
+    expected.sort();
+    let (mut seen, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = page(&gateway, &format!("sort=labels&limit=7{after}"));
+        assert_eq!(page["matching"], 40);
+        seen.extend(jobs(&page));
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn groups_can_be_selected_by_their_last_push() {
+    let gateway = Gateway::start(&[]);
+    assert_eq!(gateway.put("/metrics/job/good", "m 1\n").status, 200);
+    for job in ["bad", "repaired"] {
+        assert_eq!(gateway.put(&format!("/metrics/job/{job}"), "m 1\nm 1\n").status, 400);
+    }
+    assert_eq!(gateway.put("/metrics/job/repaired", "m 1\n").status, 200);
+    assert_eq!(jobs(&page(&gateway, "failing=true")), ["bad"]);
+    assert_eq!(jobs(&page(&gateway, "failing=false&sort=labels")), ["good", "repaired"]);
+    assert_eq!(page(&gateway, "pushed_before=1h")["matching"], 0);
+    assert_eq!(page(&gateway, "pushed_before=9999999999")["matching"], 3);
+}

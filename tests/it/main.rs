@@ -10,6 +10,7 @@ mod support;
 mod access;
 mod build_info;
 mod connection_limits;
+mod delete_groups;
 mod differences;
 mod drivers;
 mod faults;

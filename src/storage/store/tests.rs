@@ -129,7 +129,7 @@ fn an_outbox_sends_its_changes_when_the_core_is_idle_or_the_batch_is_large() {
         let mut results = Vec::new();
         for number in 0..3 {
             let (tx, rx) = oneshot::channel();
-            outbox.enqueue(put(vec![number], Completion::Wipe(tx)));
+            outbox.enqueue(put(vec![number], Completion::Committed(tx)));
             results.push(rx);
         }
         assert_eq!(store.queued().0, 0, "the core may have more changes");
