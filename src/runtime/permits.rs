@@ -1,21 +1,21 @@
 //! Limits how often something happens at the same time, over all cores.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::budget::Reservation;
 
-/// A limited number of permits. Clones share them.
-#[derive(Debug, Clone)]
+/// A limited number of permits. Copies share them.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Permits {
-    taken: Arc<AtomicUsize>,
+    /// Never freed: a program has a few, and counting references would make all cores write to the same memory with each request.
+    taken: &'static AtomicUsize,
     max: usize,
 }
 
 /// One of the permits; returned on drop.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    taken: Arc<AtomicUsize>,
+    taken: &'static AtomicUsize,
     /// The memory of what the permit is for.
     memory: Option<Reservation>,
 }
@@ -23,13 +23,13 @@ pub(crate) struct Permit {
 impl Permits {
     /// `None` means no limit; permits are counted all the same.
     pub(crate) fn new(max: Option<usize>) -> Self {
-        Self { taken: Arc::default(), max: max.unwrap_or(usize::MAX) }
+        Self { taken: Box::leak(Box::default()), max: max.unwrap_or(usize::MAX) }
     }
 
     /// A permit, or `None` if all are taken. Never waits.
     pub(crate) fn try_acquire(&self) -> Option<Permit> {
         // Counted before the comparison; a permit beyond the limit is returned by its drop.
-        let permit = Permit { taken: self.taken.clone(), memory: None };
+        let permit = Permit { taken: self.taken, memory: None };
         (self.taken.fetch_add(1, Ordering::Relaxed) < self.max).then_some(permit)
     }
 
@@ -63,7 +63,7 @@ mod tests {
         let permits = Permits::new(Some(2));
         let taken = [permits.try_acquire(), permits.try_acquire()];
         assert!(taken.iter().all(Option::is_some));
-        assert!(permits.clone().try_acquire().is_none());
+        assert!(permits.try_acquire().is_none());
         assert_eq!(permits.in_use(), 2);
         drop(taken);
         assert_eq!(permits.in_use(), 0);
