@@ -16,7 +16,7 @@
 //! Each direction is a small task (`read_forever`, `write_forever`) that the bridge polls and that lives as long as the connection. So an
 //! operation in flight is never dropped before the connection, and a request allocates nothing here.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -32,6 +32,8 @@ use crate::runtime::tcp::TcpStream;
 
 /// The buffer of a read operation; fits the head and body of a typical push. Every idle connection holds one.
 const READ_BYTES: usize = 4 << 10;
+/// How many read buffers a core keeps for new connections.
+const SPARE_INPUTS_MAX: usize = 64;
 /// The buffer of direct reads; held only while a large body arrives.
 ///
 /// hyper doubles its own buffer after a read that fills it, and keeps it as long as the connection; with this size, at 32 KiB.
@@ -77,6 +79,11 @@ pub(super) struct Bridge {
     direct_bytes: usize,
 }
 
+thread_local! {
+    /// Empty buffers of connections that have ended, for the next ones of this core.
+    static SPARE_INPUTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Where the bridge and one of its tasks exchange a buffer.
 #[derive(Default)]
 struct BufferExchange {
@@ -105,6 +112,11 @@ async fn write_forever(mut half: WriteHalf, exchange: Rc<BufferExchange>) {
     }
 }
 
+/// An empty buffer for reads.
+fn spare_input() -> Vec<u8> {
+    SPARE_INPUTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(READ_BYTES))
+}
+
 impl Bridge {
     pub(crate) fn new(stream: TcpStream, deadline: Rc<ConnectionDeadline>) -> Bridge {
         let (socket, reader, writer) = Socket::split(stream);
@@ -117,7 +129,7 @@ impl Bridge {
             read_exchange,
             reading: false,
             is_new: true,
-            input: Vec::with_capacity(READ_BYTES),
+            input: spare_input(),
             input_start: 0,
             has_more: false,
             bulk_reads: 0,
@@ -251,13 +263,10 @@ impl Bridge {
 
     /// Reads what has arrived on a new connection. Returns false if nothing has.
     fn receive_first(&mut self) -> io::Result<bool> {
-        self.input.resize(READ_BYTES, 0);
-        let received = self.socket.receive(&mut self.input);
-        self.input.truncate(*received.as_ref().unwrap_or(&0));
-        match received {
+        match self.socket.receive_more(&mut self.input) {
             Ok(count) => {
                 self.ended = count == 0;
-                self.has_more = count == READ_BYTES;
+                self.has_more = count == self.input.capacity();
                 Ok(true)
             }
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(false),
@@ -358,7 +367,11 @@ impl Transport for Bridge {
     /// The peer receives a FIN.
     fn close_write(&mut self) {
         self.write_task = None;
+        self.socket.close_write();
     }
+
+    /// The close sends a FIN.
+    fn end(&mut self) {}
 
     fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if let Some(count) = self.receive_bulk(BULK_BYTES)? {
@@ -368,6 +381,22 @@ impl Transport for Bridge {
         let count = self.input.len() - self.input_start;
         self.input_start = self.input.len();
         Poll::Ready(Ok(count))
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        if self.reading || self.writing {
+            // The descriptor is closed only after these operations have ended.
+            self.socket.close_write();
+        } else if self.input.capacity() == READ_BYTES {
+            SPARE_INPUTS.with_borrow_mut(|spare| {
+                if spare.len() < SPARE_INPUTS_MAX {
+                    self.input.clear();
+                    spare.push(std::mem::take(&mut self.input));
+                }
+            });
+        }
     }
 }
 
@@ -415,7 +444,7 @@ impl Write for Bridge {
         Poll::Ready(Ok(()))
     }
 
-    /// Only flushes. The FIN is sent when the write half is dropped, so that a lingering close can happen before.
+    /// Only flushes. The FIN follows later, so that a lingering close can happen before.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flush(context)
     }

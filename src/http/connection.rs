@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -186,12 +186,12 @@ pub(super) async fn serve_connection<T: Transport, S: Service>(
 
     let mut transport = connection.into_parts().io.into_inner();
     match ending {
-        Ending::Closed => transport.close_write(),
+        Ending::Closed => transport.end(),
         // Does not linger, because that would take the room.
-        Ending::MadeRoom if deadline.is_between_requests() => transport.close_write(),
+        Ending::MadeRoom if deadline.is_between_requests() => transport.end(),
         Ending::MadeRoom => {
             transport.send_canned(TOO_MANY_CONNECTIONS);
-            transport.close_write();
+            transport.end();
         }
         Ending::Abandoned => {
             connections.count_timeout(Timeout::Response);
@@ -218,7 +218,7 @@ pub(super) async fn serve_connection<T: Transport, S: Service>(
             if flushed && (deadline.is_body_unread() || matches!(ending, Ending::NotHttp)) {
                 linger(&mut transport, deadline, LINGER_BYTES_MAX).await;
             } else if flushed {
-                transport.close_write();
+                transport.end();
             }
         }
     }
@@ -249,42 +249,45 @@ pub(super) async fn linger(transport: &mut impl Transport, deadline: &Connection
     .await;
 }
 
-async fn respond<S: Service>(
+// Not an `async fn`, whose future would have room for the request twice.
+fn respond<S: Service>(
     request: Request<Incoming>,
     peer: Peer,
     service: Rc<S>,
     deadline: Rc<ConnectionDeadline>,
     shutdown: Shutdown,
-) -> Result<Response<TrackedBody<S::Body>>, Infallible> {
+) -> impl Future<Output = Result<Response<TrackedBody<S::Body>>, Infallible>> {
     // After a violation the framing is in doubt, so the bytes that follow must not be read as a request.
-    let mut is_last = deadline.may_head_be_long() && head_bytes(&request) > KEPT_HEAD_BYTES_MAX;
+    let violation = violation(&request);
+    let is_last =
+        violation.is_some() || deadline.may_head_be_long() && head_bytes(&request) > KEPT_HEAD_BYTES_MAX;
     let is_http_10 = request.version() == Version::HTTP_10;
     let is_about_the_server = request.method() == Method::OPTIONS && request.uri().path() == "*";
-    let mut response = match violation(&request) {
-        Some((status, text)) => {
-            is_last = true;
-            // Dropping the body records that it was not read.
-            drop(request.map(|incoming| RequestBody::new(incoming, deadline.clone())));
-            error_with(status, text, |text| TrackedBody::text(text, deadline.clone()))
+    let request = request.map(|incoming| RequestBody::new(incoming, deadline.clone()));
+    async move {
+        let mut response = match violation {
+            Some((status, text)) => {
+                // Dropping the body records that it was not read.
+                drop(request);
+                error_with(status, text, |text| TrackedBody::text(text, deadline.clone()))
+            }
+            None if is_about_the_server => Response::new(TrackedBody::text(Bytes::new(), deadline.clone())),
+            None => {
+                let response = service.call(request, peer).await;
+                response.map(|body| TrackedBody::service(body, deadline.clone()))
+            }
+        };
+        // In HTTP/1.0, the end of the connection ends a response without a length.
+        if is_last || is_http_10 && response.body().size_hint().exact().is_none() || shutdown.is_requested() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            if is_http_10 {
+                // To a response of a later version, hyper would add `keep-alive`.
+                *response.version_mut() = Version::HTTP_10;
+            }
         }
-        None if is_about_the_server => Response::new(TrackedBody::text(Bytes::new(), deadline.clone())),
-        None => {
-            let request = request.map(|incoming| RequestBody::new(incoming, deadline.clone()));
-            let response = pin!(service.call(request, peer)).await;
-            response.map(|body| TrackedBody::service(body, deadline.clone()))
-        }
-    };
-    // In HTTP/1.0, the end of the connection ends a response without a length.
-    is_last |= is_http_10 && response.body().size_hint().exact().is_none();
-    if is_last || shutdown.is_requested() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        if is_http_10 {
-            // To a response of a later version, hyper would add `keep-alive`.
-            *response.version_mut() = Version::HTTP_10;
-        }
+        deadline.response_started(response.extensions_mut().remove::<ResponseGuard>());
+        Ok(response)
     }
-    deadline.response_started(response.extensions_mut().remove::<ResponseGuard>());
-    Ok(response)
 }
 
 /// About how long a head is, without its separators.

@@ -175,7 +175,7 @@ pub(super) async fn serve_connection<T: Transport, S: Service>(
                 let code = if is_at_fault { ENHANCE_YOUR_CALM } else { NO_ERROR };
                 transport.send_canned(&go_away(traffic.last_stream(), code));
             }
-            transport.close_write();
+            transport.end();
         }
         Ending::Abandoned => {
             connections.count_timeout(Timeout::Response);

@@ -174,9 +174,13 @@ impl Transport for TlsTransport {
 
     /// The peer receives the alert `close_notify`, then a FIN.
     fn close_write(&mut self) {
+        self.end();
+        self.bridge.close_write();
+    }
+
+    fn end(&mut self) {
         self.tls.send_close_notify();
         send_records(&mut self.tls, &mut self.bridge);
-        self.bridge.close_write();
     }
 
     /// Need not decrypt.

@@ -23,6 +23,9 @@ pub(super) trait Transport: Read + Write + Unpin {
     /// Closes the write side: the peer receives the end of the stream after the flushed bytes.
     fn close_write(&mut self);
 
+    /// Tells the peer that the connection ends, if the protocol has a way to. The transport is dropped next, which closes the connection.
+    fn end(&mut self);
+
     /// Reads and discards. Returns the number of bytes, 0 at the end.
     fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>>;
 }

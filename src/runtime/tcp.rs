@@ -117,8 +117,9 @@ impl Listener {
         if is_reset(&stream) {
             return Some(Queued::Reset);
         }
-        let stream =
-            stream.set_nonblocking(monoio::utils::is_legacy()).and_then(|()| TcpStream::from_std(stream));
+        // Accepted connections block, as io_uring wants it.
+        let prepared = if monoio::utils::is_legacy() { stream.set_nonblocking(true) } else { Ok(()) };
+        let stream = prepared.and_then(|()| TcpStream::from_std(stream));
         Some(stream.map_or(Queued::Reset, |stream| Queued::Connection(stream, peer)))
     }
 }

@@ -8,14 +8,17 @@
     reason = "monoio and systemd pass descriptors as numbers; the environment is not thread-safe"
 )]
 
+use std::cell::UnsafeCell;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::time::Duration;
 
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
+use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf};
 use monoio::net::UnixStream;
+use rustix::buffer::spare_capacity;
 use rustix::io::FdFlags;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sockopt};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, sockopt};
 
 use crate::runtime::tcp::TcpStream;
 
@@ -62,8 +65,9 @@ pub(crate) struct Socket {
 /// Reads by operations of the runtime.
 pub(crate) struct ReadHalf(OwnedReadHalf<TcpStream>);
 
-/// Writes by operations of the runtime. Dropping it sends a FIN.
-pub(crate) struct WriteHalf(OwnedWriteHalf<TcpStream>);
+/// Writes by operations of the runtime. Unlike the runtime's own type, it does not shut the connection down when it is dropped: a close
+/// follows nearly always.
+pub(crate) struct WriteHalf(Rc<UnsafeCell<TcpStream>>);
 
 impl ReadHalf {
     /// Reads into the buffer's capacity. The runtime owns the buffer until the operation completes; dropping the future before that is
@@ -76,7 +80,9 @@ impl ReadHalf {
 impl WriteHalf {
     /// Writes the whole buffer.
     pub(crate) async fn write_all(&mut self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        self.0.write_all(buffer).await
+        // SAFETY: nothing else writes, because there is one `WriteHalf` per stream and `self` is borrowed exclusively. Reads may happen at
+        // the same time: the runtime declares its type as one that can be split.
+        unsafe { &mut *self.0.get() }.write_all(buffer).await
     }
 }
 
@@ -84,9 +90,9 @@ impl Socket {
     /// Splits a stream. The descriptor is closed when all parts, their clones and all operations in flight have ended.
     pub(crate) fn split(stream: TcpStream) -> (Socket, ReadHalf, WriteHalf) {
         let descriptor = stream.as_raw_fd();
-        let (reader, writer) = stream.into_split();
-        let socket = Socket { descriptor, _keeper: OwnedReadHalf(reader.0.clone()) };
-        (socket, ReadHalf(reader), WriteHalf(writer))
+        let stream = Rc::new(UnsafeCell::new(stream));
+        let socket = Socket { descriptor, _keeper: OwnedReadHalf(stream.clone()) };
+        (socket, ReadHalf(OwnedReadHalf(stream.clone())), WriteHalf(stream))
     }
 
     /// Sends what fits into the kernel's buffer.
@@ -107,6 +113,21 @@ impl Socket {
         let received =
             rustix::io::retry_on_intr(|| rustix::net::recv(self, &mut *buffer, RecvFlags::DONTWAIT))?;
         Ok(received.1)
+    }
+
+    /// Receives what the kernel has into the rest of the buffer's capacity. Returns 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the kernel has nothing.
+    pub(crate) fn receive_more(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let receive = || rustix::net::recv(self, spare_capacity(&mut *buffer), RecvFlags::DONTWAIT);
+        Ok(rustix::io::retry_on_intr(receive)?.1)
+    }
+
+    /// Sends a FIN after what was sent.
+    pub(crate) fn close_write(&self) {
+        // Fails only if the connection has ended.
+        let _ = rustix::net::shutdown(self, Shutdown::Write);
     }
 
     /// How many bytes the kernel has accepted that the peer's kernel has not acknowledged.
@@ -131,8 +152,8 @@ impl Socket {
     /// Resets the connection, so that the kernel drops unsent data at once and the peer does not mistake a truncated response for a
     /// complete one.
     ///
-    /// Disconnecting resets at once. A reset by the close alone comes too late: dropping the write half sends a FIN before it, and a
-    /// peer that resumes reading in that moment would see the FIN.
+    /// Disconnecting resets at once. A reset by the close alone comes too late: a FIN may be sent before it, and a peer that resumes
+    /// reading in that moment would see the FIN.
     pub(crate) fn reset(&self) {
         // If both fail, the close sends a FIN behind the unsent data; nothing else depends on it. So does a Unix socket, whose peer has
         // everything that was sent, and sees from the framing that the response is incomplete.
@@ -152,7 +173,7 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the descriptor is open as long as the stream that owned it in `split` lives. `_keeper` holds that stream for the
         // life of `self`, to which the borrow is bound. The descriptor cannot be taken out of the stream earlier: that would need
-        // `reunite` on both halves, which fails while `_keeper` is a third owner.
+        // the only reference to it, which it is not while `_keeper` is one.
         unsafe { BorrowedFd::borrow_raw(self.descriptor) }
     }
 }
