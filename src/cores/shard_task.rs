@@ -19,6 +19,7 @@ use super::mailbox::{Inbox, Mailboxes};
 use super::merging::Merging;
 use super::shard_access::ShardGuard;
 use super::slices::{SLICE_BYTES, drop_in_slices, in_slices};
+use crate::runtime::budget::Reservation;
 use crate::runtime::permits::Permit;
 use crate::runtime::{now_seconds, spawn, yield_now};
 use crate::shard::key::GroupingKey;
@@ -117,7 +118,41 @@ impl ShardTask {
         bytes: u64,
         command: impl FnOnce(Permit, oneshot::Sender<CommandResult>) -> ShardCommand,
     ) -> Result<Outcome, CommandError> {
-        let home = key.home(self.mailboxes.cores());
+        self.execute_at(key.home(self.mailboxes.cores()), bytes, command).await
+    }
+
+    /// Applies a push of a known shape on the home core of its group, and waits for its result. `memory` is that of the push. Returns the
+    /// numbers too, so that their memory can be used again.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub(crate) async fn push_numbers_at_home(
+        self: &Rc<Self>,
+        push: ShapedPush,
+        memory: Reservation,
+    ) -> (Result<Outcome, CommandError>, Vec<f64>) {
+        let home = push.key.home(self.mailboxes.cores());
+        if home == self.core
+            && let Some(outcome) = self.push_numbers_at_once(&push)
+        {
+            return (Ok(outcome), push.numbers);
+        }
+        let bytes = push.rendered_bytes_max() as u64;
+        let push = Arc::new(push);
+        let sent = push.clone();
+        let command = |permit: Permit, tx| ShardCommand::ShapedPush(sent, permit.holding(memory), tx);
+        let result = self.execute_at(home, bytes, command).await;
+        // The home core has dropped its clone, unless it has ended.
+        (result, Arc::into_inner(push).map_or_else(Vec::new, |push| push.numbers))
+    }
+
+    /// Sends a client's command to a core and waits for its result.
+    async fn execute_at(
+        self: &Rc<Self>,
+        home: usize,
+        bytes: u64,
+        command: impl FnOnce(Permit, oneshot::Sender<CommandResult>) -> ShardCommand,
+    ) -> Result<Outcome, CommandError> {
         if self.outbox.as_ref().is_some_and(|outbox| outbox.is_full(bytes)) {
             return Err(CommandError::QueueFull);
         }
@@ -137,7 +172,7 @@ impl ShardTask {
         match command {
             ShardCommand::Push(push, permit, tx) => self.push(push, CommandReply { permit, tx }),
             ShardCommand::ShapedPush(push, permit, tx) => {
-                self.push_numbers(&push, CommandReply { permit, tx });
+                self.push_numbers(push, CommandReply { permit, tx });
             }
             ShardCommand::Delete(key, permit, tx) => {
                 let task = self.clone();
@@ -279,17 +314,41 @@ impl ShardTask {
     }
 
     /// Applies a push of a known shape. If its group has the shape, only its numbers change; otherwise it is a push like any other.
-    fn push_numbers(self: &Rc<Self>, push: &ShapedPush, reply: CommandReply) {
-        let applied = self.try_main_of(&push.key).and_then(|mut shard| {
-            let change = shard.push_numbers(push, now_seconds())?;
-            Some(Applied { shard, change, commit: None, outcome: Outcome::Applied })
-        });
-        match applied {
-            Some(applied) => {
-                InProgressCommand { key: push.key.clone(), reply, task: self.clone() }.commit(applied);
+    ///
+    /// The push is dropped before the reply, so that the core which made it has the last reference.
+    fn push_numbers(self: &Rc<Self>, push: Arc<ShapedPush>, reply: CommandReply) {
+        match self.apply_numbers(&push) {
+            Some((shard, change)) => {
+                let key = push.key.clone();
+                drop(push);
+                let applied = Applied { shard, change, commit: None, outcome: Outcome::Applied };
+                InProgressCommand { key, reply, task: self.clone() }.commit(applied);
             }
-            None => self.push(Arc::new(push.to_push()), reply),
+            None => {
+                let rendered = Arc::new(push.to_push());
+                drop(push);
+                self.push(rendered, reply);
+            }
         }
+    }
+
+    /// Applies a push of a known shape without a command. `None` if that is impossible: its group does not have the shape, the queue is
+    /// full, or the change has to be stored.
+    fn push_numbers_at_once(self: &Rc<Self>, push: &ShapedPush) -> Option<Outcome> {
+        if self.outbox.is_some() {
+            return None;
+        }
+        let _permit = self.mailboxes.queue_permit(self.core)?;
+        let (shard, _) = self.apply_numbers(push)?;
+        self.free_retired_series_of(&shard);
+        Some(Outcome::Applied)
+    }
+
+    /// Applies a push of a known shape if its group has the shape and the shard is free.
+    fn apply_numbers(&self, push: &ShapedPush) -> Option<(ShardGuard, Change)> {
+        let mut shard = self.try_main_of(&push.key)?;
+        let change = shard.push_numbers(push, now_seconds())?;
+        Some((shard, change))
     }
 
     /// Deletes all groups of a shard.

@@ -92,7 +92,7 @@ impl Handlers {
     /// A response that `write` produces while the client reads it.
     pub(super) async fn group_list<F>(
         &self,
-        request: &Request,
+        request: &Request<'_>,
         write: impl FnOnce(GroupReader, Writer) -> F,
     ) -> Result<Response, Error>
     where

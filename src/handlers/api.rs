@@ -9,7 +9,7 @@ use super::{Error, Handlers, Request};
 use crate::http::response::{Response, empty};
 
 /// OPTIONS on any path of the API.
-pub(super) async fn options(_: &Handlers, _: Request) -> Result<Response, Error> {
+pub(super) async fn options(_: &Handlers, _: Request<'_>) -> Result<Response, Error> {
     let mut response = empty(StatusCode::OK);
     insert_headers(response.headers_mut());
     Ok(response)

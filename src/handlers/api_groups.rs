@@ -68,7 +68,7 @@ pub(super) enum QueryError {
 }
 
 /// A page of groups. Each core searches its groups in slices and serves other requests in between.
-pub(super) async fn groups(handlers: &Handlers, request: Request) -> Result<Response, Error> {
+pub(super) async fn groups(handlers: &Handlers, request: Request<'_>) -> Result<Response, Error> {
     let gateway = &handlers.gateway;
     let slot = gateway.group_lists.acquire(request.peer.ip()).await.ok_or(Error::TooManyGroupLists)?;
     let pins = Pins::new(&gateway.budget, RESPONSE_BYTES)?;

@@ -33,7 +33,7 @@ use crate::http::response::Response;
 const STRING_BYTES: usize = 16 * 1024;
 
 /// All groups with their families. The document is made while the client reads it, so it is never in memory as a whole.
-pub(super) async fn metrics(handlers: &Handlers, request: Request) -> Result<Response, Error> {
+pub(super) async fn metrics(handlers: &Handlers, request: Request<'_>) -> Result<Response, Error> {
     let response = handlers.group_list(&request, write_groups).await?;
     Ok(json(response))
 }

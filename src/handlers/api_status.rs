@@ -9,7 +9,7 @@ use super::time::rfc3339;
 use super::{Error, Handlers, Request};
 use crate::http::response::Response;
 
-pub(super) async fn status(handlers: &Handlers, _: Request) -> Result<Response, Error> {
+pub(super) async fn status(handlers: &Handlers, _: Request<'_>) -> Result<Response, Error> {
     let gateway = &handlers.gateway;
     let data = Data {
         build_information: gateway.config.build.entries().into_iter().collect(),

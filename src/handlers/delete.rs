@@ -8,7 +8,7 @@ use crate::cores::command::ShardCommand;
 use crate::http::response::{Response, empty};
 
 /// 202, also if the group does not exist, or cannot exist.
-pub(super) async fn delete(handlers: &Handlers, request: Request) -> Result<Response, Error> {
+pub(super) async fn delete(handlers: &Handlers, request: Request<'_>) -> Result<Response, Error> {
     let key = match grouping_key(&request.group_path(), handlers.gateway.rules.names) {
         Ok(key) => key,
         Err(GroupingKeyError::NeverExists(_)) => return Ok(empty(StatusCode::ACCEPTED)),

@@ -45,7 +45,7 @@ struct Data {
 }
 
 /// Deletes the groups that match. Each of them is a change of its own, and one that is pushed in the meantime stays.
-pub(super) async fn delete_groups(handlers: &Handlers, request: Request) -> Result<Response, Error> {
+pub(super) async fn delete_groups(handlers: &Handlers, request: Request<'_>) -> Result<Response, Error> {
     let gateway = &handlers.gateway;
     let _permit = gateway.group_queries.try_acquire().ok_or(Error::TooManyGroupQueries)?;
     let raw = request.parts.uri.query().unwrap_or_default().to_owned();

@@ -1,5 +1,8 @@
 //! The one table of routes. A new route is one file with its handler, and one row here.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use super::router::{Path, Tail};
 use super::{
     Error, Handlers, Request, api, api_groups, api_metrics, api_status, delete, delete_groups, health, push,
@@ -47,9 +50,16 @@ macro_rules! endpoints {
                 match self { $(Self::$name => const { &$row }),* }
             }
 
-            /// Calls the endpoint's handler.
-            pub(super) async fn call(self, handlers: &Handlers, request: Request) -> Result<Response, Error> {
-                match self { $(Self::$name => $handler(handlers, request).await),* }
+            /// Calls the endpoint's handler. Only a push is called without a box: each connection has room for the largest future that
+            /// is not in one.
+            pub(super) async fn call(self, handlers: &Handlers, request: Request<'_>) -> Result<Response, Error> {
+                if self == Self::Push {
+                    return push::push(handlers, request).await;
+                }
+                let response: Pin<Box<dyn Future<Output = Result<Response, Error>> + '_>> = match self {
+                    $(Self::$name => Box::pin($handler(handlers, request))),*
+                };
+                response.await
             }
         }
     };

@@ -112,6 +112,8 @@ pub fn grouping_key(path: &GroupPath<'_>, rules: NameRules) -> Result<GroupingKe
 /// repeated. `None` for any other path.
 fn plain_key(path: &GroupPath<'_>) -> Option<GroupingKey> {
     const LABELS_MAX: usize = 16;
+    /// A longer text needs another allocation.
+    const TEXT_BYTES: usize = 256;
     let is_plain_value =
         |value: &[u8]| value.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'));
     let is_plain_name = |name: &[u8]| {
@@ -138,7 +140,17 @@ fn plain_key(path: &GroupPath<'_>) -> Option<GroupingKey> {
     labels.sort_unstable();
     let is_repeated = labels.windows(2).any(|pair| pair[0].0 == pair[1].0);
     let is_plain = labels.iter().all(|(_, value)| is_plain_value(value.as_bytes()));
-    (is_plain && !is_repeated).then(|| GroupingKey::of_sorted(labels))
+    if !is_plain || is_repeated {
+        return None;
+    }
+    let mut text: SmallVec<[u8; TEXT_BYTES]> = SmallVec::new();
+    for (name, value) in labels {
+        let separator: &[u8] = if text.is_empty() { b"" } else { b"," };
+        for part in [separator, name.as_bytes(), b"=\"", value.as_bytes(), b"\""] {
+            text.extend_from_slice(part);
+        }
+    }
+    Some(GroupingKey::from_text(str::from_utf8(&text).ok()?.into()))
 }
 
 fn any_key(path: &GroupPath<'_>, rules: NameRules) -> Result<GroupingKey, GroupingKeyError> {

@@ -7,7 +7,7 @@ use crate::http::response::{Response, text};
 use crate::telemetry::faults;
 
 /// 200 unless storage has failed, a helper thread panicked, or another core is stuck.
-pub(super) async fn healthy(handlers: &Handlers, _: Request) -> Result<Response, Error> {
+pub(super) async fn healthy(handlers: &Handlers, _: Request<'_>) -> Result<Response, Error> {
     match handlers.gateway.fault() {
         Some(fault) => Err(Error::Unhealthy(fault)),
         None => Ok(text(StatusCode::OK, "OK")),
@@ -23,6 +23,6 @@ impl Gateway {
 }
 
 /// 200 once all groups are restored.
-pub(super) async fn ready(_: &Handlers, _: Request) -> Result<Response, Error> {
+pub(super) async fn ready(_: &Handlers, _: Request<'_>) -> Result<Response, Error> {
     Ok(text(StatusCode::OK, "OK"))
 }

@@ -28,7 +28,9 @@ mod status_page;
 mod time;
 mod wipe;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -58,11 +60,11 @@ use crate::runtime::stalls::Stalls;
 use crate::scrape::cache::PieceCache;
 use crate::scrape::encode::Encoder;
 use crate::shard::registry::Registry;
-use crate::shard::shapes::{Payments, Shapes};
+use crate::shard::shapes::Shapes;
 use crate::storage::store::{State, Store};
 use crate::telemetry::Recorder;
 use endpoints::BodyUse;
-use push::PushRules;
+use push::{PushRules, ShapedState};
 use router::{Routed, Router};
 
 /// What the handlers of all cores share.
@@ -102,21 +104,20 @@ pub(crate) struct Handlers {
     gateway: Arc<Gateway>,
     shard_task: Rc<ShardTask>,
     encoder: Encoder,
-    /// The numbers of the current push, and what this core has paid for shapes.
-    shaped: RefCell<(Vec<f64>, Payments)>,
+    shaped: RefCell<ShapedState>,
 }
 
 /// How much of a body that no handler wants is read.
 const SKIPPED_BODY_BYTES_MAX: u64 = 64 << 10;
 
 /// A routed request.
-pub(crate) struct Request {
-    parts: Parts,
+pub(crate) struct Request<'r> {
+    parts: &'r Parts,
     peer: Peer,
     /// The fixed part of the path, without the route prefix.
     path_head: &'static str,
     /// What follows the fixed part of the path, decoded. It may be any bytes.
-    path_tail: Vec<u8>,
+    path_tail: Cow<'r, [u8]>,
     /// `None` if the endpoint does not read it.
     body: Option<RequestBody>,
 }
@@ -124,18 +125,18 @@ pub(crate) struct Request {
 impl Service for Handlers {
     type Body = ResponseBody;
 
-    async fn call(&self, request: http::Request<RequestBody>, peer: Peer) -> Response {
-        let Some(access) = &self.gateway.access else { return self.serve(request, peer).await };
-        if let Err(error) = access.limit_rate() {
-            return error.into_response();
+    // Not an `async fn`, whose future would have room for the request twice. Futures of requests are nested, and each connection has room
+    // for one.
+    fn call(&self, request: http::Request<RequestBody>, peer: Peer) -> impl Future<Output = Response> {
+        let (parts, body) = request.into_parts();
+        async move {
+            let mut response = match &self.gateway.access {
+                None => self.serve(&parts, body, peer).await,
+                Some(access) => self.serve_allowed(access, &parts, body, peer).await,
+            };
+            response::reuse_headers(&mut response, parts.headers);
+            response
         }
-        let active = access.active();
-        let mut response = match access.authenticate(&active, request.headers(), peer.ip()).await {
-            Ok(()) => self.serve(request, peer).await,
-            Err(error) => error.into_response(),
-        };
-        access::add_headers(&active, &mut response);
-        response
     }
 }
 
@@ -145,32 +146,37 @@ impl Handlers {
         Rc::new(Self { gateway, shard_task, encoder, shaped: RefCell::default() })
     }
 
+    /// Responds to a request according to the web configuration file.
+    async fn serve_allowed(&self, access: &Access, parts: &Parts, body: RequestBody, peer: Peer) -> Response {
+        if let Err(error) = access.limit_rate() {
+            return error.into_response();
+        }
+        let active = access.active();
+        let mut response = match access.authenticate(&active, &parts.headers, peer.ip()).await {
+            Ok(()) => self.serve(parts, body, peer).await,
+            Err(error) => error.into_response(),
+        };
+        access::add_headers(&active, &mut response);
+        response
+    }
+
     /// Responds to a request that is allowed.
-    async fn serve(&self, request: http::Request<RequestBody>, peer: Peer) -> Response {
+    async fn serve(&self, parts: &Parts, body: RequestBody, peer: Peer) -> Response {
         let started = Instant::now();
-        let (parts, body) = request.into_parts();
         let routed = self.gateway.router.route(&parts.method, parts.uri.path());
         let endpoint = match &routed {
             Some(Routed::Found { endpoint, .. }) => Some(*endpoint),
             _ => None,
         };
-        let head_bytes = head_bytes(&parts);
-        let method = parts.method.clone();
-
         // As in the official program, a chunked body does not count.
-        let request_bytes = head_bytes + body.announced_bytes().unwrap_or_default();
+        let request_bytes = head_bytes(parts) + body.announced_bytes().unwrap_or_default();
         let response = self.respond(parts, peer, routed, body).await.unwrap_or_else(|error| {
-            error.log(&method, peer);
+            error.log(&parts.method, peer);
             error.into_response()
         });
         if let Some(endpoint) = endpoint {
-            self.gateway.request_metrics.observe(
-                endpoint,
-                &method,
-                response.status(),
-                started,
-                request_bytes,
-            );
+            let status = response.status();
+            self.gateway.request_metrics.observe(endpoint, &parts.method, status, started, request_bytes);
         }
         response
     }
@@ -194,9 +200,9 @@ impl Handlers {
 
     async fn respond(
         &self,
-        parts: Parts,
+        parts: &Parts,
         peer: Peer,
-        routed: Option<Routed>,
+        routed: Option<Routed<'_>>,
         body: RequestBody,
     ) -> Result<Response, Error> {
         let use_of_body = match &routed {
@@ -206,7 +212,7 @@ impl Handlers {
         let body = if use_of_body == BodyUse::Read {
             Some(body)
         } else {
-            self.skip_body(&parts, body, use_of_body).await?;
+            self.skip_body(parts, body, use_of_body).await?;
             None
         };
         match routed {
@@ -219,16 +225,16 @@ impl Handlers {
                 let request = Request { parts, peer, path_head, path_tail, body };
                 match self.check_availability(endpoint) {
                     Ok(()) => endpoint.call(self, request).await,
-                    Err(error) => Err(self.reject(request, error).await),
+                    Err(error) => Err(Box::pin(self.reject(request, error)).await),
                 }
             }
         }
     }
 
     /// Rejects a request whose body has not been read. Returns the error of the body if it has one, otherwise `error`.
-    async fn reject(&self, request: Request, error: Error) -> Error {
+    async fn reject(&self, request: Request<'_>, error: Error) -> Error {
         let Some(body) = request.body else { return error };
-        self.skip_body(&request.parts, body, BodyUse::Skipped).await.err().unwrap_or(error)
+        self.skip_body(request.parts, body, BodyUse::Skipped).await.err().unwrap_or(error)
     }
 
     /// Rejects requests that cannot be served while groups are restored, and writes after storage has failed.

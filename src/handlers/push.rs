@@ -30,7 +30,7 @@ use crate::runtime::permits::Permit;
 use crate::shard::key::GroupingKey;
 use crate::shard::outcome::{Outcome, Rejection};
 use crate::shard::push::{Content, Disposal, Mode, Push};
-use crate::shard::shapes::{Shape, ShapedPush};
+use crate::shard::shapes::{Payments, Shape, ShapedPush};
 
 /// Longer encoded bodies are decoded on a worker. Shorter ones too, if they turn out to be long.
 const CORE_ENCODED_BYTES_MAX: usize = 32 << 10;
@@ -41,6 +41,10 @@ const RENDERED_FACTOR: usize = 4;
 const RENDERED_BODY_FACTOR: usize = 64;
 /// Lines up to this size may be rendered from any body.
 const RENDERED_BYTES_MIN: usize = 4 << 20;
+
+/// How many lists of numbers a core keeps, and how long they may be.
+const SPARE_NUMBERS_MAX: usize = 64;
+const SPARE_NUMBERS_LEN_MAX: usize = 1024;
 
 /// The rules for reading a push.
 #[derive(Debug, Clone, Copy)]
@@ -172,11 +176,12 @@ pub struct ReceivedPush {
 }
 
 /// 200, or 202 without the consistency check.
-pub(super) async fn push(handlers: &Handlers, mut request: Request) -> Result<Response, Error> {
+pub(super) async fn push(handlers: &Handlers, mut request: Request<'_>) -> Result<Response, Error> {
     let rules = handlers.gateway.rules;
     let key = match grouping_key(&request.group_path(), rules.names) {
         Ok(key) => key,
-        Err(error) => return Err(handlers.reject(request, error.into()).await),
+        // In a box, because it is large and rare.
+        Err(error) => return Err(Box::pin(handlers.reject(request, error.into())).await),
     };
     let mut memory = handlers.gateway.budget.request();
     let body = match request.body.take() {
@@ -196,11 +201,9 @@ pub(super) async fn push(handlers: &Handlers, mut request: Request) -> Result<Re
         Some(push) => {
             drop(received);
             memory.shrink_to(push.memory_bytes());
-            let bytes = push.rendered_bytes_max() as u64;
-            let push = Arc::new(push);
-            let sent = push.clone();
-            let command = |permit: Permit, tx| ShardCommand::ShapedPush(sent, permit.holding(memory), tx);
-            handlers.shard_task.execute_at_home(&push.key, bytes, command).await
+            let (outcome, numbers) = handlers.shard_task.push_numbers_at_home(push, memory).await;
+            handlers.shaped.borrow_mut().reuse(numbers);
+            outcome
         }
         None => {
             let (push, memory) = handlers.prepare(received, memory).await?;
@@ -230,7 +233,7 @@ pub(super) async fn push(handlers: &Handlers, mut request: Request) -> Result<Re
     }
 }
 
-impl Request {
+impl Request<'_> {
     /// The part of the path that names the group.
     pub(super) fn group_path(&self) -> GroupPath<'_> {
         GroupPath { tail: &self.path_tail, job_is_base64: self.path_head == JOB_BASE64 }
@@ -241,23 +244,31 @@ impl Handlers {
     /// The push, if its body has a known shape.
     fn shaped(&self, received: &ReceivedPush) -> Option<ShapedPush> {
         let (shapes, bytes_max) = (self.gateway.shapes.as_ref()?, self.shaped_bytes_max(received)?);
-        let (numbers, payments) = &mut *self.shaped.borrow_mut();
-        let shape = shapes.find(&received.body, &received.key, bytes_max, numbers);
-        shapes.pay(payments, shape.is_some());
+        let mut state = self.shaped.borrow_mut();
+        let mut numbers = state.numbers();
+        let shape = shapes.find(&received.body, &received.key, bytes_max, &mut numbers);
+        shapes.pay(&mut state.payments, shape.is_some());
+        if shape.is_none() {
+            state.reuse(std::mem::take(&mut numbers));
+        }
         Some(ShapedPush {
             key: received.key.clone(),
             mode: received.mode,
             source: received.source,
             shape: shape?,
-            numbers: numbers.as_slice().into(),
+            numbers,
         })
     }
 
     /// The shape of a body without a known one that could be parsed and rendered, once a second body has the same pieces.
     fn learn(&self, received: &ReceivedPush) -> Option<Arc<Shape>> {
         let (shapes, bytes_max) = (self.gateway.shapes.as_ref()?, self.shaped_bytes_max(received)?);
-        let (numbers, _) = &mut *self.shaped.borrow_mut();
-        shapes.learn(&received.body, &received.key, self.gateway.rules.names, bytes_max, numbers)
+        let mut state = self.shaped.borrow_mut();
+        let mut numbers = state.numbers();
+        let shape =
+            shapes.learn(&received.body, &received.key, self.gateway.rules.names, bytes_max, &mut numbers);
+        state.reuse(numbers);
+        shape
     }
 
     /// How long the lines of a push may become. `None` if its body can have no shape.
@@ -298,6 +309,27 @@ impl Handlers {
             Ok((push, None))
         });
         prepared.await.ok_or(PushError::Panicked)?
+    }
+}
+
+/// What a core needs for pushes of known shapes.
+#[derive(Debug, Default)]
+pub(super) struct ShapedState {
+    /// What the core has paid for shapes.
+    payments: Payments,
+    /// Memory for the numbers of pushes.
+    spare: Vec<Vec<f64>>,
+}
+
+impl ShapedState {
+    fn numbers(&mut self) -> Vec<f64> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    fn reuse(&mut self, numbers: Vec<f64>) {
+        if self.spare.len() < SPARE_NUMBERS_MAX && (1..=SPARE_NUMBERS_LEN_MAX).contains(&numbers.capacity()) {
+            self.spare.push(numbers);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use super::{Error, Handlers, Request};
 use crate::http::response::{Response, text};
 
-pub(super) async fn quit(handlers: &Handlers, request: Request) -> Result<Response, Error> {
+pub(super) async fn quit(handlers: &Handlers, request: Request<'_>) -> Result<Response, Error> {
     let gateway = &handlers.gateway;
     if request.parts.method == Method::GET {
         return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "Only POST or PUT requests allowed."));

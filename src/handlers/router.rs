@@ -36,7 +36,7 @@ pub(crate) enum Tail {
 
 /// The decision of the router.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Routed {
+pub enum Routed<'p> {
     /// The path and the method lead to an endpoint.
     Found {
         /// The endpoint.
@@ -44,7 +44,7 @@ pub enum Routed {
         /// The head of the path that matched, without the route prefix.
         path_head: &'static str,
         /// The decoded rest of the path, which may be any bytes.
-        path_tail: Vec<u8>,
+        path_tail: Cow<'p, [u8]>,
     },
     /// The client should use this path instead, which is percent-encoded. The redirect is temporary where the method must be preserved.
     Redirect(String),
@@ -104,7 +104,7 @@ impl Router {
     /// Routes a request. `raw_path` is the path as sent.
     ///
     /// Returns `None` if the path is not valid percent-encoding.
-    pub fn route(&self, method: &Method, raw_path: &str) -> Option<Routed> {
+    pub fn route<'p>(&self, method: &Method, raw_path: &'p str) -> Option<Routed<'p>> {
         let path = decode(raw_path)?;
         let escaped = if is_escaped(raw_path) { Cow::Borrowed(raw_path) } else { Cow::Owned(escape(&path)) };
         if method != Method::CONNECT {
@@ -120,7 +120,7 @@ impl Router {
             }
         }
         let table = Table { routes: &self.routes, is_api: self.is_api_v1(raw_path) };
-        Some(table.route(method, &path))
+        Some(table.route(method, path))
     }
 
     /// Whether a path is routed by the table of the API.
@@ -148,19 +148,22 @@ impl<'r> Table<'r> {
         self.routes().filter(move |route| route.allows(method))
     }
 
-    fn route(&self, method: &Method, path: &[u8]) -> Routed {
+    fn route<'p>(&self, method: &Method, path: Cow<'p, [u8]>) -> Routed<'p> {
         let name = method.as_str();
-        if let Some(route) = self.routes_of(name).find(|route| route.matches(path)) {
-            let path_tail = path[route.start.len()..].to_owned();
+        if let Some(route) = self.routes_of(name).find(|route| route.matches(&path)) {
+            let path_tail = match path {
+                Cow::Borrowed(path) => Cow::Borrowed(&path[route.start.len()..]),
+                Cow::Owned(path) => Cow::Owned(path[route.start.len()..].to_owned()),
+            };
             return Routed::Found { endpoint: route.endpoint, path_head: route.path.head, path_tail };
         }
         if method != Method::CONNECT
-            && path != b"/"
-            && let Some(other) = self.other_spelling(name, path)
+            && *path != *b"/"
+            && let Some(other) = self.other_spelling(name, &path)
         {
             return Routed::Redirect(escape(&other));
         }
-        let allowed = self.allowed(path);
+        let allowed = self.allowed(&path);
         if allowed.is_empty() {
             Routed::NotFound
         } else if method == Method::OPTIONS {
@@ -298,7 +301,9 @@ fn has_valid_escapes(raw: &str) -> bool {
 
 /// Whether Go uses the path as it was sent. Otherwise, Go escapes the decoded path again, and `%2F` becomes a slash.
 fn is_escaped(raw: &str) -> bool {
-    raw.bytes().all(|byte| needs_no_escape(byte) || b"!'()*[]%".contains(&byte))
+    raw.bytes().all(|byte| {
+        needs_no_escape(byte) || matches!(byte, b'!' | b'\'' | b'(' | b')' | b'*' | b'[' | b']' | b'%')
+    })
 }
 
 /// Percent-encodes a path as Go does.
@@ -315,7 +320,11 @@ fn escape(path: &[u8]) -> String {
 }
 
 fn needs_no_escape(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte)
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'=' | b'@'
+        )
 }
 
 #[cfg(test)]
@@ -426,7 +435,7 @@ mod tests {
     fn an_encoded_slash_separates_and_encoded_dots_do_not() {
         let found = |path| match router().route(&Method::PUT, path) {
             Some(Routed::Found { endpoint: Endpoint::Push, path_head: "/metrics/job/", path_tail }) => {
-                path_tail
+                path_tail.into_owned()
             }
             other => panic!("{path}: {other:?}"),
         };
@@ -451,8 +460,8 @@ mod tests {
     #[test]
     fn a_prefix_applies_to_every_path() {
         let router = Router::new("/gw", "/gw/scrape", false);
-        let found = |endpoint, path_head, tail: &str| {
-            Some(Routed::Found { endpoint, path_head, path_tail: tail.into() })
+        let found = |endpoint, path_head, tail: &'static str| {
+            Some(Routed::Found { endpoint, path_head, path_tail: tail.as_bytes().into() })
         };
         assert_eq!(router.route(&Method::GET, "/gw/scrape"), found(Endpoint::Metrics, "/metrics", ""));
         assert_eq!(

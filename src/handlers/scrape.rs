@@ -21,7 +21,7 @@ use crate::shard::Counts;
 use crate::{cores, http, runtime, storage, telemetry};
 
 /// All groups and the gateway's own metrics, in the form that the client negotiated.
-pub(super) async fn scrape(handlers: &Handlers, request: Request) -> Result<Response, Error> {
+pub(super) async fn scrape(handlers: &Handlers, request: Request<'_>) -> Result<Response, Error> {
     let gateway = &handlers.gateway;
     let started = Instant::now();
     let Some(slot) = gateway.scrapes.acquire(request.peer.ip()).await else {

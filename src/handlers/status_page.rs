@@ -22,7 +22,7 @@ table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:t
 border-bottom:1px solid #8886}code{overflow-wrap:anywhere}pre{overflow-x:auto}.failed{color:#c33}";
 
 /// The list of groups. The page is made while the client reads it, so it is never in memory as a whole.
-pub(super) async fn status_page(handlers: &Handlers, request: Request) -> Result<Response, Error> {
+pub(super) async fn status_page(handlers: &Handlers, request: Request<'_>) -> Result<Response, Error> {
     let config = &handlers.gateway.config;
     let (start, end) = (start(config), end(config));
     let mut response =
@@ -89,7 +89,7 @@ async fn write_large_row(
 }
 
 /// 404: the page loads no files.
-pub(super) async fn no_such_file(_: &Handlers, _: Request) -> Result<Response, Error> {
+pub(super) async fn no_such_file(_: &Handlers, _: Request<'_>) -> Result<Response, Error> {
     Err(Error::NotFound)
 }
 

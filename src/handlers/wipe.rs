@@ -9,7 +9,7 @@ use crate::cores::shard_task::CommandError;
 use crate::http::response::{Response, empty};
 
 /// 202 once all cores have deleted their groups.
-pub(super) async fn wipe(handlers: &Handlers, _: Request) -> Result<Response, Error> {
+pub(super) async fn wipe(handlers: &Handlers, _: Request<'_>) -> Result<Response, Error> {
     let mailboxes = &handlers.gateway.mailboxes;
     let wiped: Vec<_> = (0..mailboxes.cores())
         .map(|core| {

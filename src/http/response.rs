@@ -7,7 +7,7 @@ use http::header::{
     ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS,
 };
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use super::response_body::ResponseBody;
@@ -19,6 +19,9 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// The value of `Retry-After`.
 pub(super) const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// The most headers whose memory is used again. An idle connection keeps it.
+const REUSED_HEADERS_MAX: usize = 32;
 
 /// A response without a body.
 pub(crate) fn empty(status: StatusCode) -> Response {
@@ -51,6 +54,15 @@ pub(super) fn error_with<B>(
     response.headers_mut().insert(CONTENT_TYPE, TEXT);
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     response
+}
+
+/// Lets a response without headers have the memory of its request's headers. hyper takes it back for the next request of the connection.
+pub(crate) fn reuse_headers(response: &mut Response, of_request: HeaderMap) {
+    if response.headers().capacity() == 0 && of_request.capacity() <= REUSED_HEADERS_MAX {
+        let mut headers = of_request;
+        headers.clear();
+        *response.headers_mut() = headers;
+    }
 }
 
 /// Adds `Retry-After`.
@@ -94,5 +106,27 @@ pub(crate) fn redirect(method: &Method, to: &str, query: Option<&str>) -> Respon
 fn insert(response: &mut Response, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_response_without_headers_gets_the_memory_of_a_short_list() {
+        let mut of_request = HeaderMap::new();
+        of_request.insert(CONTENT_TYPE, TEXT);
+        let mut response = empty(StatusCode::OK);
+        reuse_headers(&mut response, of_request.clone());
+        assert!(response.headers().is_empty() && response.headers().capacity() > 0);
+
+        let mut response = text(StatusCode::OK, "OK");
+        reuse_headers(&mut response, HeaderMap::new());
+        assert_eq!(response.headers().get(CONTENT_TYPE), Some(&TEXT));
+
+        let mut response = empty(StatusCode::OK);
+        reuse_headers(&mut response, HeaderMap::with_capacity(4 * REUSED_HEADERS_MAX));
+        assert_eq!(response.headers().capacity(), 0);
     }
 }

@@ -199,7 +199,7 @@ impl Gateway {
             }
             return self.push(push);
         };
-        let (key, numbers) = (push.key.clone(), numbers.into());
+        let key = push.key.clone();
         let shaped = ShapedPush { key, mode: push.mode, source: push.source, shape, numbers };
         // As in a running gateway, groups with side shards have no shape.
         if self.sides.contains_key(&shaped.key.without_empty_instance()) {

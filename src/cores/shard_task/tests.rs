@@ -6,6 +6,7 @@ use super::*;
 use crate::exposition::model::MetricType;
 use crate::exposition::names::NameRules;
 use crate::reference::{Mode, push_of};
+use crate::runtime::budget::Budget;
 use crate::runtime::threads::block_on_epoll;
 use crate::shard::shapes::Shapes;
 use crate::shard::{FAILURE_TIME, PUSH_TIME, Persistence};
@@ -16,10 +17,14 @@ const FAMILIES: usize = 8_000;
 type Reply = oneshot::Receiver<CommandResult>;
 
 fn task() -> Rc<ShardTask> {
+    task_with_queue(None)
+}
+
+fn task_with_queue(queue_max: Option<usize>) -> Rc<ShardTask> {
     let own = [PUSH_TIME, FAILURE_TIME].map(|name| (name, MetricType::Gauge, "help"));
     let registry = Arc::new(Registry::new(own));
     let shard = Shard::new(0, registry.clone(), Persistence::InMemory);
-    let (mailboxes, _inboxes) = Mailboxes::new(1, None);
+    let (mailboxes, _inboxes) = Mailboxes::new(1, queue_max);
     ShardTask::new(0, Arc::new(CoreShards::new(shard)), registry, Arc::default(), mailboxes, None)
 }
 
@@ -212,14 +217,17 @@ impl Shaped {
         format!("m {value}\nn{{a=\"1\"}} {value}\nn{{a=\"2\"}} {value}\n").into_bytes()
     }
 
-    fn push(&self, task: &Rc<ShardTask>, job: &str, value: usize) -> Reply {
+    fn made(&self, job: &str, value: usize) -> ShapedPush {
         let (key, mut numbers) = (key(job), Vec::new());
         let shape = self.shapes.find(&Self::body(value), &key, usize::MAX, &mut numbers);
-        let (shape, numbers) = (shape.expect("the shape is known"), numbers.into());
-        let push = ShapedPush { key, mode: Mode::Replace, source: None, shape, numbers };
+        let shape = shape.expect("the shape is known");
+        ShapedPush { key, mode: Mode::Replace, source: None, shape, numbers }
+    }
+
+    fn push(&self, task: &Rc<ShardTask>, job: &str, value: usize) -> Reply {
         let (tx, rx) = oneshot::channel();
         let permit = task.mailboxes.queue_permit(0).expect("there is no limit");
-        task.execute(ShardCommand::ShapedPush(Arc::new(push), permit, tx));
+        task.execute(ShardCommand::ShapedPush(Arc::new(self.made(job, value)), permit, tx));
         rx
     }
 }
@@ -233,6 +241,44 @@ async fn values(task: &Rc<ShardTask>) -> std::collections::BTreeMap<String, Vec<
         values.entry(job.expect("has a job").to_owned()).or_default().push(value.to_owned());
     }
     values
+}
+
+#[test]
+fn a_push_at_home_returns_its_numbers_whether_it_is_applied_at_once_or_not() {
+    block_on_epoll(async {
+        let (task, shaped) = (task(), Shaped::new());
+        // The group has no shape before the first push, and another command holds the shard during the third.
+        for value in 1..4 {
+            let shard = if value == 3 { Some(task.lock_main().await) } else { None };
+            let memory = Budget::new(None).request();
+            let mut pushed = std::pin::pin!(task.push_numbers_at_home(shaped.made("a", value), memory));
+            let (outcome, numbers) = match pushed.as_mut().now_or_never() {
+                Some(result) if shard.is_none() => result,
+                Some(_) => panic!("another command holds the shard"),
+                None => {
+                    drop(shard);
+                    pushed.await
+                }
+            };
+            assert_eq!((outcome, numbers), (Ok(Outcome::Applied), vec![value as f64; 3]));
+            assert_eq!(values(&task).await["a"], vec![value.to_string(); 3]);
+        }
+    });
+}
+
+#[test]
+fn a_push_at_home_needs_a_permit_of_the_queue() {
+    block_on_epoll(async {
+        let (task, shaped) = (task_with_queue(Some(1)), Shaped::new());
+        for value in 0..2 {
+            applied(shaped.push(&task, "a", value)).await;
+        }
+        let permit = task.mailboxes.queue_permit(0).expect("nothing is queued");
+        let push = || task.push_numbers_at_home(shaped.made("a", 2), Budget::new(None).request());
+        assert_eq!(push().await.0, Err(CommandError::QueueFull));
+        drop(permit);
+        assert_eq!(push().await.0, Ok(Outcome::Applied));
+    });
 }
 
 /// So many that merging them takes several slices.

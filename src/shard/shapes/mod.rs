@@ -154,7 +154,7 @@ pub struct ShapedPush {
     /// The shape of the body.
     pub shape: Arc<Shape>,
     /// The numbers of the body.
-    pub numbers: Box<[f64]>,
+    pub numbers: Vec<f64>,
 }
 
 impl ShapedPush {

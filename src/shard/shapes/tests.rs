@@ -55,7 +55,7 @@ fn by_shape(shape: &Arc<Shape>, key: &GroupingKey, body: &[u8]) -> Option<Seen> 
     if !shape.is_for(key, usize::MAX) || !shape.skeleton.read_numbers(body, &mut numbers) {
         return None;
     }
-    let (key, numbers) = (key.clone(), numbers.into());
+    let key = key.clone();
     seen(&ShapedPush { key, mode: Mode::Replace, source: None, shape: shape.clone(), numbers }.to_push())
 }
 
