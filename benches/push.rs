@@ -50,7 +50,7 @@ fn bench_apply(c: &mut Criterion) {
 fn shaped(shapes: &Shapes, group: u32, body: &str) -> ShapedPush {
     let (key, mut numbers) = (key(group), Vec::new());
     let shape = shapes.find(body.as_bytes(), &key, usize::MAX, &mut numbers).expect("the shape is known");
-    ShapedPush { key, mode: Mode::Replace, source: Some(PEER), shape, numbers: numbers.into() }
+    ShapedPush { key, mode: Mode::Replace, source: Some(PEER), shape, numbers }
 }
 
 /// The same pushes again with other numbers: finding the shape of the body, and applying the numbers.
