@@ -8,7 +8,7 @@
 mod bodies;
 mod gateway;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::LazyLock;
 
 use crate::exposition::escape::{Escaping, NameKind, escape};
@@ -35,6 +35,8 @@ pub(crate) use gateway::{Gateway, in_slices};
 pub(crate) const CORES: usize = 2;
 /// Snapshots that are kept after their collection.
 const HELD_MAX: usize = 3;
+/// How many bodies are remembered for [`Step::Known`].
+const KNOWN_MAX: usize = 6;
 
 /// A family of the reference implementation: its type, and its series with their values.
 type ModelFamily = (MetricType, BTreeMap<String, String>);
@@ -47,6 +49,10 @@ pub enum Step {
     Push(Mode, usize, Vec<PushedFamily>),
     /// The last push to the group with other values, so that shapes are known. The first push to another group if there was none.
     Again(Mode, usize),
+    /// One of the latest bodies, of any group, with other values, so that a group changes between shapes.
+    Known(Mode, usize, usize),
+    /// The last push to the group with a label more or less in one of its families, and other values. Does nothing if there was none.
+    Vary(Mode, usize, usize, usize),
     /// A delete of a group.
     Delete(usize),
     /// Begins a collection, takes the snapshot of its next core, or ends it.
@@ -78,7 +84,7 @@ pub struct PushedFamily {
     pub bulk: usize,
 }
 
-const KEYS: [&[(&str, &str)]; 7] = [
+const KEYS: [&[(&str, &str)]; 9] = [
     &[("job", "a")],
     &[("job", "b")],
     &[("job", "a"), ("zone", "x")],
@@ -86,7 +92,13 @@ const KEYS: [&[(&str, &str)]; 7] = [
     &[("job", "a"), ("rack", "1")],
     &[("job", "a"), ("instance", "")],
     &[("job", "a"), ("rack", "1"), ("zone", "x")],
+    &[("job", "c")],
+    &[("job", "d")],
 ];
+/// The groups that have the label names of the first one. Three of them are on one core.
+#[cfg(test)]
+pub(crate) const OF_ONE_SET: [usize; 4] = [0, 1, 7, 8];
+
 /// A gateway and the reference implementation, which do the same.
 pub struct Comparison {
     gateway: Gateway,
@@ -94,10 +106,16 @@ pub struct Comparison {
     without_shapes: Gateway,
     groups: BTreeMap<GroupKey, ModelGroup>,
     names: [&'static str; 4],
+    /// What the groups had since the running collection began.
+    history: Vec<BTreeMap<GroupKey, ModelGroup>>,
     /// The families of the last push to a group, by its number.
     last: BTreeMap<usize, Vec<PushedFamily>>,
+    /// The families of the latest pushes to any group.
+    known: VecDeque<Vec<PushedFamily>>,
     /// The value of the next push's samples.
     value: usize,
+    /// After so many steps, everything is compared.
+    compare_every: usize,
 }
 
 impl Comparison {
@@ -114,7 +132,23 @@ impl Comparison {
     fn of(new: impl Fn() -> Gateway, names: usize) -> Self {
         let names = NAMES[names % NAMES.len()];
         let (gateway, without_shapes) = (new(), new().without_shapes());
-        Self { gateway, without_shapes, groups: BTreeMap::new(), names, last: BTreeMap::new(), value: 0 }
+        Self {
+            gateway,
+            without_shapes,
+            groups: BTreeMap::new(),
+            history: Vec::new(),
+            names,
+            last: BTreeMap::new(),
+            known: VecDeque::new(),
+            value: 0,
+            compare_every: 1,
+        }
+    }
+
+    /// Compares everything only after so many steps, and outcomes, records and limits after each one. Comparing takes most of the time.
+    #[must_use]
+    pub fn comparing_every(self, steps: usize) -> Self {
+        Self { compare_every: steps, ..self }
     }
 
     /// Does the same in both and compares everything.
@@ -138,9 +172,24 @@ impl Comparison {
                 self.both(|gateway| gateway.delete(&key(*number)));
                 self.groups.remove(&**key(*number).text());
             }
-            Step::Push(mode, number, families) => {
-                self.push(*mode, &key(*number), families);
-                self.last.insert(*number % KEYS.len(), families.clone());
+            Step::Push(mode, number, families) => self.push_and_remember(*mode, *number, families),
+            Step::Known(mode, number, body) => {
+                if let Some(families) = self.known.get(body % self.known.len().max(1)).cloned() {
+                    self.push_and_remember(*mode, *number, &families);
+                }
+            }
+            Step::Vary(mode, number, family, label) => {
+                let Some(last) = self.last.get(&(*number % KEYS.len())).filter(|last| !last.is_empty())
+                else {
+                    return;
+                };
+                let mut families = last.clone();
+                let family = family % families.len();
+                let labels = &mut families[family].labels;
+                if !labels.remove(label) {
+                    labels.insert(*label);
+                }
+                self.push_and_remember(*mode, *number, &families);
             }
             Step::Again(mode, number) => {
                 let last = self.last.get(&(*number % KEYS.len())).or_else(|| self.last.values().next());
@@ -150,7 +199,21 @@ impl Comparison {
             }
         }
         self.value += 1;
-        self.compare();
+        self.compare_scrape();
+        if self.value.is_multiple_of(self.compare_every) {
+            self.compare();
+        } else {
+            self.compare_quickly();
+        }
+    }
+
+    fn push_and_remember(&mut self, mode: Mode, number: usize, families: &[PushedFamily]) {
+        self.push(mode, &key(number), families);
+        self.last.insert(number % KEYS.len(), families.to_vec());
+        self.known.push_back(families.to_vec());
+        if self.known.len() > KNOWN_MAX {
+            self.known.pop_front();
+        }
     }
 
     fn both(&mut self, mut act: impl FnMut(&mut Gateway)) {
@@ -193,21 +256,46 @@ impl Comparison {
         }
     }
 
+    /// A scrape shows each group as it was at a moment between its beginning and its end: every push has other values.
+    fn compare_scrape(&mut self) {
+        if self.gateway.scrape.is_some() || self.gateway.collection.is_some() {
+            self.history.push(self.groups.clone());
+        }
+        let Some(scrape) = self.gateway.scrape.take() else { return };
+        let samples_of =
+            |groups: &BTreeMap<GroupKey, ModelGroup>, key: &GroupKey| -> BTreeMap<String, String> {
+                groups.get(key).into_iter().flatten().flat_map(|(_, (_, lines))| lines.clone()).collect()
+            };
+        let keys: BTreeSet<_> = self.history.iter().flat_map(BTreeMap::keys).collect();
+        for key in keys {
+            let states: BTreeSet<_> = self.history.iter().map(|groups| samples_of(groups, key)).collect();
+            let is_shown = |(series, value): &(&String, &String)| scrape.get(*series) == Some(value);
+            let shown = states.iter().flatten().filter(is_shown);
+            let shown = shown.map(|(series, value)| (series.clone(), value.clone())).collect();
+            assert!(states.contains(&shown), "a scrape shows a part of a push: {shown:?} of {states:?}");
+        }
+        self.history.clear();
+    }
+
+    fn compare_quickly(&self) {
+        assert_eq!(self.gateway.records(), self.without_shapes.records());
+        assert!(self.gateway.registry.limited().eq(self.without_shapes.registry.limited()));
+        let counts = self.gateway.all_shards().map(Shard::counts);
+        assert_eq!(counts.map(|counts| counts.groups).sum::<usize>(), self.groups.len());
+    }
+
     fn compare(&self) {
-        assert_eq!(self.gateway.store, self.without_shapes.store);
+        self.compare_quickly();
         assert!(self.gateway.all_groups().eq(self.without_shapes.all_groups()));
         if let Some(text) = self.gateway.all_text() {
             assert_eq!(Some(text), self.without_shapes.all_text());
         }
-        assert!(self.gateway.registry.limited().eq(self.without_shapes.registry.limited()));
         let shown = self.gateway.shown();
         let mut wanted: BTreeMap<String, ModelFamily> = BTreeMap::new();
         for (name, (kind, lines)) in self.groups.values().flatten() {
             wanted.entry(name.clone()).or_insert_with(|| (*kind, BTreeMap::new())).1.extend(lines.clone());
         }
         assert_eq!(shown, wanted);
-        let counts = self.gateway.all_shards().map(Shard::counts);
-        assert_eq!(counts.map(|counts| counts.groups).sum::<usize>(), self.groups.len());
     }
 
     /// Ends everything that is running, and deletes all groups, which leaves nothing behind.
@@ -215,6 +303,7 @@ impl Comparison {
     /// # Panics
     /// Something is left.
     pub fn end(mut self) {
+        self.compare();
         let gateway = &mut self.gateway;
         while gateway.collection.is_some() {
             gateway.collect();
@@ -242,12 +331,12 @@ impl Comparison {
 }
 
 /// The shards on which the groups live, in every process.
-const HOMES: [usize; KEYS.len()] = [0, 1, 1, 0, 0, 0, 1];
+const HOMES: [usize; KEYS.len()] = [0, 1, 1, 0, 0, 0, 1, 0, 0];
 
 fn key(number: usize) -> GroupingKey {
     static ALL: LazyLock<Vec<GroupingKey>> = LazyLock::new(|| {
         // The home core depends on a seed, so the names of jobs are chosen to have the same homes in every process. About one
-        // suffix in 64 fits.
+        // suffix in 256 fits.
         let with_suffix = |suffix: usize| KEYS.map(|labels| key_of(labels, suffix)).into();
         let fits = |keys: &Vec<GroupingKey>| keys.iter().map(|key| key.home(CORES)).eq(HOMES);
         (0..).map(with_suffix).find(fits).expect("some suffix fits")

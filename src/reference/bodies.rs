@@ -15,7 +15,9 @@ use crate::shard::push::{Content, Mode, Push};
 pub(super) const NAMES: [[&str; 4]; 2] =
     [["m", "m_count", "m_sum", "n"], ["m.x", "m_x", "m-x_count", "m_dot_x"]];
 const TYPES: [&str; 4] = ["gauge", "counter", "histogram", "summary"];
-const LABELS: [&str; 5] = ["", "zone=\"x\"", "rack=\"1\"", "rack=\"1\",zone=\"x\"", "zone=\"y\""];
+/// Those with the same label names as the second one can be in one shape.
+const LABELS: [&str; 6] =
+    ["", "zone=\"x\"", "rack=\"1\"", "rack=\"1\",zone=\"x\"", "zone=\"y\"", "zone=\"z\""];
 const HELPS: [&str; 3] = ["one", "another\\n", "a longer text, which is the same in several groups"];
 
 /// A body in the text format. Of several families with one name, the first is used.

@@ -16,7 +16,7 @@ use super::plan::{Decision, PushAttempt, Step};
 use super::push::{Mode, Push, PushedFamily};
 use super::registry::{Announcements, RunningEpoch, SetId, SharedFamily};
 use super::retired::RetiredLines;
-use super::segments::RUN_BYTES_MAX;
+use super::segments::{GroupLines, RUN_BYTES_MAX};
 use super::series::has_new_series;
 use super::shapes::NO_SHAPE;
 use super::slab::Number;
@@ -181,8 +181,6 @@ impl Shard {
         };
         let Some(group) = group else { return edit };
         edit.target = Target::Delete(group);
-        self.discard_numbers(group);
-        self.clear_shape(group);
         let set = self.groups[group].set;
         let families = std::mem::take(&mut self.groups[group].families);
         let (mut changes, mut releases) = (Vec::new(), false);
@@ -205,6 +203,9 @@ impl Shard {
             self.release(group, &old, set);
             edit.splices.push_back(Splice { family: old.number, lines: Lines::None });
         }
+        // Only now, because the series that it releases are those of its numbers.
+        self.discard_numbers(group);
+        self.clear_shape(group);
         families.free(pace).await;
         for family in [PUSH_TIME_NUMBER, FAILURE_TIME_NUMBER] {
             edit.splices.push_back(Splice { family, lines: Lines::None });
@@ -212,7 +213,7 @@ impl Shard {
         edit
     }
 
-    fn release(&mut self, group: Number, old: &GroupFamily, set: SetId) {
+    pub(super) fn release(&mut self, group: Number, old: &GroupFamily, set: SetId) {
         if self.families[old.number].shared.has_several_sets() {
             self.retire_series(group, old.number);
         }
@@ -226,7 +227,9 @@ impl Shard {
     fn retire_series(&mut self, group: Number, family: Number) {
         let Some(epoch) = self.registry.retirement_epoch() else { return };
         let (local, key) = (&self.families[family], self.groups[group].key.clone());
-        let (family, kind, lines) = (local.shared.name.clone(), local.kind, local.text.lines(group));
+        let latest = self.numbers_of(group).and_then(|numbers| numbers.lines(family, &key));
+        let lines = latest.map_or_else(|| local.text.lines(group), GroupLines::Copied);
+        let (family, kind) = (local.shared.name.clone(), local.kind);
         self.retired_series().push(RetiredLines { epoch, family, kind, key, lines });
     }
 

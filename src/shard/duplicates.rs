@@ -82,6 +82,11 @@ impl Shard {
         let Some(group) = self.groups.number_of(lookup.key.text()) else { return Ok(false) };
         let Some(family) = self.families_by_name.get(&lookup.family) else { return Ok(false) };
         let local = &self.families[*family];
+        // The text may still have the series of another shape.
+        if let Some(numbers) = self.numbers_of(group) {
+            pace.spend(numbers.shape.bytes_max(lookup.key.text())).await;
+            return Ok(numbers.has_series(*family, lookup.key.text(), &lookup.series));
+        }
         if let Some(first) = local.text.first_of_long(group) {
             let lines = || local.text.lines(group);
             return find_in_long(first, lookup, local.kind, lines);

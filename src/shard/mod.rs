@@ -7,8 +7,8 @@
 //! * [`push`], [`outcome`] — a push on its way to its shard, and the result of a command.
 //! * `plan` — what a push would change: [`Shard::decide`].
 //! * `apply`, `text_edit` — changing the tables, then the text in slices.
-//! * [`shapes`], `shaped` — bodies that differ only in their numbers, and applying them.
-//! * `pending` — numbers that are not in the text yet, and merging them in rounds.
+//! * [`shapes`], `shaped`, `switch` — bodies that differ only in their numbers, and applying them.
+//! * `pending`, `group_set` — numbers that are not in the text yet, and merging them in rounds.
 //! * `lookups`, `duplicates` — equal series in two groups.
 //! * [`registry`] — the names that all cores must agree on.
 //! * `tables`, `groups`, `group_families`, `large_map`, [`segments`], `series` — groups and families, and the text of a family.
@@ -20,6 +20,7 @@
 mod apply;
 mod duplicates;
 mod group_families;
+mod group_set;
 mod groups;
 mod growth;
 pub(crate) mod hash;
@@ -47,6 +48,7 @@ pub mod shapes;
 pub mod sides;
 mod slab;
 mod small_map;
+mod switch;
 mod tables;
 mod text_edit;
 pub mod view;

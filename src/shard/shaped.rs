@@ -8,27 +8,30 @@
 //!
 //! Whatever else changes a group clears its shape. A rejected push changes nothing, and a failed one only a time, so both leave it.
 
+use std::sync::Arc;
+
 use super::limits::Amounts;
 use super::push::{Mode, Push};
 use super::segments::NewLines;
-use super::shapes::{NO_SHAPE, ShapedPush};
+use super::shapes::{NO_SHAPE, Shape, ShapedPush};
 use super::slab::Number;
 use super::text_edit::write_time;
 use super::{Change, ChangedPart, PUSH_TIME_NUMBER, Shard};
 
 impl Shard {
-    /// Applies a push if its group has its shape. Otherwise does nothing: the push must be applied as
-    /// [`ShapedPush::to_push`]. A limit on the whole that it would exceed is such a case, too.
+    /// Applies a push if its group has its shape, or can change from its own to that of the push (see [`super::switch`]). Otherwise does
+    /// nothing: the push must be applied as [`ShapedPush::to_push`]. A limit on the whole that it would exceed is such a case, too.
     pub fn push_numbers(&mut self, push: &ShapedPush, now_seconds: f64) -> Option<Change> {
         debug_assert!(!self.is_loading(), "pushes are accepted only after all groups are loaded");
         let group = self.groups.number_of(push.key.text())?;
-        let families = self.shapes.families_of(self.groups[group].shape, &push.shape)?;
         let now = self.time_of_push(Some(group), now_seconds);
-        if self.registry.totals().is_none() {
-            self.store_numbers(group, now, &push.numbers);
-        } else {
-            let families = families.into();
-            self.write_numbers(group, push, families, now)?;
+        match self.shapes.families_of(self.groups[group].shape, &push.shape) {
+            None => self.switch_shape(group, push, now)?,
+            Some(_) if self.registry.totals().is_none() => self.store_numbers(group, now, &push.numbers),
+            Some(families) => {
+                let families = families.into();
+                self.write_numbers(group, push, families, now)?;
+            }
         }
         let bytes_bound = push.shape.bytes_max(push.key.text()) as u64;
         let entry = &mut self.groups[group];
@@ -82,11 +85,20 @@ impl Shard {
     pub(super) fn set_shape_of_push(&mut self, group: Number, push: &Push) {
         let is_whole = push.mode == Mode::Replace || self.groups[group].families.len() == push.families_len();
         let shape = push.shape.as_ref().filter(|_| is_whole);
-        let families_by_name = &self.families_by_name;
-        let number_of = |name: &str| families_by_name.get(name).copied();
-        let new = shape.and_then(|shape| self.shapes.acquire(shape, number_of)).unwrap_or(NO_SHAPE);
+        let new = shape.and_then(|shape| self.acquire_shape(shape)).unwrap_or(NO_SHAPE);
         let old = std::mem::replace(&mut self.groups[group].shape, new);
         self.shapes.release(old);
+    }
+
+    /// Counts a group that gets a shape. `None` if the shard lacks one of its families.
+    pub(super) fn acquire_shape(&mut self, shape: &Arc<Shape>) -> Option<Number> {
+        if !self.shapes.is_known(shape) {
+            for group in self.shapes.forget_evicted() {
+                self.finish_numbers(group);
+            }
+        }
+        let families_by_name = &self.families_by_name;
+        self.shapes.acquire(shape, |name| families_by_name.get(name).copied())
     }
 
     /// Forgets the shape of a group that is about to change.

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::key::GroupingKey;
+use super::limits::StateLimits;
 use super::outcome::Outcome;
 use super::push::{Mode, Push};
 use super::{Decision, Lookups, PushAttempt, Shard};
@@ -97,4 +98,35 @@ fn few_groups_with_many_families_are_deleted_at_a_time() {
     assert!(seen > 2);
     // One group is more than enough.
     assert_eq!(shard.some_keys(0, 1).0.len(), 1);
+}
+
+/// Once, all groups of a round were sorted in one step, and its memory was freed in one.
+#[test]
+fn a_round_begins_ends_and_goes_on_in_slices() {
+    const GROUPS: usize = 3_000;
+    const SHAPES: usize = 40;
+    let mut gateway = Gateway::with_limits(StateLimits::default());
+    let body = |shape: usize| -> String {
+        (0..20).map(|number| format!("m{{shape=\"{shape}\",number=\"{number}\"}} 1\n")).collect()
+    };
+    for _ in 0..3 {
+        for group in 0..GROUPS {
+            let (key, body) = (key(&group.to_string(), None), body(group % SHAPES));
+            assert_eq!(gateway.push_body(put(&key, &body), &body), Outcome::Applied);
+        }
+        gateway.commit();
+    }
+    for shard in &mut gateway.shards {
+        let (groups, segments) = (shard.counts().groups, shard.counts().segments);
+        assert_eq!(shard.pending_groups(), groups);
+        let round = shard.next_merged().expect("numbers are pending");
+        let mut steps = 1;
+        while !shard.merge(1) {
+            steps += 1;
+        }
+        assert!(shard.is_merged(round));
+        // Listing the families of each shape, rewriting each segment but the failure times, and freeing each shape and its numbers.
+        let failure_segments = segments / 10;
+        assert!(steps >= 3 * SHAPES + segments - failure_segments, "{steps} steps for {segments} segments");
+    }
 }

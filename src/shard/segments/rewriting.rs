@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::FamilyText;
+use super::super::group_set::GroupSet;
 use super::runs::Runs;
 use super::segment::Segment;
+use super::{FamilyText, measure};
 
 /// Memory for a segment, which is used again and again.
 #[derive(Debug, Default)]
@@ -16,47 +17,71 @@ pub struct Rewriting {
 /// What was rewritten.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Rewritten {
-    /// How many groups are done.
+    /// The first group after the segment.
+    pub next: u32,
+    /// How many groups got new lines.
     pub groups: usize,
-    /// The bytes of the segment before and after.
+    /// The bytes of the segment before.
     pub old_bytes: usize,
     /// The bytes of the segment after.
     pub new_bytes: usize,
+    /// The lines of the groups before; 0 if they are not counted.
+    pub old_lines: usize,
+    /// The lines of the groups after; 0 if they are not counted.
+    pub new_lines: usize,
+}
+
+impl FamilyText {
+    /// The first entry with short lines of one of these groups, from a group number on.
+    fn next_entry(&self, groups: &GroupSet, from: u32) -> Option<usize> {
+        let start = self.entries.partition_point(|entry| entry.first <= from).saturating_sub(1);
+        let has_any = |index: &usize| {
+            let entry = &self.entries[*index];
+            let last = entry.segment.runs.last().filter(|last| !entry.exclusive && *last >= from);
+            last.is_some_and(|last| groups.has_any(entry.first.max(from)..=last))
+        };
+        (start..self.entries.len()).find(has_any)
+    }
 }
 
 impl Rewriting {
-    /// Replaces the lines of the first of these groups, and of those after it whose lines are in the same segment. Groups are sorted by
-    /// number, and only those that have short lines are written. `write` appends the new lines of a group, or returns `false` to keep the
-    /// old ones. A segment that would not change keeps its cached forms.
-    pub fn rewrite<G>(
+    /// Replaces the lines of some groups in the first segment that may have one of them, from a group number on. Groups with long lines,
+    /// and those without lines, stay as they are. `write` appends the new lines of a group, or returns `false` to keep the old ones. Lines
+    /// are counted if `counts_lines` is set. A segment that would not change keeps its cached forms. `None` if there is no such segment.
+    pub fn rewrite(
         &mut self,
         text: &mut FamilyText,
-        groups: &[G],
-        number_of: impl Fn(&G) -> u32,
-        mut write: impl FnMut(&G, &mut Vec<u8>) -> bool,
-    ) -> Rewritten {
-        let Some(first) = groups.first() else { return Rewritten::default() };
-        let Some(index) = text.shared_entry(number_of(first)) else {
-            return Rewritten { groups: 1, ..Rewritten::default() };
-        };
-        let next = text.entries.get(index + 1).map_or(u32::MAX, |entry| entry.first);
-        let count = groups.partition_point(|group| number_of(group) < next);
+        groups: &GroupSet,
+        from: u32,
+        counts_lines: bool,
+        mut write: impl FnMut(u32, &mut Vec<u8>) -> bool,
+    ) -> Option<Rewritten> {
+        let index = text.next_entry(groups, from)?;
         let entry = &mut text.entries[index];
         self.text.clear();
         self.runs.clear();
-        for group in &groups[..count] {
-            let Ok(at) = entry.find(number_of(group)) else { continue };
+        let mut rewritten = Rewritten::default();
+        for at in 0..entry.segment.runs.len() {
+            let group = entry.segment.runs.group(at);
+            rewritten.next = group.saturating_add(1);
+            if group < from || !groups.contains(group) {
+                continue;
+            }
             self.copy_runs(&entry.segment, at);
             let before = self.text.len();
             if !write(group, &mut self.text) {
                 self.text.truncate(before);
-                self.copy_runs(&entry.segment, at + 1);
                 continue;
             }
-            self.runs.push(number_of(group), self.text.len());
+            if counts_lines {
+                rewritten.old_lines += measure(&entry.segment.text[entry.segment.runs.range(at)]).1;
+                rewritten.new_lines += measure(&self.text[before..]).1;
+            }
+            rewritten.groups += 1;
+            self.runs.push(group, self.text.len());
         }
         self.copy_runs(&entry.segment, entry.segment.runs.len());
-        let (old_bytes, new_bytes) = (entry.segment.text.len(), self.text.len());
+        (rewritten.old_bytes, rewritten.new_bytes) = (entry.segment.text.len(), self.text.len());
         if entry.segment.text != self.text {
             match Arc::get_mut(&mut entry.segment) {
                 Some(segment) => segment.set(&self.text, &self.runs),
@@ -69,7 +94,7 @@ impl Rewriting {
             text.split_if_large(index);
             text.merge_if_small(index);
         }
-        Rewritten { groups: count, old_bytes, new_bytes }
+        Some(rewritten)
     }
 
     /// Copies the runs after those that are there already, up to the run with this index.

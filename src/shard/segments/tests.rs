@@ -1,5 +1,6 @@
 //! Segments compared with a reference implementation: a map from group to lines.
 
+use super::super::group_set::GroupSet;
 use super::segment::PIECES_MAX;
 use super::*;
 use crate::encoding::encode::{Coding, Form, Piece};
@@ -189,6 +190,10 @@ fn a_change_clears_the_cache_but_not_that_of_a_snapshot() {
     assert_ne!(ids(&text), last_ids);
 }
 
+fn lines_of(text: &FamilyText) -> usize {
+    measure(&whole(text)).1
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
@@ -214,19 +219,25 @@ proptest! {
         for batch in batches {
             let held = is_held.then(|| (text.clone(), whole(&text)));
             // Groups without short lines are left as they are.
-            let groups: Vec<(u32, Option<Vec<u8>>)> =
+            let groups: BTreeMap<u32, Option<Vec<u8>>> =
                 batch.into_iter().map(|(group, (is_new, seed, size))| (group, is_new.then(|| lines(seed, sizes[size])))).collect();
-            let (mut done, mut change) = (0, 0);
-            let before = text.len();
-            while done < groups.len() {
-                let rewritten = rewriting.rewrite(&mut text, &groups[done..], |group| group.0, |(_, new), out| {
-                    out.extend_from_slice(new.as_deref().unwrap_or(b"dropped"));
-                    new.is_some()
-                });
-                done += rewritten.groups;
-                change += rewritten.new_bytes as isize - rewritten.old_bytes as isize;
+            let mut set = GroupSet::default();
+            groups.keys().for_each(|group| assert!(set.insert(*group)));
+            let (before, lines_before) = (text.len(), lines_of(&text));
+            let (mut next, mut bytes, mut lines) = (0, 0, 0);
+            let mut write = |group: u32, out: &mut Vec<u8>| {
+                let new = groups[&group].as_deref();
+                out.extend_from_slice(new.unwrap_or(b"dropped"));
+                new.is_some()
+            };
+            while let Some(rewritten) = rewriting.rewrite(&mut text, &set, next, true, &mut write) {
+                prop_assert!(rewritten.next > next);
+                next = rewritten.next;
+                bytes += rewritten.new_bytes as isize - rewritten.old_bytes as isize;
+                lines += rewritten.new_lines as isize - rewritten.old_lines as isize;
             }
-            prop_assert_eq!(text.len() as isize, before as isize + change);
+            prop_assert_eq!(text.len() as isize, before as isize + bytes);
+            prop_assert_eq!(lines_of(&text) as isize, lines_before as isize + lines);
             for (group, new) in groups {
                 if let (Some(new), Some((known, _)), false) = (new, model.get_mut(&group), long == Some(group)) {
                     *known = new;
@@ -247,11 +258,14 @@ fn a_segment_that_is_rewritten_as_it_was_keeps_its_cached_forms() {
     text.replace(2, NewLines::Run(b"m 2\n"));
     let first = |text: &FamilyText| text.segments().next().expect("has lines").clone();
     let rewrite = |text: &mut FamilyText, new: &'static [u8]| {
-        let write = |_: &u32, out: &mut Vec<u8>| {
+        let write = |_: u32, out: &mut Vec<u8>| {
             out.extend_from_slice(new);
             true
         };
-        Rewriting::default().rewrite(text, &[2], |group| *group, write);
+        let mut groups = GroupSet::default();
+        groups.insert(2);
+        let rewritten = Rewriting::default().rewrite(text, &groups, 0, false, write);
+        assert_eq!(rewritten.map(|rewritten| rewritten.groups), Some(1));
     };
     first(&text).is_quoted();
     rewrite(&mut text, b"m 2\n");

@@ -8,6 +8,9 @@ use super::super::slab::{Number, Slab};
 use super::super::tables::{Map, NO_SHAPE_ID};
 use super::Shape;
 
+/// About how many pending numbers of forgotten shapes are written to the text at once.
+const WRITTEN_NUMBERS_MAX: usize = 4096;
+
 /// The group has no shape.
 pub(in super::super) const NO_SHAPE: Number = Number::MAX;
 
@@ -43,6 +46,17 @@ impl LocalShapes {
         local.shape.as_ref().is_some_and(|known| Arc::ptr_eq(known, shape)).then_some(&*local.families)
     }
 
+    /// The shape with this number, and its families.
+    pub fn get(&self, number: Number) -> Option<(&Arc<Shape>, &[Number])> {
+        let LocalShape { shape, families, .. } = self.shapes.get(number)?;
+        Some((shape.as_ref()?, families))
+    }
+
+    /// Whether groups have the shape.
+    pub fn is_known(&self, shape: &Shape) -> bool {
+        self.by_id.contains_key(&shape.id)
+    }
+
     /// Counts a group that has a shape. `number_of` knows the numbers of its families.
     pub fn acquire(
         &mut self,
@@ -53,7 +67,6 @@ impl LocalShapes {
             self.shapes[*known].groups += 1;
             return Some(*known);
         }
-        self.forget_evicted();
         let families: Option<Arc<[Number]>> =
             shape.families().iter().map(|family| number_of(&family.name)).collect();
         let families = families?;
@@ -104,8 +117,8 @@ impl LocalShapes {
 
     /// The same with the shape and its families.
     pub fn pending_at(&self, number: Number) -> Option<(&Arc<Shape>, &[Number], &PendingNumbers)> {
-        let LocalShape { shape, families, pending, .. } = self.shapes.get(number)?;
-        Some((shape.as_ref()?, families, pending))
+        let (shape, families) = self.get(number)?;
+        Some((shape, families, &self.shapes[number].pending))
     }
 
     /// Takes all pending numbers, in the order of the shapes' numbers.
@@ -121,26 +134,35 @@ impl LocalShapes {
         taken
     }
 
-    /// Drops the shapes that the table has forgotten. Called for each new one, so that a shard has hardly more shapes than the table.
-    fn forget_evicted(&mut self) {
+    /// Drops the shapes that the table has forgotten. Called before each new one, so that a shard has hardly more shapes than the table.
+    /// Pending numbers need their shape: returns groups that have some, for the caller to write them, so that the next call drops their
+    /// shapes.
+    pub fn forget_evicted(&mut self) -> Vec<Number> {
         let is_evicted = |shape: &Arc<Shape>| shape.is_evicted.load(Ordering::Relaxed);
-        let by_id = &mut self.by_id;
+        let mut pending = Vec::new();
+        let mut numbers = 0;
+        let Self { shapes, by_id } = self;
         by_id.retain(|_, number| {
-            let local = &mut self.shapes[*number];
-            // Pending numbers need their shape until the next round.
-            let evicted =
-                local.pending.is_empty() && local.shape.take_if(|shape| is_evicted(shape)).is_some();
-            if evicted {
-                local.families = Arc::default();
-                local.line_order = Box::default();
+            let local = &mut shapes[*number];
+            let Some(shape) = local.shape.as_ref().filter(|shape| is_evicted(shape)) else { return true };
+            if !local.pending.is_empty() {
+                let left = WRITTEN_NUMBERS_MAX.saturating_sub(numbers).div_ceil(shape.numbers_len());
+                let groups = pending.len();
+                pending.extend(local.pending.groups().take(left));
+                numbers += (pending.len() - groups) * shape.numbers_len();
+                return true;
             }
-            !evicted
+            local.shape = None;
+            local.families = Arc::default();
+            local.line_order = Box::default();
+            false
         });
+        pending
     }
 }
 
 fn line_order(shape: &Shape, families: &[Number]) -> Box<[u32]> {
     let mut indexes: Vec<usize> = (0..families.len()).collect();
     indexes.sort_unstable_by_key(|index| families[*index]);
-    indexes.into_iter().flat_map(|index| shape.lines_of(index)).map(|line| line.number).collect()
+    indexes.into_iter().flat_map(|index| shape.lines(index)).map(|(.., number)| number as u32).collect()
 }

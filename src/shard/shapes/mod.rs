@@ -92,27 +92,42 @@ impl Shape {
         &self.families
     }
 
-    fn first_line(&self, family: usize) -> usize {
-        family.checked_sub(1).map_or(0, |before| self.families[before].lines_end as usize)
-    }
-
-    fn lines_of(&self, family: usize) -> &[Line] {
-        &self.lines[self.first_line(family)..self.families[family].lines_end as usize]
+    /// The lines of a family: what precedes and what follows the labels of the group, and the index of the number.
+    fn lines(&self, family: usize) -> impl Iterator<Item = (&[u8], &[u8], usize)> {
+        let first = family.checked_sub(1).map_or(0, |before| self.families[before].lines_end as usize);
+        let mut start = first.checked_sub(1).map_or(0, |before| self.lines[before].end as usize);
+        self.lines[first..self.families[family].lines_end as usize].iter().map(move |line| {
+            let (before, after) =
+                (start..line.labels_at as usize, line.labels_at as usize..line.end as usize);
+            start = line.end as usize;
+            (&self.text[before], &self.text[after], line.number as usize)
+        })
     }
 
     /// Appends the lines of a family. `labels` are those of [`GroupingKey::series_labels`], `numbers` those of the body.
     pub(super) fn write_lines(&self, family: usize, labels: &[u8], numbers: &[f64], out: &mut Vec<u8>) {
-        let first = self.first_line(family);
-        let mut start = first.checked_sub(1).map_or(0, |before| self.lines[before].end as usize);
-        for line in self.lines_of(family) {
-            let (labels_at, end) = (line.labels_at as usize, line.end as usize);
-            out.extend_from_slice(&self.text[start..labels_at]);
+        for (before, after, number) in self.lines(family) {
+            out.extend_from_slice(before);
             out.extend_from_slice(labels);
-            out.extend_from_slice(&self.text[labels_at..end]);
-            write_float(out, numbers[line.number as usize]);
+            out.extend_from_slice(after);
+            write_float(out, numbers[number]);
             out.push(b'\n');
-            start = end;
         }
+    }
+
+    /// Whether a family has a series, given as [`super::series::series_of`] yields it.
+    pub(super) fn has_series(&self, family: usize, labels: &[u8], series: &[u8]) -> bool {
+        self.lines(family).any(|(before, after, _)| {
+            // What follows the labels ends with the space before the number.
+            let rest = series.strip_prefix(before).and_then(|rest| rest.strip_prefix(labels));
+            rest.is_some_and(|rest| after.strip_prefix(rest) == Some(b" "))
+        })
+    }
+
+    /// Whether a family has the same series as a family of another shape, for each group.
+    pub(super) fn has_same_series(&self, family: usize, other: &Self, other_family: usize) -> bool {
+        let series = |shape, family| Self::lines(shape, family).map(|(before, after, _)| (before, after));
+        series(self, family).eq(series(other, other_family))
     }
 
     /// An upper bound of the bytes of all lines and help texts, for a group with this text of its key.

@@ -67,6 +67,7 @@ fn a_shape_that_was_forgotten_and_added_again_is_still_known_after_its_first_gro
     let acquire = |local: &mut LocalShapes, shape| local.acquire(shape, |_| Some(0)).expect("all families");
     let first = acquire(&mut local, &shape);
     shape.is_evicted.store(true, Ordering::Relaxed);
+    assert!(local.forget_evicted().is_empty());
     acquire(&mut local, &other);
     let second = acquire(&mut local, &shape);
     assert_ne!(first, second);
