@@ -40,11 +40,11 @@ const NUMBERS: &[&str] = &[
     "5.",
 ];
 const PATHS: &[&str] = &[
-    "job/a",
     "job/a/instance/1",
     "job/a/instance/2",
     "job/b/instance/%22",
     "job@base64/Yi9j/instance/x",
+    "job/a",
     "job/a/zone/eu",
     "job/c",
 ];
@@ -53,6 +53,8 @@ const PATHS: &[&str] = &[
 const SHAPES: &[&str] = &[
     "# HELP m Text.\n# TYPE m gauge\nm{kind=\"x\"} #\nm{kind=\"y\"} #\nn #\n",
     "# HELP m Text.\n# TYPE m gauge\nm{kind=\"x\"} #\nm{kind=\"y\"} #\nm{kind=\"z\"} #\nn #\n",
+    "# HELP m Text.\n# TYPE m gauge\nm{kind=\"x\"} #\nm{kind=\"y\"} #\nn #\no #\n",
+    "# HELP m Text.\n# TYPE m gauge\nm{kind=\"y\"} #\nn #\n",
     "# HELP m Another text.\n# TYPE m gauge\nm{kind=\"x\"} #\nm{kind=\"y\"} #\nn #\n",
     "# TYPE h histogram\nh_bucket{le=\"1\"} #\nh_bucket{le=\"+Inf\"} #\nh_sum #\nh_count #\n",
     "# TYPE s summary\ns{quantile=\"0.5\"} #\ns_sum #\ns_count #\nm{a=\"\\\\ \\\" \\n\"} #\n",
@@ -72,7 +74,7 @@ fn shown(gateway: &Gateway) -> String {
         if series.starts_with("push_time_seconds") || series.starts_with("push_failure_time_seconds") {
             let is_zero = line.ends_with(" 0");
             writeln!(shown, "{series} {is_zero}").expect("writing to a string cannot fail");
-        } else if ["m", "n", "h", "s"].iter().any(|name| is_of(series, name)) {
+        } else if ["m", "n", "o", "h", "s"].iter().any(|name| is_of(series, name)) {
             writeln!(shown, "{line}").expect("writing to a string cannot fail");
         }
     }
@@ -113,8 +115,10 @@ fn a_gateway_with_shapes_behaves_as_one_without() {
     let mut gateways = [start(0), start(1)];
     let mut random = Random(7);
     for step in 0..800 {
-        let path = format!("/metrics/{}", random.of(PATHS));
-        let shape = random.of(&SHAPES[..if step % 200 < 150 { 4 } else { SHAPES.len() }]);
+        // Groups change between shapes only while all groups of their families have the same label names.
+        let is_alike = step % 200 < 120;
+        let path = format!("/metrics/{}", random.of(if is_alike { &PATHS[..4] } else { PATHS }));
+        let shape = random.of(&SHAPES[..if is_alike { 4 } else { SHAPES.len() }]);
         let mut body = String::new();
         let is_plain = random.below(4) > 0;
         for (at, piece) in shape.split_inclusive(" #").enumerate() {
