@@ -2,22 +2,37 @@
 //! already. The scrape has 10,000 groups and about 12 MB of text.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flate2::{Compress, Compression, FlushCompress};
 use sluicegate::encoding::gzip::{Deflated, Deflater, Member, Stitched};
-use sluicegate::scrape::merge::{merge, plain};
+use sluicegate::scrape::merge::{Unit, merge, plain};
 use sluicegate::shard::Shard;
+use sluicegate::shard::segments::Segment;
 
 mod support;
 
 use support::shard;
 
+/// The text of a segment as bytes that keep it alive.
+struct Text(Arc<Segment>);
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self.0.text()
+    }
+}
+
+fn bytes_of(unit: Unit) -> Option<Bytes> {
+    plain(unit, |segment| Bytes::from_owner(Text(segment)))
+}
+
 fn bench_scrape(c: &mut Criterion) {
     let shards = [shard(5_000), shard(5_000)];
     let units = || merge(&shards.each_ref().map(Shard::snapshot), &[]);
-    let texts: Vec<_> = units().into_iter().filter_map(plain).collect();
+    let texts: Vec<_> = units().into_iter().filter_map(bytes_of).collect();
     let bytes: usize = texts.iter().map(Bytes::len).sum();
 
     let mut group = c.benchmark_group("scrape");
@@ -25,7 +40,7 @@ fn bench_scrape(c: &mut Criterion) {
     group.bench_function("copy, for comparison", |b| b.iter(|| black_box(texts.concat())));
     group.bench_function("merge", |b| b.iter(|| black_box(units())));
     group.bench_function("merge and convert to bytes", |b| {
-        b.iter(|| units().into_iter().map(plain).for_each(|bytes| drop(black_box(bytes))));
+        b.iter(|| units().into_iter().map(bytes_of).for_each(|bytes| drop(black_box(bytes))));
     });
     let mut deflater = Deflater::new();
     let blocks = blocks(&texts);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_channel::oneshot;
 
-use super::pins::Pins;
+use super::pins::{Pinned, Pins};
 use super::{Error, Handlers, Request};
 use crate::cores::command::ShardCommand;
 use crate::cores::mailbox::Mailboxes;
@@ -23,7 +23,7 @@ use crate::http::response::Response;
 use crate::http::response_body::ResponseBody;
 use crate::http::slots::ResponseGuard;
 use crate::runtime::yield_now;
-use crate::shard::segments::{GroupLines, Segment};
+use crate::shard::segments::GroupLines;
 use crate::shard::{FamilyName, FamilyView, GroupSlice, LargeGroup};
 
 /// What one response holds at most, apart from the names of a large group: the pieces that hyper buffers, and a slice.
@@ -76,7 +76,7 @@ pub(super) struct NameIndex {
 /// A piece of a family, to be converted.
 pub(super) enum Piece {
     Lines(Vec<u8>),
-    Segment(Arc<Segment>),
+    Segment(Arc<Pinned>),
     /// A protobuf family with some metrics.
     Exact(Vec<u8>),
 }
@@ -85,7 +85,14 @@ pub(super) enum Piece {
 pub(super) struct Pieces {
     exact: Option<(Arc<[u8]>, usize)>,
     copied: Option<Vec<u8>>,
-    shared: std::vec::IntoIter<Arc<Segment>>,
+    shared: std::vec::IntoIter<Arc<Pinned>>,
+}
+
+/// A family of a large group.
+pub(super) struct CopiedFamily {
+    /// The family, without lines that are shared.
+    pub view: FamilyView,
+    shared: Vec<Arc<Pinned>>,
 }
 
 impl Handlers {
@@ -167,20 +174,26 @@ impl GroupReader {
         &mut self,
         group: &Arc<LargeGroup>,
         names: &[FamilyName],
-    ) -> Result<Vec<Option<FamilyView>>, Aborted> {
+    ) -> Result<Vec<Option<CopiedFamily>>, Aborted> {
         let names = names[..names.len().min(COPIED_FAMILIES)].to_vec();
         let views = self.ask(|tx| ShardCommand::CopyFamilies(group.clone(), names, tx)).await?;
-        let segments = views.iter().flatten().filter_map(|view| match &view.text {
-            GroupLines::Segments(segments) => Some(segments.iter().map(Arc::downgrade)),
-            GroupLines::Copied(_) => None,
-        });
-        self.pins.share(segments.flatten().collect());
-        if views.is_empty() { Err(Aborted) } else { Ok(views) }
+        let mut pinning = self.pins.share();
+        let mut pin = |mut view: FamilyView| {
+            let shared = match &mut view.text {
+                GroupLines::Segments(segments) => {
+                    std::mem::take(segments).into_iter().map(|segment| pinning.pin(segment)).collect()
+                }
+                GroupLines::Copied(_) => Vec::new(),
+            };
+            CopiedFamily { view, shared }
+        };
+        let families: Vec<_> = views.into_iter().map(|view| view.map(&mut pin)).collect();
+        if families.is_empty() { Err(Aborted) } else { Ok(families) }
     }
 
     /// Ends the reading of a large group.
     pub(super) fn end_large(&mut self) -> Result<(), Aborted> {
-        self.pins.share(Vec::new());
+        drop(self.pins.share());
         self.resize(RESPONSE_BYTES)
     }
 
@@ -254,13 +267,13 @@ impl NameIndex {
 }
 
 impl Pieces {
-    pub(super) fn of(family: FamilyView) -> Self {
-        let (copied, shared) = match (family.text, &family.exact) {
+    pub(super) fn of(CopiedFamily { view, shared }: CopiedFamily) -> Self {
+        let (copied, shared) = match (view.text, &view.exact) {
             (_, Some(_)) => (None, Vec::new()),
             (GroupLines::Copied(text), None) => (Some(text), Vec::new()),
-            (GroupLines::Segments(segments), None) => (None, segments),
+            (GroupLines::Segments(_), None) => (None, shared),
         };
-        Self { exact: family.exact.map(|exact| (exact, 0)), copied, shared: shared.into_iter() }
+        Self { exact: view.exact.map(|exact| (exact, 0)), copied, shared: shared.into_iter() }
     }
 }
 
@@ -282,7 +295,7 @@ impl Piece {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Lines(bytes) | Self::Exact(bytes) => bytes,
-            Self::Segment(segment) => segment.text(),
+            Self::Segment(segment) => (**segment).as_ref(),
         }
     }
 }

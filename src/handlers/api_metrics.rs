@@ -22,7 +22,7 @@ use crate::shard::list::last_push_failed;
 use crate::shard::{FAILURE_TIME_METRIC, FamilyView, GroupView, LargeGroup, PUSH_TIME_METRIC};
 use crate::telemetry::OwnMetric;
 
-use super::all_groups::{GroupReader, Piece, Pieces, Writer};
+use super::all_groups::{CopiedFamily, GroupReader, Piece, Pieces, Writer};
 use super::api::{json, to_json};
 use super::time::rfc3339;
 use super::{Error, Handlers, Request};
@@ -105,10 +105,15 @@ async fn write_entry(writer: &mut Writer, separator: &mut &[u8], key: &str, valu
 }
 
 /// Writes the document of a family, in parts.
-async fn write_family(reader: &GroupReader, writer: &mut Writer, family: FamilyView) -> Result<(), Aborted> {
-    let (name, kind, seconds) = (family.shared.name.clone(), family.kind, family.push_seconds);
+async fn write_family(
+    reader: &GroupReader,
+    writer: &mut Writer,
+    family: CopiedFamily,
+) -> Result<(), Aborted> {
+    let view = &family.view;
+    let (name, kind, seconds) = (view.shared.name.clone(), view.kind, view.push_seconds);
     writer.write(b"{").await;
-    if let Some(help) = family.help.as_deref().filter(|help| !help.is_empty()) {
+    if let Some(help) = view.help.as_deref().filter(|help| !help.is_empty()) {
         writer.write(b"\"help\":\"").await;
         write_string(writer, help).await;
         writer.write(b"\",").await;

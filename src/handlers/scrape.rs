@@ -44,8 +44,8 @@ pub(super) async fn scrape(handlers: &Handlers, request: Request<'_>) -> Result<
     let pieces = if coding == Coding::Identity {
         let units = handlers.encoder.units(snapshots.families, own, form).await?;
         // Other codings share what is cached, a small part of the text.
-        pins.share(units.iter().filter_map(|unit| unit.segment()).map(Arc::downgrade).collect());
-        handlers.encoder.plain(units).await?
+        let mut pinning = pins.share();
+        handlers.encoder.plain(units, move |segment| pinning.bytes(segment)).await?
     } else {
         handlers.encoder.compressed(snapshots.families, own, form).await?
     };

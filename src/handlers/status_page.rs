@@ -73,9 +73,9 @@ async fn write_large_row(
             let views = reader.copy(group, names).await?;
             names = &names[views.len()..];
             for mut family in views.into_iter().flatten() {
-                writer.write(family_header(&family).as_bytes()).await;
+                writer.write(family_header(&family.view).as_bytes()).await;
                 // The page shows lines only.
-                family.exact = None;
+                family.view.exact = None;
                 for piece in Pieces::of(family) {
                     writer
                         .write(&reader.convert(piece, |piece| escape_lines(piece.bytes()).into()).await?)

@@ -21,6 +21,7 @@ use crate::encoding::encode::{Coding, Form, Piece, PieceEncoder};
 use crate::encoding::gzip::{Member, Stitched};
 use crate::runtime::yield_now;
 use crate::shard::FamilySnapshot;
+use crate::shard::segments::Segment;
 use crate::telemetry::OwnFamily;
 
 /// How much a worker processes at a time; about a millisecond of work.
@@ -111,9 +112,13 @@ impl Encoder {
     ///
     /// # Errors
     /// If a worker failed.
-    pub(crate) async fn plain(&self, units: Vec<Unit>) -> Result<Vec<Bytes>, EncodeFailed> {
+    pub(crate) async fn plain(
+        &self,
+        units: Vec<Unit>,
+        mut bytes: impl FnMut(Arc<Segment>) -> Bytes + Send + 'static,
+    ) -> Result<Vec<Bytes>, EncodeFailed> {
         let is_large = units.len() > CORE_ITEMS_MAX;
-        let pieces = move || units.into_iter().map(plain).collect::<Option<_>>();
+        let pieces = move || units.into_iter().map(|unit| plain(unit, &mut bytes)).collect::<Option<_>>();
         self.run(is_large, pieces).await?.ok_or(EncodeFailed)
     }
 
@@ -420,7 +425,8 @@ mod tests {
     }
 
     fn text(units: Vec<Unit>) -> Vec<u8> {
-        units.into_iter().filter_map(plain).collect::<Vec<_>>().concat()
+        let bytes = |segment: Arc<Segment>| Bytes::copy_from_slice(segment.text());
+        units.into_iter().filter_map(|unit| plain(unit, bytes)).collect::<Vec<_>>().concat()
     }
 
     #[test]

@@ -42,29 +42,10 @@ pub enum Unit {
     Translated(Piece),
 }
 
-/// A segment's text as bytes that keep the segment alive.
-struct SegmentText(Arc<Segment>);
-
-impl AsRef<[u8]> for SegmentText {
-    fn as_ref(&self) -> &[u8] {
-        self.0.text()
-    }
-}
-
-impl Unit {
-    /// The segment that it shares with a shard.
-    pub(crate) fn segment(&self) -> Option<&Arc<Segment>> {
-        match self {
-            Self::Segment(segment) => Some(segment),
-            Self::Copied(_) | Self::Own { .. } | Self::Translated(_) => None,
-        }
-    }
-}
-
-/// The bytes of a unit that is not compressed; `None` if it is.
-pub fn plain(unit: Unit) -> Option<Bytes> {
+/// The bytes of a unit that is not compressed; `None` if it is. `bytes` makes bytes that keep a segment alive.
+pub fn plain(unit: Unit, bytes: impl FnOnce(Arc<Segment>) -> Bytes) -> Option<Bytes> {
     match unit {
-        Unit::Segment(segment) => Some(Bytes::from_owner(SegmentText(segment))),
+        Unit::Segment(segment) => Some(bytes(segment)),
         Unit::Copied(text) | Unit::Own { text, .. } | Unit::Translated(Piece::Plain(text)) => Some(text),
         Unit::Translated(Piece::Gzip(_) | Piece::Zstd { .. }) => None,
     }

@@ -1,6 +1,8 @@
 //! Requests that cost a client little and could fill memory: they stay within `--memory.in-flight-max`, and other clients are served
 //! meanwhile.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::support::http_client::{Connection, Response};
@@ -235,4 +237,31 @@ fn bodies_that_nothing_wants_are_not_decoded_beyond_a_bound() {
     }
     let peak = gateway.peak_resident_bytes();
     assert!(peak < CONSTANT_BYTES, "peak {} MiB", peak >> 20);
+}
+
+/// What is sent is no longer in flight, although the groups still have it.
+#[test]
+fn a_scrape_that_is_larger_than_the_budget_is_sent_completely() {
+    let gateway = Gateway::start(&["--memory.in-flight-max=16MiB"]);
+    let lines: String =
+        (0..20_000).map(|n| format!("n{{x=\"{n}\",text=\"makes lines longer\"}} 1\n")).collect();
+    for group in 0..40 {
+        assert_eq!(gateway.put(&format!("/metrics/job/{group}"), &lines).status, 200);
+    }
+    let mut stream = TcpStream::connect(("127.0.0.1", gateway.port())).expect("a connection");
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("a request");
+    let (mut bytes, mut lines, mut buffer) = (0, 0, vec![0; 1 << 20]);
+    loop {
+        let count = stream.read(&mut buffer).expect("the rest of the response");
+        if count == 0 {
+            break;
+        }
+        bytes += count;
+        lines += buffer[..count].iter().filter(|byte| **byte == b'\n').count();
+        // Slow enough for the gateway to look at what is in flight several times.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(bytes > 40 << 20, "{bytes} bytes");
+    assert!(lines > 40 * 20_000, "{lines} lines");
+    assert!(metric(&gateway, "sluicegate_in_flight_bytes") < 1e6);
 }
