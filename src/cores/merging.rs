@@ -12,10 +12,11 @@ use super::shard_task::{ShardTask, SnapshotReply, snapshot};
 use super::slices::SLICE_BYTES;
 use crate::runtime::{sleep, spawn, yield_now};
 
-/// How often a core looks for pending numbers, and how many groups must have some to be merged without a scrape. Then a scrape has little to
-/// merge.
+/// How often a core looks for pending numbers, and how many groups must have some to be merged without a scrape: so many, and such a part
+/// of all groups. Then a scrape has little to merge. The fewer groups a round has, the more lines of others are copied for each of them.
 const INTERVAL: Duration = Duration::from_secs(1);
 const PENDING_GROUPS_MIN: usize = 1000;
+const PENDING_PART_MIN: usize = 4;
 
 /// What waits for pending numbers to be merged.
 #[derive(Default)]
@@ -48,8 +49,10 @@ impl ShardTask {
     pub(crate) async fn merge_regularly(self: Rc<Self>) {
         loop {
             sleep(INTERVAL).await;
-            let pending = self.lock_main().await.pending_groups();
-            if pending >= PENDING_GROUPS_MIN {
+            let main = self.lock_main().await;
+            let (pending, groups) = (main.pending_groups(), main.counts().groups);
+            drop(main);
+            if pending >= PENDING_GROUPS_MIN.max(groups / PENDING_PART_MIN) {
                 self.start_merging();
             }
         }
