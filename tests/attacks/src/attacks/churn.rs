@@ -25,9 +25,23 @@ pub const ATTACKS: &[Attack] = &[
     Attack::new("wipes", "PUT /api/v1/admin/wipe, as fast as possible", wipes).may_delete(),
     Attack::new("stored-churn", "the same new names, with a store", stored_churn).stores_mib(64).with_store(),
     Attack::new("failures", "inconsistent pushes to ever new groups", failures).stores_mib(200),
+    Attack::new("new-shapes", "bodies of 64 KB with ever new labels, each pushed twice", new_shapes)
+        .stores_mib(64),
     Attack::new("shared-names", "two groups that fight over the types of 1,000 names", shared_names)
         .stores_mib(32),
 ];
+
+/// A body that is pushed a second time with other numbers is worth remembering, and none of these comes a third time.
+fn new_shapes(_: &Scene) -> Result<Play> {
+    Ok(Box::new(|scene| {
+        scene.flood_with(4, |connection, round| {
+            let run = connection + 4 * (round / 2);
+            let lines =
+                (0..1_600).map(|number| format!("attack_shape{{n=\"{number}\",run=\"{run}\"}} {round}\n"));
+            put(&format!("/metrics/job/attack/instance/{connection}"), lines.collect::<String>())
+        });
+    }))
+}
 
 /// Groups that are pushed and deleted; `make` builds the path and the body for a number.
 fn churn(make: impl Fn(usize) -> (String, Vec<u8>) + Send + Sync + 'static) -> Result<Play> {
