@@ -200,7 +200,7 @@ impl Outcome {
         };
         let failed = match figures.push_failed() + figures.scrape_failed() {
             0 => String::new(),
-            count => format!(", {} failed", grouped(count as f64)),
+            count => format!(", {} failed", commas(&count.to_string())),
         };
         let normal = match &figures.end {
             Some(end) => end.clone(),
@@ -247,12 +247,13 @@ pub fn comparison(reports: &[Report]) -> String {
 /// Like [`number`], with commas between thousands.
 fn grouped(value: f64) -> String {
     let plain = number(value);
-    let len = plain.len();
-    if value.is_nan() || plain.contains('.') {
-        return plain;
-    }
-    let digits = plain.char_indices();
-    digits.fold(String::new(), |mut text, (at, digit)| {
+    if value.is_nan() || plain.contains('.') { plain } else { commas(&plain) }
+}
+
+/// Digits with commas between thousands.
+fn commas(digits: &str) -> String {
+    let len = digits.len();
+    digits.char_indices().fold(String::new(), |mut text, (at, digit)| {
         if at > 0 && (len - at).is_multiple_of(3) {
             text.push(',');
         }
