@@ -20,10 +20,6 @@ use super::shapes::ShapedPush;
 use super::slab::Number;
 use super::tables::GroupFamily;
 
-/// The gateway itself takes the way of any other push: in one of nine runs, the load test found a scrape that showed a push without the effect
-/// of an earlier one, and only since groups change their shapes here. Until the cause is known, only the tests of the shard do so.
-const IN_USE: bool = cfg!(any(test, feature = "reference"));
-
 /// The families in which two shapes differ.
 #[derive(Debug, Default)]
 struct Difference {
@@ -43,7 +39,7 @@ impl Shard {
     /// Gives a group the shape of a push and stores its numbers, if the group has a shape that allows it. Otherwise does nothing.
     pub(super) fn switch_shape(&mut self, group: Number, push: &ShapedPush, now: f64) -> Option<()> {
         // The totals must contain the numbers at once.
-        if !IN_USE || self.registry.totals().is_some() {
+        if self.registry.totals().is_some() {
             return None;
         }
         self.shapes.get(self.groups[group].shape)?;
